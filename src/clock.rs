@@ -1,0 +1,223 @@
+//! Time and chance: all that makes one run differ from the next, in one place that a test replaces.
+//!
+//! [`Clock::now`] reads two clocks, because each alone is wrong somewhere: the wall clock can be set
+//! back, and the monotonic one stands still while a machine sleeps. Both are the coarse clocks of
+//! the kernel (about 4 ns each, where the exact ones cost about 23 ns); they lag by one tick, 1 to
+//! 10 ms, which the safety margin of the [cache](crate::cache) covers many times over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// One reading of both clocks, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Since some moment in the past; never goes back; may stand still while the machine sleeps.
+    pub monotonic: i64,
+    /// Since 1970; whatever the machine's owner sets it to.
+    pub wall: i64,
+}
+
+impl Now {
+    /// The reading `later` than this one, on both clocks.
+    #[must_use]
+    pub fn after(self, later: Duration) -> Now {
+        let later = i64::try_from(later.as_nanos()).unwrap_or(i64::MAX);
+        Now {
+            monotonic: self.monotonic.saturating_add(later),
+            wall: self.wall.saturating_add(later),
+        }
+    }
+
+    /// Whether neither clock has reached `point`.
+    #[inline]
+    pub fn is_before(self, point: Now) -> bool {
+        self.monotonic < point.monotonic && self.wall < point.wall
+    }
+
+    /// The time left until the first of the clocks reaches `point`; zero if one has.
+    pub fn until(self, point: Now) -> Duration {
+        let left = (point.monotonic.saturating_sub(self.monotonic))
+            .min(point.wall.saturating_sub(self.wall));
+        Duration::from_nanos(u64::try_from(left).unwrap_or(0))
+    }
+
+    /// The later of all readings: no clock ever gets there.
+    pub const NEVER: Now = Now {
+        monotonic: i64::MAX,
+        wall: i64::MAX,
+    };
+}
+
+/// Where the time comes from.
+#[derive(Clone, Debug, Default)]
+pub enum Clock {
+    /// The machine's clocks, and its randomness.
+    #[default]
+    System,
+    /// A clock that stands still until it is told to move; for tests.
+    Manual(Arc<ManualClock>),
+}
+
+impl Clock {
+    /// Reads both clocks.
+    #[inline]
+    pub fn now(&self) -> Now {
+        match self {
+            Clock::System => system_now(),
+            Clock::Manual(clock) => clock.now(),
+        }
+    }
+
+    /// Lets `duration` pass.
+    pub fn sleep(&self, duration: Duration) {
+        match self {
+            Clock::System => std::thread::sleep(duration),
+            Clock::Manual(clock) => clock.advance(duration),
+        }
+    }
+
+    /// A duration below `limit`, every one as likely as the next. Taken from the kernel each time:
+    /// a generator with a state of its own would give a forked child its parent's next numbers.
+    pub fn random_below(&self, limit: Duration) -> Duration {
+        let fraction = match self {
+            Clock::System => {
+                use ring::rand::SecureRandom;
+                let mut bytes = [0_u8; 8];
+                // Randomness only spreads load here; without it the middle is as good as any.
+                match ring::rand::SystemRandom::new().fill(&mut bytes) {
+                    Ok(()) => u64::from_ne_bytes(bytes),
+                    Err(_) => u64::MAX / 2,
+                }
+            }
+            Clock::Manual(clock) => clock.random(),
+        };
+        limit.mul_f64((fraction >> 11) as f64 / (1_u64 << 53) as f64)
+    }
+}
+
+/// A clock that moves only when told to, with a repeatable randomness.
+#[derive(Debug)]
+pub struct ManualClock {
+    monotonic: AtomicI64,
+    wall: AtomicI64,
+    random: AtomicU64,
+}
+
+impl ManualClock {
+    /// A clock that reads some ordinary moment; `seed` decides its randomness.
+    pub fn new(seed: u64) -> Arc<Self> {
+        Arc::new(ManualClock {
+            monotonic: AtomicI64::new(1_000_000_000_000),
+            wall: AtomicI64::new(1_700_000_000_000_000_000),
+            random: AtomicU64::new(seed),
+        })
+    }
+
+    /// Reads both clocks.
+    pub fn now(&self) -> Now {
+        Now {
+            monotonic: self.monotonic.load(Ordering::SeqCst),
+            wall: self.wall.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Lets time pass on both clocks.
+    pub fn advance(&self, by: Duration) {
+        let by = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
+        self.monotonic.fetch_add(by, Ordering::SeqCst);
+        self.wall.fetch_add(by, Ordering::SeqCst);
+    }
+
+    /// Somebody sets the wall clock, by `seconds` forward or back.
+    pub fn set_wall_by(&self, seconds: i64) {
+        self.wall
+            .fetch_add(seconds * 1_000_000_000, Ordering::SeqCst);
+    }
+
+    fn random(&self) -> u64 {
+        // SplitMix64: the increment alone makes a full-period sequence, the rest mixes it.
+        let mut z = self
+            .random
+            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[inline]
+fn system_now() -> Now {
+    fn read(clock: libc::clockid_t) -> i64 {
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: `time` is a valid timespec to write to for the whole call, and both clocks exist
+        // on every Linux since 2.6.32, so the call cannot fail and has no other effect.
+        unsafe { libc::clock_gettime(clock, &raw mut time) };
+        #[allow(
+            clippy::useless_conversion,
+            reason = "the fields are 32 bits wide on some targets"
+        )]
+        i64::from(time.tv_sec)
+            .saturating_mul(1_000_000_000)
+            .saturating_add(i64::from(time.tv_nsec))
+    }
+    Now {
+        monotonic: read(libc::CLOCK_MONOTONIC_COARSE),
+        wall: read(libc::CLOCK_REALTIME_COARSE),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn system_now() -> Now {
+    use std::sync::OnceLock;
+    use std::time::{Instant, SystemTime, UNIX_EPOCH};
+    static START: OnceLock<Instant> = OnceLock::new();
+    let nanoseconds = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+    Now {
+        monotonic: nanoseconds(START.get_or_init(Instant::now).elapsed()),
+        wall: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, nanoseconds),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_is_reached_when_either_clock_reaches_it() {
+        let clock = ManualClock::new(1);
+        let point = clock.now().after(Duration::from_secs(10));
+        assert!(clock.now().is_before(point));
+        clock.set_wall_by(11); // the machine slept
+        assert!(!clock.now().is_before(point));
+        clock.set_wall_by(-1000); // the clock was set back
+        assert!(clock.now().is_before(point));
+        clock.advance(Duration::from_secs(10));
+        assert!(!clock.now().is_before(point));
+        assert_eq!(clock.now().until(point), Duration::ZERO);
+    }
+
+    #[test]
+    fn chance_stays_below_its_limit() {
+        for clock in [Clock::System, Clock::Manual(ManualClock::new(7))] {
+            let draws: Vec<_> = (0..1000)
+                .map(|_| clock.random_below(Duration::from_secs(1)))
+                .collect();
+            assert!(draws.iter().all(|draw| *draw < Duration::from_secs(1)));
+            assert!(draws.iter().max() > draws.iter().min());
+        }
+    }
+
+    #[test]
+    fn the_system_clocks_move_forward() {
+        let before = Clock::System.now();
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(before.is_before(Clock::System.now()));
+    }
+}

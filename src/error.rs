@@ -1,0 +1,374 @@
+//! One error type, with one kind per `AMP_*` status of the C interface.
+//!
+//! An error says what happened, to what, and what to do next, and carries what a program needs to
+//! decide: whether trying again can help, when, what the server said and how often it was asked.
+//! It never holds a secret: whatever comes from a server passes [`clean`], which cuts, strips and
+//! scrubs it. Errors are immutable and cheap to clone, because one failure is handed to every
+//! thread that waited for it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The outcome classes of the library; each is one status number of the C interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A required argument was NULL, not UTF-8, or not among the values that are allowed.
+    InvalidArgument,
+    /// The settings do not fit together, or one of them cannot be used.
+    Config,
+    /// No client id and secret, and no personal access token, was found anywhere.
+    NoCredentials,
+    /// The server refused the client id and secret, or the personal access token.
+    CredentialsRejected,
+    /// The host name could not be turned into an address.
+    Resolve,
+    /// No connection, or one that broke.
+    Connect,
+    /// The TLS handshake failed: most often a certificate that is not trusted.
+    Tls,
+    /// The proxy refused, or wanted other credentials.
+    Proxy,
+    /// The time that the caller gave was over.
+    Timeout,
+    /// The server asked for fewer requests (HTTP 429).
+    RateLimited,
+    /// The server failed (HTTP 5xx, 408).
+    Server,
+    /// The reply is not what the protocol allows.
+    Protocol,
+    /// A local file or system call failed.
+    Io,
+    /// The caller's buffer is too small for the token.
+    BufferTooSmall,
+    /// A defect of this library.
+    Internal,
+}
+
+/// How far a call had come when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading settings and credentials; nothing was sent.
+    Setup,
+    /// Turning a host name into addresses.
+    Resolve,
+    /// Connecting, to the server or its proxy.
+    Connect,
+    /// The TLS handshake.
+    Tls,
+    /// Sending the request.
+    Send,
+    /// Waiting for the reply, or reading it.
+    Receive,
+    /// Understanding the reply.
+    Reply,
+}
+
+/// What went wrong. See the module's documentation.
+#[derive(Clone)]
+pub struct Error(Arc<Details>);
+
+#[derive(Clone)]
+struct Details {
+    kind: Kind,
+    message: String,
+    advice: String,
+    stage: Stage,
+    host: Option<String>,
+    http_status: Option<u16>,
+    oauth_code: Option<String>,
+    oauth_description: Option<String>,
+    request_id: Option<String>,
+    attempts: u32,
+    retryable: bool,
+    retry_after: Option<Duration>,
+}
+
+/// The result of everything in this crate that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error that says `message`: what happened, and to what. Kinds that a second attempt may
+    /// cure start out retryable.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        let retryable = matches!(
+            kind,
+            Kind::Resolve | Kind::Connect | Kind::Timeout | Kind::RateLimited | Kind::Server
+        );
+        Error(Arc::new(Details {
+            kind,
+            message: message.into(),
+            advice: String::new(),
+            stage: Stage::Setup,
+            host: None,
+            http_status: None,
+            oauth_code: None,
+            oauth_description: None,
+            request_id: None,
+            attempts: 0,
+            retryable,
+            retry_after: None,
+        }))
+    }
+
+    /// An error that says `what` was wrong with an argument or setting.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Error::new(Kind::InvalidArgument, message)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Details)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// Adds what to do next; it follows the message after a colon.
+    #[must_use]
+    pub fn advice(self, advice: impl Into<String>) -> Self {
+        self.with(|details| details.advice = advice.into())
+    }
+
+    /// Says how far the call had come.
+    #[must_use]
+    pub fn at(self, stage: Stage) -> Self {
+        self.with(|details| details.stage = stage)
+    }
+
+    /// Names the host that was talked to.
+    #[must_use]
+    pub fn host(self, host: impl Into<String>) -> Self {
+        self.with(|details| details.host = Some(host.into()))
+    }
+
+    /// Adds the HTTP status that came back.
+    #[must_use]
+    pub fn http(self, status: u16) -> Self {
+        self.with(|details| details.http_status = Some(status))
+    }
+
+    /// Adds the server's own `error` and `error_description` (RFC 6749, 5.2), already [`clean`]ed.
+    #[must_use]
+    pub fn oauth(self, code: Option<String>, description: Option<String>) -> Self {
+        self.with(|details| {
+            details.oauth_code = code;
+            details.oauth_description = description;
+        })
+    }
+
+    /// Adds the server's name for the request, already [`clean`]ed.
+    #[must_use]
+    pub fn request(self, id: Option<String>) -> Self {
+        self.with(|details| details.request_id = id)
+    }
+
+    /// Says how many requests were sent, or tried to be.
+    #[must_use]
+    pub fn attempted(self, attempts: u32) -> Self {
+        self.with(|details| details.attempts = attempts)
+    }
+
+    /// Overrides whether trying again may help.
+    #[must_use]
+    pub fn retry(self, retryable: bool) -> Self {
+        self.with(|details| details.retryable = retryable)
+    }
+
+    /// Says how long to wait before trying again.
+    #[must_use]
+    pub fn wait(self, retry_after: Option<Duration>) -> Self {
+        self.with(|details| details.retry_after = retry_after)
+    }
+
+    /// The class of the error.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// How far the call had come.
+    pub fn stage(&self) -> Stage {
+        self.0.stage
+    }
+
+    /// The host that was talked to, if it came to that.
+    pub fn host_name(&self) -> Option<&str> {
+        self.0.host.as_deref()
+    }
+
+    /// The HTTP status of the last reply, if one came.
+    pub fn http_status(&self) -> Option<u16> {
+        self.0.http_status
+    }
+
+    /// The server's `error`, such as `invalid_client`.
+    pub fn oauth_code(&self) -> Option<&str> {
+        self.0.oauth_code.as_deref()
+    }
+
+    /// The server's `error_description`.
+    pub fn oauth_description(&self) -> Option<&str> {
+        self.0.oauth_description.as_deref()
+    }
+
+    /// The server's name for the request, for a talk with its support.
+    pub fn request_id(&self) -> Option<&str> {
+        self.0.request_id.as_deref()
+    }
+
+    /// The number of requests that were sent, or tried to be.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    /// Whether the same call may succeed later without anything else having changed.
+    pub fn is_retryable(&self) -> bool {
+        self.0.retryable
+    }
+
+    /// How long to wait before the next call, if that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+}
+
+impl fmt::Display for Error {
+    /// `what happened, to what (facts): what to do next`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let details = &*self.0;
+        f.write_str(&details.message)?;
+        let mut facts = Vec::new();
+        if let Some(status) = details.http_status {
+            facts.push(format!("HTTP {status}"));
+        }
+        if let Some(code) = &details.oauth_code {
+            facts.push(match &details.oauth_description {
+                Some(description) => format!("{code}: {description}"),
+                None => code.clone(),
+            });
+        }
+        if details.attempts > 1 {
+            facts.push(format!("{} attempts", details.attempts));
+        }
+        if let Some(id) = &details.request_id {
+            facts.push(format!("request id {id}"));
+        }
+        if let Some(wait) = details.retry_after {
+            facts.push(format!(
+                "next attempt in {} s",
+                wait.as_millis().div_ceil(1000)
+            ));
+        }
+        if !facts.is_empty() {
+            write!(f, " ({})", facts.join(", "))?;
+        }
+        if !details.advice.is_empty() {
+            write!(f, ": {}", details.advice)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let details = &*self.0;
+        f.debug_struct("Error")
+            .field("kind", &details.kind)
+            .field("stage", &details.stage)
+            .field("host", &details.host)
+            .field("retryable", &details.retryable)
+            .field("message", &format_args!("{self}"))
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The longest piece of a server's text that an error or a log line repeats, in characters.
+pub const QUOTE_LIMIT: usize = 200;
+
+/// Makes a server's text fit to be shown: one line, no control characters, no longer than
+/// [`QUOTE_LIMIT`], and with every text in `secrets` (and whatever looks like a token) replaced.
+pub fn clean(text: &str, secrets: &[&str]) -> String {
+    let mut text = text.to_owned();
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        // A server that echoes a form body echoes the encoded secret.
+        for form in [(*secret).to_owned(), crate::oauth::form_encode(secret)] {
+            if text.contains(&form) {
+                text = text.replace(&form, "[redacted]");
+            }
+        }
+    }
+    let mut shown = String::new();
+    for word in text.split_whitespace() {
+        if !shown.is_empty() {
+            shown.push(' ');
+        }
+        shown.push_str(&hide_token(word));
+    }
+    let mut shown: String = shown.chars().filter(|c| !unshowable(*c)).collect();
+    if let Some((end, _)) = shown.char_indices().nth(QUOTE_LIMIT) {
+        shown.truncate(end);
+        shown.push('…');
+    }
+    shown
+}
+
+/// Control characters, and those that reorder or hide text on a terminal.
+fn unshowable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// Replaces what looks like a JSON web token or a personal access token inside a word.
+fn hide_token(word: &str) -> String {
+    for mark in ["eyJ", "amp_pat_"] {
+        if let Some(start) = word.find(mark) {
+            let end = word[start..]
+                .find(|c: char| !(c.is_ascii_alphanumeric() || "._-~+/=".contains(c)))
+                .map_or(word.len(), |length| start + length);
+            if end - start > 16 {
+                let rest = hide_token(&word[end..]);
+                return format!("{}[redacted]{rest}", &word[..start]);
+            }
+        }
+    }
+    word.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_reads_as_one_sentence() {
+        let error = Error::new(Kind::Server, "auth.example failed")
+            .http(503)
+            .attempted(4)
+            .wait(Some(Duration::from_millis(1500)))
+            .advice("try again later");
+        assert_eq!(
+            error.to_string(),
+            "auth.example failed (HTTP 503, 4 attempts, next attempt in 2 s): try again later"
+        );
+    }
+
+    #[test]
+    fn server_text_is_cut_stripped_and_scrubbed() {
+        assert_eq!(clean("no\r\nsuch\u{1b}[31m key", &[]), "no such[31m key");
+        assert_eq!(
+            clean("bad secret p&ss and p%26ss", &["p&ss"]),
+            "bad secret [redacted] and [redacted]"
+        );
+        assert_eq!(
+            clean("got:amp_pat_0123456789abcdefghijkl.zz, sorry", &[]),
+            "got:[redacted], sorry"
+        );
+        assert_eq!(
+            clean("\"eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJh.x\"", &[]),
+            "\"[redacted]\""
+        );
+        assert_eq!(
+            clean(&"x".repeat(5000), &[]).chars().count(),
+            QUOTE_LIMIT + 1
+        );
+        assert_eq!(clean("\u{202e}abc", &[]), "abc");
+    }
+}

@@ -1,0 +1,817 @@
+//! THE table of settings, and the configuration that is made from it.
+//!
+//! One row of [`SETTINGS`] is one setting: `amp_config_set`, the environment, the command line's
+//! options, Python's keyword arguments and the README's table are all driven by it or compared with
+//! it, so that a setting cannot exist in one place and be missing in another.
+//!
+//! A [`Config`] is text by name, each value checked when it is set; [`Options`] is what the rest of
+//! the library works with, typed and complete.
+
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result, Stage};
+use crate::log::Log;
+use crate::secret::Secret;
+use crate::transport::Transport;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a setting's text must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// Any text.
+    Text,
+    /// A text that is never shown and never taken from an argument list.
+    Secret,
+    /// The path of a file or folder.
+    Path,
+    /// `https://host[:port][/path]`; `http` only for loopback hosts.
+    Url,
+    /// `http://`, `https://`, `socks5://` or `socks5h://` and a host, or `none`. Secret: it may hold a password.
+    Proxy,
+    /// Whole milliseconds, from the first number to the second.
+    Milliseconds(u64, u64),
+    /// A whole number, up to this one.
+    Count(u64),
+    /// `true` or `false` (also `1`, `0`, `yes`, `no`, `on`, `off`).
+    Flag,
+    /// `none`, `file`, or the URL of a Redis server. Secret: it may hold a password.
+    Store,
+}
+
+impl Type {
+    /// Whether values of this type may hold a secret.
+    pub fn is_secret(self) -> bool {
+        matches!(self, Type::Secret | Type::Proxy | Type::Store)
+    }
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Setting {
+    /// The name, as in `amp_config_set`.
+    pub name: &'static str,
+    /// What the text must be.
+    pub kind: Type,
+    /// The default as text that could be set, or empty.
+    pub default: &'static str,
+    /// The default in words, where it is no text that could be set.
+    pub default_words: &'static str,
+    /// The environment variables it is read from, the first one that is set.
+    pub environment: &'static [&'static str],
+    /// What it does, in one line.
+    pub meaning: &'static str,
+}
+
+const DAY: u64 = 24 * 60 * 60 * 1000;
+
+const fn row(
+    name: &'static str,
+    kind: Type,
+    (default, default_words): (&'static str, &'static str),
+    environment: &'static [&'static str],
+    meaning: &'static str,
+) -> Setting {
+    Setting {
+        name,
+        kind,
+        default,
+        default_words,
+        environment,
+        meaning,
+    }
+}
+
+/// A default that is a value.
+const fn value(default: &'static str) -> (&'static str, &'static str) {
+    (default, "")
+}
+
+/// A default that is described.
+const fn words(default_words: &'static str) -> (&'static str, &'static str) {
+    ("", default_words)
+}
+
+/// Every setting.
+#[rustfmt::skip]
+pub static SETTINGS: &[Setting] = &[
+    row("client_id", Type::Text, words("none"), &["AMPLIENCE_CLIENT_ID"],
+        "the API key"),
+    row("client_secret", Type::Secret, words("none"), &["AMPLIENCE_CLIENT_SECRET"],
+        "the API secret"),
+    row("client_secret_file", Type::Path, words("none"), &["AMPLIENCE_CLIENT_SECRET_FILE"],
+        "a file that holds the API secret, read again when the secret is refused"),
+    row("personal_access_token", Type::Secret, words("none"), &["AMPLIENCE_PERSONAL_ACCESS_TOKEN", "AMPLIENCE_PAT"],
+        "a personal access token, in place of an API key and secret"),
+    row("personal_access_token_file", Type::Path, words("none"), &["AMPLIENCE_PERSONAL_ACCESS_TOKEN_FILE"],
+        "a file that holds the personal access token"),
+    row("config_file", Type::Path, words("dc-cli's own"), &["AMPLIENCE_CONFIG_FILE"],
+        "a file in dc-cli's format, where credentials are looked for last"),
+    row("auth_url", Type::Url, value("https://auth.amplience.net"), &["AMPLIENCE_AUTH_URL"],
+        "where tokens come from; /oauth/token is appended unless it is there"),
+    row("api_url", Type::Url, value("https://api.amplience.net"), &["AMPLIENCE_API_URL"],
+        "where requests with a token go; a trailing /v2/content is understood"),
+    row("timeout_ms", Type::Milliseconds(1, DAY), value("30000"), &["AMPLIENCE_TIMEOUT_MS"],
+        "the longest a whole call may take, retries and waiting included"),
+    row("connect_timeout_ms", Type::Milliseconds(1, DAY), value("5000"), &["AMPLIENCE_CONNECT_TIMEOUT_MS"],
+        "the longest one connection may take to be made"),
+    row("retries", Type::Count(100), value("3"), &["AMPLIENCE_RETRIES"],
+        "how often a request that failed is sent again"),
+    row("ca_file", Type::Path, words("none"), &["AMPLIENCE_CA_FILE"],
+        "certificates (PEM) to trust besides the system's"),
+    row("client_certificate", Type::Path, words("none"), &["AMPLIENCE_CLIENT_CERTIFICATE"],
+        "the certificate (PEM) to show to a server that asks for one"),
+    row("client_key", Type::Path, words("none"), &["AMPLIENCE_CLIENT_KEY"],
+        "the private key (PEM) of client_certificate"),
+    row("proxy", Type::Proxy, words("the environment's"), &["AMPLIENCE_PROXY"],
+        "the proxy's URL, or none; without it HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY decide"),
+    row("min_validity_ms", Type::Milliseconds(0, DAY), value("0"), &["AMPLIENCE_MIN_VALIDITY_MS"],
+        "a token must be good for at least this long when it is handed out"),
+    row("background_refresh", Type::Flag, value("false"), &["AMPLIENCE_BACKGROUND_REFRESH"],
+        "a thread renews the token ahead of time, so that no caller waits"),
+    row("store", Type::Store, value("none"), &["AMPLIENCE_STORE"],
+        "where tokens are shared, sealed: none, file, or redis://… or rediss://…"),
+    row("store_dir", Type::Path, words("the user's runtime or cache folder"), &["AMPLIENCE_STORE_DIR"],
+        "the folder of the file store"),
+    row("user_agent", Type::Text, words("none"), &["AMPLIENCE_USER_AGENT"],
+        "put in front of the library's own User-Agent"),
+];
+
+/// Where a value came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The program set it.
+    Set,
+    /// This environment variable.
+    Environment(&'static str),
+}
+
+/// The settings of one client, and the functions that an application plugs in.
+///
+/// It has one owner at a time; a cache keeps what it needs of it.
+#[derive(Clone)]
+pub struct Config {
+    values: Vec<Option<(Secret, Origin)>>,
+    /// Whether the environment and dc-cli's file have been asked.
+    loaded: bool,
+    /// Where log lines go.
+    pub log: Log,
+    /// What carries requests, in place of real sockets.
+    pub transport: Option<Arc<dyn Transport>>,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config::new()
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut map = f.debug_map();
+        for (setting, value) in SETTINGS.iter().zip(&self.values) {
+            if let Some((value, _)) = value {
+                map.entry(&setting.name, &shown(setting, value.reveal()));
+            }
+        }
+        map.finish()
+    }
+}
+
+/// A value as it may be shown to a person.
+pub fn shown<'a>(setting: &Setting, value: &'a str) -> &'a str {
+    let harmless = matches!(value, "none" | "file");
+    if setting.kind.is_secret() && !harmless {
+        "[secret]"
+    } else {
+        value
+    }
+}
+
+fn row_of(name: &str) -> Result<usize> {
+    SETTINGS
+        .iter()
+        .position(|setting| setting.name == name)
+        .ok_or_else(|| {
+            let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+            Error::invalid(format!(
+                "there is no setting named {:?}",
+                crate::error::clean(name, &[])
+            ))
+            .advice(format!("use one of {}", names.join(", ")))
+        })
+}
+
+impl Config {
+    /// Nothing set.
+    pub fn new() -> Self {
+        Config {
+            values: vec![None; SETTINGS.len()],
+            loaded: false,
+            log: Log::default(),
+            transport: None,
+            clock: Clock::System,
+        }
+    }
+
+    /// Sets one value; `None` unsets it. A name or value that is not allowed changes nothing.
+    pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<()> {
+        let row = row_of(name)?;
+        self.values[row] = match value {
+            Some(value) => {
+                check(&SETTINGS[row], value)
+                    .map_err(|problem| problem_with(SETTINGS[row].name, problem))?;
+                Some((Secret::from(value), Origin::Set))
+            }
+            None => None,
+        };
+        Ok(())
+    }
+
+    /// Fills what is unset from the environment. Credentials of another kind than those that are
+    /// already set are passed over, and so is the file of a secret that is set. An empty variable
+    /// counts as unset. dc-cli's file is asked when credentials are still missing later on.
+    pub fn load(&mut self) -> Result<()> {
+        self.load_from(|name| std::env::var_os(name))
+    }
+
+    /// [`Config::load`], with the environment as a function.
+    pub fn load_from(
+        &mut self,
+        environment: impl Fn(&str) -> Option<std::ffi::OsString>,
+    ) -> Result<()> {
+        let already = self.clone();
+        let has = |name: &str| already.text(name).is_some();
+        let pair = has("client_id") || has("client_secret") || has("client_secret_file");
+        let pat = has("personal_access_token") || has("personal_access_token_file");
+        for (row, setting) in SETTINGS.iter().enumerate() {
+            let overruled = match setting.name {
+                "client_id" => pat,
+                "client_secret" | "client_secret_file" => {
+                    pat || has("client_secret") || has("client_secret_file")
+                }
+                "personal_access_token" | "personal_access_token_file" => pair || pat,
+                _ => false,
+            };
+            if overruled || self.values[row].is_some() {
+                continue;
+            }
+            for &variable in setting.environment {
+                let Some(value) = environment(variable).filter(|value| !value.is_empty()) else {
+                    continue;
+                };
+                let value = value.into_string().map_err(|_| {
+                    Error::new(Kind::Config, format!("{variable} is not UTF-8"))
+                        .advice("set it to text, or unset it")
+                })?;
+                let value = zeroize::Zeroizing::new(value);
+                check(setting, &value)
+                    .map_err(|problem| problem_with(variable, problem).into_config())?;
+                self.values[row] =
+                    Some((Secret::from(value.as_str()), Origin::Environment(variable)));
+                break;
+            }
+        }
+        self.loaded = true;
+        Ok(())
+    }
+
+    /// Whether [`Config::load`] was called: only then are files looked at that nobody named.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded
+    }
+
+    /// The text of a setting that was set or loaded, without its default.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.entry(name).map(|(value, _)| value.reveal())
+    }
+
+    /// Where a setting's value came from; `None`: it is the default.
+    pub fn origin(&self, name: &str) -> Option<Origin> {
+        self.entry(name).map(|(_, origin)| *origin)
+    }
+
+    fn entry(&self, name: &str) -> Option<&(Secret, Origin)> {
+        let row = SETTINGS.iter().position(|setting| setting.name == name)?;
+        self.values[row].as_ref()
+    }
+
+    /// The text of a setting, or its default; empty if it has none.
+    fn effective(&self, name: &str) -> &str {
+        self.text(name).unwrap_or_else(|| {
+            SETTINGS
+                .iter()
+                .find(|setting| setting.name == name)
+                .map_or("", |row| row.default)
+        })
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        // Values were checked when they were set, and a test checks the defaults.
+        self.effective(name).trim().parse().unwrap_or(0)
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.text(name).map(PathBuf::from)
+    }
+
+    /// The settings as the rest of the library uses them.
+    pub fn options(&self) -> Result<Options> {
+        let (certificate, key) = (self.path("client_certificate"), self.path("client_key"));
+        if certificate.is_some() != key.is_some() {
+            let (have, lack) = if certificate.is_some() {
+                ("client_certificate", "client_key")
+            } else {
+                ("client_key", "client_certificate")
+            };
+            return Err(
+                Error::new(Kind::Config, format!("{have} is set, but {lack} is not"))
+                    .advice("set both, or neither"),
+            );
+        }
+        let milliseconds = |name| Duration::from_millis(self.number(name));
+        Ok(Options {
+            token_url: endpoint(self.effective("auth_url"), "/oauth/token"),
+            api_url: {
+                let url = self.effective("api_url").trim_end_matches('/');
+                url.strip_suffix("/v2/content").unwrap_or(url).to_owned()
+            },
+            timeout: milliseconds("timeout_ms"),
+            retries: u32::try_from(self.number("retries")).unwrap_or(u32::MAX),
+            min_validity: milliseconds("min_validity_ms"),
+            background_refresh: flag(self.effective("background_refresh")).unwrap_or(false),
+            store: Secret::from(self.effective("store")),
+            store_dir: self.path("store_dir"),
+            network: Network {
+                connect_timeout: milliseconds("connect_timeout_ms"),
+                ca_file: self.path("ca_file"),
+                client_certificate: certificate.zip(key),
+                proxy: self.text("proxy").map(Secret::from),
+                log: self.log.clone(),
+            },
+            user_agent: {
+                let own = concat!("libamp_token/", env!("CARGO_PKG_VERSION"));
+                match self
+                    .text("user_agent")
+                    .filter(|text| !text.trim().is_empty())
+                {
+                    Some(text) => format!("{} {own}", text.trim()),
+                    None => own.to_owned(),
+                }
+            },
+            log: self.log.clone(),
+            clock: self.clock.clone(),
+        })
+    }
+}
+
+/// The settings, typed and complete.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The whole URL of the token endpoint.
+    pub token_url: String,
+    /// The API's base URL, without a slash at its end.
+    pub api_url: String,
+    /// `timeout_ms`.
+    pub timeout: Duration,
+    /// `retries`.
+    pub retries: u32,
+    /// `min_validity_ms`.
+    pub min_validity: Duration,
+    /// `background_refresh`.
+    pub background_refresh: bool,
+    /// `store`.
+    pub store: Secret,
+    /// `store_dir`.
+    pub store_dir: Option<PathBuf>,
+    /// What the transport needs.
+    pub network: Network,
+    /// The whole User-Agent.
+    pub user_agent: String,
+    /// Where log lines go.
+    pub log: Log,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+/// The settings that the network transport needs.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// `connect_timeout_ms`.
+    pub connect_timeout: Duration,
+    /// `ca_file`.
+    pub ca_file: Option<PathBuf>,
+    /// `client_certificate` and `client_key`.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// `proxy`; `none` switches proxies off, `None` means the environment's.
+    pub proxy: Option<Secret>,
+    /// Where log lines go.
+    pub log: Log,
+}
+
+/// A base URL with `path` at its end, once.
+fn endpoint(base: &str, path: &str) -> String {
+    let base = base.trim_end_matches('/');
+    if base.ends_with(path) {
+        base.to_owned()
+    } else {
+        format!("{base}{path}")
+    }
+}
+
+/// Says that `name` (a setting or an environment variable) has a value that is not allowed.
+fn problem_with(name: &str, (problem, advice): Problem) -> Error {
+    Error::invalid(format!("{name} {problem}")).advice(advice)
+}
+
+impl Error {
+    /// The same error as a matter of configuration: nobody passed a wrong argument.
+    fn into_config(self) -> Error {
+        Error::new(Kind::Config, self.to_string()).at(Stage::Setup)
+    }
+}
+
+type Problem = (String, String);
+
+/// Checks a value: what is wrong with it, and what would be right.
+fn check(setting: &Setting, value: &str) -> std::result::Result<(), Problem> {
+    let wrong = |what: String, right: &str| Err((what, right.to_owned()));
+    if value.contains('\0') {
+        return wrong("contains a NUL character".to_owned(), "remove it");
+    }
+    if value.trim().is_empty() {
+        let right = match setting.name {
+            "client_secret" => {
+                "set AMPLIENCE_CLIENT_SECRET or client_secret_file, or pass the API secret"
+            }
+            "client_id" => "set AMPLIENCE_CLIENT_ID, or pass the API key",
+            _ => "give it a value, or unset it by passing NULL",
+        };
+        return wrong("is empty".to_owned(), right);
+    }
+    let bad = || {
+        // A value of a secret type is not repeated, right or wrong.
+        if setting.kind.is_secret() {
+            "is not a value that is allowed".to_owned()
+        } else {
+            format!("is {:?}", crate::error::clean(value, &[]))
+        }
+    };
+    match setting.kind {
+        Type::Text
+            if setting.name == "user_agent" && !value.chars().all(|c| (' '..='~').contains(&c)) =>
+        {
+            wrong(bad(), "use visible ASCII characters")
+        }
+        Type::Text | Type::Secret | Type::Path => Ok(()),
+        Type::Flag => match flag(value) {
+            Some(_) => Ok(()),
+            None => wrong(bad(), "use true or false"),
+        },
+        Type::Count(most) => match value.trim().parse::<u64>() {
+            Ok(count) if count <= most => Ok(()),
+            _ => wrong(bad(), &format!("use a whole number from 0 to {most}")),
+        },
+        Type::Milliseconds(least, most) => match value.trim().parse::<u64>() {
+            Ok(time) if (least..=most).contains(&time) => Ok(()),
+            _ => wrong(
+                bad(),
+                &format!("use whole milliseconds from {least} to {most}"),
+            ),
+        },
+        Type::Url => check_url(value).map_err(|right| (bad(), right)),
+        Type::Proxy => {
+            let schemes = [
+                "http://",
+                "https://",
+                "socks5://",
+                "socks5h://",
+                "socks4://",
+                "socks4a://",
+            ];
+            let host = match value.split_once("://") {
+                Some((scheme, rest)) if schemes.contains(&format!("{scheme}://").as_str()) => rest,
+                Some(_) => "",
+                None => value,
+            };
+            if host.is_empty() || host.contains(char::is_whitespace) {
+                wrong(
+                    bad(),
+                    "use none, http://host:port, https://host:port or socks5h://host:port",
+                )
+            } else {
+                Ok(())
+            }
+        }
+        Type::Store => {
+            let redis = ["redis://", "rediss://"]
+                .iter()
+                .any(|scheme| value.starts_with(scheme));
+            if value == "none" || value == "file" || redis {
+                Ok(())
+            } else {
+                wrong(
+                    bad(),
+                    "use none, file, redis://host:port or rediss://host:port",
+                )
+            }
+        }
+    }
+}
+
+fn flag(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// Checks a base URL, or says what would be right. A secret or a token may only travel encrypted,
+/// unless it does not leave the machine.
+fn check_url(url: &str) -> std::result::Result<(), String> {
+    let usual = "use a URL such as https://auth.amplience.net".to_owned();
+    let parts = Url::parse(url).ok_or_else(|| usual.clone())?;
+    if parts.user_info {
+        return Err(
+            "leave out the user name and password: credentials have settings of their own"
+                .to_owned(),
+        );
+    }
+    if parts.scheme == "http" && !is_loopback(parts.host) {
+        return Err(
+            "use https: http is only allowed for this machine itself (localhost, 127.0.0.1, [::1])"
+                .to_owned(),
+        );
+    }
+    if url.contains(['?', '#']) || !url.chars().all(|c| ('!'..='~').contains(&c)) {
+        Err(usual)
+    } else {
+        Ok(())
+    }
+}
+
+/// The parts of an `http` or `https` URL that the library looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Url<'a> {
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// The host, without brackets around an IPv6 address.
+    pub host: &'a str,
+    /// The port, the scheme's own if none is named.
+    pub port: u16,
+    /// All behind host and port, from the slash on; empty if there is none.
+    pub path: &'a str,
+    /// Whether a user name stands before the host.
+    pub user_info: bool,
+}
+
+impl<'a> Url<'a> {
+    /// Takes a URL apart; `None` if it is not an `http` or `https` URL with a host.
+    pub fn parse(url: &'a str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        let (scheme, port) = match scheme {
+            _ if scheme.eq_ignore_ascii_case("https") => ("https", 443),
+            _ if scheme.eq_ignore_ascii_case("http") => ("http", 80),
+            _ => return None,
+        };
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let (user_info, authority) = match authority.rsplit_once('@') {
+            Some((_, authority)) => (true, authority),
+            None => (false, authority),
+        };
+        let (host, after) = match authority.strip_prefix('[') {
+            Some(inside) => inside.split_once(']')?,
+            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+        };
+        let port = match after.strip_prefix(':') {
+            Some("") => port,
+            Some(digits) => digits.parse().ok().filter(|port| *port != 0)?,
+            None if after.is_empty() => port,
+            None => return None,
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
+        (!host.is_empty() && host.chars().all(plain)).then_some(Url {
+            scheme,
+            host,
+            port,
+            path,
+            user_info,
+        })
+    }
+}
+
+/// Whether a host is this machine by its very name: such names are not looked up anywhere else.
+pub fn is_loopback(host: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    host.eq_ignore_ascii_case("localhost")
+        || host.to_ascii_lowercase().ends_with(".localhost")
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+
+    #[test]
+    fn every_row_is_complete_and_its_default_allowed() {
+        for setting in SETTINGS {
+            let variable = format!("AMPLIENCE_{}", setting.name.to_ascii_uppercase());
+            assert_eq!(setting.environment[0], variable);
+            assert!(!setting.meaning.is_empty());
+            assert!(
+                setting.default.is_empty() != setting.default_words.is_empty(),
+                "{}",
+                setting.name
+            );
+            if !setting.default.is_empty() {
+                check(setting, setting.default).unwrap();
+            }
+        }
+        Config::new().options().unwrap();
+    }
+
+    #[test]
+    fn a_refused_value_names_what_is_allowed_and_changes_nothing() {
+        let mut config = Config::new();
+        config.set("retries", Some("5")).unwrap();
+        for (name, value, says) in [
+            (
+                "retries",
+                "many",
+                "retries is \"many\": use a whole number from 0 to 100",
+            ),
+            ("retries", "-1", "use a whole number"),
+            (
+                "timeout_ms",
+                "0",
+                "timeout_ms is \"0\": use whole milliseconds from 1 to 86400000",
+            ),
+            ("background_refresh", "maybe", "use true or false"),
+            ("auth_url", "http://auth.example", "use https"),
+            ("auth_url", "auth.example", "use a URL such as"),
+            (
+                "auth_url",
+                "https://u:p@auth.example",
+                "leave out the user name",
+            ),
+            ("auth_url", "https://auth.example/?a=b", "use a URL such as"),
+            (
+                "client_secret",
+                "",
+                "client_secret is empty: set AMPLIENCE_CLIENT_SECRET",
+            ),
+            ("client_id", " ", "client_id is empty"),
+            ("store", "memcached://x", "use none, file, redis://"),
+            ("proxy", "gopher://x", "use none, http://host:port"),
+            ("user_agent", "a\nb", "use visible ASCII"),
+            (
+                "nonsense",
+                "1",
+                "there is no setting named \"nonsense\": use one of client_id, client_secret",
+            ),
+        ] {
+            let error = config.set(name, Some(value)).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidArgument);
+            assert!(error.to_string().contains(says), "{error}");
+        }
+        assert_eq!(config.text("retries"), Some("5"));
+        assert_eq!(config.text("client_secret"), None);
+    }
+
+    #[test]
+    fn a_secret_value_is_never_repeated() {
+        let mut config = Config::new();
+        let error = config
+            .set("proxy", Some("gopher://user:hush@x"))
+            .unwrap_err();
+        assert!(!error.to_string().contains("hush"));
+        config.set("client_secret", Some("hush")).unwrap();
+        config
+            .set("proxy", Some("http://user:hush@proxy:3128"))
+            .unwrap();
+        assert!(!format!("{config:?} {:?}", config.options().unwrap()).contains("hush"));
+    }
+
+    fn loaded(set: &[(&str, &str)], environment: &[(&str, &str)]) -> Config {
+        let mut config = Config::new();
+        for (name, value) in set {
+            config.set(name, Some(value)).unwrap();
+        }
+        config
+            .load_from(|name| {
+                environment
+                    .iter()
+                    .find(|(have, _)| *have == name)
+                    .map(|(_, value)| OsString::from(value))
+            })
+            .unwrap();
+        config
+    }
+
+    #[test]
+    fn the_environment_fills_what_is_unset() {
+        let config = loaded(
+            &[("retries", "1")],
+            &[
+                ("AMPLIENCE_RETRIES", "9"),
+                ("AMPLIENCE_TIMEOUT_MS", "50"),
+                ("AMPLIENCE_CLIENT_ID", ""),
+            ],
+        );
+        assert_eq!(config.text("retries"), Some("1"));
+        assert_eq!(config.text("timeout_ms"), Some("50"));
+        assert_eq!(
+            config.origin("timeout_ms"),
+            Some(Origin::Environment("AMPLIENCE_TIMEOUT_MS"))
+        );
+        assert_eq!(config.text("client_id"), None);
+    }
+
+    #[test]
+    fn credentials_that_are_set_keep_the_other_kind_out() {
+        let environment = &[
+            ("AMPLIENCE_PAT", "pat"),
+            ("AMPLIENCE_CLIENT_ID", "id"),
+            ("AMPLIENCE_CLIENT_SECRET", "secret"),
+            ("AMPLIENCE_CLIENT_SECRET_FILE", "/f"),
+        ];
+        let config = loaded(&[("client_id", "mine")], environment);
+        assert_eq!(config.text("client_id"), Some("mine"));
+        assert_eq!(config.text("client_secret"), Some("secret"));
+        assert_eq!(config.text("personal_access_token"), None);
+        let config = loaded(&[("personal_access_token", "mine")], environment);
+        assert_eq!(config.text("client_id"), None);
+        assert_eq!(config.text("client_secret"), None);
+        let config = loaded(
+            &[("client_id", "mine"), ("client_secret", "mine")],
+            environment,
+        );
+        assert_eq!(config.text("client_secret_file"), None);
+    }
+
+    #[test]
+    fn a_bad_variable_is_named() {
+        let error = Config::new()
+            .load_from(|name| (name == "AMPLIENCE_RETRIES").then(|| "x".into()))
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::Config);
+        assert!(
+            error.to_string().starts_with("AMPLIENCE_RETRIES is \"x\""),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn urls_are_understood_whole_or_as_origins() {
+        for (set, token_url) in [
+            ("https://a.example", "https://a.example/oauth/token"),
+            ("https://a.example/", "https://a.example/oauth/token"),
+            (
+                "https://a.example/oauth/token",
+                "https://a.example/oauth/token",
+            ),
+            ("http://127.0.0.1:99/x", "http://127.0.0.1:99/x/oauth/token"),
+        ] {
+            let config = loaded(&[("auth_url", set)], &[]);
+            assert_eq!(config.options().unwrap().token_url, token_url);
+        }
+        let config = loaded(&[("api_url", "https://a.example/v2/content/")], &[]);
+        assert_eq!(config.options().unwrap().api_url, "https://a.example");
+    }
+
+    #[test]
+    fn a_url_is_taken_apart() {
+        let url = Url::parse("https://[::1]:8443/x?y").unwrap();
+        assert_eq!((url.host, url.port, url.path), ("::1", 8443, "/x?y"));
+        assert_eq!(Url::parse("HTTP://Host").unwrap().port, 80);
+        for bad in [
+            "ftp://x",
+            "https://",
+            "https://a b",
+            "https://x:0",
+            "https://x:99999",
+            "https://[::1",
+            "x",
+        ] {
+            assert_eq!(Url::parse(bad), None, "{bad}");
+        }
+        assert!(is_loopback("localhost") && is_loopback("127.9.9.9") && is_loopback("::1"));
+        assert!(!is_loopback("localhost.example") && !is_loopback("10.0.0.1"));
+    }
+
+    #[test]
+    fn half_a_client_certificate_is_refused() {
+        let error = loaded(&[("client_key", "k")], &[]).options().unwrap_err();
+        assert_eq!(error.kind(), Kind::Config);
+        assert!(
+            error.to_string().contains("client_certificate is not"),
+            "{error}"
+        );
+    }
+}

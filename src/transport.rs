@@ -1,0 +1,64 @@
+//! What carries one HTTP request: the contract between the protocol and whatever moves its bytes.
+//!
+//! [`crate::http::HttpTransport`] does it over real sockets; an application may supply its own
+//! function; tests supply closures. A transport sends one request once, follows no redirect, adds no
+//! retry, and is back within the time it is given. A reply of any HTTP status is a success here:
+//! only the protocol knows what it means.
+
+use crate::error::Result;
+use crate::secret::Secret;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// One request.
+#[derive(Debug)]
+pub struct Request {
+    /// `GET`, `POST`, …
+    pub method: String,
+    /// The whole URL; it never holds a secret.
+    pub url: String,
+    /// Names and values. The values are secret because one of them may be `Bearer …`.
+    pub headers: Vec<(&'static str, Secret)>,
+    /// The body, empty for none. Secret because it may be the token request's.
+    pub body: Zeroizing<Vec<u8>>,
+    /// The most bytes of a reply's body that may be read; more is [`Kind::Protocol`](crate::error::Kind::Protocol).
+    pub response_limit: usize,
+}
+
+/// One reply.
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// Names (any case) and values, in the order they came.
+    pub headers: Vec<(String, String)>,
+    /// The body, whole. Wiped when dropped, because it may hold a token.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+impl Response {
+    /// The first header of that name, in any case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(have, _)| have.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+impl std::fmt::Debug for Response {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Response({}, {} bytes)", self.status, self.body.len())
+    }
+}
+
+/// Something that carries requests. It may be called from many threads at once.
+pub trait Transport: Send + Sync {
+    /// Sends `request` and returns the reply, or why there is none, within `timeout`.
+    fn send(&self, request: &Request, timeout: Duration) -> Result<Response>;
+}
+
+impl<F: Fn(&Request, Duration) -> Result<Response> + Send + Sync> Transport for F {
+    fn send(&self, request: &Request, timeout: Duration) -> Result<Response> {
+        self(request, timeout)
+    }
+}
