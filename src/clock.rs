@@ -23,10 +23,7 @@ impl Now {
     #[must_use]
     pub fn after(self, later: Duration) -> Now {
         let later = i64::try_from(later.as_nanos()).unwrap_or(i64::MAX);
-        Now {
-            monotonic: self.monotonic.saturating_add(later),
-            wall: self.wall.saturating_add(later),
-        }
+        Now { monotonic: self.monotonic.saturating_add(later), wall: self.wall.saturating_add(later) }
     }
 
     /// Whether neither clock has reached `point`.
@@ -37,16 +34,12 @@ impl Now {
 
     /// The time left until the first of the clocks reaches `point`; zero if one has.
     pub fn until(self, point: Now) -> Duration {
-        let left = (point.monotonic.saturating_sub(self.monotonic))
-            .min(point.wall.saturating_sub(self.wall));
+        let left = (point.monotonic.saturating_sub(self.monotonic)).min(point.wall.saturating_sub(self.wall));
         Duration::from_nanos(u64::try_from(left).unwrap_or(0))
     }
 
     /// The later of all readings: no clock ever gets there.
-    pub const NEVER: Now = Now {
-        monotonic: i64::MAX,
-        wall: i64::MAX,
-    };
+    pub const NEVER: Now = Now { monotonic: i64::MAX, wall: i64::MAX };
 }
 
 /// Where the time comes from.
@@ -92,7 +85,9 @@ impl Clock {
             }
             Clock::Manual(clock) => clock.random(),
         };
-        limit.mul_f64((fraction >> 11) as f64 / (1_u64 << 53) as f64)
+        // The fraction of 2⁶⁴ that was drawn, rounded down: never the limit itself.
+        let limit = limit.as_nanos().min(u64::MAX.into());
+        Duration::from_nanos(((limit * u128::from(fraction)) >> 64) as u64)
     }
 }
 
@@ -116,10 +111,7 @@ impl ManualClock {
 
     /// Reads both clocks.
     pub fn now(&self) -> Now {
-        Now {
-            monotonic: self.monotonic.load(Ordering::SeqCst),
-            wall: self.wall.load(Ordering::SeqCst),
-        }
+        Now { monotonic: self.monotonic.load(Ordering::SeqCst), wall: self.wall.load(Ordering::SeqCst) }
     }
 
     /// Lets time pass on both clocks.
@@ -131,15 +123,12 @@ impl ManualClock {
 
     /// Somebody sets the wall clock, by `seconds` forward or back.
     pub fn set_wall_by(&self, seconds: i64) {
-        self.wall
-            .fetch_add(seconds * 1_000_000_000, Ordering::SeqCst);
+        self.wall.fetch_add(seconds * 1_000_000_000, Ordering::SeqCst);
     }
 
     fn random(&self) -> u64 {
         // SplitMix64: the increment alone makes a full-period sequence, the rest mixes it.
-        let mut z = self
-            .random
-            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst);
+        let mut z = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -150,25 +139,14 @@ impl ManualClock {
 #[inline]
 fn system_now() -> Now {
     fn read(clock: libc::clockid_t) -> i64 {
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: `time` is a valid timespec to write to for the whole call, and both clocks exist
         // on every Linux since 2.6.32, so the call cannot fail and has no other effect.
         unsafe { libc::clock_gettime(clock, &raw mut time) };
-        #[allow(
-            clippy::useless_conversion,
-            reason = "the fields are 32 bits wide on some targets"
-        )]
-        i64::from(time.tv_sec)
-            .saturating_mul(1_000_000_000)
-            .saturating_add(i64::from(time.tv_nsec))
+        #[allow(clippy::useless_conversion, reason = "the fields are 32 bits wide on some targets")]
+        i64::from(time.tv_sec).saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec))
     }
-    Now {
-        monotonic: read(libc::CLOCK_MONOTONIC_COARSE),
-        wall: read(libc::CLOCK_REALTIME_COARSE),
-    }
+    Now { monotonic: read(libc::CLOCK_MONOTONIC_COARSE), wall: read(libc::CLOCK_REALTIME_COARSE) }
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -179,9 +157,7 @@ fn system_now() -> Now {
     let nanoseconds = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
     Now {
         monotonic: nanoseconds(START.get_or_init(Instant::now).elapsed()),
-        wall: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, nanoseconds),
+        wall: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanoseconds),
     }
 }
 
@@ -206,9 +182,7 @@ mod tests {
     #[test]
     fn chance_stays_below_its_limit() {
         for clock in [Clock::System, Clock::Manual(ManualClock::new(7))] {
-            let draws: Vec<_> = (0..1000)
-                .map(|_| clock.random_below(Duration::from_secs(1)))
-                .collect();
+            let draws: Vec<_> = (0..1000).map(|_| clock.random_below(Duration::from_secs(1))).collect();
             assert!(draws.iter().all(|draw| *draw < Duration::from_secs(1)));
             assert!(draws.iter().max() > draws.iter().min());
         }

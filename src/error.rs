@@ -10,39 +10,49 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The outcome classes of the library; each is one status number of the C interface.
+/// The outcome classes of the library; each is one status of the C interface, with its number.
+///
+/// The tens are families: arguments and configuration, credentials, network, server, reply, local.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(i32)]
 pub enum Kind {
     /// A required argument was NULL, not UTF-8, or not among the values that are allowed.
-    InvalidArgument,
+    InvalidArgument = 10,
     /// The settings do not fit together, or one of them cannot be used.
-    Config,
+    Config = 11,
     /// No client id and secret, and no personal access token, was found anywhere.
-    NoCredentials,
+    NoCredentials = 20,
     /// The server refused the client id and secret, or the personal access token.
-    CredentialsRejected,
+    CredentialsRejected = 21,
     /// The host name could not be turned into an address.
-    Resolve,
+    Resolve = 30,
     /// No connection, or one that broke.
-    Connect,
+    Connect = 31,
     /// The TLS handshake failed: most often a certificate that is not trusted.
-    Tls,
+    Tls = 32,
     /// The proxy refused, or wanted other credentials.
-    Proxy,
+    Proxy = 33,
     /// The time that the caller gave was over.
-    Timeout,
+    Timeout = 34,
     /// The server asked for fewer requests (HTTP 429).
-    RateLimited,
+    RateLimited = 40,
     /// The server failed (HTTP 5xx, 408).
-    Server,
+    Server = 41,
     /// The reply is not what the protocol allows.
-    Protocol,
+    Protocol = 50,
     /// A local file or system call failed.
-    Io,
+    Io = 60,
     /// The caller's buffer is too small for the token.
-    BufferTooSmall,
+    BufferTooSmall = 61,
     /// A defect of this library.
-    Internal,
+    Internal = 69,
+}
+
+impl Kind {
+    /// The number of the status.
+    pub fn number(self) -> i32 {
+        self as i32
+    }
 }
 
 /// How far a call had come when it failed.
@@ -91,10 +101,8 @@ impl Error {
     /// An error that says `message`: what happened, and to what. Kinds that a second attempt may
     /// cure start out retryable.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        let retryable = matches!(
-            kind,
-            Kind::Resolve | Kind::Connect | Kind::Timeout | Kind::RateLimited | Kind::Server
-        );
+        let retryable =
+            matches!(kind, Kind::Resolve | Kind::Connect | Kind::Timeout | Kind::RateLimited | Kind::Server);
         Error(Arc::new(Details {
             kind,
             message: message.into(),
@@ -251,10 +259,7 @@ impl fmt::Display for Error {
             facts.push(format!("request id {id}"));
         }
         if let Some(wait) = details.retry_after {
-            facts.push(format!(
-                "next attempt in {} s",
-                wait.as_millis().div_ceil(1000)
-            ));
+            facts.push(format!("next attempt in {} s", wait.as_millis().div_ceil(1000)));
         }
         if !facts.is_empty() {
             write!(f, " ({})", facts.join(", "))?;
@@ -353,22 +358,10 @@ mod tests {
     #[test]
     fn server_text_is_cut_stripped_and_scrubbed() {
         assert_eq!(clean("no\r\nsuch\u{1b}[31m key", &[]), "no such[31m key");
-        assert_eq!(
-            clean("bad secret p&ss and p%26ss", &["p&ss"]),
-            "bad secret [redacted] and [redacted]"
-        );
-        assert_eq!(
-            clean("got:amp_pat_0123456789abcdefghijkl.zz, sorry", &[]),
-            "got:[redacted], sorry"
-        );
-        assert_eq!(
-            clean("\"eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJh.x\"", &[]),
-            "\"[redacted]\""
-        );
-        assert_eq!(
-            clean(&"x".repeat(5000), &[]).chars().count(),
-            QUOTE_LIMIT + 1
-        );
+        assert_eq!(clean("bad secret p&ss and p%26ss", &["p&ss"]), "bad secret [redacted] and [redacted]");
+        assert_eq!(clean("got:amp_pat_0123456789abcdefghijkl.zz, sorry", &[]), "got:[redacted], sorry");
+        assert_eq!(clean("\"eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJh.x\"", &[]), "\"[redacted]\"");
+        assert_eq!(clean(&"x".repeat(5000), &[]).chars().count(), QUOTE_LIMIT + 1);
         assert_eq!(clean("\u{202e}abc", &[]), "abc");
     }
 }

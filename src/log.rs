@@ -7,18 +7,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// How much a line matters. The numbers are those of the C interface.
+/// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(i32)]
 pub enum Level {
     /// A call failed.
-    Error = 1,
+    Error,
     /// Something is wrong, and the library went on without it.
-    Warning = 2,
+    Warning,
     /// A token was obtained or dropped.
-    Info = 3,
+    Info,
     /// Each step on the way.
-    Debug = 4,
+    Debug,
 }
 
 type Sink = dyn Fn(Level, &str) + Send + Sync;
@@ -58,10 +57,6 @@ impl Log {
 
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() {
-            "Log(on)"
-        } else {
-            "Log(off)"
-        })
+        f.write_str(if self.0.is_some() { "Log(on)" } else { "Log(off)" })
     }
 }

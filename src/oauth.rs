@@ -1,18 +1,390 @@
-//! The wire protocol (stub).
-/// Encodes a value for a form body.
+//! The wire protocol: one request, one reply, as pure functions over bytes.
+//!
+//! The request is RFC 6749's client credentials grant with the credentials in the form body, as
+//! Amplience documents it; never in the URL, never as HTTP Basic. The reply is read strictly where a
+//! mistake would hurt (a token that cannot go into a header, a lifetime that is no number) and
+//! leniently where Amplience differs from the RFC (there is no `token_type`). Of an error reply
+//! nothing is taken for granted: `error` and `error_description` are used if they are there.
+
+use crate::error::{Error, Kind, Result, Stage, clean};
+use crate::retry;
+use crate::secret::Secret;
+use crate::settings::Url;
+use crate::transport::{Request, Response};
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// The most bytes of a reply that are read. A token is about 1.1 KB, and an error page may be some more.
+pub const REPLY_LIMIT: usize = 64 * 1024;
+
+/// The longest token that is accepted, in bytes: half of the header section that common servers take.
+pub const TOKEN_LIMIT: usize = 16 * 1024;
+
+/// The longest lifetime that is believed; more only risks overflow.
+const LIFETIME_LIMIT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// What the server granted.
+#[derive(Debug)]
+pub struct Grant {
+    /// The access token: visible ASCII.
+    pub access_token: Secret,
+    /// How long it lives, counted from before the request was sent.
+    pub lifetime: Duration,
+}
+
+/// The request for a token.
+pub fn request(token_url: &str, client_id: &str, client_secret: &Secret, user_agent: &str) -> Request {
+    let secret = Zeroizing::new(form_encode(client_secret.reveal()));
+    let id = form_encode(client_id);
+    let parts = ["client_id=", &id, "&client_secret=", &secret, "&grant_type=client_credentials"];
+    // Filled once, never grown: a buffer that grows leaves the secret behind in its old place.
+    let mut body = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
+    for part in parts {
+        body.extend_from_slice(part.as_bytes());
+    }
+    Request {
+        method: "POST".to_owned(),
+        url: token_url.to_owned(),
+        headers: vec![
+            ("Content-Type", "application/x-www-form-urlencoded".into()),
+            ("Accept", "application/json".into()),
+            ("User-Agent", user_agent.into()),
+        ],
+        body,
+        response_limit: REPLY_LIMIT,
+    }
+}
+
+/// Encodes a value for an `application/x-www-form-urlencoded` body.
 pub fn form_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() * 3);
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut encoded = String::with_capacity(text.len() * 3);
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'*' => {
-                out.push(byte as char)
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'*' => encoded.push(byte.into()),
+            b' ' => encoded.push('+'),
+            _ => encoded.extend(['%', HEX[usize::from(byte >> 4)].into(), HEX[usize::from(byte & 15)].into()]),
+        }
+    }
+    encoded
+}
+
+/// Understands the reply. `secrets` are the texts that must not show up in an error, `wall` is the
+/// local time in Unix seconds, for a `Retry-After` that is a date.
+pub fn reply(response: &Response, url: &str, secrets: &[&str], wall: i64) -> Result<Grant> {
+    let body = Body::parse(&response.body);
+    let host = Url::parse(url).map_or("the server", |url| url.host);
+    let failure = match (response.status, &body) {
+        (200, Ok(body)) if body.error.is_none() => match grant(body) {
+            Ok(grant) => return Ok(grant),
+            Err((what, advice)) => Error::new(Kind::Protocol, format!("the reply of {host} {what}")).advice(advice),
+        },
+        (200, Err(_)) => Error::new(
+            Kind::Protocol,
+            format!("the reply of {host} is not a JSON object with strings and numbers in their places"),
+        )
+        .advice(
+            "check that auth_url is the authorization server, and that no proxy or login page answers in its place",
+        ),
+        (300..=399, _) => {
+            let target = clean(response.header("location").unwrap_or("nowhere"), secrets);
+            Error::new(Kind::Protocol, format!("{host} redirects to {target}, which is not followed with a secret"))
+                .advice("set auth_url to where the server really is")
+        }
+        (status, body) => refusal(status, body.as_ref().ok().and_then(|body| body.error.as_deref()), host),
+    };
+    let (code, description) = match &body {
+        Ok(body) => (body.error.as_deref(), body.error_description.as_deref()),
+        Err(_) => (None, None),
+    };
+    let shown = |text: Option<&str>| text.map(|text| clean(text, secrets)).filter(|text| !text.is_empty());
+    Err(failure
+        .at(Stage::Reply)
+        .host(host)
+        .http(response.status)
+        .oauth(shown(code), shown(description))
+        .request(shown(REQUEST_ID_HEADERS.iter().find_map(|name| response.header(name))))
+        .wait(retry::retry_after(response, wall)))
+}
+
+/// Where servers and their front ends put the name of a request.
+const REQUEST_ID_HEADERS: [&str; 4] = ["x-request-id", "x-amzn-requestid", "x-correlation-id", "cf-ray"];
+
+/// The error for a status other than success: what it means, and whether it may pass.
+fn refusal(status: u16, code: Option<&str>, host: &str) -> Error {
+    let rejected = || {
+        Error::new(Kind::CredentialsRejected, format!("{host} does not accept the client id and secret"))
+            .advice("check client_id and client_secret: they are an API key and secret that Amplience handed out, and may have been revoked")
+    };
+    let misunderstood = |what: &str, advice: &str| Error::new(Kind::Protocol, format!("{host} {what}")).advice(advice);
+    match (status, code) {
+        // Success with an error inside, and refusals that RFC 6749 (5.2) names.
+        (200 | 400 | 401 | 403, Some("invalid_client" | "invalid_grant" | "unauthorized_client" | "access_denied")) => {
+            rejected()
+        }
+        (200, Some(_)) => misunderstood("answers with an error under a success status", "check auth_url"),
+        (400, Some("invalid_request" | "unsupported_grant_type" | "invalid_scope")) => misunderstood(
+            "does not take this kind of request",
+            "check that auth_url is the authorization server of Amplience",
+        ),
+        // The only meaning that Amplience documents for 400, whatever its body.
+        (400 | 401, _) => rejected(),
+        (403, _) => misunderstood(
+            "refuses the request without an OAuth error",
+            "a firewall or proxy may stand in between; check that auth_url may be reached from here",
+        ),
+        (404 | 405 | 410, _) => misunderstood("has no token endpoint at this address", "check auth_url"),
+        (429, _) => Error::new(Kind::RateLimited, format!("{host} asks for fewer requests"))
+            .advice("share one cache between threads, and a store between processes"),
+        (408 | 500 | 502 | 503 | 504, _) => Error::new(Kind::Server, format!("{host} fails to answer the request"))
+            .advice("try again later; if it lasts, ask Amplience"),
+        (500.., _) => {
+            Error::new(Kind::Server, format!("{host} fails to answer the request")).retry(false).advice("ask Amplience")
+        }
+        _ => misunderstood("answers with a status that the protocol does not know", "check auth_url"),
+    }
+}
+
+/// The members of a reply, success or not. Unknown ones are skipped.
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow, default)]
+    access_token: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    token_type: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    expires_in: Option<Number<'a>>,
+    #[serde(borrow, default)]
+    error: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    error_description: Option<Cow<'a, str>>,
+}
+
+/// A number, or a text that should be one: some servers quote it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number<'a> {
+    Whole(u64),
+    /// Negative, broken or too large.
+    Other(#[allow(dead_code, reason = "only its being there matters")] f64),
+    Text(#[serde(borrow)] Cow<'a, str>),
+}
+
+impl<'a> Body<'a> {
+    fn parse(body: &'a [u8]) -> serde_json::Result<Self> {
+        // Some servers put a byte order mark in front, which JSON does not have.
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
+        if !body.starts_with(b"{") {
+            // Serde would also fill the members from an array, in their order.
+            return Err(serde::de::Error::custom("not an object"));
+        }
+        serde_json::from_slice(body)
+    }
+}
+
+/// Takes the grant out of a success reply, or says what is wrong with it and what to do.
+fn grant(body: &Body) -> std::result::Result<Grant, (&'static str, &'static str)> {
+    const ASK: &str = "this is the server's fault: ask Amplience, or check that auth_url is right";
+    let token = body
+        .access_token
+        .as_deref()
+        .ok_or(("has no access_token", "check that auth_url is the authorization server"))?;
+    if !is_token(token) {
+        return Err(("has an access_token that cannot be sent in a header", ASK));
+    }
+    if body.token_type.as_deref().is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+        return Err(("has a token_type other than bearer, which this library cannot use", ASK));
+    }
+    let seconds = match &body.expires_in {
+        Some(Number::Whole(seconds)) => Some(*seconds),
+        Some(Number::Text(text)) => text.trim().parse().ok(),
+        Some(Number::Other(_)) => None,
+        None => return Err(("has no expires_in", ASK)),
+    };
+    match seconds {
+        Some(seconds) if seconds > 0 => {
+            Ok(Grant { access_token: Secret::from(token), lifetime: Duration::from_secs(seconds).min(LIFETIME_LIMIT) })
+        }
+        _ => Err(("has an expires_in that is not a whole number of seconds above zero", ASK)),
+    }
+}
+
+/// Whether a text can be sent as a bearer token: visible ASCII, not empty, not absurdly long.
+pub fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.len() <= TOKEN_LIMIT && text.bytes().all(|byte| (b'!'..=b'~').contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const URL: &str = "https://auth.example/oauth/token";
+
+    fn answer(status: u16, body: &str) -> Result<Grant> {
+        answer_with(status, body, &[])
+    }
+
+    fn answer_with(status: u16, body: &str, headers: &[(&str, &str)]) -> Result<Grant> {
+        let response = Response {
+            status,
+            headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            body: Zeroizing::new(body.as_bytes().to_vec()),
+        };
+        reply(&response, URL, &["s3cret&"], 1_700_000_000)
+    }
+
+    #[test]
+    fn the_request_is_the_documented_one() {
+        let request = request(URL, "id", &Secret::from("a+secret/with=chars &%~é"), "me");
+        assert_eq!(request.method, "POST");
+        assert_eq!(request.url, URL);
+        assert_eq!(
+            std::str::from_utf8(&request.body).unwrap(),
+            "client_id=id&client_secret=a%2Bsecret%2Fwith%3Dchars+%26%25%7E%C3%A9&grant_type=client_credentials"
+        );
+        assert_eq!(request.body.len(), request.body.capacity());
+        assert!(!format!("{request:?}").contains("secret/with"));
+    }
+
+    #[test]
+    fn amplience_s_reply_is_accepted() {
+        let grant = answer(200, r#"{"access_token":"eyJ.a.b","session_expires_in":0,"expires_in":300}"#).unwrap();
+        assert_eq!(grant.access_token.reveal(), "eyJ.a.b");
+        assert_eq!(grant.lifetime, Duration::from_secs(300));
+    }
+
+    #[test]
+    fn success_replies_are_read_strictly_where_it_matters() {
+        for good in [
+            r#"{"access_token":"t","expires_in":"300"}"#,
+            r#"{"access_token":"t","expires_in":300,"token_type":"BEARER"}"#,
+            r#"{"access_token":"t","expires_in":300,"other":{"deep":[1,null]},"error":null}"#,
+            "\u{feff}{\"access_token\":\"t\",\"expires_in\":300}",
+            r#"{"access_token":"\u0074","expires_in":18446744073709551615}"#,
+        ] {
+            assert_eq!(answer(200, good).unwrap().access_token.reveal(), "t", "{good}");
+        }
+        for (bad, says) in [
+            ("", "not a JSON object"),
+            ("<html>", "not a JSON object"),
+            ("[]", "not a JSON object"),
+            ("null", "not a JSON object"),
+            (r#"{"access_token":5,"expires_in":300}"#, "not a JSON object"),
+            (r#"{"access_token":"t","access_token":"u","expires_in":300}"#, "not a JSON object"),
+            (r#"{"access_token":"t","expires_in":300"#, "not a JSON object"),
+            (r#"{"expires_in":300}"#, "no access_token"),
+            (r#"{"access_token":null,"expires_in":300}"#, "no access_token"),
+            (r#"{"access_token":"","expires_in":300}"#, "cannot be sent"),
+            (r#"{"access_token":"a b","expires_in":300}"#, "cannot be sent"),
+            (r#"{"access_token":"a\r\nX: y","expires_in":300}"#, "cannot be sent"),
+            (r#"{"access_token":"é","expires_in":300}"#, "cannot be sent"),
+            (r#"{"access_token":"t"}"#, "no expires_in"),
+            (r#"{"access_token":"t","expires_in":0}"#, "above zero"),
+            (r#"{"access_token":"t","expires_in":-5}"#, "above zero"),
+            (r#"{"access_token":"t","expires_in":1.5}"#, "above zero"),
+            (r#"{"access_token":"t","expires_in":"soon"}"#, "above zero"),
+            (r#"{"access_token":"t","expires_in":[300]}"#, "not a JSON object"),
+            (r#"{"access_token":"t","expires_in":300,"token_type":"mac"}"#, "token_type"),
+        ] {
+            let error = answer(200, bad).unwrap_err();
+            assert_eq!(error.kind(), Kind::Protocol, "{bad}");
+            assert!(!error.is_retryable());
+            assert!(error.to_string().contains(says), "{bad}: {error}");
+        }
+        assert!(
+            answer(200, &format!(r#"{{"access_token":"{}","expires_in":1}}"#, "t".repeat(TOKEN_LIMIT + 1))).is_err()
+        );
+    }
+
+    #[test]
+    fn each_refusal_has_its_kind() {
+        let oauth = |code: &str| format!(r#"{{"error":"{code}"}}"#);
+        for (status, body, kind, retryable) in [
+            (400, String::new(), Kind::CredentialsRejected, false),
+            (400, oauth("invalid_client"), Kind::CredentialsRejected, false),
+            (401, oauth("invalid_client"), Kind::CredentialsRejected, false),
+            (401, "<html>".into(), Kind::CredentialsRejected, false),
+            (200, oauth("invalid_client"), Kind::CredentialsRejected, false),
+            (200, oauth("server_error"), Kind::Protocol, false),
+            (400, oauth("unsupported_grant_type"), Kind::Protocol, false),
+            (403, "denied".into(), Kind::Protocol, false),
+            (403, oauth("access_denied"), Kind::CredentialsRejected, false),
+            (404, String::new(), Kind::Protocol, false),
+            (408, String::new(), Kind::Server, true),
+            (418, String::new(), Kind::Protocol, false),
+            (204, String::new(), Kind::Protocol, false),
+            (302, String::new(), Kind::Protocol, false),
+            (429, String::new(), Kind::RateLimited, true),
+            (500, String::new(), Kind::Server, true),
+            (501, String::new(), Kind::Server, false),
+            (502, "<html>".into(), Kind::Server, true),
+            (503, oauth("temporarily_unavailable"), Kind::Server, true),
+            (504, String::new(), Kind::Server, true),
+            (599, String::new(), Kind::Server, false),
+            (999, String::new(), Kind::Server, false),
+        ] {
+            let error = answer(status, &body).unwrap_err();
+            assert_eq!((error.kind(), error.is_retryable()), (kind, retryable), "{status} {body}");
+            assert_eq!(error.http_status(), Some(status));
+            assert_eq!(error.host_name(), Some("auth.example"));
+        }
+    }
+
+    #[test]
+    fn an_error_reply_is_quoted_without_what_it_echoes() {
+        let error = answer_with(
+            400,
+            r#"{"error":"invalid_client","error_description":"secret s3cret& or s3cret%26\r\nis wrong"}"#,
+            &[("X-Request-Id", "r-1\u{7}")],
+        )
+        .unwrap_err();
+        assert_eq!(error.oauth_code(), Some("invalid_client"));
+        assert_eq!(error.oauth_description(), Some("secret [redacted] or [redacted] is wrong"));
+        assert_eq!(error.request_id(), Some("r-1"));
+        assert!(!format!("{error} {error:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_redirect_is_refused_by_name() {
+        let error =
+            answer_with(307, "", &[("Location", "https://elsewhere.example/?client_secret=s3cret%26")]).unwrap_err();
+        assert!(
+            error.to_string().contains("redirects to https://elsewhere.example/?client_secret=[redacted],"),
+            "{error}"
+        );
+    }
+
+    /// Whatever bytes come, with whatever status, the parser ends with a grant that can be used or
+    /// an error that repeats nothing secret.
+    #[test]
+    fn no_reply_breaks_the_parser() {
+        let seeds: [&[u8]; 4] = [
+            br#"{"access_token":"eyJ.a.b","session_expires_in":0,"expires_in":300}"#,
+            br#"{"error":"invalid_client","error_description":"s3cret& is wrong"}"#,
+            br#"{"access_token":"t","expires_in":"300","token_type":"Bearer","x":[{"y":"\u00e9\ud83d\ude00"}]}"#,
+            b"<html>s3cret&</html>",
+        ];
+        let dice = crate::clock::Clock::Manual(crate::clock::ManualClock::new(42));
+        let pick = |n: usize| dice.random_below(Duration::from_nanos(n as u64)).as_nanos() as usize;
+        for round in 0..20_000 {
+            let mut body = seeds[pick(seeds.len())].to_vec();
+            for _ in 0..pick(6) {
+                let at = pick(body.len().max(1));
+                match pick(4) {
+                    0 if !body.is_empty() => body[at] = pick(256) as u8,
+                    1 => body.truncate(at),
+                    2 => body.insert(at, pick(256) as u8),
+                    _ => body.extend_from_slice(seeds[pick(seeds.len())]),
+                }
             }
-            b' ' => out.push('+'),
-            _ => {
-                out.push('%');
-                out.push_str(&format!("{byte:02X}"));
+            let status = [200, 200, 400, 401, 429, 503, pick(1000) as u16][pick(7)];
+            let response = Response { status, headers: vec![], body: Zeroizing::new(body) };
+            match reply(&response, URL, &["s3cret&"], 0) {
+                Ok(grant) => assert!(is_token(grant.access_token.reveal()) && grant.lifetime > Duration::ZERO),
+                Err(error) => assert!(!format!("{error} {error:?}").contains("s3cret&"), "round {round}: {error}"),
             }
         }
     }
-    out
 }

@@ -72,14 +72,7 @@ const fn row(
     environment: &'static [&'static str],
     meaning: &'static str,
 ) -> Setting {
-    Setting {
-        name,
-        kind,
-        default,
-        default_words,
-        environment,
-        meaning,
-    }
+    Setting { name, kind, default, default_words, environment, meaning }
 }
 
 /// A default that is a value.
@@ -183,25 +176,15 @@ impl std::fmt::Debug for Config {
 /// A value as it may be shown to a person.
 pub fn shown<'a>(setting: &Setting, value: &'a str) -> &'a str {
     let harmless = matches!(value, "none" | "file");
-    if setting.kind.is_secret() && !harmless {
-        "[secret]"
-    } else {
-        value
-    }
+    if setting.kind.is_secret() && !harmless { "[secret]" } else { value }
 }
 
 fn row_of(name: &str) -> Result<usize> {
-    SETTINGS
-        .iter()
-        .position(|setting| setting.name == name)
-        .ok_or_else(|| {
-            let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-            Error::invalid(format!(
-                "there is no setting named {:?}",
-                crate::error::clean(name, &[])
-            ))
+    SETTINGS.iter().position(|setting| setting.name == name).ok_or_else(|| {
+        let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+        Error::invalid(format!("there is no setting named {:?}", crate::error::clean(name, &[])))
             .advice(format!("use one of {}", names.join(", ")))
-        })
+    })
 }
 
 impl Config {
@@ -221,8 +204,7 @@ impl Config {
         let row = row_of(name)?;
         self.values[row] = match value {
             Some(value) => {
-                check(&SETTINGS[row], value)
-                    .map_err(|problem| problem_with(SETTINGS[row].name, problem))?;
+                check(&SETTINGS[row], value).map_err(|problem| problem_with(SETTINGS[row].name, problem))?;
                 Some((Secret::from(value), Origin::Set))
             }
             None => None,
@@ -238,10 +220,7 @@ impl Config {
     }
 
     /// [`Config::load`], with the environment as a function.
-    pub fn load_from(
-        &mut self,
-        environment: impl Fn(&str) -> Option<std::ffi::OsString>,
-    ) -> Result<()> {
+    pub fn load_from(&mut self, environment: impl Fn(&str) -> Option<std::ffi::OsString>) -> Result<()> {
         let already = self.clone();
         let has = |name: &str| already.text(name).is_some();
         let pair = has("client_id") || has("client_secret") || has("client_secret_file");
@@ -249,9 +228,7 @@ impl Config {
         for (row, setting) in SETTINGS.iter().enumerate() {
             let overruled = match setting.name {
                 "client_id" => pat,
-                "client_secret" | "client_secret_file" => {
-                    pat || has("client_secret") || has("client_secret_file")
-                }
+                "client_secret" | "client_secret_file" => pat || has("client_secret") || has("client_secret_file"),
                 "personal_access_token" | "personal_access_token_file" => pair || pat,
                 _ => false,
             };
@@ -263,14 +240,11 @@ impl Config {
                     continue;
                 };
                 let value = value.into_string().map_err(|_| {
-                    Error::new(Kind::Config, format!("{variable} is not UTF-8"))
-                        .advice("set it to text, or unset it")
+                    Error::new(Kind::Config, format!("{variable} is not UTF-8")).advice("set it to text, or unset it")
                 })?;
                 let value = zeroize::Zeroizing::new(value);
-                check(setting, &value)
-                    .map_err(|problem| problem_with(variable, problem).into_config())?;
-                self.values[row] =
-                    Some((Secret::from(value.as_str()), Origin::Environment(variable)));
+                check(setting, &value).map_err(|problem| problem_with(variable, problem).into_config())?;
+                self.values[row] = Some((Secret::from(value.as_str()), Origin::Environment(variable)));
                 break;
             }
         }
@@ -300,12 +274,8 @@ impl Config {
 
     /// The text of a setting, or its default; empty if it has none.
     fn effective(&self, name: &str) -> &str {
-        self.text(name).unwrap_or_else(|| {
-            SETTINGS
-                .iter()
-                .find(|setting| setting.name == name)
-                .map_or("", |row| row.default)
-        })
+        self.text(name)
+            .unwrap_or_else(|| SETTINGS.iter().find(|setting| setting.name == name).map_or("", |row| row.default))
     }
 
     fn number(&self, name: &str) -> u64 {
@@ -327,8 +297,7 @@ impl Config {
                 ("client_key", "client_certificate")
             };
             return Err(
-                Error::new(Kind::Config, format!("{have} is set, but {lack} is not"))
-                    .advice("set both, or neither"),
+                Error::new(Kind::Config, format!("{have} is set, but {lack} is not")).advice("set both, or neither")
             );
         }
         let milliseconds = |name| Duration::from_millis(self.number(name));
@@ -353,10 +322,7 @@ impl Config {
             },
             user_agent: {
                 let own = concat!("libamp_token/", env!("CARGO_PKG_VERSION"));
-                match self
-                    .text("user_agent")
-                    .filter(|text| !text.trim().is_empty())
-                {
+                match self.text("user_agent").filter(|text| !text.trim().is_empty()) {
                     Some(text) => format!("{} {own}", text.trim()),
                     None => own.to_owned(),
                 }
@@ -414,11 +380,7 @@ pub struct Network {
 /// A base URL with `path` at its end, once.
 fn endpoint(base: &str, path: &str) -> String {
     let base = base.trim_end_matches('/');
-    if base.ends_with(path) {
-        base.to_owned()
-    } else {
-        format!("{base}{path}")
-    }
+    if base.ends_with(path) { base.to_owned() } else { format!("{base}{path}") }
 }
 
 /// Says that `name` (a setting or an environment variable) has a value that is not allowed.
@@ -443,9 +405,7 @@ fn check(setting: &Setting, value: &str) -> std::result::Result<(), Problem> {
     }
     if value.trim().is_empty() {
         let right = match setting.name {
-            "client_secret" => {
-                "set AMPLIENCE_CLIENT_SECRET or client_secret_file, or pass the API secret"
-            }
+            "client_secret" => "set AMPLIENCE_CLIENT_SECRET or client_secret_file, or pass the API secret",
             "client_id" => "set AMPLIENCE_CLIENT_ID, or pass the API key",
             _ => "give it a value, or unset it by passing NULL",
         };
@@ -460,9 +420,7 @@ fn check(setting: &Setting, value: &str) -> std::result::Result<(), Problem> {
         }
     };
     match setting.kind {
-        Type::Text
-            if setting.name == "user_agent" && !value.chars().all(|c| (' '..='~').contains(&c)) =>
-        {
+        Type::Text if setting.name == "user_agent" && !value.chars().all(|c| (' '..='~').contains(&c)) => {
             wrong(bad(), "use visible ASCII characters")
         }
         Type::Text | Type::Secret | Type::Path => Ok(()),
@@ -476,46 +434,28 @@ fn check(setting: &Setting, value: &str) -> std::result::Result<(), Problem> {
         },
         Type::Milliseconds(least, most) => match value.trim().parse::<u64>() {
             Ok(time) if (least..=most).contains(&time) => Ok(()),
-            _ => wrong(
-                bad(),
-                &format!("use whole milliseconds from {least} to {most}"),
-            ),
+            _ => wrong(bad(), &format!("use whole milliseconds from {least} to {most}")),
         },
         Type::Url => check_url(value).map_err(|right| (bad(), right)),
         Type::Proxy => {
-            let schemes = [
-                "http://",
-                "https://",
-                "socks5://",
-                "socks5h://",
-                "socks4://",
-                "socks4a://",
-            ];
+            let schemes = ["http://", "https://", "socks5://", "socks5h://", "socks4://", "socks4a://"];
             let host = match value.split_once("://") {
                 Some((scheme, rest)) if schemes.contains(&format!("{scheme}://").as_str()) => rest,
                 Some(_) => "",
                 None => value,
             };
             if host.is_empty() || host.contains(char::is_whitespace) {
-                wrong(
-                    bad(),
-                    "use none, http://host:port, https://host:port or socks5h://host:port",
-                )
+                wrong(bad(), "use none, http://host:port, https://host:port or socks5h://host:port")
             } else {
                 Ok(())
             }
         }
         Type::Store => {
-            let redis = ["redis://", "rediss://"]
-                .iter()
-                .any(|scheme| value.starts_with(scheme));
+            let redis = ["redis://", "rediss://"].iter().any(|scheme| value.starts_with(scheme));
             if value == "none" || value == "file" || redis {
                 Ok(())
             } else {
-                wrong(
-                    bad(),
-                    "use none, file, redis://host:port or rediss://host:port",
-                )
+                wrong(bad(), "use none, file, redis://host:port or rediss://host:port")
             }
         }
     }
@@ -535,22 +475,12 @@ fn check_url(url: &str) -> std::result::Result<(), String> {
     let usual = "use a URL such as https://auth.amplience.net".to_owned();
     let parts = Url::parse(url).ok_or_else(|| usual.clone())?;
     if parts.user_info {
-        return Err(
-            "leave out the user name and password: credentials have settings of their own"
-                .to_owned(),
-        );
+        return Err("leave out the user name and password: credentials have settings of their own".to_owned());
     }
     if parts.scheme == "http" && !is_loopback(parts.host) {
-        return Err(
-            "use https: http is only allowed for this machine itself (localhost, 127.0.0.1, [::1])"
-                .to_owned(),
-        );
+        return Err("use https: http is only allowed for this machine itself (localhost, 127.0.0.1, [::1])".to_owned());
     }
-    if url.contains(['?', '#']) || !url.chars().all(|c| ('!'..='~').contains(&c)) {
-        Err(usual)
-    } else {
-        Ok(())
-    }
+    if url.contains(['?', '#']) || !url.chars().all(|c| ('!'..='~').contains(&c)) { Err(usual) } else { Ok(()) }
 }
 
 /// The parts of an `http` or `https` URL that the library looks at.
@@ -593,13 +523,7 @@ impl<'a> Url<'a> {
             None => return None,
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
-        (!host.is_empty() && host.chars().all(plain)).then_some(Url {
-            scheme,
-            host,
-            port,
-            path,
-            user_info,
-        })
+        (!host.is_empty() && host.chars().all(plain)).then_some(Url { scheme, host, port, path, user_info })
     }
 }
 
@@ -608,9 +532,7 @@ pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_end_matches('.');
     host.eq_ignore_ascii_case("localhost")
         || host.to_ascii_lowercase().ends_with(".localhost")
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -624,11 +546,7 @@ mod tests {
             let variable = format!("AMPLIENCE_{}", setting.name.to_ascii_uppercase());
             assert_eq!(setting.environment[0], variable);
             assert!(!setting.meaning.is_empty());
-            assert!(
-                setting.default.is_empty() != setting.default_words.is_empty(),
-                "{}",
-                setting.name
-            );
+            assert!(setting.default.is_empty() != setting.default_words.is_empty(), "{}", setting.name);
             if !setting.default.is_empty() {
                 check(setting, setting.default).unwrap();
             }
@@ -641,40 +559,20 @@ mod tests {
         let mut config = Config::new();
         config.set("retries", Some("5")).unwrap();
         for (name, value, says) in [
-            (
-                "retries",
-                "many",
-                "retries is \"many\": use a whole number from 0 to 100",
-            ),
+            ("retries", "many", "retries is \"many\": use a whole number from 0 to 100"),
             ("retries", "-1", "use a whole number"),
-            (
-                "timeout_ms",
-                "0",
-                "timeout_ms is \"0\": use whole milliseconds from 1 to 86400000",
-            ),
+            ("timeout_ms", "0", "timeout_ms is \"0\": use whole milliseconds from 1 to 86400000"),
             ("background_refresh", "maybe", "use true or false"),
             ("auth_url", "http://auth.example", "use https"),
             ("auth_url", "auth.example", "use a URL such as"),
-            (
-                "auth_url",
-                "https://u:p@auth.example",
-                "leave out the user name",
-            ),
+            ("auth_url", "https://u:p@auth.example", "leave out the user name"),
             ("auth_url", "https://auth.example/?a=b", "use a URL such as"),
-            (
-                "client_secret",
-                "",
-                "client_secret is empty: set AMPLIENCE_CLIENT_SECRET",
-            ),
+            ("client_secret", "", "client_secret is empty: set AMPLIENCE_CLIENT_SECRET"),
             ("client_id", " ", "client_id is empty"),
             ("store", "memcached://x", "use none, file, redis://"),
             ("proxy", "gopher://x", "use none, http://host:port"),
             ("user_agent", "a\nb", "use visible ASCII"),
-            (
-                "nonsense",
-                "1",
-                "there is no setting named \"nonsense\": use one of client_id, client_secret",
-            ),
+            ("nonsense", "1", "there is no setting named \"nonsense\": use one of client_id, client_secret"),
         ] {
             let error = config.set(name, Some(value)).unwrap_err();
             assert_eq!(error.kind(), Kind::InvalidArgument);
@@ -687,14 +585,10 @@ mod tests {
     #[test]
     fn a_secret_value_is_never_repeated() {
         let mut config = Config::new();
-        let error = config
-            .set("proxy", Some("gopher://user:hush@x"))
-            .unwrap_err();
+        let error = config.set("proxy", Some("gopher://user:hush@x")).unwrap_err();
         assert!(!error.to_string().contains("hush"));
         config.set("client_secret", Some("hush")).unwrap();
-        config
-            .set("proxy", Some("http://user:hush@proxy:3128"))
-            .unwrap();
+        config.set("proxy", Some("http://user:hush@proxy:3128")).unwrap();
         assert!(!format!("{config:?} {:?}", config.options().unwrap()).contains("hush"));
     }
 
@@ -705,10 +599,7 @@ mod tests {
         }
         config
             .load_from(|name| {
-                environment
-                    .iter()
-                    .find(|(have, _)| *have == name)
-                    .map(|(_, value)| OsString::from(value))
+                environment.iter().find(|(have, _)| *have == name).map(|(_, value)| OsString::from(value))
             })
             .unwrap();
         config
@@ -718,18 +609,11 @@ mod tests {
     fn the_environment_fills_what_is_unset() {
         let config = loaded(
             &[("retries", "1")],
-            &[
-                ("AMPLIENCE_RETRIES", "9"),
-                ("AMPLIENCE_TIMEOUT_MS", "50"),
-                ("AMPLIENCE_CLIENT_ID", ""),
-            ],
+            &[("AMPLIENCE_RETRIES", "9"), ("AMPLIENCE_TIMEOUT_MS", "50"), ("AMPLIENCE_CLIENT_ID", "")],
         );
         assert_eq!(config.text("retries"), Some("1"));
         assert_eq!(config.text("timeout_ms"), Some("50"));
-        assert_eq!(
-            config.origin("timeout_ms"),
-            Some(Origin::Environment("AMPLIENCE_TIMEOUT_MS"))
-        );
+        assert_eq!(config.origin("timeout_ms"), Some(Origin::Environment("AMPLIENCE_TIMEOUT_MS")));
         assert_eq!(config.text("client_id"), None);
     }
 
@@ -748,23 +632,15 @@ mod tests {
         let config = loaded(&[("personal_access_token", "mine")], environment);
         assert_eq!(config.text("client_id"), None);
         assert_eq!(config.text("client_secret"), None);
-        let config = loaded(
-            &[("client_id", "mine"), ("client_secret", "mine")],
-            environment,
-        );
+        let config = loaded(&[("client_id", "mine"), ("client_secret", "mine")], environment);
         assert_eq!(config.text("client_secret_file"), None);
     }
 
     #[test]
     fn a_bad_variable_is_named() {
-        let error = Config::new()
-            .load_from(|name| (name == "AMPLIENCE_RETRIES").then(|| "x".into()))
-            .unwrap_err();
+        let error = Config::new().load_from(|name| (name == "AMPLIENCE_RETRIES").then(|| "x".into())).unwrap_err();
         assert_eq!(error.kind(), Kind::Config);
-        assert!(
-            error.to_string().starts_with("AMPLIENCE_RETRIES is \"x\""),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("AMPLIENCE_RETRIES is \"x\""), "{error}");
     }
 
     #[test]
@@ -772,10 +648,7 @@ mod tests {
         for (set, token_url) in [
             ("https://a.example", "https://a.example/oauth/token"),
             ("https://a.example/", "https://a.example/oauth/token"),
-            (
-                "https://a.example/oauth/token",
-                "https://a.example/oauth/token",
-            ),
+            ("https://a.example/oauth/token", "https://a.example/oauth/token"),
             ("http://127.0.0.1:99/x", "http://127.0.0.1:99/x/oauth/token"),
         ] {
             let config = loaded(&[("auth_url", set)], &[]);
@@ -790,15 +663,7 @@ mod tests {
         let url = Url::parse("https://[::1]:8443/x?y").unwrap();
         assert_eq!((url.host, url.port, url.path), ("::1", 8443, "/x?y"));
         assert_eq!(Url::parse("HTTP://Host").unwrap().port, 80);
-        for bad in [
-            "ftp://x",
-            "https://",
-            "https://a b",
-            "https://x:0",
-            "https://x:99999",
-            "https://[::1",
-            "x",
-        ] {
+        for bad in ["ftp://x", "https://", "https://a b", "https://x:0", "https://x:99999", "https://[::1", "x"] {
             assert_eq!(Url::parse(bad), None, "{bad}");
         }
         assert!(is_loopback("localhost") && is_loopback("127.9.9.9") && is_loopback("::1"));
@@ -809,9 +674,6 @@ mod tests {
     fn half_a_client_certificate_is_refused() {
         let error = loaded(&[("client_key", "k")], &[]).options().unwrap_err();
         assert_eq!(error.kind(), Kind::Config);
-        assert!(
-            error.to_string().contains("client_certificate is not"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("client_certificate is not"), "{error}");
     }
 }

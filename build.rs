@@ -1,0 +1,72 @@
+//! Generates the C header into OUT_DIR, and tells the linker what a shared library needs.
+//!
+//! The header that users get is the one that is checked in under include/: a test fails while the
+//! two differ, and AMP_UPDATE_HEADER=1 in the environment of a build rewrites it. A plain build
+//! never writes into the source tree.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    for changed in ["build.rs", "cbindgen.toml", "src/capi", "src/error.rs"] {
+        println!("cargo:rerun-if-changed={changed}");
+    }
+    for variable in ["AMP_UPDATE_HEADER", "AMP_SONAME"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    link()?;
+    header()
+}
+
+fn link() -> Result<(), env::VarError> {
+    let elf = env::var("CARGO_CFG_TARGET_FAMILY")? == "unix" && env::var("CARGO_CFG_TARGET_VENDOR")? != "apple";
+    if elf {
+        // Threads of name look-ups and thread-local destructors may outlive a dlclose: without
+        // nodelete they would run code that is no longer there.
+        for flag in ["-z,nodelete", "-z,now", "-z,relro", "-z,noexecstack"] {
+            println!("cargo:rustc-cdylib-link-arg=-Wl,{flag}");
+        }
+        // The Makefile names the library, because it also makes the symbolic links that a program
+        // linked against that name needs. A plain cargo build makes none.
+        if let Ok(name) = env::var("AMP_SONAME") {
+            println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{name}");
+        }
+    }
+    Ok(())
+}
+
+fn header() -> Result<(), Box<dyn std::error::Error>> {
+    let root = env::var("CARGO_MANIFEST_DIR")?;
+    let mut config = cbindgen::Config::from_file(Path::new(&root).join("cbindgen.toml"))?;
+    let part = |name: &str| env::var(format!("CARGO_PKG_VERSION_{name}"));
+    let version = format!(
+        "\n/* The version of this header; amp_version() tells that of the library. */\n\
+         #define AMP_TOKEN_VERSION \"{}\"\n\
+         #define AMP_TOKEN_VERSION_MAJOR {}\n#define AMP_TOKEN_VERSION_MINOR {}\n#define AMP_TOKEN_VERSION_PATCH {}\n\
+         \n/* The binary interface that this header describes; amp_abi_version() tells\n\
+         \x20* that of the library. */\n\
+         #define AMP_TOKEN_ABI_VERSION 0\n",
+        env::var("CARGO_PKG_VERSION")?,
+        part("MAJOR")?,
+        part("MINOR")?,
+        part("PATCH")?
+    );
+    config.after_includes = Some(config.after_includes.unwrap_or_default() + &version);
+    config.header = config.header.map(|text| text.trim().to_owned());
+    let made = Path::new(&env::var("OUT_DIR")?).join("amp_token.h");
+    match cbindgen::Builder::new().with_crate(&root).with_config(config).generate() {
+        Ok(bindings) => {
+            bindings.write_to_file(&made);
+        }
+        // rustc reports it better.
+        Err(cbindgen::Error::ParseSyntaxError { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    if env::var_os("AMP_UPDATE_HEADER").is_some() {
+        let kept = Path::new(&root).join("include/amp_token.h");
+        fs::create_dir_all(Path::new(&root).join("include"))?;
+        fs::copy(made, kept)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,749 @@
+//! The cached-token handle: always a valid token, for every thread, at the cost of a few loads.
+//!
+//! What it promises is written in the README (and DESIGN): never a dead token, one request at a
+//! time, nobody waits while a token is usable, windows that scale with the lifetime, no hammering,
+//! and survival of forks, sleeps and jumping clocks.
+//!
+//! How it is made:
+//!
+//! - **The hot path** ([`TokenCache::get`], [`TokenCache::with`]) loads a pointer, reads two coarse
+//!   clocks and compares. No lock, no write that another thread sees.
+//! - **The slow path** looks at the same token under the state lock, decides by [`classify`], a pure
+//!   function, and then returns, waits for the flight that is under way, or becomes its leader. The
+//!   lock is never held over I/O, a callback or a log line.
+//! - **A flight** is one attempt to get a token. Its leader runs it and [settles](Core::settle) it:
+//!   the new token, or the failure and the pause after it, is published to all who wait.
+//! - **A forked child** finds the [generation](crate::fork) changed and makes a new [`Shared`]
+//!   (lock, transport, flight) from the recipe; the token itself it keeps.
+
+use crate::clock::{Clock, Now};
+use crate::error::{Error, Kind, Result, Stage};
+use crate::fork;
+use crate::retry::{Deadline, pause};
+use crate::settings::{Config, Options};
+use crate::source::{Recipe, Source, Wish};
+use crate::sync::{Condvar, Mutex, MutexGuard, Slot};
+use crate::token::Token;
+use arc_swap::ArcSwap;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The longest a caller with a usable token is kept for its renewal.
+const INLINE_BUDGET: Duration = Duration::from_secs(2);
+
+/// The limit of the first pause after a failure; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest pause after a failure that the server did not ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What the cached token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// There is none.
+    Empty,
+    /// It is handed out.
+    Fresh,
+    /// It is handed out, and somebody should renew it.
+    Due,
+    /// It is handed out; its renewal failed a short while ago and must wait.
+    Backoff,
+    /// It is not handed out.
+    Expired,
+}
+
+/// Tells the state, from the token, the end of the pause after the last failure (a monotonic
+/// time; the past if there is none), the clocks, and how long the token must last.
+pub fn classify(token: Option<&Token>, pause_until: i64, now: Now, min_validity: Duration) -> State {
+    match token {
+        None => State::Empty,
+        Some(token) if !token.is_usable(now, min_validity) => State::Expired,
+        Some(token) if token.is_fresh(now) => State::Fresh,
+        Some(_) if now.monotonic < pause_until => State::Backoff,
+        Some(_) => State::Due,
+    }
+}
+
+/// The current token of one set of credentials. Share it between threads by reference; dropping it
+/// ends its thread, if it has one. Tokens outlive it.
+pub struct TokenCache(Arc<Core>);
+
+struct Core {
+    slot: Slot,
+    /// Changes whenever the token does. Others may watch it through a pointer.
+    epoch: AtomicU64,
+    shared: ArcSwap<Shared>,
+    recipe: Arc<Recipe>,
+    counters: Counters,
+}
+
+/// What the slow path works with; one per process.
+struct Shared {
+    generation: u64,
+    source: Source,
+    state: Mutex<Progress>,
+    /// A flight has landed.
+    landed: Condvar,
+    /// The background thread has something to do.
+    wake: Condvar,
+    /// Until this monotonic time, nobody with a usable token need look at `state`.
+    quiet_until: AtomicI64,
+}
+
+/// What is going on; under the lock.
+#[derive(Default)]
+struct Progress {
+    flight: Option<Arc<Flight>>,
+    pause: Option<Pause>,
+    /// Failed flights since the last success.
+    failures: u32,
+    /// The last token that was invalidated: getting it again is no news.
+    dropped: Option<Arc<Token>>,
+    /// Invalidations of tokens that had hardly been used.
+    rejections: u32,
+    thread: Option<JoinHandle<()>>,
+    /// Whether the thread is in a flight, and must not be waited for.
+    thread_flies: bool,
+    closed: bool,
+}
+
+/// After a failure.
+struct Pause {
+    until: i64,
+    error: Error,
+    /// Only the short budget of a caller that still had a token was over: no verdict on the server.
+    soft: bool,
+}
+
+#[derive(Default)]
+struct Flight(OnceLock<Outcome>);
+
+/// How a flight ended.
+#[derive(Clone)]
+enum Outcome {
+    Token(Arc<Token>),
+    Failed(Error),
+    /// The leader gave up for reasons of its own.
+    GaveUp,
+}
+
+/// How a leader flies.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Whether nobody can go on without the result.
+    urgent: bool,
+    deadline: Deadline,
+    retries: u32,
+    /// Whether it is the background thread.
+    by_thread: bool,
+}
+
+impl TokenCache {
+    /// Finds the credentials and makes a cache; sends nothing.
+    pub fn new(config: &Config) -> Result<Self> {
+        fork::watch();
+        let recipe = Arc::new(Recipe::new(config)?);
+        Ok(TokenCache(Arc::new(Core {
+            slot: Slot::default(),
+            epoch: AtomicU64::new(1),
+            shared: ArcSwap::from_pointee(Shared::new(Source::new(recipe.clone())?)),
+            recipe,
+            counters: Counters::default(),
+        })))
+    }
+
+    /// A valid token. Blocks when there is none, while one is fetched, for `timeout_ms` at most.
+    #[inline]
+    pub fn get(&self) -> Result<Arc<Token>> {
+        self.with(Arc::clone)
+    }
+
+    /// Runs `look` on a valid token, without counting a reference to it: the path that scales.
+    #[inline]
+    pub fn with<R>(&self, look: impl Fn(&Arc<Token>) -> R) -> Result<R> {
+        let core = &self.0;
+        let now = core.clock().now();
+        let seen = core.slot.with(|token| {
+            let token = token.filter(|token| token.is_fresh(now))?;
+            token.mark_used();
+            Some(look(token))
+        });
+        match seen {
+            Some(seen) => {
+                core.counters.hit();
+                Ok(seen)
+            }
+            None => core.acquire(core.options().min_validity).map(|token| look(&token)),
+        }
+    }
+
+    /// A token that is good for at least `min_validity` more.
+    pub fn get_for(&self, min_validity: Duration) -> Result<Arc<Token>> {
+        let core = &self.0;
+        let now = core.clock().now();
+        let min_validity = min_validity.max(core.options().min_validity);
+        if let Some(token) = core.slot.load().filter(|token| token.is_fresh(now) && token.is_usable(now, min_validity))
+        {
+            token.mark_used();
+            core.counters.hit();
+            return Ok(token);
+        }
+        core.acquire(min_validity)
+    }
+
+    /// Says that a server refused `token`: if it is the current one, the next call gets another.
+    /// A pause after a failure stays in force, and a cache whose tokens are refused as soon as they
+    /// come makes longer and longer ones.
+    pub fn invalidate(&self, token: &Token) {
+        self.0.invalidate(token);
+    }
+
+    /// A counter that changes whenever the current token does. It lives as long as the cache.
+    pub fn epoch(&self) -> &AtomicU64 {
+        &self.0.epoch
+    }
+
+    /// A figure about the cache's past or present, by name; see [`STATISTICS`].
+    pub fn statistic(&self, name: &str) -> Option<i64> {
+        let core = &self.0;
+        let counters = &core.counters;
+        let now = core.clock().now();
+        let count = |counter: &AtomicU64| i64::try_from(counter.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        let seconds = |token: Option<i64>| token.unwrap_or(-1);
+        let token = core.slot.load();
+        Some(match name {
+            "hits" => counters.hits(),
+            "waits" => count(&counters.waits),
+            "refreshes" => count(&counters.refreshes),
+            "failures" => count(&counters.failures),
+            "requests" => count(&core.recipe.requests),
+            "invalidations" => count(&counters.invalidations),
+            "last_refresh_ms" => counters.last_refresh_ms.load(Ordering::Relaxed),
+            "last_status" => counters.last_status.load(Ordering::Relaxed),
+            "age" => seconds(token.map(|token| i64::try_from(token.issued().until(now).as_secs()).unwrap_or(i64::MAX))),
+            "expires_in" => seconds(token.map(|token| token.expires_in(now))),
+            _ => return None,
+        })
+    }
+
+    /// The settings in force.
+    pub fn options(&self) -> &Options {
+        self.0.options()
+    }
+
+    /// Makes the background thread look at the clock again; for tests that move it.
+    #[doc(hidden)]
+    pub fn wake(&self) {
+        self.0.shared.load().wake.notify_all();
+    }
+}
+
+/// The names that [`TokenCache::statistic`] knows, and what they mean.
+pub const STATISTICS: &[(&str, &str)] = &[
+    ("hits", "calls that were answered with a fresh token, at once"),
+    ("waits", "calls that waited for another thread's request"),
+    ("refreshes", "tokens that were obtained"),
+    ("failures", "attempts to obtain one that failed"),
+    ("requests", "requests that were sent for tokens, repeated ones included"),
+    ("invalidations", "tokens that were dropped because a server refused them"),
+    ("last_refresh_ms", "how long the last attempt took, in milliseconds; -1: there was none"),
+    ("last_status", "the status of the last attempt; -1: there was none"),
+    ("age", "seconds since the current token was asked for; -1: there is none"),
+    ("expires_in", "seconds that the current token has left; -1: there is none"),
+];
+
+impl Drop for TokenCache {
+    fn drop(&mut self) {
+        let shared = self.0.shared.load_full();
+        if shared.generation != fork::generation() {
+            // The thread and whoever holds the lock stayed behind in the parent. Neither can what
+            // the parent was using be taken down safely from here.
+            std::mem::forget(shared);
+            return;
+        }
+        let mut state = shared.lock();
+        state.closed = true;
+        let thread = state.thread.take().filter(|_| !state.thread_flies);
+        drop(state);
+        shared.wake.notify_all();
+        // A thread that is in a request ends by itself when that is over: freeing must not block.
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn new(source: Source) -> Self {
+        Shared {
+            generation: fork::generation(),
+            source,
+            state: Mutex::default(),
+            landed: Condvar::new(),
+            wake: Condvar::new(),
+            quiet_until: AtomicI64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        // A panic while the lock was held cannot have left the state half-changed: it is set field
+        // by field to values that are each valid.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    fn options(&self) -> &Options {
+        &self.recipe.options
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.recipe.options.clock
+    }
+
+    /// The shared part of this process: a new one after a fork.
+    fn shared(&self) -> Result<Arc<Shared>> {
+        let shared = self.shared.load_full();
+        if shared.generation == fork::generation() {
+            return Ok(shared);
+        }
+        let new = Arc::new(Shared::new(Source::new(self.recipe.clone())?));
+        let previous = self.shared.compare_and_swap(&shared, new.clone());
+        if !Arc::ptr_eq(&previous, &shared) {
+            return Ok(previous.clone()); // another thread of the child was first
+        }
+        // Parts of the old one may be locked for ever, so it must not even be dropped.
+        std::mem::forget(shared);
+        let now = self.clock().now();
+        let child = self.slot.load().filter(|token| !token.is_permanent() && token.is_usable(now, Duration::ZERO));
+        if let Some(token) = child {
+            self.install(Some(Arc::new(token.rescheduled(now, self.clock()))));
+        }
+        Ok(new)
+    }
+
+    fn install(&self, token: Option<Arc<Token>>) {
+        self.slot.set(token);
+        // After the token: who sees the new count finds the new token.
+        self.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// The slow path: a token that is not fresh, or not there.
+    #[cold]
+    fn acquire(self: &Arc<Self>, min_validity: Duration) -> Result<Arc<Token>> {
+        let clock = self.clock();
+        let deadline = Deadline::after(clock, self.options().timeout);
+        let mut tried = false;
+        loop {
+            let shared = self.shared();
+            let now = clock.now();
+            // While somebody renews, or during a pause, a usable token needs no lock; and one that a
+            // forked child inherited is good even if the child cannot ask for another.
+            if let Some(token) = self.slot.load().filter(|token| token.is_usable(now, min_validity))
+                && shared.as_ref().map_or(true, |shared| now.monotonic < shared.quiet_until.load(Ordering::Acquire))
+            {
+                token.mark_used();
+                return Ok(token);
+            }
+            let shared = shared?;
+            let state = shared.lock();
+            let token = self.slot.load();
+            let paused = state.pause.as_ref().map_or(i64::MIN, |pause| pause.until);
+            match (classify(token.as_deref(), paused, now, min_validity), token) {
+                (State::Fresh | State::Backoff, Some(token)) => {
+                    token.mark_used();
+                    return Ok(token);
+                }
+                (State::Due, Some(token)) => {
+                    token.mark_used();
+                    if state.flight.is_some() || self.leave_to_thread(&shared, state) {
+                        return Ok(token);
+                    }
+                    let left = now.until(token.usable_until(min_validity));
+                    let budget = INLINE_BUDGET.min(self.options().timeout).min(left);
+                    let plan =
+                        Plan { urgent: false, deadline: Deadline::after(clock, budget), retries: 0, by_thread: false };
+                    match self.lead(&shared, plan) {
+                        Some(Outcome::Token(token)) => return Ok(token),
+                        // The old one may have died meanwhile: then look again.
+                        _ if token.is_usable(clock.now(), min_validity) => return Ok(token),
+                        Some(Outcome::Failed(error)) => return Err(error),
+                        Some(Outcome::GaveUp) | None => {}
+                    }
+                }
+                (_, token) => {
+                    if let Some(token) = &token
+                        && !token.issued().is_before(token.usable_until(min_validity))
+                    {
+                        return Err(never_enough(token, min_validity));
+                    }
+                    if let Some(pause) = &state.pause
+                        && !pause.soft
+                        && now.monotonic < pause.until
+                    {
+                        return Err(pause.still(now));
+                    }
+                    let outcome = match state.flight.clone() {
+                        Some(flight) => self.wait_for(&shared, state, &flight, deadline)?,
+                        None => {
+                            drop(state);
+                            let retries = self.options().retries;
+                            let plan = Plan { urgent: true, deadline, retries, by_thread: false };
+                            // `None`: somebody else was quicker; look again.
+                            let Some(outcome) = self.lead(&shared, plan) else { continue };
+                            outcome
+                        }
+                    };
+                    match outcome {
+                        Outcome::Token(token) if token.is_usable(clock.now(), min_validity) => {
+                            token.mark_used();
+                            return Ok(token);
+                        }
+                        Outcome::Token(token) if !token.issued().is_before(token.usable_until(min_validity)) => {
+                            return Err(never_enough(&token, min_validity));
+                        }
+                        Outcome::Failed(error) => return Err(error),
+                        Outcome::Token(_) | Outcome::GaveUp if tried => {
+                            return Err(Error::new(
+                                Kind::Timeout,
+                                "no token could be had that was still valid when it came",
+                            )
+                            .at(Stage::Receive)
+                            .advice("the server is too slow for the lifetime of its tokens; try again later"));
+                        }
+                        Outcome::Token(_) | Outcome::GaveUp => tried = true,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the flight has landed, or the deadline is there.
+    fn wait_for(
+        &self,
+        shared: &Shared,
+        mut state: MutexGuard<'_, Progress>,
+        flight: &Flight,
+        deadline: Deadline,
+    ) -> Result<Outcome> {
+        self.counters.waits.fetch_add(1, Ordering::Relaxed);
+        loop {
+            if let Some(outcome) = flight.0.get() {
+                return Ok(outcome.clone());
+            }
+            let left = deadline.left(self.clock());
+            if left.is_zero() {
+                return Err(Error::new(Kind::Timeout, "another thread's request for a token did not end in time")
+                    .at(Stage::Receive)
+                    .advice("the server is slow or silent; try again later, or raise timeout_ms"));
+            }
+            state = shared.landed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Becomes the leader of a new flight and brings it to its end. `None`: there is one already.
+    fn lead(&self, shared: &Shared, plan: Plan) -> Option<Outcome> {
+        let flight = Arc::new(Flight::default());
+        let (current, dropped) = {
+            let mut state = shared.lock();
+            if state.flight.is_some() || state.closed {
+                return None;
+            }
+            state.flight = Some(flight.clone());
+            state.thread_flies = plan.by_thread;
+            shared.quiet_until.store(i64::MAX, Ordering::Release);
+            (self.slot.load(), state.dropped.clone())
+        };
+        // Whatever happens to this thread (a transport of the application may panic), the flight
+        // ends and nobody waits for it in vain.
+        let landing = Landing { core: self, shared, flight: &flight };
+        let start = self.clock().now();
+        let wish = Wish {
+            current: current.as_deref().or(dropped.as_deref()),
+            urgent: plan.urgent,
+            deadline: plan.deadline,
+            retries: plan.retries,
+        };
+        let result = shared.source.obtain(&wish);
+        std::mem::forget(landing);
+        let took = start.until(self.clock().now());
+        self.counters.last_refresh_ms.store(i64::try_from(took.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        Some(self.settle(shared, &flight, plan, result))
+    }
+
+    /// Publishes the result of a flight.
+    fn settle(&self, shared: &Shared, flight: &Flight, plan: Plan, result: Result<Option<Token>>) -> Outcome {
+        let log = &self.options().log;
+        let now = self.clock().now();
+        let mut state = shared.lock();
+        let current = self.slot.load();
+        let result = match result {
+            Ok(Some(token)) => vet(&token, current.as_deref(), state.dropped.as_deref(), now).map(|()| Some(token)),
+            other => other,
+        };
+        let (outcome, quiet_until, line) = match result {
+            Ok(Some(token)) => {
+                let line = format!("got token {}, which expires in {} s", token.fingerprint(), token.expires_in(now));
+                let token = Arc::new(token);
+                self.install(Some(token.clone()));
+                state.pause = None;
+                state.failures = 0;
+                self.counters.refreshes.fetch_add(1, Ordering::Relaxed);
+                self.counters.last_status.store(0, Ordering::Relaxed);
+                (Outcome::Token(token), 0, Ok(line))
+            }
+            Ok(None) => {
+                // Another process renews; look into the store again soon.
+                let left = current.map_or(Duration::ZERO, |token| now.until(token.usable_until(Duration::ZERO)));
+                let until = now.after(left / 8).monotonic;
+                (Outcome::GaveUp, until, Ok("another process is renewing the token".to_owned()))
+            }
+            Err(error) => {
+                state.failures = state.failures.saturating_add(1);
+                self.counters.failures.fetch_add(1, Ordering::Relaxed);
+                self.counters.last_status.store(i64::from(error.kind().number()), Ordering::Relaxed);
+                let soft = !plan.urgent && error.kind() == Kind::Timeout;
+                let until = self.pause_until(&error, state.failures, current.as_deref(), now);
+                let error = error.wait(Some(Duration::from_nanos(u64::try_from(until - now.monotonic).unwrap_or(0))));
+                state.pause = Some(Pause { until, error: error.clone(), soft });
+                let line = format!("no token: {error}");
+                (if soft { Outcome::GaveUp } else { Outcome::Failed(error) }, until, Err(line))
+            }
+        };
+        shared.land(state, flight, outcome.clone(), quiet_until);
+        match line {
+            Ok(line) => log.info(|| line),
+            Err(line) => log.warning(|| line),
+        }
+        outcome
+    }
+
+    /// The end of the pause after a failure, on the monotonic clock: random, growing, never before
+    /// a `Retry-After`. While a token is still usable the pause is at most half of what it has left,
+    /// so that the last attempt comes close before its end, however long the failures go on.
+    fn pause_until(&self, error: &Error, failures: u32, current: Option<&Token>, now: Now) -> i64 {
+        let mut wait = pause(self.clock(), failures, FIRST_PAUSE, LONGEST_PAUSE);
+        if let Some(token) = current.filter(|token| token.is_usable(now, Duration::ZERO)) {
+            let floor = token.lifetime() / 2000;
+            wait = wait.min(now.until(token.usable_until(Duration::ZERO)) / 2).max(floor);
+        }
+        // A pause of nothing at all would be none.
+        let wait = wait.max(Duration::from_millis(1)).max(error.retry_after().unwrap_or_default());
+        now.after(wait).monotonic
+    }
+
+    fn invalidate(&self, token: &Token) {
+        let Ok(shared) = self.shared() else { return };
+        let now = self.clock().now();
+        {
+            let mut state = shared.lock();
+            let Some(current) = self.slot.load().filter(|current| current.value() == token.value()) else { return };
+            self.install(None);
+            // A token that did its work for a while and was then revoked is one thing; tokens that
+            // are refused as soon as they come would have every call ask for the next.
+            let hardly_used = now.is_before(current.issued().after(current.lifetime() / 10));
+            state.rejections = if hardly_used { state.rejections.saturating_add(1) } else { 1 };
+            if state.rejections > 1 && !current.is_permanent() {
+                let wait = pause(self.clock(), state.rejections - 1, FIRST_PAUSE * 2, LONGEST_PAUSE);
+                let until = now.after(wait.max(Duration::from_millis(1))).monotonic;
+                if state.pause.as_ref().is_none_or(|pause| pause.until < until) {
+                    let error = Error::new(
+                        Kind::CredentialsRejected,
+                        format!("{} tokens in a row were refused as soon as they were used", state.rejections),
+                    )
+                    .at(Stage::Reply)
+                    .retry(true)
+                    .advice("check that api_url and auth_url belong together, and what the API key may do");
+                    state.pause = Some(Pause { until, error, soft: false });
+                }
+            }
+            state.dropped = Some(current);
+        }
+        self.counters.invalidations.fetch_add(1, Ordering::Relaxed);
+        self.options().log.info(|| format!("token {} was refused and is dropped", token.fingerprint()));
+        shared.source.forget(token);
+    }
+}
+
+impl Shared {
+    /// Ends a flight: `outcome` for those who wait, `quiet_until` for those who need not.
+    fn land(&self, mut state: MutexGuard<'_, Progress>, flight: &Flight, outcome: Outcome, quiet_until: i64) {
+        let _ = flight.0.set(outcome);
+        state.flight = None;
+        state.thread_flies = false;
+        self.quiet_until.store(quiet_until, Ordering::Release);
+        drop(state);
+        self.landed.notify_all();
+        self.wake.notify_all();
+    }
+}
+
+/// Ends the flight of a leader that did not come back.
+struct Landing<'a> {
+    core: &'a Core,
+    shared: &'a Shared,
+    flight: &'a Flight,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        self.core.counters.failures.fetch_add(1, Ordering::Relaxed);
+        self.shared.land(self.shared.lock(), self.flight, Outcome::GaveUp, 0);
+    }
+}
+
+impl Pause {
+    /// The failure, with the time that is left.
+    fn still(&self, now: Now) -> Error {
+        let left = u64::try_from(self.until - now.monotonic).unwrap_or(0);
+        self.error.clone().wait(Some(Duration::from_nanos(left)))
+    }
+}
+
+/// Refuses a token that is no news or comes dead.
+fn vet(token: &Token, current: Option<&Token>, dropped: Option<&Token>, now: Now) -> Result<()> {
+    if token.is_permanent() {
+        return Ok(());
+    }
+    let known = [current, dropped].into_iter().flatten().any(|known| known.value() == token.value());
+    let (what, advice) = if known {
+        ("the service handed out the same token again", "try again later")
+    } else if !token.is_usable(now, Duration::ZERO) {
+        (
+            "the token was as good as dead when it came",
+            "the server or the network is too slow for the lifetime of its tokens",
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Kind::Protocol, what).at(Stage::Reply).retry(true).advice(advice))
+}
+
+/// The error for a wish that no token of the service can fulfil.
+fn never_enough(token: &Token, min_validity: Duration) -> Error {
+    Error::invalid(format!(
+        "min_validity of {} ms is more than a token has, which lives {} s",
+        min_validity.as_millis(),
+        token.lifetime().as_secs()
+    ))
+    .advice("ask for less")
+}
+
+/// The background thread.
+impl Core {
+    /// Leaves a renewal to the background thread, if there is to be one; gives back the lock.
+    fn leave_to_thread(self: &Arc<Self>, shared: &Arc<Shared>, mut state: MutexGuard<'_, Progress>) -> bool {
+        if !self.options().background_refresh {
+            return false;
+        }
+        let there = state.thread.is_some() || self.start_thread(shared, &mut state);
+        drop(state);
+        shared.wake.notify_all();
+        there
+    }
+
+    fn start_thread(self: &Arc<Self>, shared: &Arc<Shared>, state: &mut Progress) -> bool {
+        let (core, shared) = (Arc::downgrade(self), shared.clone());
+        let body = move || Core::renew_until_closed(&core, &shared);
+        match std::thread::Builder::new().name("amp-token".to_owned()).spawn(body) {
+            Ok(thread) => {
+                state.thread = Some(thread);
+                true
+            }
+            // Without a thread, callers renew by themselves.
+            Err(_) => false,
+        }
+    }
+
+    fn renew_until_closed(core: &Weak<Core>, shared: &Arc<Shared>) {
+        let mut state = shared.lock();
+        loop {
+            if state.closed {
+                return;
+            }
+            let Some(core) = core.upgrade() else { return };
+            let now = core.clock().now();
+            let paused = state.pause.as_ref().map_or(i64::MIN, |pause| pause.until);
+            let token = core.slot.load();
+            // How long there is nothing to do; `None`: until somebody asks again.
+            let rest = match (classify(token.as_deref(), paused, now, Duration::ZERO), &token) {
+                (State::Fresh, Some(token)) => Some(now.until(token.due())),
+                (State::Backoff, Some(token)) if token.was_used() => {
+                    Some(Duration::from_nanos(u64::try_from(paused - now.monotonic).unwrap_or(0)))
+                }
+                (State::Due, Some(token)) if token.was_used() && state.flight.is_none() => {
+                    drop(state);
+                    let left = now.until(token.usable_until(Duration::ZERO));
+                    let deadline = Deadline::after(core.clock(), left.min(core.options().timeout));
+                    core.lead(shared, Plan { urgent: false, deadline, retries: 0, by_thread: true });
+                    state = shared.lock();
+                    continue;
+                }
+                _ => None,
+            };
+            drop(token);
+            drop(core); // the cache must be free to go while this thread rests
+            state = match rest {
+                Some(rest) => shared.wake.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0,
+                None => shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+/// Figures. Hits are counted by the hot path, in stripes of their own cache line, so that threads
+/// that count do not slow each other down.
+struct Counters {
+    hits: [Stripe; STRIPES],
+    waits: AtomicU64,
+    refreshes: AtomicU64,
+    failures: AtomicU64,
+    invalidations: AtomicU64,
+    last_refresh_ms: AtomicI64,
+    last_status: AtomicI64,
+}
+
+const STRIPES: usize = 16;
+
+#[derive(Default)]
+#[repr(align(64))]
+struct Stripe(AtomicU64);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters {
+            hits: Default::default(),
+            waits: AtomicU64::new(0),
+            refreshes: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            invalidations: AtomicU64::new(0),
+            last_refresh_ms: AtomicI64::new(-1),
+            last_status: AtomicI64::new(-1),
+        }
+    }
+}
+
+impl Counters {
+    #[inline]
+    fn hit(&self) {
+        thread_local! {
+            static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
+        }
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let stripe = STRIPE.with(|stripe| {
+            if stripe.get() == usize::MAX {
+                stripe.set(NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
+            }
+            stripe.get()
+        });
+        self.hits[stripe].0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn hits(&self) -> i64 {
+        let sum: u64 = self.hits.iter().map(|stripe| stripe.0.load(Ordering::Relaxed)).sum();
+        i64::try_from(sum).unwrap_or(i64::MAX)
+    }
+}

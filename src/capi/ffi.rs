@@ -1,0 +1,232 @@
+//! The boundary between C and Rust: every exported function passes it, and all work with raw
+//! pointers is done here.
+//!
+//! [`call`] and [`or`] are the two ways through: the first for what can fail, the second for
+//! accessors and `_free`. Both stop panics, so that no unwinding ever reaches C. The functions below
+//! them turn C's arguments into Rust's and back, each with the check that its type makes possible.
+
+use super::error::{amp_error, amp_status};
+use crate::error::{Error, Kind, Result};
+use crate::token::Token;
+use std::any::Any;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+#[cfg(not(panic = "unwind"))]
+compile_error!("the C interface needs panic = \"unwind\": with \"abort\" a defect would end the caller's process");
+
+/// The body of a function that can fail: its error, or the panic that ended
+/// it, becomes a status and, if the caller wants one, an error object.
+pub(super) fn call(error: *mut *mut amp_error, body: impl FnOnce() -> Result<()>) -> amp_status {
+    // A handle that a panic left behind is as valid as before: the core changes its state in steps
+    // that are each complete, and lets nobody wait for a leader that panicked.
+    let failure = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => return amp_status::AmpOk,
+        Ok(Err(failure)) => failure,
+        Err(panic) => Error::new(Kind::Internal, format!("a defect in libamp_token: {}", panic_text(panic.as_ref())))
+            .advice("please report it"),
+    };
+    let status = amp_status::from(failure.kind());
+    if !error.is_null() {
+        let object = Box::into_raw(Box::new(amp_error::new(&failure)));
+        // SAFETY: `error` is not NULL, and the header asks for a pointer to a variable of the
+        // caller's that this thread alone uses during the call. It is only written to.
+        unsafe { error.write(object) };
+    }
+    status
+}
+
+/// The body of a function that cannot fail: `fallback` if it panics.
+pub(super) fn or<T>(fallback: T, body: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or(fallback)
+}
+
+/// What a panic said; its location is left out, because it is a path of the
+/// build machine.
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    crate::error::clean(text.unwrap_or("a panic without a message"), &[])
+}
+
+fn null(name: &str) -> Error {
+    Error::invalid(format!("{name} is NULL")).advice("pass a valid pointer")
+}
+
+/// A handle that must be there.
+pub(super) fn some<T>(handle: Option<T>, name: &str) -> Result<T> {
+    handle.ok_or_else(|| null(name))
+}
+
+/// A place of the caller's that takes a pointer.
+pub(super) struct Out<T>(*mut *mut T);
+
+/// Checks an output argument and sets it to NULL, which it stays if the call
+/// fails.
+pub(super) fn out<T>(place: *mut *mut T, name: &str) -> Result<Out<T>> {
+    if place.is_null() {
+        return Err(null(name));
+    }
+    // SAFETY: `place` is not NULL, and the header asks for a pointer to a variable of the caller's
+    // that this thread alone uses during the call. It is only written to, never read.
+    unsafe { place.write(std::ptr::null_mut()) };
+    Ok(Out(place))
+}
+
+impl<T> Out<T> {
+    /// Hands over a pointer.
+    pub(super) fn set(self, value: *mut T) {
+        // SAFETY: as in `out`, which made `self` in the same call.
+        unsafe { self.0.write(value) };
+    }
+}
+
+/// Writes a number to an output argument that may be NULL.
+pub(super) fn set<T>(place: *mut T, value: T) {
+    if !place.is_null() {
+        // SAFETY: `place` is not NULL, and the header asks for a pointer to a variable of the
+        // caller's that this thread alone uses during the call. It is only written to.
+        unsafe { place.write(value) };
+    }
+}
+
+/// A text argument.
+pub(super) fn text<'a>(text: *const c_char, name: &str) -> Result<&'a str> {
+    optional_text(text, name)?.ok_or_else(|| null(name))
+}
+
+/// A text argument that may be NULL.
+pub(super) fn optional_text<'a>(text: *const c_char, name: &str) -> Result<Option<&'a str>> {
+    if text.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: `text` is not NULL, and the header asks for a NUL-terminated string that nobody
+    // changes during the call. What is borrowed here is copied before the call returns.
+    let text = unsafe { CStr::from_ptr(text) };
+    let text =
+        text.to_str().map_err(|_| Error::invalid(format!("{name} is not UTF-8")).advice("encode it as UTF-8"))?;
+    Ok(Some(text))
+}
+
+/// A block of bytes. NULL is allowed where the length is 0.
+pub(super) fn bytes<'a>(data: *const c_void, length: usize, name: &str) -> Result<&'a [u8]> {
+    match (data.is_null(), length) {
+        (_, 0) => Ok(&[]),
+        (true, _) => Err(null(name)),
+        // A slice of more is not allowed to exist; nobody can have it either.
+        (false, _) if isize::try_from(length).is_err() => {
+            Err(Error::invalid(format!("the length of {name} is {length}")).advice("pass the number of bytes"))
+        }
+        // SAFETY: `data` is not NULL, the length fits, and the header asks for that many readable
+        // bytes that nobody changes during the call.
+        (false, _) => Ok(unsafe { std::slice::from_raw_parts(data.cast(), length) }),
+    }
+}
+
+/// Copies `from` into the caller's buffer if it fits.
+pub(super) fn copy(from: &[u8], buffer: *mut c_char, capacity: usize) -> bool {
+    if from.len() > capacity || buffer.is_null() {
+        return false;
+    }
+    // SAFETY: the header asks for `capacity` writable bytes at `buffer`, `from` is not longer, and
+    // memory that the caller writes to cannot overlap with a token, which nobody outside has
+    // writable.
+    unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), buffer.cast(), from.len()) };
+    true
+}
+
+/// A text for C. A NUL inside would end it early, so it is replaced.
+pub(super) fn c_text(text: &str) -> CString {
+    CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default()
+}
+
+/// One access token. Immutable: any number of threads may look at it at once,
+/// and it outlives the cache that it came from.
+//
+// What is behind the pointer is the counted reference itself, so that handing
+// out a token allocates nothing.
+pub struct amp_token {
+    _private: [u8; 0],
+}
+
+impl amp_token {
+    /// Gives a reference away; [`amp_token::release`] takes it back.
+    pub(super) fn give(token: Arc<Token>) -> *mut amp_token {
+        Arc::into_raw(token).cast_mut().cast()
+    }
+
+    /// Looks at a token that was given away.
+    pub(super) fn look<'a>(token: *const amp_token) -> Option<&'a Token> {
+        // SAFETY: NULL or, as the header asks, a pointer that `give` made and that is not released
+        // before the call ends; a token is immutable and shared.
+        unsafe { token.cast::<Token>().as_ref() }
+    }
+
+    /// Gives the same token away once more.
+    pub(super) fn share(token: *const amp_token) -> *mut amp_token {
+        if !token.is_null() {
+            // SAFETY: not NULL, and as the header asks a pointer that `give` made by
+            // `Arc::into_raw` and that is not released before the call ends.
+            unsafe { Arc::increment_strong_count(token.cast::<Token>()) };
+        }
+        token.cast_mut()
+    }
+
+    /// Takes a reference back.
+    pub(super) fn release(token: *mut amp_token) {
+        if !token.is_null() {
+            // SAFETY: not NULL, and as the header asks a pointer that `give` or `share` made and
+            // that is released only once.
+            drop(unsafe { Arc::from_raw(token.cast::<Token>()) });
+        }
+    }
+}
+
+/// The application's own pointer, which its functions get back.
+#[derive(Clone, Copy)]
+pub(super) struct UserData(pub(super) *mut c_void);
+
+// SAFETY: the library never looks behind the pointer; the header says that the function it belongs
+// to is called from any thread, so whoever registers it allows just that.
+unsafe impl Send for UserData {}
+// SAFETY: as above.
+unsafe impl Sync for UserData {}
+
+/// The application's function for log lines.
+#[allow(non_camel_case_types)]
+pub type amp_log_fn = Option<unsafe extern "C" fn(level: i32, message: *const c_char, user_data: *mut c_void)>;
+
+/// The application's function that carries a request.
+#[allow(non_camel_case_types)]
+pub type amp_transport_fn = Option<
+    unsafe extern "C" fn(
+        request: *const super::transport::amp_http_request,
+        reply: *mut super::transport::amp_http_reply,
+        user_data: *mut c_void,
+    ) -> i32,
+>;
+
+/// Calls the application's log function.
+pub(super) fn call_logger(logger: amp_log_fn, level: i32, message: &str, user_data: UserData) {
+    if let Some(logger) = logger {
+        let message = c_text(message);
+        // SAFETY: the application gave this function for this purpose, with this user data; the
+        // message lives until it returns, as the header says.
+        unsafe { logger(level, message.as_ptr(), user_data.0) };
+    }
+}
+
+/// Calls the application's transport.
+pub(super) fn call_transport(
+    send: amp_transport_fn,
+    request: &super::transport::amp_http_request,
+    reply: &mut super::transport::amp_http_reply,
+    user_data: UserData,
+) -> i32 {
+    match send {
+        // SAFETY: the application gave this function for this purpose, with this user data; both
+        // objects live until it returns, as the header says.
+        Some(send) => unsafe { send(request, reply, user_data.0) },
+        None => -1,
+    }
+}

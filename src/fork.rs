@@ -1,0 +1,35 @@
+//! Tells a process from the one it was forked from.
+//!
+//! A child inherits memory, but none of its parent's other threads: a lock that one of them held
+//! stays locked for ever, and a socket that one of them used belongs to two processes. Whatever can
+//! be in such a state is tagged with the [`generation`] in which it was made and made anew when the
+//! generation has changed. (Comparing process ids instead would cost a system call each time.)
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+static WATCHING: AtomicBool = AtomicBool::new(false);
+
+/// The number of forks between the process in which [`watch`] was first called and this one.
+pub fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// Starts counting forks. Later calls do nothing.
+pub fn watch() {
+    if WATCHING.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    #[cfg(unix)]
+    {
+        extern "C" fn in_child() {
+            GENERATION.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: the handler is a function without captures that lives as long as the library,
+        // which is never unloaded (it is linked with -z nodelete), and does nothing but an atomic
+        // addition, which is allowed in a child of a process with threads.
+        let failure = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        // It can only fail for want of memory, and then the next cache tries again.
+        WATCHING.store(failure == 0, Ordering::SeqCst);
+    }
+}

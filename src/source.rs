@@ -1,0 +1,216 @@
+//! Where tokens come from: the store if it has one, else the service.
+//!
+//! A [`Source`] puts the pieces together: it finds the credentials, carries the request of
+//! [`oauth`] over the [transport](crate::transport), repeats it as [`retry`] says, reads credentials
+//! again once when they were refused (they may have been rotated), and shares what it got through
+//! the [store]. It keeps no token; that is the [cache](crate::cache)'s business.
+
+use crate::credentials::{Credentials, Finder};
+use crate::error::{Error, Kind, Result};
+use crate::http::HttpTransport;
+use crate::oauth;
+use crate::retry::{self, Deadline};
+use crate::settings::{Config, Options};
+use crate::store::{self, Entry, Lock, Store};
+use crate::sync::Mutex;
+use crate::token::Token;
+use crate::transport::Transport;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// All that a source is made from; immutable, so that a forked child can make a new one from it.
+pub struct Recipe {
+    /// The settings.
+    pub options: Options,
+    finder: Finder,
+    transport: Option<Arc<dyn Transport>>,
+    /// The number of requests that were sent for tokens.
+    pub requests: AtomicU64,
+}
+
+impl Recipe {
+    /// Takes what is needed of a configuration.
+    pub fn new(config: &Config) -> Result<Self> {
+        Ok(Recipe {
+            options: config.options()?,
+            finder: Finder::new(config)?,
+            transport: config.transport.clone(),
+            requests: AtomicU64::new(0),
+        })
+    }
+}
+
+/// See the module's documentation.
+pub struct Source {
+    recipe: Arc<Recipe>,
+    transport: Arc<dyn Transport>,
+    known: Mutex<Known>,
+}
+
+/// Credentials, and the store that belongs to them.
+#[derive(Clone)]
+struct Known {
+    credentials: Credentials,
+    store: Option<Arc<dyn Store>>,
+}
+
+/// What the caller has and needs.
+pub struct Wish<'a> {
+    /// The token in hand, if any: it is to be replaced, so the same one is no answer.
+    pub current: Option<&'a Token>,
+    /// Whether nobody can go on without a new one.
+    pub urgent: bool,
+    /// When the answer must be there.
+    pub deadline: Deadline,
+    /// How often a request may be repeated.
+    pub retries: u32,
+}
+
+impl Source {
+    /// Finds the credentials and gets the transport ready; sends nothing.
+    pub fn new(recipe: Arc<Recipe>) -> Result<Self> {
+        let transport = match &recipe.transport {
+            Some(transport) => transport.clone(),
+            None => Arc::new(HttpTransport::new(&recipe.options.network)?),
+        };
+        let known = Mutex::new(Known::find(&recipe)?);
+        Ok(Source { recipe, transport, known })
+    }
+
+    /// Gets a token, from the store or the service. `None`: there was no hurry, and another process
+    /// is already renewing it.
+    pub fn obtain(&self, wish: &Wish) -> Result<Option<Token>> {
+        let known = self.known();
+        if let Credentials::PersonalAccessToken(_) = known.credentials {
+            // It may have been replaced on disk since.
+            let known = if wish.current.is_some() { self.find_again()? } else { known };
+            return Ok(Some(Token::permanent(known.credentials.secret(), self.recipe.options.clock.now())));
+        }
+        let Some(store) = &known.store else { return self.request(&known, wish).map(Some) };
+        if let Some(token) = self.load(store.as_ref(), wish) {
+            return Ok(Some(token));
+        }
+        // Whoever waits for another process still needs the time to ask by itself afterwards.
+        let wait = if wish.urgent { wish.deadline.left(&self.recipe.options.clock) / 2 } else { Duration::ZERO };
+        let _lock = match store.lock(wait) {
+            Lock::Busy if !wish.urgent => return Ok(None),
+            lock => lock,
+        };
+        // Another process may have renewed it while this one waited.
+        if let Some(token) = self.load(store.as_ref(), wish) {
+            return Ok(Some(token));
+        }
+        let token = self.request(&known, wish)?;
+        // The credentials may have turned out to be others, and the store with them.
+        if let Some(store) = &self.known().store {
+            store.save(&Entry {
+                token: token.value().into(),
+                issued: token.issued().wall,
+                expires: token.expires().wall,
+            });
+        }
+        Ok(Some(token))
+    }
+
+    /// Takes a token out of the store that others share.
+    pub fn forget(&self, token: &Token) {
+        if let Some(store) = &self.known().store {
+            store.remove(token.value());
+        }
+    }
+
+    /// Where the credentials are from, in words.
+    pub fn describe(recipe: &Recipe) -> Result<(Credentials, String)> {
+        recipe.finder.find()
+    }
+
+    fn known(&self) -> Known {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn find_again(&self) -> Result<Known> {
+        let known = Known::find(&self.recipe)?;
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known.clone();
+        Ok(known)
+    }
+
+    /// The stored token, if it is another one than the caller's and can be used. One that is due
+    /// for renewal helps only a caller who has none.
+    fn load(&self, store: &dyn Store, wish: &Wish) -> Option<Token> {
+        let Options { clock, min_validity, .. } = &self.recipe.options;
+        let entry = store.load()?;
+        if wish.current.is_some_and(|current| current.value() == entry.token.reveal()) {
+            return None;
+        }
+        let now = clock.now();
+        let (age, lifetime) = (now.wall.checked_sub(entry.issued)?, entry.expires.checked_sub(entry.issued)?);
+        let (Ok(age), Ok(lifetime)) = (u64::try_from(age), u64::try_from(lifetime)) else {
+            return None; // from the future, or from nowhere
+        };
+        let issued = crate::clock::Now { monotonic: now.monotonic.saturating_sub_unsigned(age), wall: entry.issued };
+        let token = Token::new(&entry.token, issued, Duration::from_nanos(lifetime), *min_validity, clock);
+        let good = token.is_fresh(now) || (wish.urgent && token.is_usable(now, *min_validity));
+        good.then_some(token)
+    }
+
+    /// Asks the service; once more with the credentials of now, if they were refused and have
+    /// changed on disk.
+    fn request(&self, known: &Known, wish: &Wish) -> Result<Token> {
+        match self.exchange(&known.credentials, wish) {
+            Err(refused) if refused.kind() == Kind::CredentialsRejected && self.recipe.finder.reads_files() => {
+                let again = self.find_again()?;
+                if again.credentials == known.credentials {
+                    return Err(refused);
+                }
+                self.recipe
+                    .options
+                    .log
+                    .info(|| "the credentials were refused and have changed on disk: using the new ones");
+                self.exchange(&again.credentials, wish)
+            }
+            result => result,
+        }
+    }
+
+    fn exchange(&self, credentials: &Credentials, wish: &Wish) -> Result<Token> {
+        let Options { token_url, user_agent, clock, min_validity, log, .. } = &self.recipe.options;
+        let Credentials::Client { id, secret } = credentials else {
+            return Ok(Token::permanent(credentials.secret(), clock.now()));
+        };
+        let request = oauth::request(token_url, id, secret, user_agent);
+        retry::run(clock, wish.deadline, wish.retries, |left| {
+            // Before the request leaves: the lifetime may have begun at any time after.
+            let issued = clock.now();
+            self.recipe.requests.fetch_add(1, Ordering::Relaxed);
+            let result = self.transport.send(&request, left).and_then(|response| {
+                oauth::reply(&response, token_url, &[secret.reveal()], issued.wall / 1_000_000_000)
+            });
+            match result {
+                Ok(grant) => Ok(Token::new(&grant.access_token, issued, grant.lifetime, *min_validity, clock)),
+                Err(error) => {
+                    log.debug(|| format!("a token request failed: {error}"));
+                    Err(error)
+                }
+            }
+        })
+    }
+}
+
+impl Known {
+    fn find(recipe: &Recipe) -> Result<Self> {
+        let (credentials, origin) = recipe.finder.find()?;
+        recipe.options.log.debug(|| format!("using credentials from {origin}"));
+        let store = store::open(&recipe.options, &credentials)?;
+        Ok(Known { credentials, store })
+    }
+}
+
+/// One token, asked for now: no cache.
+pub fn token(config: &Config) -> Result<Token> {
+    let recipe = Arc::new(Recipe::new(config)?);
+    let Options { clock, timeout, retries, .. } = recipe.options.clone();
+    let source = Source::new(recipe)?;
+    let wish = Wish { current: None, urgent: true, deadline: Deadline::after(&clock, timeout), retries };
+    source.obtain(&wish)?.ok_or_else(|| Error::new(Kind::Internal, "an urgent wish was put off"))
+}

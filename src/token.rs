@@ -1,0 +1,226 @@
+//! One access token: its secret text and the moments that matter to it. Immutable.
+//!
+//! A lifetime is cut by fractions, never by constants, so that a token of 2 seconds and one of a day
+//! are treated alike:
+//!
+//! ```text
+//! issued             due (80 %, jittered earlier)      margin: min(10 s, 10 %)   expires
+//!   ├── fresh: handed out ──────┼── due: handed out, renewed ──┼── not handed out ──┤
+//! ```
+
+use crate::clock::{Clock, Now};
+use crate::secret::Secret;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// What stands in front of a token in an `Authorization` header.
+pub const PREFIX: &str = "Bearer ";
+
+/// The longest time before its expiry in which a token is no longer handed out: a request that
+/// carries it needs some time to arrive.
+const LONGEST_MARGIN: Duration = Duration::from_secs(10);
+
+/// An access token.
+pub struct Token {
+    /// `Bearer `, the token, NUL: one buffer serves the header, the value and C.
+    text: Secret,
+    issued: Now,
+    expires: Now,
+    due: Now,
+    used: AtomicBool,
+}
+
+impl Token {
+    /// A token that was asked for at `issued` and lives for `lifetime`. It is to be renewed in time
+    /// for `min_validity` to be kept; the moment is drawn a little earlier at random.
+    pub fn new(value: &Secret, issued: Now, lifetime: Duration, min_validity: Duration, clock: &Clock) -> Self {
+        let usable = lifetime.saturating_sub(margin(lifetime).max(min_validity));
+        let due = (lifetime * 4 / 5).min(usable * 8 / 9);
+        let jitter = clock.random_below((usable - due) / 5);
+        Token::with(value.reveal(), issued, issued.after(lifetime), issued.after(due.saturating_sub(jitter)))
+    }
+
+    /// A token that never expires: a personal access token.
+    pub fn permanent(value: &Secret, issued: Now) -> Self {
+        Token::with(value.reveal(), issued, Now::NEVER, Now::NEVER)
+    }
+
+    /// The same token, to be renewed at some other moment between `now` and its margin: a forked
+    /// child must not march in step with its parent and its siblings.
+    #[must_use]
+    pub fn rescheduled(&self, now: Now, clock: &Clock) -> Self {
+        let due = now.after(clock.random_below(now.until(self.usable_until(Duration::ZERO)) / 2));
+        Token::with(self.value(), self.issued, self.expires, due)
+    }
+
+    fn with(value: &str, issued: Now, expires: Now, due: Now) -> Self {
+        let mut text = String::with_capacity(PREFIX.len() + value.len() + 1);
+        for part in [PREFIX, value, "\0"] {
+            text.push_str(part);
+        }
+        Token { text: Secret::new(text), issued, expires, due, used: AtomicBool::new(false) }
+    }
+
+    /// The token itself.
+    pub fn value(&self) -> &str {
+        &self.authorization()[PREFIX.len()..]
+    }
+
+    /// `Bearer ` and the token: the value of an `Authorization` header.
+    pub fn authorization(&self) -> &str {
+        let text = self.text.reveal();
+        &text[..text.len() - 1]
+    }
+
+    /// The token and the NUL behind it.
+    #[inline]
+    pub fn value_with_nul(&self) -> &[u8] {
+        &self.text.reveal().as_bytes()[PREFIX.len()..]
+    }
+
+    /// `Bearer `, the token, and the NUL behind it.
+    pub fn authorization_with_nul(&self) -> &[u8] {
+        self.text.reveal().as_bytes()
+    }
+
+    /// Whether it need not be renewed yet.
+    #[inline]
+    pub fn is_fresh(&self, now: Now) -> bool {
+        now.is_before(self.due)
+    }
+
+    /// Whether it may be handed out to somebody who needs it for `min_validity`.
+    #[inline]
+    pub fn is_usable(&self, now: Now, min_validity: Duration) -> bool {
+        now.is_before(self.usable_until(min_validity))
+    }
+
+    /// The end of the time in which it may be handed out.
+    pub fn usable_until(&self, min_validity: Duration) -> Now {
+        if self.is_permanent() {
+            return Now::NEVER;
+        }
+        let margin = margin(self.lifetime()).max(min_validity);
+        let margin = i64::try_from(margin.as_nanos()).unwrap_or(i64::MAX);
+        Now { monotonic: self.expires.monotonic.saturating_sub(margin), wall: self.expires.wall.saturating_sub(margin) }
+    }
+
+    /// When it was asked for.
+    pub fn issued(&self) -> Now {
+        self.issued
+    }
+
+    /// When it dies.
+    pub fn expires(&self) -> Now {
+        self.expires
+    }
+
+    /// When it is to be renewed.
+    pub fn due(&self) -> Now {
+        self.due
+    }
+
+    /// How long it lives, from before it was asked for.
+    pub fn lifetime(&self) -> Duration {
+        self.issued.until(self.expires)
+    }
+
+    /// Whether it never expires.
+    pub fn is_permanent(&self) -> bool {
+        self.expires == Now::NEVER
+    }
+
+    /// The moment of its death in Unix seconds; `i64::MAX`: never.
+    pub fn expires_at(&self) -> i64 {
+        if self.is_permanent() { i64::MAX } else { self.expires.wall.div_euclid(1_000_000_000) }
+    }
+
+    /// The whole seconds left, never below zero; `i64::MAX`: it never expires.
+    pub fn expires_in(&self, now: Now) -> i64 {
+        if self.is_permanent() {
+            return i64::MAX;
+        }
+        i64::try_from(now.until(self.expires).as_secs()).unwrap_or(i64::MAX)
+    }
+
+    /// Notes that somebody was given it. Only the first call writes, so that readers share no write.
+    #[inline]
+    pub fn mark_used(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether anybody was given it.
+    pub fn was_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// A name for logs.
+    pub fn fingerprint(&self) -> String {
+        crate::secret::fingerprint(self.value())
+    }
+}
+
+/// The last part of a lifetime, in which a token is not handed out.
+fn margin(lifetime: Duration) -> Duration {
+    LONGEST_MARGIN.min(lifetime / 10)
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Token({}, expires at {})", self.fingerprint(), self.expires_at())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    fn windows(lifetime: Duration, min_validity: Duration) -> (f64, f64) {
+        let clock = Clock::Manual(ManualClock::new(5));
+        let token = Token::new(&"t".into(), clock.now(), lifetime, min_validity, &clock);
+        let part = |point: Now| token.issued().until(point).as_secs_f64() / lifetime.as_secs_f64();
+        (part(token.due()), part(token.usable_until(min_validity)))
+    }
+
+    #[test]
+    fn windows_are_fractions_of_any_lifetime() {
+        for seconds in [1, 2, 60, 300, 3600, 86_400] {
+            let (due, end) = windows(Duration::from_secs(seconds), Duration::ZERO);
+            assert!((0.75..=0.8).contains(&due), "{seconds}: due at {due}");
+            let margin = 10_f64.min(seconds as f64 / 10.0) / seconds as f64;
+            assert!((end - (1.0 - margin)).abs() < 1e-9, "{seconds}: usable until {end}");
+        }
+    }
+
+    #[test]
+    fn min_validity_moves_the_windows() {
+        let (due, end) = windows(Duration::from_secs(300), Duration::from_secs(150));
+        assert!((end - 0.5).abs() < 1e-9 && due < end && due > 0.4, "{due} {end}");
+        let (due, end) = windows(Duration::from_secs(300), Duration::from_secs(400));
+        assert_eq!((due, end), (0.0, 0.0));
+    }
+
+    #[test]
+    fn one_buffer_serves_all_forms() {
+        let token = Token::permanent(&"abc".into(), Clock::System.now());
+        assert_eq!(token.value(), "abc");
+        assert_eq!(token.authorization(), "Bearer abc");
+        assert_eq!(token.value_with_nul(), b"abc\0");
+        assert_eq!(token.authorization_with_nul(), b"Bearer abc\0");
+        assert_eq!((token.expires_at(), token.expires_in(Clock::System.now())), (i64::MAX, i64::MAX));
+        assert!(!format!("{token:?}").contains("abc"));
+    }
+
+    #[test]
+    fn a_child_renews_at_its_own_time() {
+        let clock = Clock::Manual(ManualClock::new(5));
+        let token = Token::new(&"t".into(), clock.now(), Duration::from_secs(300), Duration::ZERO, &clock);
+        clock.sleep(Duration::from_secs(250));
+        let children: Vec<_> = (0..10).map(|_| token.rescheduled(clock.now(), &clock).due().wall).collect();
+        assert!(children.iter().max() > children.iter().min());
+        assert!(children.iter().all(|due| *due < token.usable_until(Duration::ZERO).wall));
+    }
+}

@@ -1,0 +1,121 @@
+//! The command line of `amp-emulator`.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lexopt::{Arg, Parser, ValueExt as _};
+
+use crate::{Builder, Emulator};
+
+const HELP: &str = "\
+A local server that stands in for Amplience, for demos and tests.
+
+Usage: amp-emulator [options]
+
+  --port N                   listen on this port of the loopback interface (default 0: any)
+  --tls                      serve https, with a certificate by an authority of its own
+  --mutual-tls               and ask clients for a certificate by the same authority
+  --ca-file PATH             write the authority's certificate there (default: a temporary file)
+  --expires-in SECONDS       the lifetime of access tokens (default 300)
+  --client-id ID             the API key to accept (default: a random one)
+  --client-secret-file PATH  the file that holds its secret (default: a random one)
+  --help                     print this
+
+It first prints what a client needs, one name=value a line: url, auth_url, api_url, client_id,
+client_secret; with --tls ca_file, and with --mutual-tls client_certificate and client_key.
+It serves until it is told to end (SIGTERM or SIGINT).
+";
+
+/// Runs the `amp-emulator` command on this process's arguments, until it is told to end.
+#[must_use]
+pub fn run_from_args() -> ExitCode {
+    run(std::env::args_os()).map_or_else(
+        |error| {
+            eprintln!("amp-emulator: {error}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Box<dyn std::error::Error>> {
+    let Some(builder) = parse(Parser::from_iter(arguments))? else {
+        print!("{HELP}");
+        return Ok(());
+    };
+    // Before anything is printed: whoever has read the lines may end this process in order.
+    let end = end_signal()?;
+    let emulator = builder.start()?;
+    print_settings(&emulator)?;
+    end();
+    Ok(())
+}
+
+/// `None`: help is wanted.
+fn parse(mut parser: Parser) -> Result<Option<Builder>, Box<dyn std::error::Error>> {
+    let mut builder = Emulator::builder();
+    let (mut client_id, mut client_secret) = (None, None);
+    while let Some(argument) = parser.next()? {
+        builder = match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(None),
+            Arg::Long("port") => builder.port(parser.value()?.parse()?),
+            Arg::Long("tls") => builder.tls(true),
+            Arg::Long("mutual-tls") => builder.mutual_tls(true),
+            Arg::Long("ca-file") => builder.ca_file(PathBuf::from(parser.value()?)),
+            Arg::Long("expires-in") => builder.expires_in(parser.value()?.parse()?),
+            Arg::Long("client-id") => {
+                client_id = Some(parser.value()?.string()?);
+                builder
+            }
+            Arg::Long("client-secret-file") => {
+                let path = PathBuf::from(parser.value()?);
+                let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+                client_secret = Some(text.trim_end_matches(['\r', '\n']).to_owned());
+                builder
+            }
+            other => return Err(other.unexpected().into()),
+        };
+    }
+    builder = client_id.into_iter().fold(builder, Builder::client_id);
+    Ok(Some(client_secret.into_iter().fold(builder, Builder::client_secret)))
+}
+
+fn print_settings(emulator: &Emulator) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    for name in ["url", "auth_url", "api_url"] {
+        writeln!(output, "{name}={}", emulator.url())?;
+    }
+    writeln!(output, "client_id={}\nclient_secret={}", emulator.client_id(), emulator.client_secret())?;
+    let files = [
+        ("ca_file", emulator.ca_file_if_any()),
+        ("client_certificate", emulator.client_certificate_file()),
+        ("client_key", emulator.client_key_file()),
+    ];
+    for (name, path) in files {
+        if let Some(path) = path {
+            writeln!(output, "{name}={}", path.display())?;
+        }
+    }
+    output.flush()
+}
+
+/// Prepares for being told to end, and gives the function that waits for it.
+#[cfg(unix)]
+fn end_signal() -> io::Result<impl FnOnce()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    Ok(move || {
+        signals.forever().next();
+    })
+}
+
+#[cfg(not(unix))]
+fn end_signal() -> io::Result<impl FnOnce()> {
+    Ok(|| {
+        loop {
+            std::thread::park();
+        }
+    })
+}

@@ -1,0 +1,225 @@
+//! Tokens: access tokens that are made and checked here, and personal access tokens.
+//!
+//! An access token is a real JSON Web Token of the shape that Amplience's have: RS256, about 1.1 KB, and
+//! an `exp` that is much later than the `expires_in` of the reply. As with the original only `expires_in`
+//! counts: a token is honoured until that has passed, whatever is written inside.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use ring::rsa::KeyPair;
+use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, UnparsedPublicKey};
+use rsa::{Generate as _, pkcs8::EncodePrivateKey as _};
+use serde::{Deserialize, Serialize};
+
+use crate::shared::CENTURY;
+
+const HEADER: &str = r#"{"kid":"amplience-token-signing-key","alg":"RS256"}"#;
+const NOT_BEFORE: u64 = 120;
+const EXTRA_LIFETIME: u64 = 960;
+/// The permissions are what makes an access token long; this many bring it to 1.1 KB.
+const PERMISSIONS: usize = 9;
+/// From this many on, expired tokens are swept out, so that a long run does not grow for ever.
+const SWEEP_AT: usize = 10_000;
+const MAX_PERSONAL: usize = 5;
+
+/// One key pair for the whole process: making it takes a tenth of a second.
+static SIGNING_KEY: LazyLock<KeyPair> = LazyLock::new(|| {
+    let key = rsa::PrivateKey::generate().to_pkcs8_der().expect("a new key can be encoded");
+    KeyPair::from_pkcs8(key.as_bytes()).expect("ring takes a 2048-bit key")
+});
+
+/// Makes the signing key now, so that the first request for a token is not slower than the rest.
+pub(crate) fn prepare() {
+    LazyLock::force(&SIGNING_KEY);
+}
+
+/// What an access token says of itself, in the order in which it is written.
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    iat: u64,
+    nbf: u64,
+    exp: u64,
+    jti: String,
+    permissions: Vec<String>,
+}
+
+/// An access token that was signed, but is not yet honoured: [`Tokens::add`] does that.
+pub(crate) struct AccessToken {
+    pub text: String,
+    id: String,
+    expires_at: SystemTime,
+}
+
+impl AccessToken {
+    pub fn sign(client_id: &str, now: SystemTime, expires_in: u64) -> AccessToken {
+        let issued_at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let id = uuid();
+        let claims = Claims {
+            iss: "amplience".to_owned(),
+            sub: client_id.to_owned(),
+            iat: issued_at,
+            nbf: issued_at - NOT_BEFORE,
+            exp: issued_at.saturating_add(expires_in).saturating_add(EXTRA_LIFETIME),
+            jti: id.clone(),
+            permissions: (0..PERMISSIONS).map(|n| format!("emulated:permission:{n:02}")).collect(),
+        };
+        let claims = serde_json::to_vec(&claims).expect("claims are plain JSON values");
+        let mut text = format!("{}.{}", BASE64.encode(HEADER), BASE64.encode(claims));
+        let mut signature = vec![0; SIGNING_KEY.public().modulus_len()];
+        SIGNING_KEY
+            .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature)
+            .expect("the buffer has the signature's length");
+        text.push('.');
+        text.push_str(&BASE64.encode(signature));
+        AccessToken { text, id, expires_at: now + Duration::from_secs(expires_in).min(CENTURY) }
+    }
+}
+
+/// The id inside an access token, if its signature is ours.
+fn verified_id(token: &str) -> Option<String> {
+    let (signed, signature) = token.rsplit_once('.')?;
+    let signature = BASE64.decode(signature).ok()?;
+    UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, SIGNING_KEY.public())
+        .verify(signed.as_bytes(), &signature)
+        .ok()?;
+    let (_, claims) = signed.split_once('.')?;
+    let claims: Claims = serde_json::from_slice(&BASE64.decode(claims).ok()?).ok()?;
+    Some(claims.jti)
+}
+
+/// A personal access token, as the reply that creates it holds it.
+#[derive(Clone)]
+pub(crate) struct PersonalToken {
+    pub id: String,
+    pub token: String,
+}
+
+/// All tokens that are honoured, but for those that have expired meanwhile.
+#[derive(Default)]
+pub(crate) struct Tokens {
+    expiry_by_id: HashMap<String, SystemTime>,
+    personal: Vec<PersonalToken>,
+    latest: Option<String>,
+}
+
+impl Tokens {
+    pub fn add(&mut self, token: &AccessToken, now: SystemTime) {
+        if self.expiry_by_id.len() >= SWEEP_AT {
+            self.expiry_by_id.retain(|_, expires_at| *expires_at > now);
+        }
+        self.expiry_by_id.insert(token.id.clone(), token.expires_at);
+        self.latest = Some(token.text.clone());
+    }
+
+    /// The token that was issued last, be it good or not.
+    pub fn latest(&self) -> Option<String> {
+        self.latest.clone()
+    }
+
+    /// A new personal access token; `None` if there are as many as there may be.
+    pub fn add_personal(&mut self) -> Option<PersonalToken> {
+        if self.personal.len() >= MAX_PERSONAL {
+            return None;
+        }
+        let (first, second) = (BASE64.encode(random::<16>()), BASE64.encode(random::<32>()));
+        let token = PersonalToken { id: uuid(), token: format!("amp_pat_{first}.{second}") };
+        self.personal.push(token.clone());
+        Some(token)
+    }
+
+    pub fn revoke(&mut self, token: &str) {
+        self.personal.retain(|personal| personal.token != token);
+        if let Some(id) = verified_id(token) {
+            self.expiry_by_id.remove(&id);
+        }
+    }
+
+    pub fn revoke_all(&mut self) {
+        self.expiry_by_id.clear();
+        self.personal.clear();
+    }
+
+    pub fn accepts(&self, token: &str, now: SystemTime) -> bool {
+        self.personal.iter().any(|personal| personal.token == token)
+            || verified_id(token).is_some_and(|id| self.expiry_by_id.get(&id).is_some_and(|at| now < *at))
+    }
+}
+
+/// A random (version 4) UUID.
+pub(crate) fn uuid() -> String {
+    let mut bytes = random::<16>();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let digits = hex(&bytes);
+    let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
+    parts.join("-")
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn random<const LENGTH: usize>() -> [u8; LENGTH] {
+    let mut bytes = [0; LENGTH];
+    SystemRandom::new().fill(&mut bytes).expect("the system gives random bytes");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+    }
+
+    #[test]
+    fn an_access_token_looks_like_amplience_s() {
+        let token = AccessToken::sign(&uuid(), now(), 300).text;
+        assert!(token.starts_with(
+            "eyJraWQiOiJhbXBsaWVuY2UtdG9rZW4tc2lnbmluZy1rZXkiLCJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJhbXBsaWVuY2Ui"
+        ));
+        assert!((1050..1200).contains(&token.len()), "{}", token.len());
+        let claims = BASE64.decode(token.split('.').nth(1).unwrap()).unwrap();
+        let claims: Claims = serde_json::from_slice(&claims).unwrap();
+        assert_eq!((claims.exp - claims.iat, claims.iat - claims.nbf), (1260, 120));
+    }
+
+    #[test]
+    fn a_token_is_good_until_it_expires_is_revoked_or_is_touched() {
+        let (mut tokens, first) = (Tokens::default(), AccessToken::sign("client", now(), 300));
+        let second = AccessToken::sign("client", now(), 300);
+        assert_ne!(first.text, second.text);
+        assert!(!tokens.accepts(&first.text, now()), "signed, but not handed out");
+        tokens.add(&first, now());
+        tokens.add(&second, now());
+        assert!(tokens.accepts(&first.text, now() + Duration::from_millis(299_999)));
+        assert!(!tokens.accepts(&first.text, now() + Duration::from_secs(300)));
+        let end = if first.text.ends_with('A') { "g" } else { "A" };
+        assert!(!tokens.accepts(&format!("{}{end}", &first.text[..first.text.len() - 1]), now()));
+        tokens.revoke(&first.text);
+        assert!(!tokens.accepts(&first.text, now()));
+        assert!(tokens.accepts(&second.text, now()));
+    }
+
+    #[test]
+    fn personal_tokens_are_five_at_most() {
+        let mut tokens = Tokens::default();
+        let token = tokens.add_personal().unwrap().token;
+        let (first, second) = token.strip_prefix("amp_pat_").unwrap().split_once('.').unwrap();
+        assert_eq!((first.len(), second.len()), (22, 43));
+        assert!((0..4).all(|_| tokens.add_personal().is_some()));
+        assert!(tokens.add_personal().is_none());
+        assert!(tokens.accepts(&token, now()));
+        tokens.revoke(&token);
+        assert!(!tokens.accepts(&token, now()));
+        assert!(tokens.add_personal().is_some());
+    }
+}

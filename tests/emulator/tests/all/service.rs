@@ -1,0 +1,274 @@
+//! Amplience's own endpoints, and the emulator's handles on them.
+
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use amp_emulator::{Emulator, Stats};
+use serde_json::{Value, json};
+
+use crate::client::{FORM, Reply, ask, connect, credentials, exchange, get, request, send, token, token_request};
+
+const HUBS: &str = "/v2/content/hubs";
+
+fn start() -> Emulator {
+    Emulator::builder().start().unwrap()
+}
+
+#[test]
+fn a_token_reply_is_exactly_amplience_s() {
+    let emulator = start();
+    let reply = ask(&emulator);
+    assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")));
+    let access_token = reply.json()["access_token"].as_str().unwrap().to_owned();
+    let expected = format!(r#"{{"access_token":"{access_token}","session_expires_in":0,"expires_in":300}}"#);
+    assert_eq!(reply.body, expected);
+    assert_eq!(get(&emulator, HUBS, &access_token).status, 200);
+    assert_eq!(get(&emulator, HUBS, &token(&emulator)).status, 200);
+    let requests = emulator.requests();
+    assert_eq!((requests.len(), requests[0].body.as_slice()), (4, credentials(&emulator).as_bytes()));
+}
+
+#[test]
+fn default_credentials_look_like_amplience_s() {
+    let (one, other) = (start(), start());
+    assert_eq!((one.client_id().len(), one.client_secret().len()), (36, 64));
+    assert_ne!(one.client_secret(), other.client_secret());
+}
+
+#[test]
+fn secrets_are_decoded() {
+    let emulator = Emulator::builder().client("some id", "a+secret/with=chars &%~é").start().unwrap();
+    let body =
+        "client_id=some+id&client_secret=a%2Bsecret%2Fwith%3Dchars%20%26%25~%C3%A9&grant_type=client_credentials";
+    assert_eq!(send(&emulator, "POST", "/oauth/token", FORM, body).status, 200);
+    let raw = "client_id=some+id&client_secret=a+secret/with=chars &%~é&grant_type=client_credentials";
+    assert_eq!(send(&emulator, "POST", "/oauth/token", FORM, raw).status, 400);
+}
+
+#[test]
+fn refusals_are_400_with_a_code() {
+    let emulator = Emulator::builder().client("id", "secret").start().unwrap();
+    let refusals = [
+        ("client_id=id&client_secret=wrong&grant_type=client_credentials", "invalid_client"),
+        ("client_id=other&client_secret=secret&grant_type=client_credentials", "invalid_client"),
+        ("client_id=id&client_secret=secret&grant_type=password", "unsupported_grant_type"),
+        ("client_id=id&client_secret=secret", "invalid_request"),
+        ("client_id=id&grant_type=client_credentials", "invalid_request"),
+        ("client_id=id&client_id=id&client_secret=secret&grant_type=client_credentials", "invalid_request"),
+        ("", "invalid_request"),
+    ];
+    for (body, code) in refusals {
+        let reply = send(&emulator, "POST", "/oauth/token", FORM, body);
+        assert_eq!((reply.status, &reply.json()["error"]), (400, &json!(code)), "{body}");
+        assert!(reply.json()["error_description"].is_string());
+    }
+    let good = credentials(&emulator);
+    let address = format!("/oauth/token?{good}");
+    for (path, headers, body) in [
+        (address.as_str(), FORM, ""),
+        (address.as_str(), FORM, good.as_str()),
+        ("/oauth/token", "Content-Type: application/json\r\n", good.as_str()),
+    ] {
+        let reply = send(&emulator, "POST", path, headers, body);
+        assert_eq!((reply.status, &reply.json()["error"]), (400, &json!("invalid_request")));
+    }
+    assert_eq!(send(&emulator, "GET", "/oauth/token", "", "").status, 405);
+    let stats = emulator.stats();
+    assert_eq!((stats.token_requests, stats.tokens_issued, stats.token_failures), (11, 0, 11));
+}
+
+#[test]
+fn only_a_good_token_opens_the_api() {
+    let emulator = start();
+    let reply = send(&emulator, "GET", HUBS, "", "");
+    assert_eq!((reply.status, reply.header("www-authenticate")), (401, Some("Bearer")));
+    let reply = get(&emulator, HUBS, "made-up");
+    assert_eq!(reply.status, 403);
+    let expected = json!({"errors": [{"level": "ERROR", "code": "FORBIDDEN", "message": "Authorization required."}]});
+    assert_eq!(reply.json(), expected);
+    assert_eq!(get(&emulator, "/graphql", "made-up").status, 403);
+    let stats = emulator.stats();
+    assert_eq!((stats.rejected, stats.api_requests, stats.graphql_requests), (3, 2, 1));
+}
+
+#[test]
+fn hubs_come_as_hal() {
+    let emulator = start();
+    let token = token(&emulator);
+    let reply = get(&emulator, HUBS, &token);
+    assert_eq!(reply.header("content-type"), Some("application/hal+json"));
+    let hubs = reply.json();
+    assert_eq!(hubs["page"], json!({"size": 20, "totalElements": 2, "totalPages": 1, "number": 0}));
+    assert_eq!(hubs["_links"]["self"]["href"], "http://emulator.test:1/v2/content/hubs");
+    let hub = &hubs["_embedded"]["hubs"][0];
+    assert_eq!((hub["id"].as_str().unwrap().len(), &hub["status"]), (24, &json!("ACTIVE")));
+    let path = |link: &Value| link["href"].as_str().unwrap().replace("http://emulator.test:1", "");
+    assert_eq!(&get(&emulator, &path(&hub["_links"]["self"]), &token).json(), hub);
+    assert_eq!(get(&emulator, &format!("{HUBS}/{:024x}", 7), &token).status, 403);
+
+    let repositories = path(&hub["_links"]["content-repositories"]).replace("{?page,size,sort}", "");
+    let mut ids = Vec::new();
+    for (number, length) in [(0, 20), (1, 20), (2, 5), (3, 0)] {
+        let page = get(&emulator, &format!("{repositories}?page={number}&size=20"), &token).json();
+        let items = page["_embedded"]["content-repositories"].as_array().unwrap().clone();
+        assert_eq!(
+            (items.len(), &page["page"]["totalPages"], &page["page"]["number"]),
+            (length, &json!(3), &json!(number))
+        );
+        ids.extend(items.into_iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 45);
+    assert_eq!(
+        get(&emulator, &format!("{HUBS}?size=1&page=1"), &token).json()["_embedded"]["hubs"][0]["name"],
+        "emulatedtest"
+    );
+    assert_eq!(get(&emulator, &format!("{HUBS}?size=0"), &token).status, 400);
+    assert_eq!(get(&emulator, "/v2/content/elsewhere", &token).status, 404);
+
+    let headers = format!("Authorization: bearer {token}\r\n");
+    let items = format!("/v2/content/content-repositories/{}/content-items", ids[0]);
+    let item = send(&emulator, "POST", &items, &headers, r#"{"label":"é","body":{"x":1}}"#);
+    assert_eq!((item.status, &item.json()["label"]), (201, &json!("é")));
+    assert_eq!(get(&emulator, &path(&item.json()["_links"]["self"]), &token).json(), item.json());
+    assert_eq!(send(&emulator, "POST", &items, &headers, "[1]").status, 400);
+}
+
+#[test]
+fn graphql_creates_personal_tokens() {
+    let emulator = start();
+    let graphql = |token: &str, body: Value| {
+        send(&emulator, "POST", "/graphql", &format!("Authorization: Bearer {token}\r\n"), &body.to_string())
+    };
+    let access_token = token(&emulator);
+    assert_eq!(
+        graphql(&access_token, json!({"query": "{ __typename }"})).json(),
+        json!({"data": {"__typename": "Query"}})
+    );
+    assert_eq!(graphql(&access_token, json!([])).status, 400);
+
+    let mutation = "mutation($input: CreateInput!) { createPersonalAccessToken(input: $input) { id token } }";
+    let create = json!({"query": mutation, "variables": {"input": {"name": "mine", "organizationId": "o"}}});
+    let created = graphql(&access_token, create.clone()).json()["data"]["createPersonalAccessToken"].clone();
+    let personal = created["token"].as_str().unwrap();
+    assert!(personal.starts_with("amp_pat_") && personal.find('.') == Some(30), "{personal}");
+    assert_eq!((&created["name"], &created["lastUsedDate"]), (&json!("mine"), &Value::Null));
+    emulator.advance(Duration::from_secs(1_000_000));
+    assert_eq!(get(&emulator, HUBS, personal).status, 200);
+    for _ in 0..4 {
+        assert!(graphql(personal, create.clone()).json()["errors"].is_null());
+    }
+    assert_eq!(graphql(personal, create).json()["errors"][0]["extensions"]["code"], "LIMIT_EXCEEDED");
+    let nameless = json!({"query": "mutation { createPersonalAccessToken(input: {}) { id } }"});
+    assert_eq!(graphql(personal, nameless).json()["errors"][0]["extensions"]["code"], "BAD_USER_INPUT");
+    emulator.revoke(personal);
+    assert_eq!(get(&emulator, HUBS, personal).status, 403);
+}
+
+#[test]
+fn tokens_expire_by_the_emulator_s_clock() {
+    let emulator = Emulator::builder().expires_in(1).start().unwrap();
+    let short = token(&emulator);
+    emulator.set_expires_in(3600);
+    let long = token(&emulator);
+    emulator.advance(Duration::from_secs(1));
+    assert_eq!((get(&emulator, HUBS, &short).status, get(&emulator, HUBS, &long).status), (403, 200));
+    assert_eq!(send(&emulator, "POST", "/_emulator/advance", "", r#"{"seconds":3600}"#).status, 200);
+    assert_eq!(get(&emulator, HUBS, &long).status, 403);
+}
+
+#[test]
+fn tokens_and_credentials_can_be_taken_back() {
+    let emulator = start();
+    let tokens: Vec<String> = (0..4).map(|_| token(&emulator)).collect();
+    let good = || tokens.iter().map(|token| get(&emulator, HUBS, token).status == 200).collect::<Vec<_>>();
+    emulator.revoke(&tokens[0]);
+    assert_eq!(good(), [false, true, true, true]);
+    send(&emulator, "POST", "/_emulator/revoke", "", &tokens[1]);
+    assert_eq!(good(), [false, false, true, true]);
+    send(&emulator, "POST", "/_emulator/revoke", "", "");
+    assert_eq!(good(), [false; 4]);
+
+    let before = token_request(&emulator);
+    let body = r#"{"client_id":"new","client_secret":"newer"}"#;
+    assert_eq!(send(&emulator, "POST", "/_emulator/credentials", "", body).status, 200);
+    assert_eq!(Reply::parse(&exchange(connect(&emulator), &before).unwrap()).status, 400);
+    assert_eq!((emulator.client_id().as_str(), ask(&emulator).status), ("new", 200));
+    assert_eq!(send(&emulator, "POST", "/_emulator/credentials", "", "{}").status, 400);
+    assert_eq!(send(&emulator, "POST", "/_emulator/nonsense", "", "").status, 404);
+}
+
+#[test]
+fn held_requests_are_counted_and_wait() {
+    let emulator = start();
+    thread::scope(|scope| {
+        let hold = emulator.hold();
+        let waiting: Vec<_> = (0..5).map(|_| scope.spawn(|| ask(&emulator).status)).collect();
+        assert!(emulator.wait_for_token_requests(5, Duration::from_secs(20)));
+        assert!(!emulator.wait_for_token_requests(6, Duration::from_millis(1)));
+        let stats = emulator.stats();
+        assert_eq!((stats.token_requests, stats.tokens_issued, stats.in_flight_token_requests_max), (5, 0, 5));
+        hold.release();
+        assert!(waiting.into_iter().all(|thread| thread.join().unwrap() == 200));
+    });
+    emulator.reset();
+    assert_eq!(emulator.stats(), Stats::default());
+    for _ in 0..20 {
+        ask(&emulator);
+    }
+    let stats = send(&emulator, "GET", "/_emulator/stats", "", "").json();
+    assert_eq!(
+        stats,
+        json!({
+            "token_requests": 20, "tokens_issued": 20, "token_failures": 0, "api_requests": 0, "graphql_requests": 0,
+            "connections": 20, "in_flight_token_requests_max": 1, "rejected": 0,
+        })
+    );
+}
+
+#[test]
+fn a_connection_serves_many_requests() {
+    let emulator = start();
+    let once = token_request(&emulator);
+    let many = once.replace("Connection: close\r\n", "").repeat(3) + &once;
+    let replies = String::from_utf8(exchange(connect(&emulator), &many).unwrap()).unwrap();
+    assert_eq!(replies.matches("HTTP/1.1 200 OK").count(), 4);
+    assert_eq!((emulator.stats().connections, emulator.stats().tokens_issued), (1, 4));
+    assert_eq!(Reply::parse(&exchange(connect(&emulator), "what is this?\r\n\r\n").unwrap()).status, 400);
+}
+
+#[test]
+fn it_stops_at_once_and_starts_again_where_it_was() {
+    let mut emulator = start();
+    let token = token(&emulator);
+    let mut idle = connect(&emulator);
+    idle.write_all(b"GET / HT").unwrap();
+    let hold = emulator.hold();
+    let mut held = connect(&emulator);
+    held.write_all(token_request(&emulator).as_bytes()).unwrap();
+    assert!(emulator.wait_for_token_requests(2, Duration::from_secs(20)));
+    let before = Instant::now();
+    emulator.stop();
+    assert!(before.elapsed() < Duration::from_secs(10));
+    assert!(std::net::TcpStream::connect(("127.0.0.1", emulator.port())).is_err());
+    drop(hold);
+    emulator.restart().unwrap();
+    assert_eq!(get(&emulator, HUBS, &token).status, 200);
+}
+
+#[test]
+fn tokens_are_issued_fast_enough_for_a_load_test() {
+    let emulator = start();
+    let mut stream = connect(&emulator);
+    let keep_alive = token_request(&emulator).replace("Connection: close\r\n", "");
+    let before = Instant::now();
+    stream.write_all(keep_alive.repeat(200).as_bytes()).unwrap();
+    let last = request("GET", "/_emulator/stats", "", "");
+    assert!(!exchange(stream, &last).unwrap().is_empty());
+    assert_eq!(emulator.stats().tokens_issued, 200);
+    // Many times what it takes, as this machine may be busy.
+    assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+    println!("200 tokens on one connection: {:?}", before.elapsed());
+}
