@@ -10,3 +10,4 @@ pub mod secret;
 pub mod settings;
 pub mod tls;
 pub mod transport;
+mod wire;
