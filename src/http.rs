@@ -43,9 +43,7 @@ use std::time::Duration;
 use ureq::config::Config;
 use ureq::http::{self, HeaderName, HeaderValue, Method};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, NextTimeout, Transport as UreqTransport,
-};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport as UreqTransport};
 use zeroize::Zeroizing;
 
 /// The most bytes of a reply's status line and headers.
@@ -75,9 +73,7 @@ pub struct HttpTransport {
 
 impl fmt::Debug for HttpTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpTransport")
-            .field("options", &self.options)
-            .finish_non_exhaustive()
+        f.debug_struct("HttpTransport").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
@@ -89,10 +85,7 @@ impl HttpTransport {
     }
 
     /// [`HttpTransport::new`], with the environment as a function.
-    pub fn with_environment(
-        options: &Network,
-        environment: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self> {
+    pub fn with_environment(options: &Network, environment: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let transport = HttpTransport {
             options: options.clone(),
             environment: proxy::VARIABLES
@@ -111,12 +104,7 @@ impl HttpTransport {
     }
 
     /// [`Transport::send`], and what was seen on the way; also when it fails.
-    pub fn exchange(
-        &self,
-        request: &Request,
-        timeout: Duration,
-        observed: &mut Observed,
-    ) -> Result<Response> {
+    pub fn exchange(&self, request: &Request, timeout: Duration, observed: &mut Observed) -> Result<Response> {
         let log = &self.options.log;
         let deadline = Deadline::after(timeout);
         let url = permitted(&request.url)?;
@@ -136,14 +124,7 @@ impl HttpTransport {
         };
         let response = converse(message, channel, request.response_limit)
             .map_err(|error| translated_error(error, &server, deadline))??;
-        log.debug(|| {
-            format!(
-                "http: {} replied {} with {} bytes",
-                server.name,
-                response.status,
-                response.body.len()
-            )
-        });
+        log.debug(|| format!("http: {} replied {} with {} bytes", server.name, response.status, response.body.len()));
         Ok(response)
     }
 
@@ -171,9 +152,7 @@ impl HttpTransport {
             Some(proxy) => self.connect_to_proxy(proxy, url, server, deadline, observed)?,
         };
         if url.scheme == "https" {
-            let (session, identity) = self
-                .trust()?
-                .handshake(stream, url.host, server, deadline)?;
+            let (session, identity) = self.trust()?.handshake(stream, url.host, server, deadline)?;
             log.debug(|| {
                 format!(
                     "tls: {} speaks {}; its certificate is for {}, issued by {}",
@@ -197,11 +176,7 @@ impl HttpTransport {
         let address = if proxy.wants_address() {
             let found = look_up(url.host, url.port, server, deadline)?;
             let fits = |address: &&SocketAddr| proxy.scheme != Scheme::Socks4 || address.is_ipv4();
-            found
-                .iter()
-                .find(fits)
-                .or(found.first())
-                .map(SocketAddr::ip)
+            found.iter().find(fits).or(found.first()).map(SocketAddr::ip)
         } else {
             None
         };
@@ -210,25 +185,17 @@ impl HttpTransport {
         self.note_address(&party, reached, observed);
         let mut stream: Box<dyn Stream> = Box::new(wire);
         if proxy.scheme == Scheme::Https {
-            let (session, _) = self
-                .trust()?
-                .handshake(stream, &proxy.host, &party, deadline)?;
+            let (session, _) = self.trust()?.handshake(stream, &proxy.host, &party, deadline)?;
             stream = Box::new(session);
         }
-        let target = Target {
-            host: url.host,
-            port: url.port,
-            address,
-        };
+        let target = Target { host: url.host, port: url.port, address };
         proxy::tunnel(&mut stream, proxy, &target, deadline)?;
         Ok(stream)
     }
 
     fn note_address(&self, party: &Party, address: SocketAddr, observed: &mut Observed) {
         observed.address = Some(address);
-        self.options
-            .log
-            .debug(|| format!("http: connected to {} at {address}", party.name));
+        self.options.log.debug(|| format!("http: connected to {} at {address}", party.name));
     }
 
     fn proxy_for(&self, url: &Url<'_>) -> Result<Option<ProxyUrl>> {
@@ -260,14 +227,10 @@ impl Transport for HttpTransport {
 
 /// Takes a URL apart that a secret or a token may be sent to.
 fn permitted(text: &str) -> Result<Url<'_>> {
-    let refuse =
-        |message: String, advice: &str| Err(Error::new(Kind::Config, message).advice(advice));
+    let refuse = |message: String, advice: &str| Err(Error::new(Kind::Config, message).advice(advice));
     let shown = clean(text, &[]);
     let Some(url) = Url::parse(text) else {
-        return refuse(
-            format!("{shown:?} is not a URL that can be requested"),
-            "use https://host/path",
-        );
+        return refuse(format!("{shown:?} is not a URL that can be requested"), "use https://host/path");
     };
     if url.user_info {
         return refuse(
@@ -304,27 +267,20 @@ fn translated<'a>(request: &'a Request, server: &Party) -> Result<http::Request<
         .map_err(|_| refuse(format!("{:?} is no method", clean(&request.method, &[]))))?;
     let mut message = http::Request::new(request.body.as_slice());
     *message.method_mut() = method;
-    *message.uri_mut() = request
-        .url
-        .parse()
-        .map_err(|_| refuse("its URL has characters that are not allowed".to_owned()))?;
+    *message.uri_mut() =
+        request.url.parse().map_err(|_| refuse("its URL has characters that are not allowed".to_owned()))?;
     let headers = message.headers_mut();
     headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     for (name, value) in &request.headers {
         if value.reveal().len() + name.len() > OUTPUT_SIZE - 16 {
-            return Err(refuse(format!(
-                "its header {name} is longer than {OUTPUT_SIZE} bytes"
-            )));
+            return Err(refuse(format!("its header {name} is longer than {OUTPUT_SIZE} bytes")));
         }
         let text = Bytes::from_owner(HeaderText(value.clone()));
-        let mut value = HeaderValue::from_maybe_shared(text).map_err(|_| {
-            refuse(format!(
-                "its header {name} has characters that are not allowed"
-            ))
-        })?;
+        let mut value = HeaderValue::from_maybe_shared(text)
+            .map_err(|_| refuse(format!("its header {name} has characters that are not allowed")))?;
         value.set_sensitive(true);
-        let name = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| refuse(format!("{name:?} is no header name")))?;
+        let name =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| refuse(format!("{name:?} is no header name")))?;
         headers.append(name, value);
     }
     Ok(message)
@@ -351,26 +307,15 @@ fn converse(
         .allow_non_standard_methods(true)
         .build();
     let agent = ureq::Agent::with_parts(config, Handover(Mutex::new(Some(channel))), NoLookup);
-    let wants_no_body = message.body().is_empty()
-        && !matches!(
-            *message.method(),
-            Method::POST | Method::PUT | Method::PATCH
-        );
-    let reply = if wants_no_body {
-        agent.run(message.map(|_| ()))
-    } else {
-        agent.run(message)
-    };
+    let wants_no_body =
+        message.body().is_empty() && !matches!(*message.method(), Method::POST | Method::PUT | Method::PATCH);
+    let reply = if wants_no_body { agent.run(message.map(|_| ())) } else { agent.run(message) };
     let (head, mut body) = reply?.into_parts();
     let announced = body.content_length();
     let body = read_body(&mut body.as_reader(), announced, limit)?;
     Ok(match body {
         None => Err(party
-            .error(
-                Kind::Protocol,
-                Stage::Receive,
-                format!("the reply of {} is larger than {limit} bytes", party.name),
-            )
+            .error(Kind::Protocol, Stage::Receive, format!("the reply of {} is larger than {limit} bytes", party.name))
             .http(head.status.as_u16())),
         Some(body) => Ok(Response {
             status: head.status.as_u16(),
@@ -388,11 +333,7 @@ fn converse(
 }
 
 /// Reads a whole body; `None`: it is larger than `limit`.
-fn read_body(
-    reader: &mut impl Read,
-    announced: Option<u64>,
-    limit: usize,
-) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+fn read_body(reader: &mut impl Read, announced: Option<u64>, limit: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     const FIRST: usize = 16 * 1024;
     let announced = match announced.map(usize::try_from) {
         Some(Ok(length)) if length <= limit => Some(length),
@@ -441,21 +382,18 @@ fn translated_error(error: ureq::Error, server: &Party, deadline: Deadline) -> E
             Ok(own) => *own,
             Err(other) => internal(server, &other),
         },
-        ureq::Error::Io(error) if is_hangup(&error) => {
-            server.failure(Moment::Receive, &error, deadline)
-        }
+        ureq::Error::Io(error) if is_hangup(&error) => server.failure(Moment::Receive, &error, deadline),
         // ureq wraps its own errors to pass them through a reader.
         ureq::Error::Io(error) => match error.downcast::<ureq::Error>() {
             Ok(inner) => translated_error(inner, server, deadline),
             Err(error) => server.failure(Moment::Receive, &error, deadline),
         },
-        ureq::Error::LargeResponseHeader(..) => protocol(format!(
-            "the headers in the reply of {name} are larger than {HEADER_LIMIT} bytes"
-        )),
-        ureq::Error::Protocol(error) => protocol(format!(
-            "the reply of {name} is not the HTTP it should be: {}",
-            clean(&error.to_string(), &[])
-        )),
+        ureq::Error::LargeResponseHeader(..) => {
+            protocol(format!("the headers in the reply of {name} are larger than {HEADER_LIMIT} bytes"))
+        }
+        ureq::Error::Protocol(error) => {
+            protocol(format!("the reply of {name} is not the HTTP it should be: {}", clean(&error.to_string(), &[])))
+        }
         ureq::Error::BodyStalled => protocol(format!("the reply of {name} makes no sense")),
         other => internal(server, &other),
     }
@@ -502,20 +440,12 @@ impl UreqTransport for Channel {
         &mut self.buffers
     }
 
-    fn transmit_output(
-        &mut self,
-        amount: usize,
-        _: NextTimeout,
-    ) -> std::result::Result<(), ureq::Error> {
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> std::result::Result<(), ureq::Error> {
         if self.send_failure.is_some() {
             return Ok(());
         }
         let output = self.buffers.output.get(..amount).unwrap_or_default();
-        match self
-            .stream
-            .write_all(output)
-            .and_then(|()| self.stream.flush())
-        {
+        match self.stream.write_all(output).and_then(|()| self.stream.flush()) {
             Ok(()) => Ok(()),
             // A server that has seen enough answers and closes. So the answer is looked for first.
             Err(error) if is_hangup(&error) => {
@@ -630,11 +560,7 @@ struct Handover(Mutex<Option<Channel>>);
 impl Connector for Handover {
     type Out = Channel;
 
-    fn connect(
-        &self,
-        _: &ConnectionDetails<'_>,
-        _: Option<()>,
-    ) -> std::result::Result<Option<Channel>, ureq::Error> {
+    fn connect(&self, _: &ConnectionDetails<'_>, _: Option<()>) -> std::result::Result<Option<Channel>, ureq::Error> {
         Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).take())
     }
 }

@@ -81,10 +81,7 @@ pub struct ProxyUrl {
 impl fmt::Display for ProxyUrl {
     /// `scheme://host:port`, and nothing that was before the host.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = SCHEMES
-            .iter()
-            .find(|(_, scheme, _)| *scheme == self.scheme)
-            .map_or("", |(name, _, _)| name);
+        let name = SCHEMES.iter().find(|(_, scheme, _)| *scheme == self.scheme).map_or("", |(name, _, _)| name);
         write!(f, "{name}://{}", host_and_port(&self.host, self.port))
     }
 }
@@ -94,9 +91,7 @@ impl ProxyUrl {
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-        let (_, scheme, default_port) = SCHEMES
-            .into_iter()
-            .find(|(name, _, _)| scheme.eq_ignore_ascii_case(name))?;
+        let (_, scheme, default_port) = SCHEMES.into_iter().find(|(name, _, _)| scheme.eq_ignore_ascii_case(name))?;
         // The last `@` divides, so that a password may hold one that was not encoded.
         let (login, authority) = match rest.rsplit_once('@') {
             Some((login, authority)) => (Some(login), authority),
@@ -106,11 +101,7 @@ impl ProxyUrl {
         let url = format!("http://{authority}");
         let parts = Url::parse(&url)?;
         let authority = authority.split(['/', '?', '#']).next()?;
-        let has_port = authority
-            .rsplit(']')
-            .next()?
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| !port.is_empty());
+        let has_port = authority.rsplit(']').next()?.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty());
         Some(ProxyUrl {
             scheme,
             host: parts.host.to_owned(),
@@ -132,11 +123,7 @@ impl ProxyUrl {
 
     /// The proxy as somebody to talk to.
     pub(crate) fn party(&self) -> Party {
-        Party {
-            name: format!("the proxy {self}"),
-            address: host_and_port(&self.host, self.port),
-            is_proxy: true,
-        }
+        Party { name: format!("the proxy {self}"), address: host_and_port(&self.host, self.port), is_proxy: true }
     }
 }
 
@@ -189,19 +176,14 @@ pub fn choose(
         },
     };
     let text = Zeroizing::new(text);
-    if variable(["no_proxy", "NO_PROXY"])
-        .is_some_and(|(_, list)| is_exempt(url.host, url.port, &list))
-    {
+    if variable(["no_proxy", "NO_PROXY"]).is_some_and(|(_, list)| is_exempt(url.host, url.port, &list)) {
         return Ok(None);
     }
     match ProxyUrl::parse(&text) {
         Some(proxy) => Ok(Some(proxy)),
         // The value may hold a password, so it is not repeated.
-        None => Err(Error::new(
-            Kind::Config,
-            format!("{source} is not a proxy URL that can be understood"),
-        )
-        .advice("use http://host:port, https://host:port or socks5h://host:port")),
+        None => Err(Error::new(Kind::Config, format!("{source} is not a proxy URL that can be understood"))
+            .advice("use http://host:port, https://host:port or socks5h://host:port")),
     }
 }
 
@@ -209,9 +191,8 @@ pub fn choose(
 fn is_exempt(host: &str, port: u16, list: &str) -> bool {
     let host = host.trim_end_matches('.');
     let address = parse_address(host);
-    list.split(|c: char| c == ',' || c.is_whitespace())
-        .filter(|entry| !entry.is_empty())
-        .any(|entry| match (entry, address) {
+    list.split(|c: char| c == ',' || c.is_whitespace()).filter(|entry| !entry.is_empty()).any(|entry| {
+        match (entry, address) {
             ("*", _) => true,
             (entry, Some(address)) if entry.contains('/') => is_inside(address, entry),
             (entry, address) => {
@@ -222,16 +203,13 @@ fn is_exempt(host: &str, port: u16, list: &str) -> bool {
                         None => is_below(host, name),
                     }
             }
-        })
+        }
+    })
 }
 
 /// An address; one of IPv4 that is written as IPv6 is the same one.
 fn parse_address(text: &str) -> Option<IpAddr> {
-    text.trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse::<IpAddr>()
-        .ok()
-        .map(|address| address.to_canonical())
+    text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
 /// Divides `host:port`. The colons of an IPv6 address without brackets belong to the address.
@@ -303,11 +281,7 @@ pub(crate) fn tunnel(
         Refusal::Broken(error) => party.failure(Moment::Tunnel, &error, deadline),
         Refusal::Login(status) => {
             let error = party
-                .error(
-                    Kind::Proxy,
-                    Stage::Connect,
-                    format!("{} wants other credentials", party.name),
-                )
+                .error(Kind::Proxy, Stage::Connect, format!("{} wants other credentials", party.name))
                 .advice("put the user name and password into the proxy's URL: http://user:password@host:port");
             match status {
                 Some(status) => error.http(status),
@@ -315,20 +289,12 @@ pub(crate) fn tunnel(
             }
         }
         Refusal::Status(status) => party
-            .error(
-                Kind::Proxy,
-                Stage::Connect,
-                format!("{} refused to connect to {server}", party.name),
-            )
+            .error(Kind::Proxy, Stage::Connect, format!("{} refused to connect to {server}", party.name))
             .http(status)
             .retry(status >= 500 || status == 429)
             .advice("ask its operator to allow that host, or list the host in NO_PROXY"),
         Refusal::Said(reason, retryable) => party
-            .error(
-                Kind::Proxy,
-                Stage::Connect,
-                format!("{} made no connection to {server}: {reason}", party.name),
-            )
+            .error(Kind::Proxy, Stage::Connect, format!("{} made no connection to {server}: {reason}", party.name))
             .retry(retryable)
             .advice("check the proxy, and that it may reach that host"),
     })
@@ -380,10 +346,7 @@ fn connect(
     let mut head = vec![0; HEAD_LIMIT];
     let mut filled = 0;
     let end = loop {
-        if let Some(end) = head[..filled]
-            .windows(4)
-            .position(|four| four == b"\r\n\r\n")
-        {
+        if let Some(end) = head[..filled].windows(4).position(|four| four == b"\r\n\r\n") {
             break end + 4;
         }
         if filled == head.len() {
@@ -467,14 +430,9 @@ fn socks5(
     const NOT_SOCKS: Refusal = Refusal::Said("its reply is not SOCKS 5", false);
     // One byte tells the length of a name or password.
     let short = |text: &str| {
-        u8::try_from(text.len())
-            .map_err(|_| Refusal::Said("SOCKS 5 carries no more than 255 bytes of a name", false))
+        u8::try_from(text.len()).map_err(|_| Refusal::Said("SOCKS 5 carries no more than 255 bytes of a name", false))
     };
-    let offer: &[u8] = if proxy.login.is_some() {
-        &[5, 2, 0, 2]
-    } else {
-        &[5, 1, 0]
-    };
+    let offer: &[u8] = if proxy.login.is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] };
     stream.write_all(offer)?;
     let mut reply = [0; 2];
     stream.read_exact(&mut reply)?;
@@ -521,8 +479,7 @@ fn socks5(
         [5, 0, ..] => {}
         [5, code, ..] => {
             let row = SOCKS5_REPLIES.iter().find(|(have, _, _)| *have == code);
-            let (reason, retryable) =
-                row.map_or(("it gave an unknown reason", false), |row| (row.1, row.2));
+            let (reason, retryable) = row.map_or(("it gave an unknown reason", false), |row| (row.1, row.2));
             return Err(Refusal::Said(reason, retryable));
         }
         _ => return Err(NOT_SOCKS),
@@ -580,11 +537,7 @@ mod tests {
 
     #[test]
     fn the_scheme_picks_the_variable() {
-        let all = [
-            ("https_proxy", "s:1"),
-            ("http_proxy", "p:2"),
-            ("ALL_PROXY", "socks5h://a"),
-        ];
+        let all = [("https_proxy", "s:1"), ("http_proxy", "p:2"), ("ALL_PROXY", "socks5h://a")];
         let secure = "https://auth.example/x";
         let plain = "http://127.0.0.1:99";
         assert_eq!(chosen(secure, None, &all).unwrap(), "http://s:1");
@@ -608,30 +561,18 @@ mod tests {
     fn a_cgi_program_does_not_believe_its_clients() {
         let forged = [("HTTP_PROXY", "evil"), ("REQUEST_METHOD", "GET")];
         assert_eq!(chosen("http://127.0.0.1", None, &forged), None);
-        assert_eq!(
-            chosen("http://127.0.0.1", None, &forged[..1]).unwrap(),
-            "http://evil:80"
-        );
+        assert_eq!(chosen("http://127.0.0.1", None, &forged[..1]).unwrap(), "http://evil:80");
         let honest = [("http_proxy", "good"), ("REQUEST_METHOD", "GET")];
-        assert_eq!(
-            chosen("http://127.0.0.1", None, &honest).unwrap(),
-            "http://good:80"
-        );
+        assert_eq!(chosen("http://127.0.0.1", None, &honest).unwrap(), "http://good:80");
     }
 
     #[test]
     fn the_setting_comes_first_but_obeys_no_proxy() {
         let url = "https://auth.example";
         let environment = [("https_proxy", "e:1"), ("no_proxy", "localhost")];
-        assert_eq!(
-            chosen(url, Some("https://s"), &environment).unwrap(),
-            "https://s:443"
-        );
+        assert_eq!(chosen(url, Some("https://s"), &environment).unwrap(), "https://s:443");
         assert_eq!(chosen(url, Some("none"), &environment), None);
-        assert_eq!(
-            chosen(url, Some("s:1"), &[("NO_PROXY", "auth.example")]),
-            None
-        );
+        assert_eq!(chosen(url, Some("s:1"), &[("NO_PROXY", "auth.example")]), None);
     }
 
     #[test]
@@ -684,11 +625,7 @@ mod tests {
             ("::1", 80, "10.0.0.0/8", false),
         ];
         for (host, port, list, expected) in cases {
-            assert_eq!(
-                is_exempt(host, port, list),
-                expected,
-                "{host}:{port} {list:?}"
-            );
+            assert_eq!(is_exempt(host, port, list), expected, "{host}:{port} {list:?}");
         }
     }
 
@@ -698,10 +635,7 @@ mod tests {
             let (user, password) = ProxyUrl::parse(text).unwrap().login.unwrap();
             (user.reveal().to_owned(), password.reveal().to_owned())
         };
-        assert_eq!(
-            login("http://us%65r:p%40ss%3A%25@h:3128"),
-            ("user".into(), "p@ss:%".into())
-        );
+        assert_eq!(login("http://us%65r:p%40ss%3A%25@h:3128"), ("user".into(), "p@ss:%".into()));
         assert_eq!(login("u:p@ss/w%zz@h:1"), ("u".into(), "p@ss/w%zz".into()));
         assert_eq!(login("u@h"), ("u".into(), String::new()));
         #[rustfmt::skip]
@@ -717,16 +651,7 @@ mod tests {
         for (text, shown) in cases {
             assert_eq!(ProxyUrl::parse(text).unwrap().to_string(), shown, "{text}");
         }
-        for bad in [
-            "",
-            "ftp://h",
-            "http://",
-            "h:x",
-            "h:99999",
-            "http://a b",
-            "u:p@",
-            "http://%ff@h",
-        ] {
+        for bad in ["", "ftp://h", "http://", "h:x", "h:99999", "http://a b", "u:p@", "http://%ff@h"] {
             assert_eq!(ProxyUrl::parse(bad), None, "{bad}");
         }
     }
@@ -734,15 +659,10 @@ mod tests {
     #[test]
     fn nothing_shows_the_password() {
         let url = Url::parse("https://auth.example").unwrap();
-        let error = choose(&url, None, |name| {
-            (name == "HTTPS_PROXY").then(|| "ftp://me:hush@h".to_owned())
-        })
-        .unwrap_err();
+        let error =
+            choose(&url, None, |name| (name == "HTTPS_PROXY").then(|| "ftp://me:hush@h".to_owned())).unwrap_err();
         assert_eq!(error.kind(), Kind::Config);
-        assert!(
-            error.to_string().starts_with("HTTPS_PROXY is not"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("HTTPS_PROXY is not"), "{error}");
         assert!(!error.to_string().contains("hush"), "{error}");
         let proxy = ProxyUrl::parse("http://me:hush@h").unwrap();
         assert!(!format!("{proxy:?} {proxy}").contains("hush"));
@@ -751,13 +671,7 @@ mod tests {
 
     #[test]
     fn base64_is_padded() {
-        for (plain, coded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("\u{ff}?~", "w78/fg=="),
-        ] {
+        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("\u{ff}?~", "w78/fg==")] {
             assert_eq!(base64(plain.as_bytes()), coded);
         }
     }
@@ -785,22 +699,11 @@ mod tests {
     }
 
     fn play(proxy: &str, address: Option<&str>, replies: &[u8]) -> (Vec<u8>, Result<()>) {
-        let mut script = Script {
-            replies: io::Cursor::new(replies.to_vec()),
-            sent: Vec::new(),
-        };
-        let target = Target {
-            host: "far.example",
-            port: 443,
-            address: address.map(|address| address.parse().unwrap()),
-        };
+        let mut script = Script { replies: io::Cursor::new(replies.to_vec()), sent: Vec::new() };
+        let target =
+            Target { host: "far.example", port: 443, address: address.map(|address| address.parse().unwrap()) };
         let deadline = Deadline::after(Duration::from_secs(5));
-        let outcome = tunnel(
-            &mut script,
-            &ProxyUrl::parse(proxy).unwrap(),
-            &target,
-            deadline,
-        );
+        let outcome = tunnel(&mut script, &ProxyUrl::parse(proxy).unwrap(), &target, deadline);
         (script.sent, outcome)
     }
 
@@ -809,10 +712,7 @@ mod tests {
         let granted = [0, 90, 0, 0, 0, 0, 0, 0];
         let (sent, outcome) = play("socks4a://u:p@h", None, &granted);
         outcome.unwrap();
-        assert_eq!(
-            sent,
-            b"\x04\x01\x01\xbb\x00\x00\x00\x01u\x00far.example\x00"
-        );
+        assert_eq!(sent, b"\x04\x01\x01\xbb\x00\x00\x00\x01u\x00far.example\x00");
         let (sent, outcome) = play("socks4://h", Some("1.2.3.4"), &granted);
         outcome.unwrap();
         assert_eq!(sent, b"\x04\x01\x01\xbb\x01\x02\x03\x04\x00");
@@ -840,12 +740,7 @@ mod tests {
         let (_, outcome) = play("socks5h://h", None, b"HTTP/1.1 400 Bad Request\r\n\r\n");
         assert!(outcome.unwrap_err().to_string().contains("not SOCKS 5"));
         let (_, outcome) = play("socks5h://h", None, &[5]);
-        assert!(
-            outcome
-                .unwrap_err()
-                .to_string()
-                .contains("closed the connection")
-        );
+        assert!(outcome.unwrap_err().to_string().contains("closed the connection"));
         let long = format!("socks5h://u:{}@h", "x".repeat(256));
         let (sent, outcome) = play(&long, None, &[5, 2]);
         assert_eq!(outcome.unwrap_err().kind(), Kind::Proxy);
@@ -866,27 +761,12 @@ mod tests {
 
     #[test]
     fn replies_to_connect() {
-        let (sent, outcome) = play(
-            "http://h",
-            None,
-            b"HTTP/1.0 200 Connection established\r\nX: y\r\n\r\n",
-        );
+        let (sent, outcome) = play("http://h", None, b"HTTP/1.0 200 Connection established\r\nX: y\r\n\r\n");
         outcome.unwrap();
-        assert_eq!(
-            sent,
-            b"CONNECT far.example:443 HTTP/1.1\r\nHost: far.example:443\r\n\r\n"
-        );
+        assert_eq!(sent, b"CONNECT far.example:443 HTTP/1.1\r\nHost: far.example:443\r\n\r\n");
         for (reply, words, status) in [
-            (
-                &b"HTTP/1.1 407 Authenticate\r\n\r\n"[..],
-                "credentials",
-                Some(407),
-            ),
-            (
-                b"HTTP/1.1 403 No\r\nContent-Length: 3\r\n\r\nno.",
-                "refused to connect",
-                Some(403),
-            ),
+            (&b"HTTP/1.1 407 Authenticate\r\n\r\n"[..], "credentials", Some(407)),
+            (b"HTTP/1.1 403 No\r\nContent-Length: 3\r\n\r\nno.", "refused to connect", Some(403)),
             (b"HTTP/1.1 200 OK\r\n\r\n\x15", "data of its own", None),
             (b"SSH-2.0-OpenSSH\r\n\r\n", "not HTTP", None),
             (b"HTTP/1.1 200 OK\r\n", "closed the connection", None),

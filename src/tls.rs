@@ -19,8 +19,8 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct,
-    RootCertStore, SignatureScheme, StreamOwned,
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore,
+    SignatureScheme, StreamOwned,
 };
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -71,11 +71,7 @@ impl Trust {
             None => builder.with_no_client_auth(),
         };
         config.resumption = rustls::client::Resumption::disabled();
-        Ok(Trust {
-            config,
-            verifier,
-            shows_certificate: options.client_certificate.is_some(),
-        })
+        Ok(Trust { config, verifier, shows_certificate: options.client_certificate.is_some() })
     }
 
     /// Makes `stream` a TLS connection to `host`.
@@ -87,11 +83,7 @@ impl Trust {
         deadline: Deadline,
     ) -> Result<(Session, Identity)> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            party.error(
-                Kind::Config,
-                Stage::Tls,
-                format!("{} is not a name that a certificate can be for", party.name),
-            )
+            party.error(Kind::Config, Stage::Tls, format!("{} is not a name that a certificate can be for", party.name))
         })?;
         let witness = Arc::new(Witness {
             verifier: Arc::clone(&self.verifier),
@@ -107,17 +99,10 @@ impl Trust {
             party.error(
                 Kind::Internal,
                 Stage::Tls,
-                format!(
-                    "the TLS connection to {} could not be prepared: {error}",
-                    party.name
-                ),
+                format!("the TLS connection to {} could not be prepared: {error}", party.name),
             )
         })?;
-        let mut session = Session {
-            stream: StreamOwned::new(connection, stream),
-            witness,
-            party: party.clone(),
-        };
+        let mut session = Session { stream: StreamOwned::new(connection, stream), witness, party: party.clone() };
         while session.stream.conn.is_handshaking() {
             let Session { stream, .. } = &mut session;
             if let Err(error) = stream.conn.complete_io(&mut stream.sock) {
@@ -136,14 +121,7 @@ impl Trust {
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
             _ => "TLS 1.3",
         };
-        Ok((
-            session,
-            Identity {
-                version,
-                issuer: names.issuer.to_string(),
-                subject: names.subject.to_string(),
-            },
-        ))
+        Ok((session, Identity { version, issuer: names.issuer.to_string(), subject: names.subject.to_string() }))
     }
 }
 
@@ -154,12 +132,7 @@ fn roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
     let (mut usable, _) = store.add_parsable_certificates(system.certs);
     let problem = system.errors.first().map_or_else(
         || "no CA certificates were found on this machine".to_owned(),
-        |error| {
-            format!(
-                "no CA certificates were found on this machine ({})",
-                clean(&error.to_string(), &[])
-            )
-        },
+        |error| format!("no CA certificates were found on this machine ({})", clean(&error.to_string(), &[])),
     );
     match ca_file {
         Some(path) => {
@@ -188,13 +161,8 @@ fn roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
 
 /// Says which setting's file cannot be used, and why.
 fn bad_file(setting: &str, path: &Path, reason: &str) -> Error {
-    Error::new(
-        Kind::Config,
-        format!("{setting} ({}) cannot be used: {reason}", path.display()),
-    )
-    .advice(format!(
-        "set {setting} to a PEM file that this process may read"
-    ))
+    Error::new(Kind::Config, format!("{setting} ({}) cannot be used: {reason}", path.display()))
+        .advice(format!("set {setting} to a PEM file that this process may read"))
 }
 
 /// Every certificate of a PEM file, at least one.
@@ -203,11 +171,7 @@ fn certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static
         .and_then(Iterator::collect)
         .map_err(|error| bad_file(setting, path, &pem_problem(&error, "certificate")));
     match found {
-        Ok(found) if found.is_empty() => Err(bad_file(
-            setting,
-            path,
-            "it holds no certificate in PEM form",
-        )),
+        Ok(found) if found.is_empty() => Err(bad_file(setting, path, "it holds no certificate in PEM form")),
         found => found,
     }
 }
@@ -233,15 +197,10 @@ fn pem_problem(error: &pem::Error, wanted: &str) -> String {
 fn unusable_pair(certificate: &Path, key: &Path, error: &rustls::Error) -> Error {
     match error {
         rustls::Error::InconsistentKeys(_) => {
-            let reason = format!(
-                "it is not the key of client_certificate ({})",
-                certificate.display()
-            );
+            let reason = format!("it is not the key of client_certificate ({})", certificate.display());
             bad_file("client_key", key, &reason)
         }
-        rustls::Error::InvalidCertificate(_) => {
-            bad_file("client_certificate", certificate, &error.to_string())
-        }
+        rustls::Error::InvalidCertificate(_) => bad_file("client_certificate", certificate, &error.to_string()),
         _ => bad_file("client_key", key, &error.to_string()),
     }
 }
@@ -266,17 +225,13 @@ impl Session {
 
 impl Read for Session {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream
-            .read(buffer)
-            .map_err(|error| self.explained(error))
+        self.stream.read(buffer).map_err(|error| self.explained(error))
     }
 }
 
 impl Write for Session {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream
-            .write(bytes)
-            .map_err(|error| self.explained(error))
+        self.stream.write(bytes).map_err(|error| self.explained(error))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -312,14 +267,9 @@ impl ServerCertVerifier for Witness {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        self.verifier
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            .inspect_err(|_| {
-                *self
-                    .presented
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner) = Names::of(end_entity);
-            })
+        self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now).inspect_err(|_| {
+            *self.presented.lock().unwrap_or_else(PoisonError::into_inner) = Names::of(end_entity);
+        })
     }
 
     fn verify_tls12_signature(
@@ -328,8 +278,7 @@ impl ServerCertVerifier for Witness {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier
-            .verify_tls12_signature(message, certificate, signature)
+        self.verifier.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -338,8 +287,7 @@ impl ServerCertVerifier for Witness {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier
-            .verify_tls13_signature(message, certificate, signature)
+        self.verifier.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -348,11 +296,7 @@ impl ServerCertVerifier for Witness {
 }
 
 impl ResolvesClientCert for Witness {
-    fn resolve(
-        &self,
-        root_hint_subjects: &[&[u8]],
-        schemes: &[SignatureScheme],
-    ) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, root_hint_subjects: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.asked.store(true, Ordering::Relaxed);
         self.own.resolve(root_hint_subjects, schemes)
     }
@@ -366,31 +310,18 @@ impl Witness {
     /// What a TLS failure means.
     fn explain(&self, error: &rustls::Error, party: &Party) -> Error {
         let name = &party.name;
-        let presented = self
-            .presented
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let presented = self.presented.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (message, advice) = match error {
-            rustls::Error::InvalidCertificate(reason) => {
-                distrusted(name, reason, &presented.unwrap_or_default())
-            }
+            rustls::Error::InvalidCertificate(reason) => distrusted(name, reason, &presented.unwrap_or_default()),
             rustls::Error::AlertReceived(alert) => self.alerted(name, *alert),
-            rustls::Error::InvalidMessage(_) => (
-                format!("{name} does not answer with TLS"),
-                "check that the port speaks https",
-            ),
+            rustls::Error::InvalidMessage(_) => {
+                (format!("{name} does not answer with TLS"), "check that the port speaks https")
+            }
             rustls::Error::PeerIncompatible(_) => (
                 format!("{name} has no TLS version or cipher in common with this library"),
                 "the server has to offer TLS 1.2 or 1.3",
             ),
-            other => (
-                format!(
-                    "the TLS connection to {name} failed: {}",
-                    clean(&other.to_string(), &[])
-                ),
-                "",
-            ),
+            other => (format!("the TLS connection to {name} failed: {}", clean(&other.to_string(), &[])), ""),
         };
         party.error(Kind::Tls, Stage::Tls, message).advice(advice)
     }
@@ -408,14 +339,10 @@ impl Witness {
                 format!("{name} refused the client certificate ({alert:?})"),
                 "check client_certificate: whether it is still valid, and issued by whom the server trusts",
             ),
-            ProtocolVersion => (
-                format!("{name} speaks neither TLS 1.2 nor TLS 1.3"),
-                "the server has to offer TLS 1.2 or 1.3",
-            ),
-            UnrecognisedName => (
-                format!("{name} knows no host of that name"),
-                "check the host name",
-            ),
+            ProtocolVersion => {
+                (format!("{name} speaks neither TLS 1.2 nor TLS 1.3"), "the server has to offer TLS 1.2 or 1.3")
+            }
+            UnrecognisedName => (format!("{name} knows no host of that name"), "check the host name"),
             _ => (format!("{name} ended the TLS handshake ({alert:?})"), ""),
         }
     }
@@ -424,19 +351,14 @@ impl Witness {
 /// Why a certificate is not trusted, and what can be done about it.
 fn distrusted(name: &str, reason: &CertificateError, names: &Names) -> (String, &'static str) {
     use CertificateError as E;
-    const CLOCK: &str =
-        "check this machine's clock; if it is right, the server needs a new certificate";
+    const CLOCK: &str = "check this machine's clock; if it is right, the server needs a new certificate";
     let issuer = &names.issuer;
     let (what, advice) = match reason {
         E::Expired => ("has expired".to_owned(), CLOCK),
         E::ExpiredContext { not_after, .. } => (format!("expired on {}", date(*not_after)), CLOCK),
         E::NotValidYet => ("is not valid yet".to_owned(), CLOCK),
         E::NotValidYetContext { time, not_before } => (
-            format!(
-                "is only valid from {} on, and this machine's clock says {}",
-                date(*not_before),
-                date(*time)
-            ),
+            format!("is only valid from {} on, and this machine's clock says {}", date(*not_before), date(*time)),
             "check this machine's clock",
         ),
         E::NotValidForName => ("is for another host".to_owned(), "check the host name"),
@@ -447,35 +369,22 @@ fn distrusted(name: &str, reason: &CertificateError, names: &Names) -> (String, 
             },
             "check the host name, and whether a proxy answers in the server's place",
         ),
-        E::UnknownIssuer if names.is_self_signed() => (
-            "is signed by itself".to_owned(),
-            "if you trust that server, set ca_file to its certificate",
-        ),
+        E::UnknownIssuer if names.is_self_signed() => {
+            ("is signed by itself".to_owned(), "if you trust that server, set ca_file to its certificate")
+        }
         E::UnknownIssuer => (
             "comes from an issuer that is not trusted".to_owned(),
             "if that is your own CA, or a proxy of your network that inspects TLS, set ca_file to its certificate",
         ),
-        E::Revoked => (
-            "has been revoked".to_owned(),
-            "the server needs a new certificate",
-        ),
-        E::BadSignature => (
-            "has a bad signature".to_owned(),
-            "somebody may have tampered with the connection",
-        ),
+        E::Revoked => ("has been revoked".to_owned(), "the server needs a new certificate"),
+        E::BadSignature => ("has a bad signature".to_owned(), "somebody may have tampered with the connection"),
         E::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => (
             "is marked as a CA's own, which no server may show".to_owned(),
             "the server needs a certificate with CA:FALSE, issued by that CA",
         ),
-        other => (
-            format!("is not valid: {}", clean(&other.to_string(), &[])),
-            "the server needs another certificate",
-        ),
+        other => (format!("is not valid: {}", clean(&other.to_string(), &[])), "the server needs another certificate"),
     };
-    (
-        format!("the certificate of {name} {what}; it was issued by {issuer}"),
-        advice,
-    )
+    (format!("the certificate of {name} {what}; it was issued by {issuer}"), advice)
 }
 
 /// The names of a certificate, of which rustls tells as `DnsName("a.example")`.
@@ -484,10 +393,7 @@ fn hosts(presented: &[String]) -> String {
         Some((_, rest)) => rest.trim_end_matches("\")").to_owned(),
         None => name.clone(),
     };
-    clean(
-        &presented.iter().map(bare).collect::<Vec<_>>().join(", "),
-        &[],
-    )
+    clean(&presented.iter().map(bare).collect::<Vec<_>>().join(", "), &[])
 }
 
 /// A moment as a date, such as `2026-01-31`.
@@ -495,16 +401,11 @@ fn date(time: UnixTime) -> String {
     // Counted in eras of 400 years that begin in March, where the leap day comes last.
     let days = time.as_secs() / 86_400 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     format!("{year:04}-{month:02}-{day:02}")
 }
@@ -548,10 +449,7 @@ impl Names {
         let (issuer, after_issuer) = der::expect(der::SEQUENCE, after_algorithm)?;
         let (_, _, after_validity) = der::element(after_issuer)?;
         let (subject, _) = der::expect(der::SEQUENCE, after_validity)?;
-        Some(Names {
-            issuer: Name::of(issuer)?,
-            subject: Name::of(subject)?,
-        })
+        Some(Names { issuer: Name::of(issuer)?, subject: Name::of(subject)? })
     }
 
     fn is_self_signed(&self) -> bool {
@@ -599,9 +497,7 @@ mod der {
             // The lower bits count the bytes of the length; no certificate needs more than four.
             0x81..=0x84 => {
                 let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-                let length = digits
-                    .iter()
-                    .fold(0_u64, |length, &digit| length << 8 | u64::from(digit));
+                let length = digits.iter().fold(0_u64, |length, &digit| length << 8 | u64::from(digit));
                 (usize::try_from(length).ok()?, rest)
             }
             _ => return None,
@@ -628,12 +524,8 @@ mod der {
             0x14 => content.iter().map(|&byte| char::from(byte)).collect(),
             // BMPString: UTF-16.
             0x1e => {
-                let units = content
-                    .chunks_exact(2)
-                    .map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
-                char::decode_utf16(units)
-                    .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
-                    .collect()
+                let units = content.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
+                char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
             }
             _ => return None,
         };
@@ -685,11 +577,7 @@ mod tests {
 
     #[test]
     fn names_are_found() {
-        let issuer = name(&[
-            (6, 0x13, b"DE"),
-            (10, 0x0c, "Prüfer".as_bytes()),
-            (3, 0x13, b"Root 1"),
-        ]);
+        let issuer = name(&[(6, 0x13, b"DE"), (10, 0x0c, "Prüfer".as_bytes()), (3, 0x13, b"Root 1")]);
         let subject = name(&[(3, 0x1e, &[0, b'h', 0x20, 0x2e, 0, b'x'])]);
         let names = Names::of(&certificate(&issuer, &subject)).unwrap();
         assert_eq!(names.issuer.to_string(), "\"Root 1\" of \"Prüfer\"");
@@ -724,20 +612,9 @@ mod tests {
         for _ in 0..20_000 {
             let noise: Vec<u8> = (0..40)
                 .map(|_| {
-                    state = state
-                        .wrapping_mul(6_364_136_223_846_793_005)
-                        .wrapping_add(1);
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     // Mostly tags and lengths that occur, so that it gets past the first of them.
-                    [
-                        0x30,
-                        0x31,
-                        0xa0,
-                        0x06,
-                        0x02,
-                        0x03,
-                        0x55,
-                        (state >> 40) as u8,
-                    ][(state >> 33) as usize % 8]
+                    [0x30, 0x31, 0xa0, 0x06, 0x02, 0x03, 0x55, (state >> 40) as u8][(state >> 33) as usize % 8]
                 })
                 .collect();
             let _ = Names::of(&noise);
@@ -756,10 +633,7 @@ mod tests {
         ] {
             assert_eq!(der::element(bad), None);
         }
-        assert_eq!(
-            der::element(&[4, 0x81, 1, 9, 8]),
-            Some((4, &[9][..], &[8][..]))
-        );
+        assert_eq!(der::element(&[4, 0x81, 1, 9, 8]), Some((4, &[9][..], &[8][..])));
     }
 
     #[test]

@@ -29,10 +29,7 @@ impl Deadline {
     pub(crate) fn after(given: Duration) -> Self {
         // Adding an absurd duration to an `Instant` would panic.
         let given = given.min(Duration::from_secs(366 * 24 * 60 * 60));
-        Deadline {
-            at: Instant::now() + given,
-            given,
-        }
+        Deadline { at: Instant::now() + given, given }
     }
 
     /// Whichever of the two comes first.
@@ -43,11 +40,7 @@ impl Deadline {
     /// The time that is left.
     fn left(self) -> io::Result<Duration> {
         let left = self.at.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            Err(io::ErrorKind::TimedOut.into())
-        } else {
-            Ok(left)
-        }
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
 }
 
@@ -140,11 +133,7 @@ impl Party {
     /// The server itself.
     pub(crate) fn server(host: &str, port: u16) -> Self {
         let address = host_and_port(host, port);
-        Party {
-            name: address.clone(),
-            address,
-            is_proxy: false,
-        }
+        Party { name: address.clone(), address, is_proxy: false }
     }
 
     /// An error about this party.
@@ -162,25 +151,15 @@ impl Party {
         let words = moment.words();
         if let Some(problem) = exhausted(error) {
             return self
-                .error(
-                    Kind::Io,
-                    words.stage,
-                    format!("{name} could not be talked to: {problem}"),
-                )
+                .error(Kind::Io, words.stage, format!("{name} could not be talked to: {problem}"))
                 .advice("close what is not needed, or raise the limit (ulimit -n)");
         }
         // Only our own deadline comes without a number: the system's ETIMEDOUT is a lost connection.
         if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
             let (before, after) = words.late;
             return self
-                .error(
-                    Kind::Timeout,
-                    words.stage,
-                    format!("{before}{name}{after} within {deadline}"),
-                )
-                .advice(
-                    "check the network, or allow more time with timeout_ms and connect_timeout_ms",
-                );
+                .error(Kind::Timeout, words.stage, format!("{before}{name}{after} within {deadline}"))
+                .advice("check the network, or allow more time with timeout_ms and connect_timeout_ms");
         }
         let kind = match moment {
             _ if self.is_proxy => Kind::Proxy,
@@ -189,9 +168,7 @@ impl Party {
         };
         let advice = match (self.is_proxy, moment) {
             (true, _) => "check the proxy setting, or HTTPS_PROXY and NO_PROXY in the environment",
-            (false, Moment::Lookup) => {
-                "check the host name, and that this machine can look up names"
-            }
+            (false, Moment::Lookup) => "check the host name, and that this machine can look up names",
             (false, _) => "check the host and port, and that nothing on the way blocks them",
         };
         let message = match (moment, reason(error)) {
@@ -203,19 +180,13 @@ impl Party {
             }
             (_, reason) => format!("the connection to {name} broke: {reason}"),
         };
-        self.error(kind, words.stage, message)
-            .advice(advice)
-            .retry(true)
+        self.error(kind, words.stage, message).advice(advice).retry(true)
     }
 }
 
 /// `host:port`, with brackets around an IPv6 address.
 pub(crate) fn host_and_port(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// What a call was about to do when it failed.
@@ -270,10 +241,7 @@ impl Moment {
 /// Whether the other side ended the connection, politely or not.
 pub(crate) fn is_hangup(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(
-        error.kind(),
-        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe
-    )
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
 /// What this machine has run out of, if that is the error.
@@ -289,36 +257,26 @@ fn exhausted(error: &io::Error) -> Option<&'static str> {
     ];
     // Winsock's WSAEMFILE and WSAENOBUFS.
     #[cfg(not(unix))]
-    const TABLE: [(i32, &str); 2] = [
-        (10024, "this process has too many open sockets"),
-        (10055, "this machine has no buffer space left"),
-    ];
+    const TABLE: [(i32, &str); 2] =
+        [(10024, "this process has too many open sockets"), (10055, "this machine has no buffer space left")];
     let code = error.raw_os_error()?;
-    TABLE
-        .iter()
-        .find(|(have, _)| *have == code)
-        .map(|(_, words)| *words)
+    TABLE.iter().find(|(have, _)| *have == code).map(|(_, words)| *words)
 }
 
 /// An input or output error in words.
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "it refused the connection".to_owned(),
-        io::ErrorKind::HostUnreachable
-        | io::ErrorKind::NetworkUnreachable
-        | io::ErrorKind::NetworkDown => "no route leads there".to_owned(),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
+            "no route leads there".to_owned()
+        }
         io::ErrorKind::PermissionDenied => "this machine forbids the connection".to_owned(),
         _ => crate::error::clean(&error.to_string(), &[]),
     }
 }
 
 /// Looks up a host's addresses.
-pub(crate) fn look_up(
-    host: &str,
-    port: u16,
-    party: &Party,
-    deadline: Deadline,
-) -> Result<Vec<SocketAddr>> {
+pub(crate) fn look_up(host: &str, port: u16, party: &Party, deadline: Deadline) -> Result<Vec<SocketAddr>> {
     match addresses(host, port, deadline) {
         Ok(found) if found.is_empty() => {
             let none = io::Error::other("the name has no address");
@@ -337,21 +295,16 @@ fn addresses(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<Socket
     // These names are trusted with plain http because they mean this machine. Whoever answers name
     // lookups must not be able to change that.
     if is_loopback(host) {
-        return Ok(vec![
-            at(Ipv4Addr::LOCALHOST.into()),
-            at(Ipv6Addr::LOCALHOST.into()),
-        ]);
+        return Ok(vec![at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into())]);
     }
     // The system's lookup knows no deadline, so it gets a thread that may be left behind.
     let (sender, receiver) = sync_channel(1);
     let name = (host.to_owned(), port);
-    std::thread::Builder::new()
-        .name("amp-lookup".to_owned())
-        .spawn(move || {
-            let found = name.to_socket_addrs().map(Iterator::collect);
-            // Nobody listens any more when the deadline has passed.
-            let _ = sender.send(found);
-        })?;
+    std::thread::Builder::new().name("amp-lookup".to_owned()).spawn(move || {
+        let found = name.to_socket_addrs().map(Iterator::collect);
+        // Nobody listens any more when the deadline has passed.
+        let _ = sender.send(found);
+    })?;
     match receiver.recv_timeout(deadline.left()?) {
         Ok(found) => found,
         Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
@@ -361,12 +314,7 @@ fn addresses(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<Socket
 
 /// Connects to a host, trying its addresses one after the other. None of them can use up the time
 /// of those behind it.
-pub(crate) fn dial(
-    host: &str,
-    port: u16,
-    party: &Party,
-    deadline: Deadline,
-) -> Result<(Wire, SocketAddr)> {
+pub(crate) fn dial(host: &str, port: u16, party: &Party, deadline: Deadline) -> Result<(Wire, SocketAddr)> {
     let found = look_up(host, port, party, deadline)?;
     let mut failure = io::Error::from(io::ErrorKind::TimedOut);
     for (tried, address) in found.iter().enumerate() {
@@ -404,10 +352,7 @@ mod tests {
             let found = addresses(host, 7, soon()).unwrap();
             assert!(found.iter().all(|address| address.ip().is_loopback()));
         }
-        assert_eq!(
-            addresses("::1", 7, soon()).unwrap(),
-            ["[::1]:7".parse().unwrap()]
-        );
+        assert_eq!(addresses("::1", 7, soon()).unwrap(), ["[::1]:7".parse().unwrap()]);
     }
 
     #[test]
@@ -427,14 +372,9 @@ mod tests {
         let party = Party::server("auth.example", 443);
         let over = io::Error::from(io::ErrorKind::TimedOut);
         let error = party.failure(Moment::Wait, &over, soon());
-        assert_eq!(
-            (error.kind(), error.stage()),
-            (Kind::Timeout, Stage::Receive)
-        );
+        assert_eq!((error.kind(), error.stage()), (Kind::Timeout, Stage::Receive));
         assert!(
-            error.to_string().starts_with(
-                "auth.example:443 accepted the connection but sent no reply within 5.0 s"
-            ),
+            error.to_string().starts_with("auth.example:443 accepted the connection but sent no reply within 5.0 s"),
             "{error}"
         );
         #[cfg(unix)]
@@ -458,15 +398,9 @@ mod tests {
         );
         let reset = io::Error::from(io::ErrorKind::ConnectionReset);
         let error = party.failure(Moment::Receive, &reset, soon());
-        assert_eq!(
-            (error.kind(), error.stage()),
-            (Kind::Connect, Stage::Receive)
-        );
+        assert_eq!((error.kind(), error.stage()), (Kind::Connect, Stage::Receive));
         assert!(error.is_retryable());
-        assert!(
-            error.to_string().contains("in the middle of its reply"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("in the middle of its reply"), "{error}");
     }
 
     #[test]
