@@ -533,7 +533,11 @@ impl UreqTransport for Channel {
             return Err(ureq::Error::BodyStalled);
         }
         let outcome = match self.stream.read(room) {
-            Ok(0) if !self.received => Err(io::ErrorKind::UnexpectedEof.into()),
+            // The end of the connection may be the end of the body; but not before there is a
+            // reply, nor after sending has met a reset, which reading is then not told of again.
+            Ok(0) if !self.received || self.send_failure.is_some() => {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
             outcome => outcome,
         };
         match outcome {
@@ -542,9 +546,9 @@ impl UreqTransport for Channel {
                 self.buffers.input_appended(count);
                 Ok(count > 0)
             }
-            Err(error) => Err(match self.send_failure.take() {
-                Some(earlier) if is_hangup(&error) => self.failed(Moment::Send, &earlier),
+            Err(error) => Err(match &self.send_failure {
                 _ if self.received => self.failed(Moment::Receive, &error),
+                Some(earlier) if is_hangup(&error) => self.failed(Moment::Send, earlier),
                 _ => self.failed(Moment::Wait, &error),
             }),
         }
