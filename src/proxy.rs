@@ -302,13 +302,17 @@ pub(crate) fn tunnel(
     outcome.map_err(|refusal| match refusal {
         Refusal::Broken(error) => party.failure(Moment::Tunnel, &error, deadline),
         Refusal::Login(status) => {
+            let what = match proxy.login {
+                Some(_) => "refused the user name and password",
+                None => "asks for a user name and password",
+            };
             let error = party
                 .error(
                     Kind::Proxy,
                     Stage::Connect,
-                    format!("{} wants other credentials", party.name),
+                    format!("{} {what}", party.name),
                 )
-                .advice("put the user name and password into the proxy's URL: http://user:password@host:port");
+                .advice("put them into the proxy's URL: http://user:password@host:port");
             match status {
                 Some(status) => error.http(status),
                 None => error,
@@ -835,7 +839,12 @@ mod tests {
         for replies in [&[5_u8, 0xff][..], &[5, 2], &[5, 2, 1, 1]] {
             let login = if replies.len() > 2 { "u:p@" } else { "" };
             let (_, outcome) = play(&format!("socks5h://{login}h"), None, replies);
-            assert!(outcome.unwrap_err().to_string().contains("credentials"));
+            assert!(
+                outcome
+                    .unwrap_err()
+                    .to_string()
+                    .contains("user name and password")
+            );
         }
         let (_, outcome) = play("socks5h://h", None, b"HTTP/1.1 400 Bad Request\r\n\r\n");
         assert!(outcome.unwrap_err().to_string().contains("not SOCKS 5"));
@@ -879,7 +888,7 @@ mod tests {
         for (reply, words, status) in [
             (
                 &b"HTTP/1.1 407 Authenticate\r\n\r\n"[..],
-                "credentials",
+                "asks for a user name and password",
                 Some(407),
             ),
             (

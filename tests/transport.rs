@@ -255,6 +255,9 @@ fn replies_of_every_framing_are_read() {
         let response = send(&get(&Server::replying(reply).url())).unwrap();
         assert_eq!(response.body.as_slice(), body.as_bytes(), "{reply}");
     }
+    let server = Server::replying(OK);
+    let loud = format!("HTTP://{}?x=y#z", server.address);
+    assert_eq!(send(&get(&loud)).unwrap().status, 200);
     let mut request = get(&Server::replying("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").url());
     request.method = "HEAD".to_owned();
     assert!(send(&request).unwrap().body.is_empty());
@@ -1167,7 +1170,7 @@ fn a_proxy_that_refuses_is_told_apart_from_the_server() {
     for (reply, words, status, retryable) in [
         (
             "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 4\r\n\r\nhush",
-            "wants other credentials",
+            "refused the user name and password",
             Some(407),
             false,
         ),
@@ -1450,8 +1453,8 @@ fn socks_proxies_work_and_are_told_apart_when_they_refuse() {
     assert_eq!(error.kind(), Kind::Resolve, "{error}");
 
     for (login, code, words) in [
-        ("me:wrong@", 0, "credentials"),
-        ("", 0, "credentials"),
+        ("me:wrong@", 0, "refused the user name and password"),
+        ("", 0, "asks for a user name and password"),
         ("me:pass@", 5, "refused the connection"),
     ] {
         let (proxy, _) = socks_proxy(server.address, Some("pass"), code);
@@ -1593,6 +1596,37 @@ fn without_file_descriptors() {
     assert!(error.to_string().contains("ulimit -n"), "{error}");
     drop(open);
     assert!(transport.send(&get(&server.url()), PATIENCE).is_ok());
+}
+
+/// The standard library's `write_vectored` raises it, and TLS would use that if it could.
+#[test]
+#[cfg(unix)]
+fn a_broken_connection_raises_no_signal() {
+    alone("with_sigpipe_as_in_a_c_program", |_| {});
+}
+
+#[test]
+#[cfg(unix)]
+#[ignore = "run by a_broken_connection_raises_no_signal"]
+fn with_sigpipe_as_in_a_c_program() {
+    // SAFETY: sets the signal to its default, which every program but those of Rust starts with.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    let (folder, ca) = (Folder::new(), authority("Root"));
+    let paper = paper(&["localhost"], Some(&ca), |_| {});
+    let secure_server = tls_server(server_config(&paper, BOTH), |stream| {
+        read_head(stream).map(|_| ())
+    });
+    let plain_server = Server::start(|mut stream| read_head(&mut stream).map(|_| ()));
+    let transport = transport_in(&trusting(&folder, &ca), &[]);
+    for url in [plain_server.url(), secure(&secure_server, "localhost").url] {
+        let error = failure(&transport, &post(&url, &vec![b'x'; 8 << 20]), PATIENCE);
+        assert_error(
+            &error,
+            Kind::Connect,
+            Stage::Send,
+            "before it had the whole request",
+        );
+    }
 }
 
 #[test]
