@@ -279,13 +279,13 @@ fn a_night_of_publishing() {
                     match done.fetch_add(1, Ordering::SeqCst) {
                         // Somebody revokes the key's tokens in the middle of the night, when the
                         // current one has been at work for a while.
-                        8_000 => {
+                        5_000 => {
                             night.clock.advance(Duration::from_secs(100));
                             night.deaths.lock().unwrap().values_mut().for_each(|death| *death = 0);
                         }
                         // And later the auth server is down for two thirds of a window.
-                        20_000 => night.auth_is_down.store(true, Ordering::SeqCst),
-                        21_800 => night.auth_is_down.store(false, Ordering::SeqCst),
+                        16_000 => night.auth_is_down.store(true, Ordering::SeqCst),
+                        18_000 => night.auth_is_down.store(false, Ordering::SeqCst),
                         _ => {}
                     }
                     assert!(cache.get().is_ok(), "no call fails while the token is usable");
