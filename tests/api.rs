@@ -238,7 +238,21 @@ impl Night {
             return reply(403, body.to_owned());
         }
         let item = String::from_utf8(request.body.to_vec()).unwrap();
-        *self.published.lock().unwrap().entry(item).or_default() += 1;
+        let mut published = self.published.lock().unwrap();
+        *published.entry(item).or_default() += 1;
+        // What happens in the night happens under this lock, so that the others cannot run ahead.
+        match published.len() {
+            // Somebody revokes the key's tokens, when the current one has been at work for a while.
+            5_000 => {
+                self.clock.advance(Duration::from_secs(100));
+                self.deaths.lock().unwrap().values_mut().for_each(|death| *death = 0);
+            }
+            // And later the auth server is down for most of a window.
+            16_000 => self.auth_is_down.store(true, Ordering::SeqCst),
+            18_000 => self.auth_is_down.store(false, Ordering::SeqCst),
+            _ => {}
+        }
+        drop(published);
         reply(201, "{}".to_owned())
     }
 }
@@ -266,29 +280,17 @@ fn a_night_of_publishing() {
     settings.transport = Some(Arc::new(move |request: &Request, _: Duration| service.answer(request)));
     let cache = TokenCache::new(&settings).unwrap();
     let start = night.clock.now();
-    let done = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
-            let (cache, night, done) = (&cache, &night, &done);
+            let cache = &cache;
             scope.spawn(move || {
                 for item in 0..ITEMS {
                     let body = format!("{{\"item\":\"{thread}-{item}\"}}");
                     let path = "/v2/content/content-repositories/1/content-items";
                     let response = api::request(cache, &post(path, body.as_bytes())).unwrap();
                     assert_eq!(response.status, 201, "item {thread}-{item}");
-                    match done.fetch_add(1, Ordering::SeqCst) {
-                        // Somebody revokes the key's tokens in the middle of the night, when the
-                        // current one has been at work for a while.
-                        5_000 => {
-                            night.clock.advance(Duration::from_secs(100));
-                            night.deaths.lock().unwrap().values_mut().for_each(|death| *death = 0);
-                        }
-                        // And later the auth server is down for two thirds of a window.
-                        16_000 => night.auth_is_down.store(true, Ordering::SeqCst),
-                        18_000 => night.auth_is_down.store(false, Ordering::SeqCst),
-                        _ => {}
-                    }
-                    assert!(cache.get().is_ok(), "no call fails while the token is usable");
+                    let token = cache.get();
+                    assert!(token.is_ok(), "no call fails while the token is usable: {token:?}");
                 }
             });
         }
