@@ -115,7 +115,7 @@ struct Progress {
 struct Pause {
     until: i64,
     error: Error,
-    /// Only the short budget of a caller that still had a token was over: no verdict on the server.
+    /// A hasty attempt failed: who has no token tries all the same.
     soft: bool,
 }
 
@@ -392,10 +392,9 @@ impl Core {
                     let plan = Plan { urgent: false, hasty: true, deadline: budget, retries: 0, by_thread: false };
                     match self.lead(&shared, state, plan) {
                         Outcome::Token(token) => return Ok(token),
-                        // The old one may have died meanwhile: then look again.
                         _ if token.is_usable(clock.now(), min_validity) => return Ok(token),
-                        Outcome::Failed(error) => return Err(error),
-                        Outcome::GaveUp(_) => {}
+                        // The old one has died meanwhile: look again, with all the time there is.
+                        Outcome::Failed(_) | Outcome::GaveUp(_) => {}
                     }
                 }
                 (_, token) => {
@@ -525,7 +524,10 @@ impl Core {
                 state.failures = state.failures.saturating_add(1);
                 self.counters.failures.fetch_add(1, Ordering::Relaxed);
                 self.counters.last_status.store(i64::from(error.kind().number()), Ordering::Relaxed);
-                let soft = plan.hasty && error.kind() == Kind::Timeout;
+                // One hasty attempt is no verdict for those who have run out of tokens meanwhile, and
+                // its missing a near deadline is none at all.
+                let usable = current.as_deref().is_some_and(|token| token.is_usable(now, Duration::ZERO));
+                let soft = plan.hasty && (error.kind() == Kind::Timeout || !usable);
                 let until = self.pause_until(&error, state.failures, current.as_deref(), now);
                 let error = error.wait(Some(Duration::from_nanos(u64::try_from(until - now.monotonic).unwrap_or(0))));
                 state.pause = Some(Pause { until, error: error.clone(), soft });
