@@ -390,6 +390,8 @@ amp_status amp_config_load(amp_config *config,
  * logs for. `logger` and `user_data` must stay valid until the last handle
  * made from the config is freed and, with background_refresh, its last
  * request is over.
+ *
+ * AMP_INVALID_ARGUMENT: `config` is NULL.
  */
 AMP_API
 AMP_MUST_USE
@@ -414,6 +416,8 @@ amp_status amp_config_set_logger(amp_config *config,
  * that it carries requests for. `send` and `user_data` must stay valid until
  * the last handle made from the config is freed and, with background_refresh,
  * its last request is over.
+ *
+ * AMP_INVALID_ARGUMENT: `config` is NULL.
  */
 AMP_API
 AMP_MUST_USE
