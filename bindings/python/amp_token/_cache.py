@@ -185,7 +185,9 @@ class TokenCache:
     :param logger: where log lines go: ``True`` for ``logging.getLogger("amp_token")``, another
         ``logging.Logger``, or a function of a level of :mod:`logging` and a line. They hold no
         secret, and may come from any thread, also one that is not Python's. What the function
-        raises is lost. ``None``: nowhere
+        raises is lost. At the end of the interpreter a cache that logs is closed; a request that a
+        background thread or a daemon thread has under way at that very moment may still crash the
+        process when it logs, so join threads first. ``None``: nowhere
     :raises ConfigError: settings do not fit together
     :raises NoCredentialsError: no credentials were found; the message says where they were looked for
     :raises InvalidArgumentError: the value of a setting is not allowed
@@ -237,6 +239,8 @@ class TokenCache:
             _logging.unregister(sink)
             raise
         self._state = _State(_Handle(pointer, sink))
+        if sink is not None:
+            _logging.close_at_exit(self)
 
     def _prepare(self, config: Any) -> None:
         """Has the last word on the native config; for tests."""

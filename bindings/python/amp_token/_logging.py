@@ -12,7 +12,8 @@ import ctypes
 import itertools
 import logging
 import threading
-from typing import Callable, Dict, Optional, Union
+import weakref
+from typing import Callable, Dict, Optional, Protocol, Union
 
 from . import _ffi
 
@@ -26,6 +27,13 @@ _LEVELS = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO, 4: logging.DEB
 
 _sinks: Dict[int, Sink] = {}
 _numbers = itertools.count(1)
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_to_close: weakref.WeakSet[_Closable] = weakref.WeakSet()
 
 
 class _ThisThread(threading.local):
@@ -91,5 +99,18 @@ def unregister(number: Optional[int]) -> None:
         _sinks.pop(number, None)
 
 
-# From here on modules are taken down, handlers closed: lines that still come go nowhere.
-atexit.register(_sinks.clear)
+def close_at_exit(handle: _Closable) -> None:
+    """Has a handle that logs closed at the end of the interpreter, if it is still there."""
+    _to_close.add(handle)
+
+
+def _at_exit() -> None:
+    # From here on handlers are closed and modules taken down: lines that still come go nowhere.
+    _sinks.clear()
+    # Ends the background threads that rest. One that is in a request right now, or a daemon thread
+    # that waits for one, cannot be kept from logging: see TokenCache, `logger`.
+    for handle in list(_to_close):
+        handle.close()
+
+
+atexit.register(_at_exit)

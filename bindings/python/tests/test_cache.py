@@ -272,6 +272,28 @@ def test_a_cache_goes_with_its_last_reference(fake: Fake) -> None:
         gc.enable()
 
 
+def test_each_token_is_freed_once(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    freed = []
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            if name == "amp_token_free":
+                return lambda token: (freed.append(bool(token)), quick.amp_token_free(token))
+            return getattr(quick, name)
+
+    quick = _ffi.quick
+    monkeypatch.setattr(_ffi, "quick", Counting())
+    cache = fake.cache()
+    for _ in range(3):
+        cache._fetch()  # two of them bring what is known already
+    assert freed == [True] * 2
+    more = cache.get_for(1)
+    cache.close()
+    assert freed == [True] * 3 and more.value == "token-1"
+    del more
+    assert freed == [True] * 4
+
+
 def test_close_neither_waits_for_calls_nor_disturbs_them(fake: Fake) -> None:
     entered, closed = threading.Event(), threading.Event()
 
