@@ -1,5 +1,6 @@
 //! Always a valid Amplience access token.
 
+pub mod api;
 pub mod cache;
 mod capi;
 pub mod clock;

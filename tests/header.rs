@@ -82,6 +82,8 @@ fn valid(kind: &str) -> &'static str {
         "const amp_token_cache *" => "cache",
         "const amp_token *" => "held",
         "const amp_error *" => "an_error",
+        "amp_response **" => "&response",
+        "const amp_response *" => "a_response",
         "amp_error **" => "&error",
         "amp_token **" => "&token",
         "amp_token_cache **" => "&new_cache",
@@ -108,6 +110,7 @@ const MAY_BE_NULL: &[(&str, usize)] = &[
     ("amp_config_set_transport", 1), // switches off
     ("amp_config_set_transport", 2),
     ("amp_token_cache_copy", 3), // the length is not wanted
+    ("amp_api_graphql", 2),      // no variables
 ];
 
 /// Calls every function with NULL in every pointer parameter: all at once, and each alone with the
