@@ -174,6 +174,7 @@ fn valgrind_finds_nothing() {
         }
         run(command
             .args(["--quiet", "--leak-check=full", "--errors-for-leak-kinds=definite,indirect", "--error-exitcode=9"])
+            .arg(format!("--suppressions={}", root().join("tests/c/valgrind.supp").display()))
             .arg(&built)
             .arg(library_dir().join("libamp_token.so")));
     }
