@@ -178,6 +178,7 @@ class TokenCache:
     :param proxy: the proxy's URL, or ``"none"``; without it the environment's
     :param min_validity_ms: a token must be good for at least this long when it is handed out (0)
     :param background_refresh: a thread renews the token ahead of time, so that no caller waits
+    :param max_response_bytes: the largest reply to an API request that is taken into memory (16777216)
     :param store: where tokens are shared, sealed: ``"none"``, ``"file"``, or a Redis URL
     :param store_dir: the folder of the file store
     :param user_agent: put in front of the library's own User-Agent
@@ -218,6 +219,7 @@ class TokenCache:
         proxy: Optional[str] = None,
         min_validity_ms: Union[int, str, None] = None,
         background_refresh: Union[bool, str, None] = None,
+        max_response_bytes: Union[int, str, None] = None,
         store: Optional[str] = None,
         store_dir: Optional[PathText] = None,
         user_agent: Optional[str] = None,
@@ -432,6 +434,7 @@ def get_token(
     proxy: Optional[str] = None,
     min_validity_ms: Union[int, str, None] = None,
     background_refresh: Union[bool, str, None] = None,
+    max_response_bytes: Union[int, str, None] = None,
     store: Optional[str] = None,
     store_dir: Optional[PathText] = None,
     user_agent: Optional[str] = None,

@@ -45,6 +45,10 @@ class TokenCache(ctypes.Structure):
     """``amp_token_cache``, opaque."""
 
 
+class Response(ctypes.Structure):
+    """``amp_response``, opaque."""
+
+
 class HttpRequest(ctypes.Structure):
     """``amp_http_request``, opaque."""
 
@@ -57,6 +61,7 @@ config_p = POINTER(Config)
 error_p = POINTER(Error)
 token_p = POINTER(Token)
 cache_p = POINTER(TokenCache)
+response_p = POINTER(Response)
 request_p = POINTER(HttpRequest)
 reply_p = POINTER(HttpReply)
 error_out = POINTER(error_p)
@@ -102,6 +107,17 @@ FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "amp_token_cache_epoch": (c_void_p, [cache_p]),
     "amp_token_cache_stat": (c_int64, [cache_p, c_char_p]),
     "amp_token_cache_free": (None, [cache_p]),
+    "amp_api_request": (
+        amp_status,
+        [cache_p, c_char_p, c_char_p, c_char_p, c_void_p, c_size_t, POINTER(response_p), error_out],
+    ),
+    "amp_api_graphql": (amp_status, [cache_p, c_char_p, c_char_p, POINTER(response_p), error_out]),
+    "amp_pat_create": (amp_status, [cache_p, c_char_p, c_char_p, POINTER(response_p), error_out]),
+    "amp_response_status": (c_int32, [response_p]),
+    "amp_response_header": (c_char_p, [response_p, c_char_p]),
+    "amp_response_body": (c_void_p, [response_p, POINTER(c_size_t)]),
+    "amp_response_next_page": (c_char_p, [response_p]),
+    "amp_response_free": (None, [response_p]),
     "amp_http_request_method": (c_char_p, [request_p]),
     "amp_http_request_url": (c_char_p, [request_p]),
     "amp_http_request_header_name": (c_char_p, [request_p, c_size_t]),
