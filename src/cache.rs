@@ -287,7 +287,9 @@ impl Drop for TokenCache {
         }
         let mut state = shared.lock();
         state.closed = true;
-        let thread = state.thread.take().filter(|_| !state.thread_flies);
+        let flies = state.thread_flies;
+        // (Nor can a thread wait for itself: a log function may free the cache after all.)
+        let thread = state.thread.take().filter(|thread| !flies && thread.thread().id() != std::thread::current().id());
         drop(state);
         shared.wake.notify_all();
         // A thread that is in a request ends by itself when that is over: freeing must not block.
