@@ -1586,7 +1586,12 @@ fn a_lack_of_file_descriptors_is_a_local_problem() {
 #[ignore = "run by a_lack_of_file_descriptors_is_a_local_problem"]
 fn without_file_descriptors() {
     let server = Server::replying(OK);
-    let transport = transport_in(&network(), &[]);
+    let (folder, ca) = (Folder::new(), authority("Root"));
+    let paper = paper(&["localhost"], Some(&ca), |_| {});
+    let secure_server = tls_server(server_config(&paper, BOTH), answer_inside);
+    let request = secure(&secure_server, "localhost");
+    let transport = transport_in(&trusting(&folder, &ca), &[]);
+    let unattended = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut open = Vec::new();
     while let Ok(file) = std::fs::File::open("/dev/null") {
         open.push(file);
@@ -1594,8 +1599,14 @@ fn without_file_descriptors() {
     let error = failure(&transport, &get(&server.url()), PATIENCE);
     assert_error(&error, Kind::Io, Stage::Connect, "too many open files");
     assert!(error.to_string().contains("ulimit -n"), "{error}");
+    // Enough for the connection, which nobody has to accept, but not for reading certificates.
+    open.pop();
+    let nobody = format!("https://{}/", unattended.local_addr().unwrap());
+    let error = failure(&transport, &get(&nobody), PATIENCE);
+    assert_error(&error, Kind::Io, Stage::Tls, "too many open files");
     drop(open);
     assert!(transport.send(&get(&server.url()), PATIENCE).is_ok());
+    assert!(transport.send(&request, PATIENCE).is_ok());
 }
 
 /// The standard library's `write_vectored` raises it, and TLS would use that if it could.
