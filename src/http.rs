@@ -667,6 +667,7 @@ mod tests {
     struct Script {
         reply: io::Cursor<Vec<u8>>,
         state: u64,
+        takes_requests: bool,
     }
 
     impl Read for Script {
@@ -679,7 +680,10 @@ mod tests {
 
     impl io::Write for Script {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            Ok(bytes.len())
+            match self.takes_requests {
+                true => Ok(bytes.len()),
+                false => Err(io::ErrorKind::BrokenPipe.into()),
+            }
         }
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
@@ -697,7 +701,7 @@ mod tests {
         (*state >> 33) as usize
     }
 
-    fn play(reply: Vec<u8>, state: u64) -> Result<Response> {
+    fn play(reply: Vec<u8>, state: u64, takes_requests: bool) -> Result<Response> {
         let request = Request {
             method: "POST".to_owned(),
             url: "https://auth.example/oauth/token".to_owned(),
@@ -711,6 +715,7 @@ mod tests {
             stream: Box::new(Script {
                 reply: io::Cursor::new(reply),
                 state,
+                takes_requests,
             }),
             is_tls: true,
             party: party.clone(),
@@ -723,6 +728,20 @@ mod tests {
             .map_err(|error| translated_error(error, &party, deadline))?
     }
 
+    /// The reset that sending met is not told again to whoever reads, who sees a proper end.
+    #[test]
+    fn after_a_failed_send_only_a_framed_reply_is_whole() {
+        let framed = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno";
+        assert_eq!(play(framed.to_vec(), 1, false).unwrap().status, 413);
+        for (reply, stage) in [
+            (&b"HTTP/1.1 200 OK\r\n\r\nhalf"[..], Stage::Receive),
+            (b"", Stage::Send),
+        ] {
+            let error = play(reply.to_vec(), 1, false).unwrap_err();
+            assert_eq!((error.kind(), error.stage()), (Kind::Connect, stage));
+        }
+    }
+
     #[test]
     fn no_reply_however_strange_is_a_defect() {
         let replies = [
@@ -733,7 +752,7 @@ mod tests {
         ];
         let mut state = 1;
         for reply in replies {
-            play(reply.into(), state).unwrap();
+            play(reply.into(), state, true).unwrap();
             for _ in 0..1500 {
                 let mut changed = reply.as_bytes().to_vec();
                 for _ in 0..=random(&mut state) % 4 {
@@ -748,7 +767,7 @@ mod tests {
                         }
                     }
                 }
-                if let Err(error) = play(changed.clone(), state) {
+                if let Err(error) = play(changed.clone(), state, true) {
                     assert!(
                         matches!(error.kind(), Kind::Protocol | Kind::Connect),
                         "{error:?} after {:?}",

@@ -59,6 +59,8 @@ impl Server {
                 let stream = stream.unwrap();
                 // What is held back would be lost when the server closes with something unread.
                 stream.set_nodelay(true).unwrap();
+                // A client without a deadline is to fail its test, not to hang it.
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
                 let treat = Arc::clone(&treat);
                 // How the conversation ends is the client's to judge.
                 thread::spawn(move || treat(stream));
@@ -119,7 +121,11 @@ fn outlast(stream: &mut impl Read) -> io::Result<()> {
 
 /// Sends `piece` again and again, one byte at a time, until the other side has gone.
 fn drip(stream: &mut impl Write, piece: &[u8]) -> io::Result<()> {
+    let started = Instant::now();
     for byte in piece.iter().cycle() {
+        if started.elapsed() > PATIENCE {
+            break;
+        }
         stream.write_all(&[*byte])?;
         stream.flush()?;
         thread::sleep(Duration::from_millis(20));
@@ -581,13 +587,15 @@ fn a_server_that_does_not_read_cannot_hold_up_a_call() {
     let transport = transport_in(&network(), &[]);
     together([false, true], |reads_a_little| {
         let server = Server::start(move |mut stream| {
-            loop {
-                // A bit at a time, for ever: each makes room for a bit more to be sent.
+            let started = Instant::now();
+            while started.elapsed() < PATIENCE {
+                // A bit at a time: each makes room for a bit more to be sent.
                 if reads_a_little && stream.read(&mut [0; 4096])? == 0 {
-                    return Ok(());
+                    break;
                 }
                 thread::sleep(Duration::from_millis(5));
             }
+            Ok(())
         });
         let request = post(&server.url(), &vec![b'x'; 32 << 20]);
         let error = failure(&transport, &request, SHORT);
@@ -618,6 +626,21 @@ fn a_server_that_accepts_nothing_is_given_up() {
     };
     let error = failure(&transport_in(&hasty, &[]), &get(&url), PATIENCE);
     assert_error(&error, Kind::Timeout, Stage::Connect, "within 1.0 s");
+}
+
+#[test]
+fn the_time_for_a_connection_does_not_limit_the_reply() {
+    let server = Server::start(|mut stream| {
+        read_head(&mut stream)?;
+        thread::sleep(SHORT + SHORT / 4);
+        stream.write_all(OK.as_bytes())
+    });
+    let hasty = Network {
+        connect_timeout: SHORT,
+        ..network()
+    };
+    let response = transport_in(&hasty, &[]).send(&get(&server.url()), PATIENCE);
+    assert_eq!(response.unwrap().status, 200);
 }
 
 #[test]
