@@ -520,6 +520,8 @@ fn a_reply_that_ends_early_is_an_error_and_is_not_asked_for_again() {
 fn a_reset_does_not_complete_a_body_without_a_length() {
     let server = Server::start(|mut stream| {
         read_head(&mut stream)?;
+        // Where one byte of the body is, there is the rest, which fits one packet.
+        stream.read_exact(&mut [0])?;
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")?;
         // Closing with the request's body unread resets the connection.
         Ok(())
