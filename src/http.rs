@@ -591,6 +591,7 @@ mod tests {
     struct Script {
         reply: io::Cursor<Vec<u8>>,
         state: u64,
+        takes_requests: bool,
     }
 
     impl Read for Script {
@@ -603,7 +604,10 @@ mod tests {
 
     impl io::Write for Script {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            Ok(bytes.len())
+            match self.takes_requests {
+                true => Ok(bytes.len()),
+                false => Err(io::ErrorKind::BrokenPipe.into()),
+            }
         }
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
@@ -619,7 +623,7 @@ mod tests {
         (*state >> 33) as usize
     }
 
-    fn play(reply: Vec<u8>, state: u64) -> Result<Response> {
+    fn play(reply: Vec<u8>, state: u64, takes_requests: bool) -> Result<Response> {
         let request = Request {
             method: "POST".to_owned(),
             url: "https://auth.example/oauth/token".to_owned(),
@@ -630,7 +634,7 @@ mod tests {
         let party = Party::server("auth.example", 443);
         let deadline = Deadline::after(Duration::from_secs(60));
         let channel = Channel {
-            stream: Box::new(Script { reply: io::Cursor::new(reply), state }),
+            stream: Box::new(Script { reply: io::Cursor::new(reply), state, takes_requests }),
             is_tls: true,
             party: party.clone(),
             deadline,
@@ -640,6 +644,17 @@ mod tests {
         };
         converse(translated(&request, &party)?, channel, 1000)
             .map_err(|error| translated_error(error, &party, deadline))?
+    }
+
+    /// The reset that sending met is not told again to whoever reads, who sees a proper end.
+    #[test]
+    fn after_a_failed_send_only_a_framed_reply_is_whole() {
+        let framed = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno";
+        assert_eq!(play(framed.to_vec(), 1, false).unwrap().status, 413);
+        for (reply, stage) in [(&b"HTTP/1.1 200 OK\r\n\r\nhalf"[..], Stage::Receive), (b"", Stage::Send)] {
+            let error = play(reply.to_vec(), 1, false).unwrap_err();
+            assert_eq!((error.kind(), error.stage()), (Kind::Connect, stage));
+        }
     }
 
     #[test]
@@ -652,7 +667,7 @@ mod tests {
         ];
         let mut state = 1;
         for reply in replies {
-            play(reply.into(), state).unwrap();
+            play(reply.into(), state, true).unwrap();
             for _ in 0..1500 {
                 let mut changed = reply.as_bytes().to_vec();
                 for _ in 0..=random(&mut state) % 4 {
@@ -667,7 +682,7 @@ mod tests {
                         }
                     }
                 }
-                if let Err(error) = play(changed.clone(), state) {
+                if let Err(error) = play(changed.clone(), state, true) {
                     assert!(
                         matches!(error.kind(), Kind::Protocol | Kind::Connect),
                         "{error:?} after {:?}",

@@ -152,7 +152,7 @@ impl Party {
         if let Some(problem) = exhausted(error) {
             return self
                 .error(Kind::Io, words.stage, format!("{name} could not be talked to: {problem}"))
-                .advice("close what is not needed, or raise the limit (ulimit -n)");
+                .advice(MAKE_ROOM);
         }
         // Only our own deadline comes without a number: the system's ETIMEDOUT is a lost connection.
         if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
@@ -244,8 +244,11 @@ pub(crate) fn is_hangup(error: &io::Error) -> bool {
     matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
+/// What to do when a process has run out of something.
+pub(crate) const MAKE_ROOM: &str = "close what is not needed, or raise the limit (ulimit -n)";
+
 /// What this machine has run out of, if that is the error.
-fn exhausted(error: &io::Error) -> Option<&'static str> {
+pub(crate) fn exhausted(error: &io::Error) -> Option<&'static str> {
     #[cfg(unix)]
     const TABLE: [(i32, &str); 5] = [
         (libc::EMFILE, "this process has too many open files"),
