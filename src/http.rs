@@ -14,8 +14,9 @@
 //!   through no proxy on another machine, whatever the environment says.
 //! - **Nothing added.** Headers are those of the request, and `Host`, `Content-Length` and
 //!   `Connection: close`, without which it would not be HTTP.
-//! - **No secrets left or shown.** The buffers that held a request and its reply are wiped. Messages
-//!   and log lines hold host names, sizes and statuses, but no header values, bodies or passwords.
+//! - **No secrets left or shown.** Headers, bodies and the buffers for them are wiped (but for those
+//!   inside rustls, which are out of reach). Messages and log lines hold host names, sizes and
+//!   statuses, but no header values, bodies or passwords.
 //! - **Every failure is named**: what happened, to whom, and what to do next; a local problem never
 //!   looks like the server's, nor a network's like bad credentials.
 //!
@@ -502,7 +503,9 @@ impl UreqTransport for Channel {
             return Err(ureq::Error::BodyStalled);
         }
         let outcome = match self.stream.read(room) {
-            Ok(0) if !self.received => Err(io::ErrorKind::UnexpectedEof.into()),
+            // The end of the connection may be the end of the body; but not before there is a
+            // reply, nor after sending has met a reset, which reading is then not told of again.
+            Ok(0) if !self.received || self.send_failure.is_some() => Err(io::ErrorKind::UnexpectedEof.into()),
             outcome => outcome,
         };
         match outcome {
@@ -511,9 +514,9 @@ impl UreqTransport for Channel {
                 self.buffers.input_appended(count);
                 Ok(count > 0)
             }
-            Err(error) => Err(match self.send_failure.take() {
-                Some(earlier) if is_hangup(&error) => self.failed(Moment::Send, &earlier),
+            Err(error) => Err(match &self.send_failure {
                 _ if self.received => self.failed(Moment::Receive, &error),
+                Some(earlier) if is_hangup(&error) => self.failed(Moment::Send, earlier),
                 _ => self.failed(Moment::Wait, &error),
             }),
         }
@@ -616,5 +619,101 @@ impl Resolver for NoLookup {
         _: NextTimeout,
     ) -> std::result::Result<ResolvedSocketAddrs, ureq::Error> {
         Ok(self.empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection on which a reply comes in pieces of many sizes.
+    struct Script {
+        reply: io::Cursor<Vec<u8>>,
+        state: u64,
+    }
+
+    impl Read for Script {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let most = 1 + random(&mut self.state) % 40;
+            let length = buffer.len().min(most);
+            self.reply.read(&mut buffer[..length])
+        }
+    }
+
+    impl io::Write for Script {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Stream for Script {
+        fn set_deadline(&mut self, _: Deadline) {}
+    }
+
+    fn random(state: &mut u64) -> usize {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 33) as usize
+    }
+
+    fn play(reply: Vec<u8>, state: u64) -> Result<Response> {
+        let request = Request {
+            method: "POST".to_owned(),
+            url: "https://auth.example/oauth/token".to_owned(),
+            headers: Vec::new(),
+            body: Zeroizing::new(b"x=y".to_vec()),
+            response_limit: 1000,
+        };
+        let party = Party::server("auth.example", 443);
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let channel = Channel {
+            stream: Box::new(Script { reply: io::Cursor::new(reply), state }),
+            is_tls: true,
+            party: party.clone(),
+            deadline,
+            buffers: PlainBuffers::new(),
+            received: false,
+            send_failure: None,
+        };
+        converse(translated(&request, &party)?, channel, 1000)
+            .map_err(|error| translated_error(error, &party, deadline))?
+    }
+
+    #[test]
+    fn no_reply_however_strange_is_a_defect() {
+        let replies = [
+            "HTTP/1.1 200 OK\r\nContent-Length: 12\r\nA: b\r\n\r\n{\"a\": \"bcd\"}",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\na;x\r\n0123456789\r\n0\r\nT: u\r\n\r\n",
+            "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.0 302 Found\r\nLocation: /\r\n\r\nelsewhere",
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        ];
+        let mut state = 1;
+        for reply in replies {
+            play(reply.into(), state).unwrap();
+            for _ in 0..1500 {
+                let mut changed = reply.as_bytes().to_vec();
+                for _ in 0..=random(&mut state) % 4 {
+                    let at = random(&mut state) % changed.len();
+                    match random(&mut state) % 4 {
+                        0 => changed[at] = random(&mut state) as u8,
+                        1 => changed.truncate(at.max(1)),
+                        2 => changed.insert(at, b"\r\n0: "[random(&mut state) % 5]),
+                        _ => {
+                            let again = changed[at..].to_vec();
+                            changed.extend(again);
+                        }
+                    }
+                }
+                if let Err(error) = play(changed.clone(), state) {
+                    assert!(
+                        matches!(error.kind(), Kind::Protocol | Kind::Connect),
+                        "{error:?} after {:?}",
+                        String::from_utf8_lossy(&changed)
+                    );
+                }
+            }
+        }
     }
 }

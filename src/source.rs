@@ -117,6 +117,11 @@ impl Source {
         Ok(Some(token))
     }
 
+    /// What carries requests.
+    pub fn transport(&self) -> Arc<dyn Transport> {
+        self.transport.clone()
+    }
+
     /// Takes a token out of the store that others share.
     pub fn forget(&self, token: &Token) {
         if let Some(store) = &self.known().store {

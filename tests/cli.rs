@@ -2,7 +2,7 @@
 
 #![cfg(all(feature = "cli", unix))]
 
-use amp_emulator::{Emulator, Fault};
+use amp_emulator::{CertificateKind, Emulator, Fault};
 use amp_token::settings::{SETTINGS, Type};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -427,7 +427,8 @@ fn completions_are_made_for_three_shells() {
     let script = world.home.join("completion");
     fs::write(&script, world.run(&["generate", "bash"]).answer()).unwrap();
     let complete = format!(
-        ". '{}'; COMP_WORDS=(amp-token doc); COMP_CWORD=1; _amp-token amp-token doc amp-token; echo ${{COMPREPLY[*]}}",
+        ". '{}'; set -- $(complete -p amp-token); while [ \"$1\" != -F ]; do shift; done; \
+         COMP_WORDS=(amp-token doc); COMP_CWORD=1; $2 amp-token doc amp-token; echo ${{COMPREPLY[*]}}",
         script.display()
     );
     assert_eq!(Ended::of(world.bare("bash").args(["-c", &complete])).answer(), "doctor\n");
@@ -447,9 +448,10 @@ struct Visit<'a> {
 fn the_doctor_names_the_step_that_fails() {
     let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let (plain, tls, stranger) = (World::new(), World::with_tls(), World::with_tls());
+    stranger.emulator.set_certificate(CertificateKind::UnknownAuthority).unwrap();
     let trusting = text(&["--ca-file", tls.emulator.ca_file().to_str().unwrap()]);
     let mistaken = text(&["--ca-file", stranger.emulator.ca_file().to_str().unwrap()]);
-    let tables: [(&World, Vec<Visit>); 2] = [
+    let tables: [(&World, Vec<Visit>); 3] = [
         (
             &plain,
             vec![
@@ -500,22 +502,23 @@ fn the_doctor_names_the_step_that_fails() {
         ),
         (
             &tls,
-            vec![
-                Visit {
-                    name: "healthy https",
-                    arguments: trusting,
-                    last: ("request", "ok"),
-                    says: "lists 2 hubs",
-                    status: 0,
-                },
-                Visit {
-                    name: "unknown CA",
-                    arguments: mistaken,
-                    last: ("tls", "FAILED"),
-                    says: "set ca_file to its certificate",
-                    status: 4,
-                },
-            ],
+            vec![Visit {
+                name: "healthy https",
+                arguments: trusting,
+                last: ("request", "ok"),
+                says: "lists 2 hubs",
+                status: 0,
+            }],
+        ),
+        (
+            &stranger,
+            vec![Visit {
+                name: "unknown CA",
+                arguments: mistaken,
+                last: ("tls", "FAILED"),
+                says: "set ca_file to its certificate",
+                status: 4,
+            }],
         ),
     ];
     for (world, visits) in &tables {

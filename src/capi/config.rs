@@ -108,6 +108,8 @@ pub extern "C" fn amp_config_load(config: Option<&mut amp_config>, error: *mut *
 /// logs for. `logger` and `user_data` must stay valid until the last handle
 /// made from the config is freed and, with background_refresh, its last
 /// request is over.
+///
+/// AMP_INVALID_ARGUMENT: `config` is NULL.
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_config_set_logger(
@@ -146,6 +148,8 @@ pub extern "C" fn amp_config_set_logger(
 /// that it carries requests for. `send` and `user_data` must stay valid until
 /// the last handle made from the config is freed and, with background_refresh,
 /// its last request is over.
+///
+/// AMP_INVALID_ARGUMENT: `config` is NULL.
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_config_set_transport(

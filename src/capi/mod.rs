@@ -21,6 +21,8 @@ mod token;
 #[rustfmt::skip]
 mod cache;
 #[rustfmt::skip]
+mod api;
+#[rustfmt::skip]
 mod transport;
 
 mod ffi;
