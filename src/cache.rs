@@ -21,7 +21,7 @@ use crate::error::{Error, Kind, Result, Stage};
 use crate::fork;
 use crate::retry::{Deadline, pause};
 use crate::settings::{Config, Options};
-use crate::source::{Recipe, Source, Wish};
+use crate::source::{RENEWAL_BUDGET, Recipe, Source, Wish, never_enough, vet};
 use crate::sync::{Condvar, Mutex, MutexGuard, Slot};
 use crate::token::Token;
 use crate::transport::Transport;
@@ -31,9 +31,6 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// The longest a caller with a usable token is kept for its renewal.
-const INLINE_BUDGET: Duration = Duration::from_secs(2);
 
 /// The limit of the first pause after a failure; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -390,7 +387,7 @@ impl Core {
                         return Ok(token);
                     }
                     let left = now.until(token.usable_until(min_validity));
-                    let budget = Deadline::after(clock, INLINE_BUDGET.min(left)).or_sooner(deadline);
+                    let budget = Deadline::after(clock, RENEWAL_BUDGET.min(left)).or_sooner(deadline);
                     let plan = Plan { urgent: false, hasty: true, deadline: budget, retries: 0, by_thread: false };
                     match self.lead(&shared, state, plan) {
                         Outcome::Token(token) => return Ok(token),
@@ -627,35 +624,6 @@ impl Pause {
         let left = u64::try_from(self.until - now.monotonic).unwrap_or(0);
         self.error.clone().wait(Some(Duration::from_nanos(left)))
     }
-}
-
-/// Refuses a token that is no news or comes dead.
-fn vet(token: &Token, current: Option<&Token>, dropped: Option<&Token>, now: Now) -> Result<()> {
-    if token.is_permanent() {
-        return Ok(());
-    }
-    let known = [current, dropped].into_iter().flatten().any(|known| known.value() == token.value());
-    let (what, advice) = if known {
-        ("the service handed out the same token again", "try again later")
-    } else if !token.is_usable(now, Duration::ZERO) {
-        (
-            "the token was as good as dead when it came",
-            "the server or the network is too slow for the lifetime of its tokens",
-        )
-    } else {
-        return Ok(());
-    };
-    Err(Error::new(Kind::Protocol, what).at(Stage::Reply).retry(true).advice(advice))
-}
-
-/// The error for a wish that no token of the service can fulfil.
-fn never_enough(token: &Token, min_validity: Duration) -> Error {
-    Error::invalid(format!(
-        "min_validity of {} ms is more than a token has, which lives {} s",
-        min_validity.as_millis(),
-        token.lifetime().as_secs()
-    ))
-    .advice("ask for less")
 }
 
 /// The background thread.

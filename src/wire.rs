@@ -315,10 +315,9 @@ fn addresses(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<Socket
     }
 }
 
-/// Connects to a host, trying its addresses one after the other. None of them can use up the time
-/// of those behind it.
-pub(crate) fn dial(host: &str, port: u16, party: &Party, deadline: Deadline) -> Result<(Wire, SocketAddr)> {
-    let found = look_up(host, port, party, deadline)?;
+/// Connects to a host, trying the addresses that were found one after the other. None of them can
+/// use up the time of those behind it.
+pub(crate) fn dial(found: &[SocketAddr], party: &Party, deadline: Deadline) -> Result<(Wire, SocketAddr)> {
     let mut failure = io::Error::from(io::ErrorKind::TimedOut);
     for (tried, address) in found.iter().enumerate() {
         let remaining = u32::try_from(found.len() - tried).unwrap_or(u32::MAX);
