@@ -396,7 +396,8 @@ amp_status amp_config_load(amp_config *config,
  * normally (no longjmp, no C++ exception) and must not free the handle it
  * logs for. `logger` and `user_data` must stay valid until the last handle
  * made from the config is freed and, with background_refresh, its last
- * request is over.
+ * request is over; or until
+ * amp_config_stop_callbacks() has returned.
  *
  * AMP_INVALID_ARGUMENT: `config` is NULL.
  */
@@ -422,7 +423,8 @@ amp_status amp_config_set_logger(amp_config *config,
  * return normally (no longjmp, no C++ exception) and must not use the handle
  * that it carries requests for. `send` and `user_data` must stay valid until
  * the last handle made from the config is freed and, with background_refresh,
- * its last request is over.
+ * its last request is over; or until
+ * amp_config_stop_callbacks() has returned.
  *
  * AMP_INVALID_ARGUMENT: `config` is NULL.
  */
@@ -432,6 +434,20 @@ amp_status amp_config_set_transport(amp_config *config,
                                     amp_transport_fn send,
                                     void *user_data,
                                     amp_error **error);
+
+/**
+ * Ends all calls of the logger and the transport, those that were set and
+ * those that will be, by the config and by all that was made from it: when
+ * this returns, none of them is running, and none will ever run again. For
+ * whoever must be sure of that: an interpreter that shuts down, a program that
+ * unloads the code that they are in.
+ *
+ * Waits for calls that are running; so it must not be called by one of them,
+ * nor with a lock that one of them needs. Requests that need the transport
+ * fail with AMP_CONNECT from then on. NULL is allowed. Any thread, but not
+ * while another thread uses the config.
+ */
+AMP_API void amp_config_stop_callbacks(const amp_config *config);
 
 /**
  * Frees a config, and wipes its secrets; NULL is allowed. What was made from

@@ -21,7 +21,7 @@ use crate::error::{Error, Kind, Result, Stage};
 use crate::fork;
 use crate::retry::{Deadline, pause};
 use crate::settings::{Config, Options};
-use crate::source::{Recipe, Source, Wish};
+use crate::source::{RENEWAL_BUDGET, Recipe, Source, Wish, never_enough, vet};
 use crate::sync::{Condvar, Mutex, MutexGuard, Slot};
 use crate::token::Token;
 use crate::transport::Transport;
@@ -30,9 +30,6 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// The longest a caller with a usable token is kept for its renewal.
-const INLINE_BUDGET: Duration = Duration::from_secs(2);
 
 /// The limit of the first pause after a failure; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -114,7 +111,7 @@ struct Progress {
 struct Pause {
     until: i64,
     error: Error,
-    /// Only the short budget of a caller that still had a token was over: no verdict on the server.
+    /// A hasty attempt failed: who has no token tries all the same.
     soft: bool,
 }
 
@@ -286,7 +283,9 @@ impl Drop for TokenCache {
         }
         let mut state = shared.lock();
         state.closed = true;
-        let thread = state.thread.take().filter(|_| !state.thread_flies);
+        let flies = state.thread_flies;
+        // (Nor can a thread wait for itself: a log function may free the cache after all.)
+        let thread = state.thread.take().filter(|thread| !flies && thread.thread().id() != std::thread::current().id());
         drop(state);
         shared.wake.notify_all();
         // A thread that is in a request ends by itself when that is over: freeing must not block.
@@ -387,14 +386,13 @@ impl Core {
                         return Ok(token);
                     }
                     let left = now.until(token.usable_until(min_validity));
-                    let budget = Deadline::after(clock, INLINE_BUDGET.min(left)).or_sooner(deadline);
+                    let budget = Deadline::after(clock, RENEWAL_BUDGET.min(left)).or_sooner(deadline);
                     let plan = Plan { urgent: false, hasty: true, deadline: budget, retries: 0, by_thread: false };
                     match self.lead(&shared, state, plan) {
                         Outcome::Token(token) => return Ok(token),
-                        // The old one may have died meanwhile: then look again.
                         _ if token.is_usable(clock.now(), min_validity) => return Ok(token),
-                        Outcome::Failed(error) => return Err(error),
-                        Outcome::GaveUp(_) => {}
+                        // The old one has died meanwhile: look again, with all the time there is.
+                        Outcome::Failed(_) | Outcome::GaveUp(_) => {}
                     }
                 }
                 (_, token) => {
@@ -524,7 +522,10 @@ impl Core {
                 state.failures = state.failures.saturating_add(1);
                 self.counters.failures.fetch_add(1, Ordering::Relaxed);
                 self.counters.last_status.store(i64::from(error.kind().number()), Ordering::Relaxed);
-                let soft = plan.hasty && error.kind() == Kind::Timeout;
+                // One hasty attempt is no verdict for those who have run out of tokens meanwhile, and
+                // its missing a near deadline is none at all.
+                let usable = current.as_deref().is_some_and(|token| token.is_usable(now, Duration::ZERO));
+                let soft = plan.hasty && (error.kind() == Kind::Timeout || !usable);
                 let until = self.pause_until(&error, state.failures, current.as_deref(), now);
                 let error = error.wait(Some(Duration::from_nanos(u64::try_from(until - now.monotonic).unwrap_or(0))));
                 state.pause = Some(Pause { until, error: error.clone(), soft });
@@ -622,35 +623,6 @@ impl Pause {
         let left = u64::try_from(self.until - now.monotonic).unwrap_or(0);
         self.error.clone().wait(Some(Duration::from_nanos(left)))
     }
-}
-
-/// Refuses a token that is no news or comes dead.
-fn vet(token: &Token, current: Option<&Token>, dropped: Option<&Token>, now: Now) -> Result<()> {
-    if token.is_permanent() {
-        return Ok(());
-    }
-    let known = [current, dropped].into_iter().flatten().any(|known| known.value() == token.value());
-    let (what, advice) = if known {
-        ("the service handed out the same token again", "try again later")
-    } else if !token.is_usable(now, Duration::ZERO) {
-        (
-            "the token was as good as dead when it came",
-            "the server or the network is too slow for the lifetime of its tokens",
-        )
-    } else {
-        return Ok(());
-    };
-    Err(Error::new(Kind::Protocol, what).at(Stage::Reply).retry(true).advice(advice))
-}
-
-/// The error for a wish that no token of the service can fulfil.
-fn never_enough(token: &Token, min_validity: Duration) -> Error {
-    Error::invalid(format!(
-        "min_validity of {} ms is more than a token has, which lives {} s",
-        min_validity.as_millis(),
-        token.lifetime().as_secs()
-    ))
-    .advice("ask for less")
 }
 
 /// The background thread.

@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result, clean};
 use crate::log::Log;
 use crate::oauth;
 use crate::secret::Secret;
-use crate::settings::Config;
+use crate::settings::{Config, Origin};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -60,6 +60,8 @@ pub struct Finder {
     /// must exist because somebody named it.
     files: Vec<PathBuf>,
     named: bool,
+    /// Where the secret is from, if it is in none of the files.
+    told_by: &'static str,
     log: Log,
 }
 
@@ -83,6 +85,10 @@ impl Finder {
             personal_file: path("personal_access_token_file"),
             files,
             named: named.is_some(),
+            told_by: match ["personal_access_token", "client_secret"].iter().find_map(|name| config.origin(name)) {
+                Some(Origin::Environment(variable)) => variable,
+                _ => "the settings",
+            },
             log: config.log.clone(),
         };
         let both = [
@@ -120,7 +126,7 @@ impl Finder {
 
     /// Finds the credentials, and says in words where they are from.
     pub fn find(&self) -> Result<(Credentials, String)> {
-        let from_settings = || "settings or environment".to_owned();
+        let from_settings = || self.told_by.to_owned();
         if let Some(token) = &self.personal {
             return Ok((personal(token.reveal(), "personal_access_token", &self.log)?, from_settings()));
         }

@@ -34,13 +34,13 @@ use crate::secret::Secret;
 use crate::settings::{Network, Url, is_loopback};
 use crate::tls::{Identity, Trust};
 use crate::transport::{Request, Response, Transport};
-use crate::wire::{Deadline, Moment, Party, Stream, dial, is_hangup, look_up};
+use crate::wire::{Deadline, Moment, Party, Stream, Wire, dial, is_hangup, look_up};
 use bytes::Bytes;
 use std::fmt;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::config::Config;
 use ureq::http::{self, HeaderName, HeaderValue, Method};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -53,15 +53,45 @@ pub const HEADER_LIMIT: usize = 64 * 1024;
 /// The longest line of a request's head, and the pieces in which a body is sent.
 const OUTPUT_SIZE: usize = 16 * 1024;
 
+/// One part of a request's way to its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Choosing a proxy, or none.
+    Route,
+    /// Looking up a name: the proxy's, if there is one.
+    Lookup,
+    /// Connecting to an address that was found.
+    Connect,
+    /// Having the proxy connect to the server.
+    Tunnel,
+    /// The TLS handshake with the server.
+    Handshake,
+    /// Sending the request and reading the reply.
+    Exchange,
+}
+
 /// What was seen on the way, as far as a request came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
+    /// The steps that succeeded, in their order, and how long each took.
+    pub steps: Vec<(Step, Duration)>,
     /// The proxy, as `scheme://host:port`.
     pub proxy: Option<String>,
+    /// The addresses that were found: the proxy's, if there is one.
+    pub found: Vec<SocketAddr>,
     /// The address that was connected to: the proxy's, if there is one.
     pub address: Option<SocketAddr>,
     /// The server's TLS version and certificate.
     pub tls: Option<Identity>,
+}
+
+impl Observed {
+    /// Notes that a step succeeded which began at `start`; returns when the next one begins.
+    fn passed(&mut self, step: Step, start: Instant) -> Instant {
+        let now = Instant::now();
+        self.steps.push((step, now - start));
+        now
+    }
 }
 
 /// Carries requests over real sockets. See the module's documentation.
@@ -114,6 +144,7 @@ impl HttpTransport {
         let connecting = deadline.sooner(Deadline::after(self.options.connect_timeout));
         let mut stream = self.connect(&url, &server, connecting, observed)?;
         stream.set_deadline(deadline);
+        let connected = Instant::now();
         let channel = Channel {
             stream,
             is_tls: url.scheme == "https",
@@ -125,6 +156,7 @@ impl HttpTransport {
         };
         let response = converse(message, channel, request.response_limit)
             .map_err(|error| translated_error(error, &server, deadline))??;
+        observed.passed(Step::Exchange, connected);
         log.debug(|| format!("http: {} replied {} with {} bytes", server.name, response.status, response.body.len()));
         Ok(response)
     }
@@ -138,21 +170,20 @@ impl HttpTransport {
         observed: &mut Observed,
     ) -> Result<Box<dyn Stream>> {
         let log = &self.options.log;
+        let start = Instant::now();
         let proxy = self.proxy_for(url)?;
+        observed.passed(Step::Route, start);
         log.debug(|| match &proxy {
             Some(proxy) => format!("http: {} is reached through the proxy {proxy}", server.name),
             None => format!("http: {} is reached directly", server.name),
         });
         observed.proxy = proxy.as_ref().map(ToString::to_string);
         let mut stream: Box<dyn Stream> = match &proxy {
-            None => {
-                let (wire, address) = dial(url.host, url.port, server, deadline)?;
-                self.note_address(server, address, observed);
-                Box::new(wire)
-            }
+            None => Box::new(self.reach(url.host, url.port, server, deadline, observed)?),
             Some(proxy) => self.connect_to_proxy(proxy, url, server, deadline, observed)?,
         };
         if url.scheme == "https" {
+            let start = Instant::now();
             let (session, identity) = self.trust()?.handshake(stream, url.host, server, deadline)?;
             log.debug(|| {
                 format!(
@@ -160,6 +191,7 @@ impl HttpTransport {
                     server.name, identity.version, identity.subject, identity.issuer
                 )
             });
+            observed.passed(Step::Handshake, start);
             observed.tls = Some(identity);
             stream = Box::new(session);
         }
@@ -182,21 +214,28 @@ impl HttpTransport {
             None
         };
         let party = proxy.party();
-        let (wire, reached) = dial(&proxy.host, proxy.port, &party, deadline)?;
-        self.note_address(&party, reached, observed);
-        let mut stream: Box<dyn Stream> = Box::new(wire);
+        let mut stream: Box<dyn Stream> = Box::new(self.reach(&proxy.host, proxy.port, &party, deadline, observed)?);
+        let start = Instant::now();
         if proxy.scheme == Scheme::Https {
             let (session, _) = self.trust()?.handshake(stream, &proxy.host, &party, deadline)?;
             stream = Box::new(session);
         }
         let target = Target { host: url.host, port: url.port, address };
         proxy::tunnel(&mut stream, proxy, &target, deadline)?;
+        observed.passed(Step::Tunnel, start);
         Ok(stream)
     }
 
-    fn note_address(&self, party: &Party, address: SocketAddr, observed: &mut Observed) {
+    /// Finds and connects to the server or its proxy.
+    fn reach(&self, host: &str, port: u16, party: &Party, deadline: Deadline, observed: &mut Observed) -> Result<Wire> {
+        let start = Instant::now();
+        observed.found = look_up(host, port, party, deadline)?;
+        let start = observed.passed(Step::Lookup, start);
+        let (wire, address) = dial(&observed.found, party, deadline)?;
+        observed.passed(Step::Connect, start);
         observed.address = Some(address);
         self.options.log.debug(|| format!("http: connected to {} at {address}", party.name));
+        Ok(wire)
     }
 
     fn proxy_for(&self, url: &Url<'_>) -> Result<Option<ProxyUrl>> {
@@ -591,6 +630,7 @@ mod tests {
     struct Script {
         reply: io::Cursor<Vec<u8>>,
         state: u64,
+        takes_requests: bool,
     }
 
     impl Read for Script {
@@ -603,7 +643,10 @@ mod tests {
 
     impl io::Write for Script {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            Ok(bytes.len())
+            match self.takes_requests {
+                true => Ok(bytes.len()),
+                false => Err(io::ErrorKind::BrokenPipe.into()),
+            }
         }
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
@@ -619,7 +662,7 @@ mod tests {
         (*state >> 33) as usize
     }
 
-    fn play(reply: Vec<u8>, state: u64) -> Result<Response> {
+    fn play(reply: Vec<u8>, state: u64, takes_requests: bool) -> Result<Response> {
         let request = Request {
             method: "POST".to_owned(),
             url: "https://auth.example/oauth/token".to_owned(),
@@ -630,7 +673,7 @@ mod tests {
         let party = Party::server("auth.example", 443);
         let deadline = Deadline::after(Duration::from_secs(60));
         let channel = Channel {
-            stream: Box::new(Script { reply: io::Cursor::new(reply), state }),
+            stream: Box::new(Script { reply: io::Cursor::new(reply), state, takes_requests }),
             is_tls: true,
             party: party.clone(),
             deadline,
@@ -640,6 +683,17 @@ mod tests {
         };
         converse(translated(&request, &party)?, channel, 1000)
             .map_err(|error| translated_error(error, &party, deadline))?
+    }
+
+    /// The reset that sending met is not told again to whoever reads, who sees a proper end.
+    #[test]
+    fn after_a_failed_send_only_a_framed_reply_is_whole() {
+        let framed = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno";
+        assert_eq!(play(framed.to_vec(), 1, false).unwrap().status, 413);
+        for (reply, stage) in [(&b"HTTP/1.1 200 OK\r\n\r\nhalf"[..], Stage::Receive), (b"", Stage::Send)] {
+            let error = play(reply.to_vec(), 1, false).unwrap_err();
+            assert_eq!((error.kind(), error.stage()), (Kind::Connect, stage));
+        }
     }
 
     #[test]
@@ -652,7 +706,7 @@ mod tests {
         ];
         let mut state = 1;
         for reply in replies {
-            play(reply.into(), state).unwrap();
+            play(reply.into(), state, true).unwrap();
             for _ in 0..1500 {
                 let mut changed = reply.as_bytes().to_vec();
                 for _ in 0..=random(&mut state) % 4 {
@@ -667,7 +721,7 @@ mod tests {
                         }
                     }
                 }
-                if let Err(error) = play(changed.clone(), state) {
+                if let Err(error) = play(changed.clone(), state, true) {
                     assert!(
                         matches!(error.kind(), Kind::Protocol | Kind::Connect),
                         "{error:?} after {:?}",

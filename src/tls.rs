@@ -11,7 +11,7 @@
 use crate::error::{Error, Kind, Result, Stage, clean};
 use crate::log::Log;
 use crate::settings::Network;
-use crate::wire::{Deadline, Moment, Party, Stream, is_hangup};
+use crate::wire::{Deadline, MAKE_ROOM, Moment, Party, Stream, exhausted, is_hangup};
 use rustls::client::ResolvesClientCert;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -122,6 +122,15 @@ impl Trust {
 fn roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
     let mut store = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
+    // Half a store would be kept, and distrust servers for as long as this process runs.
+    let lack = system.errors.iter().find_map(|error| match &error.kind {
+        rustls_native_certs::ErrorKind::Io { inner, .. } => exhausted(inner),
+        _ => None,
+    });
+    if let Some(lack) = lack {
+        let message = format!("the CA certificates of this machine could not be read: {lack}");
+        return Err(Error::new(Kind::Io, message).at(Stage::Tls).advice(MAKE_ROOM));
+    }
     let (mut usable, _) = store.add_parsable_certificates(system.certs);
     let problem = system.errors.first().map_or_else(
         || "no CA certificates were found on this machine".to_owned(),

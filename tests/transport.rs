@@ -55,6 +55,8 @@ impl Server {
                 let stream = stream.unwrap();
                 // What is held back would be lost when the server closes with something unread.
                 stream.set_nodelay(true).unwrap();
+                // A client without a deadline is to fail its test, not to hang it.
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
                 let treat = Arc::clone(&treat);
                 // How the conversation ends is the client's to judge.
                 thread::spawn(move || treat(stream));
@@ -112,7 +114,11 @@ fn outlast(stream: &mut impl Read) -> io::Result<()> {
 
 /// Sends `piece` again and again, one byte at a time, until the other side has gone.
 fn drip(stream: &mut impl Write, piece: &[u8]) -> io::Result<()> {
+    let started = Instant::now();
     for byte in piece.iter().cycle() {
+        if started.elapsed() > PATIENCE {
+            break;
+        }
         stream.write_all(&[*byte])?;
         stream.flush()?;
         thread::sleep(Duration::from_millis(20));
@@ -446,6 +452,8 @@ fn a_reply_that_ends_early_is_an_error_and_is_not_asked_for_again() {
 fn a_reset_does_not_complete_a_body_without_a_length() {
     let server = Server::start(|mut stream| {
         read_head(&mut stream)?;
+        // Where one byte of the body is, there is the rest, which fits one packet.
+        stream.read_exact(&mut [0])?;
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")?;
         // Closing with the request's body unread resets the connection.
         Ok(())
@@ -505,13 +513,15 @@ fn a_server_that_does_not_read_cannot_hold_up_a_call() {
     let transport = transport_in(&network(), &[]);
     together([false, true], |reads_a_little| {
         let server = Server::start(move |mut stream| {
-            loop {
-                // A bit at a time, for ever: each makes room for a bit more to be sent.
+            let started = Instant::now();
+            while started.elapsed() < PATIENCE {
+                // A bit at a time: each makes room for a bit more to be sent.
                 if reads_a_little && stream.read(&mut [0; 4096])? == 0 {
-                    return Ok(());
+                    break;
                 }
                 thread::sleep(Duration::from_millis(5));
             }
+            Ok(())
         });
         let request = post(&server.url(), &vec![b'x'; 32 << 20]);
         let error = failure(&transport, &request, SHORT);
@@ -534,6 +544,18 @@ fn a_server_that_accepts_nothing_is_given_up() {
     let hasty = Network { connect_timeout: SHORT, ..network() };
     let error = failure(&transport_in(&hasty, &[]), &get(&url), PATIENCE);
     assert_error(&error, Kind::Timeout, Stage::Connect, "within 1.0 s");
+}
+
+#[test]
+fn the_time_for_a_connection_does_not_limit_the_reply() {
+    let server = Server::start(|mut stream| {
+        read_head(&mut stream)?;
+        thread::sleep(SHORT + SHORT / 4);
+        stream.write_all(OK.as_bytes())
+    });
+    let hasty = Network { connect_timeout: SHORT, ..network() };
+    let response = transport_in(&hasty, &[]).send(&get(&server.url()), PATIENCE);
+    assert_eq!(response.unwrap().status, 200);
 }
 
 #[test]
@@ -1261,7 +1283,12 @@ fn a_lack_of_file_descriptors_is_a_local_problem() {
 #[ignore = "run by a_lack_of_file_descriptors_is_a_local_problem"]
 fn without_file_descriptors() {
     let server = Server::replying(OK);
-    let transport = transport_in(&network(), &[]);
+    let (folder, ca) = (Folder::new(), authority("Root"));
+    let paper = paper(&["localhost"], Some(&ca), |_| {});
+    let secure_server = tls_server(server_config(&paper, BOTH), answer_inside);
+    let request = secure(&secure_server, "localhost");
+    let transport = transport_in(&trusting(&folder, &ca), &[]);
+    let unattended = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut open = Vec::new();
     while let Ok(file) = std::fs::File::open("/dev/null") {
         open.push(file);
@@ -1269,8 +1296,14 @@ fn without_file_descriptors() {
     let error = failure(&transport, &get(&server.url()), PATIENCE);
     assert_error(&error, Kind::Io, Stage::Connect, "too many open files");
     assert!(error.to_string().contains("ulimit -n"), "{error}");
+    // Enough for the connection, which nobody has to accept, but not for reading certificates.
+    open.pop();
+    let nobody = format!("https://{}/", unattended.local_addr().unwrap());
+    let error = failure(&transport, &get(&nobody), PATIENCE);
+    assert_error(&error, Kind::Io, Stage::Tls, "too many open files");
     drop(open);
     assert!(transport.send(&get(&server.url()), PATIENCE).is_ok());
+    assert!(transport.send(&request, PATIENCE).is_ok());
 }
 
 /// The standard library's `write_vectored` raises it, and TLS would use that if it could.

@@ -26,3 +26,4 @@ mod api;
 mod transport;
 
 mod ffi;
+mod gate;

@@ -55,7 +55,8 @@ pub fn compile(compiler: &str, flags: &[&str], source: &Path, program: &Path, li
         .arg(root().join("bindings/cpp"))
         .arg("-L")
         .arg(library_dir())
-        .args(["-lamp_token", "-lpthread"])
+        // A program that only loads the library at run time is not bound to it.
+        .args(["-Wl,--as-needed", "-lamp_token", "-lpthread"])
         .args(libraries));
 }
 
