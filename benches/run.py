@@ -18,14 +18,14 @@ import json
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any
 
 import report
 
@@ -55,10 +55,10 @@ class Contender:
     key: str
     name: str
     family: str
-    command: List[str]
-    environment: Dict[str, str] = field(default_factory=dict)
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
     # Why it cannot run here.
-    missing: Optional[str] = None
+    missing: str | None = None
     # Whether it is only started, to print one token.
     only_starts: bool = False
     # Whether it talks to the service at all.
@@ -71,7 +71,7 @@ class Emulator:
 
     def __init__(self, program: Path, *options: str) -> None:
         self.process = subprocess.Popen([program, *options], stdout=subprocess.PIPE, text=True)
-        self.settings: Dict[str, str] = {}
+        self.settings: dict[str, str] = {}
         assert self.process.stdout is not None
         wanted = 6 if "--tls" in options else 5
         while len(self.settings) < wanted:
@@ -80,7 +80,7 @@ class Emulator:
                 sys.exit("the emulator did not start")
             self.settings[name] = value
 
-    def environment(self) -> Dict[str, str]:
+    def environment(self) -> dict[str, str]:
         names = ("auth_url", "client_id", "client_secret", "ca_file")
         found = {name: self.settings[name] for name in names if name in self.settings}
         plain = {name.upper(): value for name, value in found.items()}
@@ -103,7 +103,7 @@ class Emulator:
         self.process.wait()
 
 
-def build(*command: Any, folder: Path = ROOT) -> Optional[str]:
+def build(*command: Any, folder: Path = ROOT) -> str | None:
     """Runs a command that makes something. Tells why it failed, if it did."""
     words = [str(word) for word in command]
     if shutil.which(words[0]) is None:
@@ -118,46 +118,71 @@ def build(*command: Any, folder: Path = ROOT) -> Optional[str]:
 
 def first_line(*command: Any) -> str:
     try:
-        done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        done = subprocess.run(
+            [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
     except OSError:
         return ""
     return (done.stdout.splitlines() or [""])[0].strip()
 
 
-def compile_c(source: Path, program: str, *options: str) -> Optional[str]:
-    return build("cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", source, "-o", WORK / program, *options)
+def compile_c(source: Path, program: str, *options: str) -> str | None:
+    return build(
+        "cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", source, "-o", WORK / program, *options
+    )
 
 
-def native_contenders() -> List[Contender]:
+def native_contenders() -> list[Contender]:
     ours = [f"-I{ROOT / 'include'}", f"-L{LIBRARY.parent}", "-lamp_token", f"-Wl,-rpath,{LIBRARY.parent}"]
     version = first_line("sed", "-n", 's/^version = "\\(.*\\)"/\\1/p', ROOT / "Cargo.toml")
     native = WORK / "native" / "release"
     manifest = PEERS / "native" / "Cargo.toml"
     no_rust = build("cargo", "build", "--release", "--manifest-path", manifest, "--target-dir", WORK / "native")
     return [
-        Contender("floor", "floor: pointer, two clocks, memcpy", "floor", [str(native / "floor")], missing=no_rust, only_floor=True),
         Contender(
-            "copy", "libamp_token: copy", "native", [str(WORK / "amp_copy")], version=version,
+            "floor",
+            "floor: pointer, two clocks, memcpy",
+            "floor",
+            [str(native / "floor")],
+            missing=no_rust,
+            only_floor=True,
+        ),
+        Contender(
+            "copy",
+            "libamp_token: copy",
+            "native",
+            [str(WORK / "amp_copy")],
+            version=version,
             missing=compile_c(PEERS / "amp_token.c", "amp_copy", *ours),
         ),
         Contender(
-            "get", "libamp_token: get and free", "native", [str(WORK / "amp_get")], version=version,
+            "get",
+            "libamp_token: get and free",
+            "native",
+            [str(WORK / "amp_get")],
+            version=version,
             missing=compile_c(PEERS / "amp_token.c", "amp_get", "-DCOUNTED_REFERENCE", *ours),
         ),
         Contender(
-            "libcurl", "C: libcurl and a mutex", "native", [str(WORK / "libcurl_mutex")],
+            "libcurl",
+            "C: libcurl and a mutex",
+            "native",
+            [str(WORK / "libcurl_mutex")],
             version=first_line("curl-config", "--version"),
             missing=compile_c(PEERS / "libcurl_mutex.c", "libcurl_mutex", "-lcurl"),
         ),
         Contender(
-            "oauth2", "Rust: oauth2 crate, ureq, RwLock", "native", [str(native / "oauth2_rwlock")],
+            "oauth2",
+            "Rust: oauth2 crate, ureq, RwLock",
+            "native",
+            [str(native / "oauth2_rwlock")],
             version=first_line("cargo", "pkgid", "--manifest-path", manifest, "oauth2").rpartition("@")[2],
             missing=no_rust,
         ),
     ]
 
 
-def start_contenders() -> List[Contender]:
+def start_contenders() -> list[Contender]:
     """Programs that print a token and end."""
     lacking = [tool for tool in ("curl", "jq") if shutil.which(tool) is None]
     ours = [f"-I{ROOT / 'include'}", f"-L{LIBRARY.parent}", "-lamp_token", f"-Wl,-rpath,{LIBRARY.parent}"]
@@ -174,7 +199,7 @@ def start_contenders() -> List[Contender]:
     ]  # fmt: skip
 
 
-def python_contenders() -> List[Contender]:
+def python_contenders() -> list[Contender]:
     python = WORK / "python" / "bin" / "python"
     missing = None
     if not (python.parent / "pip").exists():
@@ -189,7 +214,7 @@ def python_contenders() -> List[Contender]:
         return Contender(key, name, "python", command, missing=missing, version=version(package) if package else "")
 
     binding = ROOT / "bindings" / "python"
-    ours = contender("amp_token", "libamp_token: TokenCache.value()")
+    ours = contender("amp_token", "libamp_token in Python: value()")
     ours.environment = {"PYTHONPATH": str(binding), "AMP_TOKEN_LIBRARY": str(LIBRARY)}
     if not (binding / "amp_token" / "__init__.py").exists():
         ours.missing = "bindings/python is not there"
@@ -203,7 +228,7 @@ def python_contenders() -> List[Contender]:
     ]
 
 
-def node_contenders() -> List[Contender]:
+def node_contenders() -> list[Contender]:
     folder = WORK / "node"
     folder.mkdir(exist_ok=True)
     missing = build("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", folder, *NPM, folder=folder)
@@ -218,11 +243,11 @@ def node_contenders() -> List[Contender]:
 class Run:
     """One run over all contenders."""
 
-    def __init__(self, contenders: List[Contender], rounds: int, seconds: float) -> None:
+    def __init__(self, contenders: list[Contender], rounds: int, seconds: float) -> None:
         self.contenders = contenders
         self.rounds = rounds
         self.seconds = seconds
-        self.figures: Dict[str, Dict[str, List[float]]] = {contender.key: {} for contender in contenders}
+        self.figures: dict[str, dict[str, list[float]]] = {contender.key: {} for contender in contenders}
 
     def able(self, *, gets: bool) -> Iterator[Contender]:
         for contender in self.contenders:
@@ -230,7 +255,7 @@ class Run:
             if contender.missing is None and fits:
                 yield contender
 
-    def call(self, contender: Contender, emulator: Emulator, *mode: Any) -> Optional[str]:
+    def call(self, contender: Contender, emulator: Emulator, *mode: Any) -> str | None:
         """What the contender prints in a mode; nothing if it fails, and then it is left out from here on."""
         foreign = ("_PROXY", "_CA_BUNDLE")
         kept = {name: value for name, value in os.environ.items() if not name.upper().endswith(foreign)}
@@ -239,8 +264,7 @@ class Run:
         done = subprocess.run(
             contender.command + words,
             env={**kept, **emulator.environment(), **contender.environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             timeout=120,
         )
@@ -303,30 +327,36 @@ class Run:
                     self.note(contender, figure, took * 1000)
 
 
-def machine() -> Dict[str, Any]:
+def machine() -> dict[str, Any]:
     model = first_line("sed", "-n", "s/^model name.*: //p", "/proc/cpuinfo")
-    return {"system": platform.system(), "architecture": platform.machine(), "processor": model, "cores": os.cpu_count()}
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "processor": model,
+        "cores": os.cpu_count(),
+    }
 
 
-def cache_bench() -> Dict[str, Any]:
+def cache_bench() -> dict[str, Any]:
     """Runs benches/cache.rs, and collects what criterion and it found."""
-    refresh = WORK / "refresh.json"
-    refresh.unlink(missing_ok=True)
-    folder = TARGET / "criterion"
+    folder, renewals = TARGET / "criterion", WORK / "renewals.json"
     shutil.rmtree(folder, ignore_errors=True)
-    os.environ["AMP_BENCH_RESULTS"] = str(refresh)
+    renewals.unlink(missing_ok=True)
+    os.environ["CRITERION_HOME"] = str(folder)
+    os.environ["AMP_BENCH_RESULTS"] = str(renewals)
     # As the Makefile has it: cargo would build everything again for another name.
     os.environ["AMP_SONAME"] = "libamp_token.so.0"
     failure = build("cargo", "bench", "--bench", "cache")
-    if failure:
-        return {"missing": failure}
-    found: Dict[str, Any] = {}
-    for estimates in sorted(folder.glob("*/*/*/new/estimates.json")):
-        *_, group, function, parameter = estimates.parent.parent.parts
-        nanoseconds = json.loads(estimates.read_text())["median"]["point_estimate"]
-        found.setdefault(group, {}).setdefault(function, {})[parameter] = nanoseconds
-    if refresh.exists():
-        found["refresh_latency"] = json.loads(refresh.read_text())
+    return {"missing": failure} if failure else cache_results(folder, renewals)
+
+
+def cache_results(folder: Path, renewals: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for description in sorted(folder.glob("**/new/benchmark.json")):
+        what = json.loads(description.read_text())
+        nanoseconds = json.loads(description.with_name("estimates.json").read_text())["median"]["point_estimate"]
+        found.setdefault(what["group_id"], {}).setdefault(what["function_id"], {})[what["value_str"]] = nanoseconds
+    found["renewals"] = json.loads(renewals.read_text())
     return found
 
 

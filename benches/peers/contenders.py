@@ -12,7 +12,8 @@ import os
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional
+from collections.abc import Callable
+from typing import Any
 
 Get = Callable[[], str]
 
@@ -26,16 +27,21 @@ def amp_token() -> Get:
     import amp_token
 
     cache = amp_token.TokenCache(
-        client_id=ID, client_secret=SECRET, auth_url=os.environ["AUTH_URL"], ca_file=os.environ.get("CA_FILE"), load=False
+        client_id=ID,
+        client_secret=SECRET,
+        auth_url=os.environ["AUTH_URL"],
+        ca_file=os.environ.get("CA_FILE"),
+        load=False,
     )
-    return cache.value
+    value: Get = cache.value
+    return value
 
 
 def by_hand() -> Get:
     """What one writes by hand: a dict, requests, and a comparison of times."""
     import requests
 
-    cache: Dict[str, Any] = {}
+    cache: dict[str, Any] = {}
     form = {"grant_type": "client_credentials", "client_id": ID, "client_secret": SECRET}
 
     def refresh() -> str:
@@ -114,7 +120,7 @@ def google_auth() -> Get:
     request = Request(http)
 
     def get() -> str:
-        headers: Dict[str, str] = {}
+        headers: dict[str, str] = {}
         credentials.before_request(request, "GET", "https://api.amplience.net/", headers)
         return headers["authorization"][len("Bearer ") :]
 
@@ -139,7 +145,7 @@ def msal() -> Get:
     class Description:
         status_code = 200
         text = json.dumps(description)
-        headers: Dict[str, str] = {}
+        headers: dict[str, str] = {}
 
     class Client:
         def __init__(self) -> None:
@@ -157,7 +163,7 @@ def msal() -> Get:
     application = msal.ConfidentialClientApplication(
         ID, client_credential=SECRET, oidc_authority=authority, http_client=Client()
     )
-    scopes: List[str] = ["scope"]
+    scopes: list[str] = ["scope"]
 
     def get() -> str:
         reply = application.acquire_token_for_client(scopes=scopes)
@@ -167,13 +173,12 @@ def msal() -> Get:
     return get
 
 
-CONTENDERS: Dict[str, Callable[[], Get]] = {
-    contender.__name__: contender
-    for contender in (amp_token, by_hand, authlib, requests_oauthlib, google_auth, msal)
+CONTENDERS: dict[str, Callable[[], Get]] = {
+    contender.__name__: contender for contender in (amp_token, by_hand, authlib, requests_oauthlib, google_auth, msal)
 }
 
 
-def gets_per_second(get: Get, count: int, seconds: Optional[float]) -> float:
+def gets_per_second(get: Get, count: int, seconds: float | None) -> float:
     """How many gets a second `count` threads make; one each if there is no time."""
     made = [0] * count
     stop = False
