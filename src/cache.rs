@@ -349,7 +349,7 @@ impl Core {
                 return Ok(token);
             }
             let shared = shared?;
-            let state = shared.lock();
+            let mut state = shared.lock();
             let token = self.slot.load();
             let paused = state.pause.as_ref().map_or(i64::MIN, |pause| pause.until);
             match (classify(token.as_deref(), paused, now, min_validity), token) {
@@ -359,19 +359,19 @@ impl Core {
                 }
                 (State::Due, Some(token)) => {
                     token.mark_used();
-                    if state.flight.is_some() || self.leave_to_thread(&shared, state) {
+                    if state.flight.is_some() || self.leave_to_thread(&shared, &mut state) {
                         return Ok(token);
                     }
                     let left = now.until(token.usable_until(min_validity));
                     let budget = INLINE_BUDGET.min(self.options().timeout).min(left);
                     let plan =
                         Plan { urgent: false, deadline: Deadline::after(clock, budget), retries: 0, by_thread: false };
-                    match self.lead(&shared, plan) {
-                        Some(Outcome::Token(token)) => return Ok(token),
+                    match self.lead(&shared, state, plan) {
+                        Outcome::Token(token) => return Ok(token),
                         // The old one may have died meanwhile: then look again.
                         _ if token.is_usable(clock.now(), min_validity) => return Ok(token),
-                        Some(Outcome::Failed(error)) => return Err(error),
-                        Some(Outcome::GaveUp) | None => {}
+                        Outcome::Failed(error) => return Err(error),
+                        Outcome::GaveUp => {}
                     }
                 }
                 (_, token) => {
@@ -389,12 +389,8 @@ impl Core {
                     let outcome = match state.flight.clone() {
                         Some(flight) => self.wait_for(&shared, state, &flight, deadline)?,
                         None => {
-                            drop(state);
                             let retries = self.options().retries;
-                            let plan = Plan { urgent: true, deadline, retries, by_thread: false };
-                            // `None`: somebody else was quicker; look again.
-                            let Some(outcome) = self.lead(&shared, plan) else { continue };
-                            outcome
+                            self.lead(&shared, state, Plan { urgent: true, deadline, retries, by_thread: false })
                         }
                     };
                     match outcome {
@@ -444,19 +440,15 @@ impl Core {
         }
     }
 
-    /// Becomes the leader of a new flight and brings it to its end. `None`: there is one already.
-    fn lead(&self, shared: &Shared, plan: Plan) -> Option<Outcome> {
+    /// Becomes the leader of a new flight and brings it to its end. It takes over the lock under
+    /// which the decision to fly was made, so that nobody else can decide the same.
+    fn lead(&self, shared: &Shared, mut state: MutexGuard<'_, Progress>, plan: Plan) -> Outcome {
         let flight = Arc::new(Flight::default());
-        let (current, dropped) = {
-            let mut state = shared.lock();
-            if state.flight.is_some() || state.closed {
-                return None;
-            }
-            state.flight = Some(flight.clone());
-            state.thread_flies = plan.by_thread;
-            shared.quiet_until.store(i64::MAX, Ordering::Release);
-            (self.slot.load(), state.dropped.clone())
-        };
+        state.flight = Some(flight.clone());
+        state.thread_flies = plan.by_thread;
+        shared.quiet_until.store(i64::MAX, Ordering::Release);
+        let (current, dropped) = (self.slot.load(), state.dropped.clone());
+        drop(state);
         // Whatever happens to this thread (a transport of the application may panic), the flight
         // ends and nobody waits for it in vain.
         let landing = Landing { core: self, shared, flight: &flight };
@@ -471,14 +463,15 @@ impl Core {
         std::mem::forget(landing);
         let took = start.until(self.clock().now());
         self.counters.last_refresh_ms.store(i64::try_from(took.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
-        Some(self.settle(shared, &flight, plan, result))
+        self.settle(shared, &flight, plan, result)
     }
 
     /// Publishes the result of a flight.
     fn settle(&self, shared: &Shared, flight: &Flight, plan: Plan, result: Result<Option<Token>>) -> Outcome {
         let log = &self.options().log;
-        let now = self.clock().now();
         let mut state = shared.lock();
+        // Not earlier than anybody began to wait: a failure tells them how long from now.
+        let now = self.clock().now();
         let current = self.slot.load();
         let result = match result {
             Ok(Some(token)) => vet(&token, current.as_deref(), state.dropped.as_deref(), now).map(|()| Some(token)),
@@ -546,7 +539,8 @@ impl Core {
             // are refused as soon as they come would have every call ask for the next.
             let hardly_used = now.is_before(current.issued().after(current.lifetime() / 10));
             state.rejections = if hardly_used { state.rejections.saturating_add(1) } else { 1 };
-            if state.rejections > 1 && !current.is_permanent() {
+            // (What a flight that is under way brings is not known yet: its token may be a good one.)
+            if state.rejections > 1 && state.flight.is_none() && !current.is_permanent() {
                 let wait = pause(self.clock(), state.rejections - 1, FIRST_PAUSE * 2, LONGEST_PAUSE);
                 let until = now.after(wait.max(Duration::from_millis(1))).monotonic;
                 if state.pause.as_ref().is_none_or(|pause| pause.until < until) {
@@ -634,14 +628,13 @@ fn never_enough(token: &Token, min_validity: Duration) -> Error {
 
 /// The background thread.
 impl Core {
-    /// Leaves a renewal to the background thread, if there is to be one; gives back the lock.
-    fn leave_to_thread(self: &Arc<Self>, shared: &Arc<Shared>, mut state: MutexGuard<'_, Progress>) -> bool {
-        if !self.options().background_refresh {
-            return false;
+    /// Leaves a renewal to the background thread, if there is to be one.
+    fn leave_to_thread(self: &Arc<Self>, shared: &Arc<Shared>, state: &mut Progress) -> bool {
+        let wanted = self.options().background_refresh;
+        let there = wanted && (state.thread.is_some() || self.start_thread(shared, state));
+        if there {
+            shared.wake.notify_all();
         }
-        let there = state.thread.is_some() || self.start_thread(shared, &mut state);
-        drop(state);
-        shared.wake.notify_all();
         there
     }
 
@@ -675,10 +668,9 @@ impl Core {
                     Some(Duration::from_nanos(u64::try_from(paused - now.monotonic).unwrap_or(0)))
                 }
                 (State::Due, Some(token)) if token.was_used() && state.flight.is_none() => {
-                    drop(state);
                     let left = now.until(token.usable_until(Duration::ZERO));
                     let deadline = Deadline::after(core.clock(), left.min(core.options().timeout));
-                    core.lead(shared, Plan { urgent: false, deadline, retries: 0, by_thread: true });
+                    core.lead(shared, state, Plan { urgent: false, deadline, retries: 0, by_thread: true });
                     state = shared.lock();
                     continue;
                 }
@@ -745,5 +737,61 @@ impl Counters {
     fn hits(&self) -> i64 {
         let sum: u64 = self.hits.iter().map(|stripe| stripe.0.load(Ordering::Relaxed)).sum();
         i64::try_from(sum).unwrap_or(i64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    /// Every state, at every kind of moment.
+    #[test]
+    fn the_state_is_a_function_of_token_pause_and_clocks() {
+        let clock = Clock::Manual(ManualClock::new(11));
+        let start = clock.now();
+        let token = Token::new(&"t".into(), start, Duration::from_secs(300), Duration::ZERO, &clock);
+        let permanent = Token::permanent(&"p".into(), start);
+        let at = |seconds: u64| start.after(Duration::from_secs(seconds));
+        let slept = |seconds: u64| Now { wall: at(seconds).wall, ..start };
+        let set_back = |seconds: u64| Now { monotonic: at(seconds).monotonic, wall: start.wall - 1_000_000_000_000 };
+        let (none, zero) = (i64::MIN, Duration::ZERO);
+        #[rustfmt::skip]
+        let table = [
+            // token            pause until          now              must last              state
+            (None,              none,                at(0),           zero,                    State::Empty),
+            (None,              at(9).monotonic,     at(0),           zero,                    State::Empty),
+            (Some(&token),      none,                at(0),           zero,                    State::Fresh),
+            (Some(&token),      none,                at(220),         zero,                    State::Fresh),
+            (Some(&token),      at(230).monotonic,   at(220),         zero,                    State::Fresh),
+            (Some(&token),      none,                at(241),         zero,                    State::Due),
+            (Some(&token),      at(245).monotonic,   at(241),         zero,                    State::Backoff),
+            (Some(&token),      at(245).monotonic,   at(245),         zero,                    State::Due),
+            (Some(&token),      none,                at(289),         zero,                    State::Due),
+            (Some(&token),      none,                at(290),         zero,                    State::Expired),
+            (Some(&token),      at(295).monotonic,   at(290),         zero,                    State::Expired),
+            (Some(&token),      none,                at(9999),        zero,                    State::Expired),
+            (Some(&token),      none,                slept(241),      zero,                    State::Due),
+            (Some(&token),      none,                slept(290),      zero,                    State::Expired),
+            (Some(&token),      none,                set_back(241),   zero,                    State::Due),
+            (Some(&token),      none,                set_back(290),   zero,                    State::Expired),
+            (Some(&token),      none,                at(100),         Duration::from_secs(199), State::Fresh),
+            (Some(&token),      none,                at(100),         Duration::from_secs(200), State::Expired),
+            (Some(&permanent),  none,                at(1 << 30),     Duration::from_secs(9),  State::Fresh),
+        ];
+        for (row, (token, pause_until, now, min_validity, state)) in table.into_iter().enumerate() {
+            assert_eq!(classify(token, pause_until, now, min_validity), state, "row {row}");
+        }
+    }
+
+    #[test]
+    fn hits_are_counted_by_any_number_of_threads() {
+        let counters = Counters::default();
+        std::thread::scope(|scope| {
+            for _ in 0..40 {
+                scope.spawn(|| (0..100).for_each(|_| counters.hit()));
+            }
+        });
+        assert_eq!(counters.hits(), 4000);
     }
 }

@@ -1,16 +1,581 @@
-//! stub
-use crate::error::{Error, Kind, Result};
+//! HTTP over real sockets: the [`Transport`] that the library uses unless it is given another.
+//!
+//! What it promises:
+//!
+//! - **One request.** It opens one connection, sends one request on it, reads one reply and closes
+//!   it. Nothing is retried, no redirect is followed (a 3xx is a reply like any other), no cookie
+//!   is kept. No socket outlives a call, so that none can be shared with a forked child.
+//! - **Within the time given.** `timeout` bounds the whole call, whatever the server does: answer
+//!   slowly, byte by byte, without end, or not at all. `connect_timeout` bounds the making of the
+//!   connection: name lookup, proxy, TCP and TLS handshake together.
+//! - **Within bounds.** A reply has at most [`HEADER_LIMIT`] bytes of headers and the body that the
+//!   request allows; more is an error and is not read.
+//! - **Encrypted.** `https` only, unless the host is this machine itself. Such a plain request goes
+//!   through no proxy on another machine, whatever the environment says.
+//! - **Nothing added.** Headers are those of the request, and `Host`, `Content-Length` and
+//!   `Connection: close`, without which it would not be HTTP.
+//! - **No secrets left or shown.** The buffers that held a request and its reply are wiped. Messages
+//!   and log lines hold host names, sizes and statuses, but no header values, bodies or passwords.
+//! - **Every failure is named**: what happened, to whom, and what to do next; a local problem never
+//!   looks like the server's, nor a network's like bad credentials.
+//!
+//! Proxies are chosen as [`crate::proxy`] says, from an environment that is read once, when the
+//! transport is made, because reading it later would race with a `setenv` elsewhere in the process.
+//! Certificates are read at the first https request; if that fails, the next request tries again.
+//!
+//! The connection is made here, in plain blocking code, and handed to ureq, which speaks HTTP over
+//! it. ureq's own connectors, timeouts, proxies and pools are not used: they restart the clock for
+//! each phase and do not tell a proxy's failure from a server's.
+
+use crate::error::{Error, Kind, Result, Stage, clean};
+use crate::proxy::{self, ProxyUrl, Scheme, Target};
+use crate::secret::Secret;
+use crate::settings::{Network, Url, is_loopback};
+use crate::tls::{Identity, Trust};
 use crate::transport::{Request, Response, Transport};
-/// stub
-pub struct HttpTransport;
-impl HttpTransport {
-    /// stub
-    pub fn new(_: &crate::settings::Network) -> Result<Self> {
-        Ok(HttpTransport)
+use crate::wire::{Deadline, Moment, Party, Stream, dial, is_hangup, look_up};
+use bytes::Bytes;
+use std::fmt;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use ureq::config::Config;
+use ureq::http::{self, HeaderName, HeaderValue, Method};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport as UreqTransport};
+use zeroize::Zeroizing;
+
+/// The most bytes of a reply's status line and headers.
+pub const HEADER_LIMIT: usize = 64 * 1024;
+
+/// The longest line of a request's head, and the pieces in which a body is sent.
+const OUTPUT_SIZE: usize = 16 * 1024;
+
+/// What was seen on the way, as far as a request came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The proxy, as `scheme://host:port`.
+    pub proxy: Option<String>,
+    /// The address that was connected to: the proxy's, if there is one.
+    pub address: Option<SocketAddr>,
+    /// The server's TLS version and certificate.
+    pub tls: Option<Identity>,
+}
+
+/// Carries requests over real sockets. See the module's documentation.
+pub struct HttpTransport {
+    options: Network,
+    /// What [`proxy::VARIABLES`] were set to. Secret, because a proxy's URL may hold a password.
+    environment: Vec<(&'static str, Secret)>,
+    trust: OnceLock<Arc<Trust>>,
+}
+
+impl fmt::Debug for HttpTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpTransport").field("options", &self.options).finish_non_exhaustive()
     }
 }
+
+impl HttpTransport {
+    /// A transport with these settings and the process's environment. Opens nothing yet; a `proxy`
+    /// setting that cannot be understood is refused.
+    pub fn new(options: &Network) -> Result<Self> {
+        HttpTransport::with_environment(options, |name| std::env::var(name).ok())
+    }
+
+    /// [`HttpTransport::new`], with the environment as a function.
+    pub fn with_environment(options: &Network, environment: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let transport = HttpTransport {
+            options: options.clone(),
+            environment: proxy::VARIABLES
+                .into_iter()
+                .filter_map(|name| Some((name, Secret::new(environment(name)?))))
+                .collect(),
+            trust: OnceLock::new(),
+        };
+        if let Some(setting) = &options.proxy {
+            // Any host would do: this is about the setting alone, not about NO_PROXY.
+            if let Some(url) = Url::parse("https://localhost") {
+                proxy::choose(&url, Some(setting.reveal()), |_| None)?;
+            }
+        }
+        Ok(transport)
+    }
+
+    /// [`Transport::send`], and what was seen on the way; also when it fails.
+    pub fn exchange(&self, request: &Request, timeout: Duration, observed: &mut Observed) -> Result<Response> {
+        let log = &self.options.log;
+        let deadline = Deadline::after(timeout);
+        let url = permitted(&request.url)?;
+        let server = Party::server(url.host, url.port);
+        let message = translated(request, &server)?;
+        let connecting = deadline.sooner(Deadline::after(self.options.connect_timeout));
+        let mut stream = self.connect(&url, &server, connecting, observed)?;
+        stream.set_deadline(deadline);
+        let channel = Channel {
+            stream,
+            is_tls: url.scheme == "https",
+            party: server.clone(),
+            deadline,
+            buffers: PlainBuffers::new(),
+            received: false,
+            send_failure: None,
+        };
+        let response = converse(message, channel, request.response_limit)
+            .map_err(|error| translated_error(error, &server, deadline))??;
+        log.debug(|| format!("http: {} replied {} with {} bytes", server.name, response.status, response.body.len()));
+        Ok(response)
+    }
+
+    /// Opens the connection on which the request is sent.
+    fn connect(
+        &self,
+        url: &Url<'_>,
+        server: &Party,
+        deadline: Deadline,
+        observed: &mut Observed,
+    ) -> Result<Box<dyn Stream>> {
+        let log = &self.options.log;
+        let proxy = self.proxy_for(url)?;
+        log.debug(|| match &proxy {
+            Some(proxy) => format!("http: {} is reached through the proxy {proxy}", server.name),
+            None => format!("http: {} is reached directly", server.name),
+        });
+        observed.proxy = proxy.as_ref().map(ToString::to_string);
+        let mut stream: Box<dyn Stream> = match &proxy {
+            None => {
+                let (wire, address) = dial(url.host, url.port, server, deadline)?;
+                self.note_address(server, address, observed);
+                Box::new(wire)
+            }
+            Some(proxy) => self.connect_to_proxy(proxy, url, server, deadline, observed)?,
+        };
+        if url.scheme == "https" {
+            let (session, identity) = self.trust()?.handshake(stream, url.host, server, deadline)?;
+            log.debug(|| {
+                format!(
+                    "tls: {} speaks {}; its certificate is for {}, issued by {}",
+                    server.name, identity.version, identity.subject, identity.issuer
+                )
+            });
+            observed.tls = Some(identity);
+            stream = Box::new(session);
+        }
+        Ok(stream)
+    }
+
+    fn connect_to_proxy(
+        &self,
+        proxy: &ProxyUrl,
+        url: &Url<'_>,
+        server: &Party,
+        deadline: Deadline,
+        observed: &mut Observed,
+    ) -> Result<Box<dyn Stream>> {
+        let address = if proxy.wants_address() {
+            let found = look_up(url.host, url.port, server, deadline)?;
+            let fits = |address: &&SocketAddr| proxy.scheme != Scheme::Socks4 || address.is_ipv4();
+            found.iter().find(fits).or(found.first()).map(SocketAddr::ip)
+        } else {
+            None
+        };
+        let party = proxy.party();
+        let (wire, reached) = dial(&proxy.host, proxy.port, &party, deadline)?;
+        self.note_address(&party, reached, observed);
+        let mut stream: Box<dyn Stream> = Box::new(wire);
+        if proxy.scheme == Scheme::Https {
+            let (session, _) = self.trust()?.handshake(stream, &proxy.host, &party, deadline)?;
+            stream = Box::new(session);
+        }
+        let target = Target { host: url.host, port: url.port, address };
+        proxy::tunnel(&mut stream, proxy, &target, deadline)?;
+        Ok(stream)
+    }
+
+    fn note_address(&self, party: &Party, address: SocketAddr, observed: &mut Observed) {
+        observed.address = Some(address);
+        self.options.log.debug(|| format!("http: connected to {} at {address}", party.name));
+    }
+
+    fn proxy_for(&self, url: &Url<'_>) -> Result<Option<ProxyUrl>> {
+        let setting = self.options.proxy.as_ref().map(Secret::reveal);
+        let chosen = proxy::choose(url, setting, |name| {
+            let (_, value) = self.environment.iter().find(|(have, _)| *have == name)?;
+            Some(value.reveal().to_owned())
+        })?;
+        // Plain http is allowed because it does not leave this machine; so it must not.
+        Ok(chosen.filter(|proxy| url.scheme == "https" || is_loopback(&proxy.host)))
+    }
+
+    fn trust(&self) -> Result<Arc<Trust>> {
+        if let Some(trust) = self.trust.get() {
+            return Ok(Arc::clone(trust));
+        }
+        // Two threads may both come here and read the certificates twice. A lock instead would stay
+        // locked for ever in a child that was forked meanwhile.
+        let trust = Arc::new(Trust::load(&self.options)?);
+        Ok(Arc::clone(self.trust.get_or_init(|| trust)))
+    }
+}
+
 impl Transport for HttpTransport {
-    fn send(&self, _: &Request, _: std::time::Duration) -> Result<Response> {
-        Err(Error::new(Kind::Internal, "stub"))
+    fn send(&self, request: &Request, timeout: Duration) -> Result<Response> {
+        self.exchange(request, timeout, &mut Observed::default())
+    }
+}
+
+/// Takes a URL apart that a secret or a token may be sent to.
+fn permitted(text: &str) -> Result<Url<'_>> {
+    let refuse = |message: String, advice: &str| Err(Error::new(Kind::Config, message).advice(advice));
+    let shown = clean(text, &[]);
+    let Some(url) = Url::parse(text) else {
+        return refuse(format!("{shown:?} is not a URL that can be requested"), "use https://host/path");
+    };
+    if url.user_info {
+        return refuse(
+            format!("the URL for {} holds a user name or password", url.host),
+            "leave it out: credentials have settings of their own",
+        );
+    }
+    if url.scheme == "http" && !is_loopback(url.host) {
+        return refuse(
+            format!("{shown:?} is not encrypted"),
+            "use https: http is only allowed for this machine itself (localhost, 127.0.0.1, [::1])",
+        );
+    }
+    Ok(url)
+}
+
+/// The text of a header, in the form that ureq's header type can share instead of copying it. So it
+/// is wiped when the request is dropped.
+struct HeaderText(Secret);
+
+impl AsRef<[u8]> for HeaderText {
+    fn as_ref(&self) -> &[u8] {
+        self.0.reveal().as_bytes()
+    }
+}
+
+/// The request in ureq's form.
+fn translated<'a>(request: &'a Request, server: &Party) -> Result<http::Request<&'a [u8]>> {
+    let refuse = |what: String| {
+        let message = format!("the request to {} cannot be sent: {what}", server.name);
+        Error::invalid(message).host(&server.address)
+    };
+    let method = Method::from_bytes(request.method.as_bytes())
+        .map_err(|_| refuse(format!("{:?} is no method", clean(&request.method, &[]))))?;
+    let mut message = http::Request::new(request.body.as_slice());
+    *message.method_mut() = method;
+    *message.uri_mut() =
+        request.url.parse().map_err(|_| refuse("its URL has characters that are not allowed".to_owned()))?;
+    let headers = message.headers_mut();
+    headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    for (name, value) in &request.headers {
+        if value.reveal().len() + name.len() > OUTPUT_SIZE - 16 {
+            return Err(refuse(format!("its header {name} is longer than {OUTPUT_SIZE} bytes")));
+        }
+        let text = Bytes::from_owner(HeaderText(value.clone()));
+        let mut value = HeaderValue::from_maybe_shared(text)
+            .map_err(|_| refuse(format!("its header {name} has characters that are not allowed")))?;
+        value.set_sensitive(true);
+        let name =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| refuse(format!("{name:?} is no header name")))?;
+        headers.append(name, value);
+    }
+    Ok(message)
+}
+
+/// Sends the request over the channel and reads the reply. The outer error is ureq's.
+fn converse(
+    message: http::Request<&[u8]>,
+    channel: Channel,
+    limit: usize,
+) -> std::result::Result<Result<Response>, ureq::Error> {
+    let party = channel.party.clone();
+    let config = Config::builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .user_agent("")
+        .accept("")
+        .accept_encoding("")
+        .max_response_header_size(HEADER_LIMIT)
+        .max_idle_connections(0)
+        .max_idle_connections_per_host(0)
+        .allow_non_standard_methods(true)
+        .build();
+    let agent = ureq::Agent::with_parts(config, Handover(Mutex::new(Some(channel))), NoLookup);
+    let wants_no_body =
+        message.body().is_empty() && !matches!(*message.method(), Method::POST | Method::PUT | Method::PATCH);
+    let reply = if wants_no_body { agent.run(message.map(|_| ())) } else { agent.run(message) };
+    let (head, mut body) = reply?.into_parts();
+    let announced = body.content_length();
+    let body = read_body(&mut body.as_reader(), announced, limit)?;
+    Ok(match body {
+        None => Err(party
+            .error(Kind::Protocol, Stage::Receive, format!("the reply of {} is larger than {limit} bytes", party.name))
+            .http(head.status.as_u16())),
+        Some(body) => Ok(Response {
+            status: head.status.as_u16(),
+            headers: head
+                .headers
+                .iter()
+                .map(|(name, value)| {
+                    let value = String::from_utf8_lossy(value.as_bytes());
+                    (name.as_str().to_owned(), value.into_owned())
+                })
+                .collect(),
+            body,
+        }),
+    })
+}
+
+/// Reads a whole body; `None`: it is larger than `limit`.
+fn read_body(reader: &mut impl Read, announced: Option<u64>, limit: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    const FIRST: usize = 16 * 1024;
+    let announced = match announced.map(usize::try_from) {
+        Some(Ok(length)) if length <= limit => Some(length),
+        Some(_) => return Ok(None),
+        None => None,
+    };
+    let mut body = Zeroizing::new(vec![0; announced.unwrap_or(FIRST).min(limit)]);
+    let mut filled = 0;
+    loop {
+        // One byte apart from the body tells whether it needs more room at all.
+        let mut one = [0];
+        if filled == body.len() {
+            if reader.read(&mut one)? == 0 {
+                break;
+            }
+            if filled == limit {
+                return Ok(None);
+            }
+            // Not `resize`, which would leave the old buffer behind unwiped.
+            let mut larger = Zeroizing::new(vec![0; (filled * 2).max(FIRST).min(limit)]);
+            larger[..filled].copy_from_slice(&body);
+            larger[filled] = one[0];
+            body = larger;
+            filled += 1;
+        } else {
+            match reader.read(&mut body[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+    }
+    body.truncate(filled);
+    Ok(Some(body))
+}
+
+/// Turns ureq's error into ours; most are ours already, from the [`Channel`].
+fn translated_error(error: ureq::Error, server: &Party, deadline: Deadline) -> Error {
+    let name = &server.name;
+    let protocol = |what: String| {
+        server
+            .error(Kind::Protocol, Stage::Receive, what)
+            .advice("check the URL, and whether a proxy answers in the server's place")
+    };
+    match error {
+        ureq::Error::Other(inner) => match inner.downcast::<Error>() {
+            Ok(own) => *own,
+            Err(other) => internal(server, &other),
+        },
+        ureq::Error::Io(error) if is_hangup(&error) => server.failure(Moment::Receive, &error, deadline),
+        // ureq wraps its own errors to pass them through a reader.
+        ureq::Error::Io(error) => match error.downcast::<ureq::Error>() {
+            Ok(inner) => translated_error(inner, server, deadline),
+            Err(error) => server.failure(Moment::Receive, &error, deadline),
+        },
+        ureq::Error::LargeResponseHeader(..) => {
+            protocol(format!("the headers in the reply of {name} are larger than {HEADER_LIMIT} bytes"))
+        }
+        ureq::Error::Protocol(error) => {
+            protocol(format!("the reply of {name} is not the HTTP it should be: {}", clean(&error.to_string(), &[])))
+        }
+        ureq::Error::BodyStalled => protocol(format!("the reply of {name} makes no sense")),
+        other => internal(server, &other),
+    }
+}
+
+fn internal(server: &Party, error: &dyn fmt::Display) -> Error {
+    let message = format!(
+        "the request to {} failed in a way that should not happen: {}",
+        server.name,
+        clean(&error.to_string(), &[])
+    );
+    server.error(Kind::Internal, Stage::Receive, message)
+}
+
+/// The connection, as ureq sees it.
+struct Channel {
+    stream: Box<dyn Stream>,
+    is_tls: bool,
+    party: Party,
+    deadline: Deadline,
+    buffers: PlainBuffers,
+    /// Whether anything of a reply has come.
+    received: bool,
+    /// Why the request was not taken whole. The server may have sent the reason first.
+    send_failure: Option<io::Error>,
+}
+
+impl Channel {
+    /// An error with its whole story, in a form that ureq passes on unchanged.
+    fn failed(&self, moment: Moment, error: &io::Error) -> ureq::Error {
+        let own = self.party.failure(moment, error, self.deadline);
+        ureq::Error::Other(Box::new(own))
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Channel({})", self.party.address)
+    }
+}
+
+impl UreqTransport for Channel {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> std::result::Result<(), ureq::Error> {
+        if self.send_failure.is_some() {
+            return Ok(());
+        }
+        let output = self.buffers.output.get(..amount).unwrap_or_default();
+        match self.stream.write_all(output).and_then(|()| self.stream.flush()) {
+            Ok(()) => Ok(()),
+            // A server that has seen enough answers and closes. So the answer is looked for first.
+            Err(error) if is_hangup(&error) => {
+                self.send_failure = Some(error);
+                Ok(())
+            }
+            Err(error) => Err(self.failed(Moment::Send, &error)),
+        }
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> std::result::Result<bool, ureq::Error> {
+        let room = self.buffers.input_append_buf();
+        // Without room a read would look like the end of the connection.
+        if room.is_empty() {
+            return Err(ureq::Error::BodyStalled);
+        }
+        let outcome = match self.stream.read(room) {
+            Ok(0) if !self.received => Err(io::ErrorKind::UnexpectedEof.into()),
+            outcome => outcome,
+        };
+        match outcome {
+            Ok(count) => {
+                self.received = true;
+                self.buffers.input_appended(count);
+                Ok(count > 0)
+            }
+            Err(error) => Err(match self.send_failure.take() {
+                Some(earlier) if is_hangup(&error) => self.failed(Moment::Send, &earlier),
+                _ if self.received => self.failed(Moment::Receive, &error),
+                _ => self.failed(Moment::Wait, &error),
+            }),
+        }
+    }
+
+    fn is_open(&mut self) -> bool {
+        // Asked only before a connection is kept, and none is.
+        false
+    }
+
+    fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+}
+
+/// Buffers that are as large from the start as they will ever be, and wiped in the end.
+struct PlainBuffers {
+    input: Zeroizing<Vec<u8>>,
+    /// `input[consumed..filled]` waits to be read.
+    consumed: usize,
+    filled: usize,
+    /// Whether something was read at the last attempt. If not, more has to come first.
+    progress: bool,
+    output: Zeroizing<Vec<u8>>,
+}
+
+impl PlainBuffers {
+    fn new() -> Self {
+        PlainBuffers {
+            // One more than allowed, so that ureq notices headers that are too large.
+            input: Zeroizing::new(vec![0; HEADER_LIMIT + 1]),
+            consumed: 0,
+            filled: 0,
+            progress: false,
+            output: Zeroizing::new(vec![0; OUTPUT_SIZE]),
+        }
+    }
+
+    fn close_gap(&mut self) {
+        self.input.copy_within(self.consumed..self.filled, 0);
+        self.filled -= self.consumed;
+        self.consumed = 0;
+    }
+}
+
+impl Buffers for PlainBuffers {
+    fn output(&mut self) -> &mut [u8] {
+        &mut self.output
+    }
+
+    fn input(&self) -> &[u8] {
+        &self.input[self.consumed..self.filled]
+    }
+
+    fn input_append_buf(&mut self) -> &mut [u8] {
+        self.close_gap();
+        &mut self.input[self.filled..]
+    }
+
+    fn input_appended(&mut self, amount: usize) {
+        self.filled = (self.filled + amount).min(self.input.len());
+    }
+
+    fn input_consume(&mut self, amount: usize) {
+        self.progress = amount > 0;
+        self.consumed = (self.consumed + amount).min(self.filled);
+    }
+
+    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
+        self.close_gap();
+        (&mut self.input[self.filled..], &mut self.output)
+    }
+
+    fn can_use_input(&self) -> bool {
+        self.consumed < self.filled && self.progress
+    }
+}
+
+/// Hands one finished connection to ureq. There is no second one, so it cannot try twice.
+#[derive(Debug)]
+struct Handover(Mutex<Option<Channel>>);
+
+impl Connector for Handover {
+    type Out = Channel;
+
+    fn connect(&self, _: &ConnectionDetails<'_>, _: Option<()>) -> std::result::Result<Option<Channel>, ureq::Error> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).take())
+    }
+}
+
+/// Looks up nothing: the connection is there already.
+#[derive(Debug)]
+struct NoLookup;
+
+impl Resolver for NoLookup {
+    fn resolve(
+        &self,
+        _: &http::Uri,
+        _: &Config,
+        _: NextTimeout,
+    ) -> std::result::Result<ResolvedSocketAddrs, ureq::Error> {
+        Ok(self.empty())
     }
 }

@@ -19,3 +19,4 @@ pub mod sync;
 pub mod tls;
 pub mod token;
 pub mod transport;
+mod wire;

@@ -1,1 +1,783 @@
-//! stub
+//! Which proxy a request goes through, and how a proxy is asked for a connection.
+//!
+//! [`choose`] decides as curl does, so that what works for curl works here:
+//!
+//! - The `proxy` setting comes first; `none` means no proxy, whatever the environment says.
+//! - Otherwise the URL's scheme decides: `https_proxy` or `HTTPS_PROXY`, `http_proxy` or
+//!   `HTTP_PROXY`, and failing that `all_proxy` or `ALL_PROXY`. Lower case wins; an empty variable
+//!   counts as unset. `HTTP_PROXY` is passed over when `REQUEST_METHOD` is set: then this is a CGI
+//!   program, and the variable is a header that any client can send.
+//! - `no_proxy` or `NO_PROXY` exempts hosts, also from the `proxy` setting. Entries are divided by
+//!   commas or spaces: `*` is every host, `example.com` and `.example.com` are that domain and all
+//!   below it, `host:port` is one port, and addresses and networks (`10.0.0.0/8`, `fd00::/8`) fit
+//!   hosts that are given as addresses. This machine itself is not exempt unless it is listed.
+//!
+//! A proxy's user name and password are sent to it and shown nowhere: not in messages, not in
+//! `Debug`. The server's name is given to the proxy as it is, so that it need not be known here;
+//! only `socks4` and `socks5` look it up here, which is what those two names mean.
+
+use crate::error::{Error, Kind, Result, Stage};
+use crate::secret::Secret;
+use crate::settings::Url;
+use crate::wire::{Deadline, Moment, Party, host_and_port};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use zeroize::Zeroizing;
+
+/// Every variable that [`choose`] asks for.
+pub const VARIABLES: [&str; 9] = [
+    "https_proxy",
+    "HTTPS_PROXY",
+    "http_proxy",
+    "HTTP_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "REQUEST_METHOD",
+];
+
+/// How a proxy is talked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// The method `CONNECT`.
+    Http,
+    /// The method `CONNECT`, inside TLS.
+    Https,
+    /// SOCKS 4, with an address.
+    Socks4,
+    /// SOCKS 4, with a name.
+    Socks4a,
+    /// SOCKS 5, with an address.
+    Socks5,
+    /// SOCKS 5, with a name.
+    Socks5h,
+}
+
+/// Names and default ports.
+const SCHEMES: [(&str, Scheme, u16); 6] = [
+    ("http", Scheme::Http, 80),
+    ("https", Scheme::Https, 443),
+    ("socks4", Scheme::Socks4, 1080),
+    ("socks4a", Scheme::Socks4a, 1080),
+    ("socks5", Scheme::Socks5, 1080),
+    ("socks5h", Scheme::Socks5h, 1080),
+];
+
+/// A proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyUrl {
+    /// How it is talked to.
+    pub scheme: Scheme,
+    /// Its host, without brackets around an IPv6 address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The user name and password, decoded.
+    pub login: Option<(Secret, Secret)>,
+}
+
+impl fmt::Display for ProxyUrl {
+    /// `scheme://host:port`, and nothing that was before the host.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = SCHEMES.iter().find(|(_, scheme, _)| *scheme == self.scheme).map_or("", |(name, _, _)| name);
+        write!(f, "{name}://{}", host_and_port(&self.host, self.port))
+    }
+}
+
+impl ProxyUrl {
+    /// Takes a proxy's URL apart; `None` if it cannot be understood.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+        let (_, scheme, default_port) = SCHEMES.into_iter().find(|(name, _, _)| scheme.eq_ignore_ascii_case(name))?;
+        // The last `@` divides, so that a password may hold one that was not encoded.
+        let (login, authority) = match rest.rsplit_once('@') {
+            Some((login, authority)) => (Some(login), authority),
+            None => (None, rest),
+        };
+        // The rest of an http URL has the same form: its parser knows hosts and ports.
+        let url = format!("http://{authority}");
+        let parts = Url::parse(&url)?;
+        let authority = authority.split(['/', '?', '#']).next()?;
+        let has_port = authority.rsplit(']').next()?.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty());
+        Some(ProxyUrl {
+            scheme,
+            host: parts.host.to_owned(),
+            port: if has_port { parts.port } else { default_port },
+            login: match login {
+                Some(login) => {
+                    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+                    Some((decoded(user)?, decoded(password)?))
+                }
+                None => None,
+            },
+        })
+    }
+
+    /// Whether the server's name is looked up here and not by the proxy.
+    pub fn wants_address(&self) -> bool {
+        matches!(self.scheme, Scheme::Socks4 | Scheme::Socks5)
+    }
+
+    /// The proxy as somebody to talk to.
+    pub(crate) fn party(&self) -> Party {
+        Party { name: format!("the proxy {self}"), address: host_and_port(&self.host, self.port), is_proxy: true }
+    }
+}
+
+/// Replaces `%41` by `A`; what is no such code stays as it is. `None`: the result is not UTF-8.
+fn decoded(text: &str) -> Option<Secret> {
+    let bytes = text.as_bytes();
+    let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
+    let digit = |at: usize| (*bytes.get(at)? as char).to_digit(16);
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                // Two digits of four bits each fit a byte.
+                out.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    std::str::from_utf8(&out).ok().map(Secret::from)
+}
+
+/// Decides which proxy a request for `url` goes through; `None` is none. See the module's
+/// documentation for the rules.
+pub fn choose(
+    url: &Url<'_>,
+    setting: Option<&str>,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Option<ProxyUrl>> {
+    let variable = |names: [&'static str; 2]| {
+        names.into_iter().find_map(|name| {
+            let forged = name == "HTTP_PROXY" && environment("REQUEST_METHOD").is_some();
+            let value = environment(name).filter(|value| !value.trim().is_empty() && !forged)?;
+            Some((name, value))
+        })
+    };
+    let by_scheme = match url.scheme {
+        "https" => ["https_proxy", "HTTPS_PROXY"],
+        _ => ["http_proxy", "HTTP_PROXY"],
+    };
+    let (source, text) = match setting {
+        Some(text) if text.trim().eq_ignore_ascii_case("none") => return Ok(None),
+        Some(text) => ("the proxy setting", text.to_owned()),
+        None => match variable(by_scheme).or_else(|| variable(["all_proxy", "ALL_PROXY"])) {
+            Some(found) => found,
+            None => return Ok(None),
+        },
+    };
+    let text = Zeroizing::new(text);
+    if variable(["no_proxy", "NO_PROXY"]).is_some_and(|(_, list)| is_exempt(url.host, url.port, &list)) {
+        return Ok(None);
+    }
+    match ProxyUrl::parse(&text) {
+        Some(proxy) => Ok(Some(proxy)),
+        // The value may hold a password, so it is not repeated.
+        None => Err(Error::new(Kind::Config, format!("{source} is not a proxy URL that can be understood"))
+            .advice("use http://host:port, https://host:port or socks5h://host:port")),
+    }
+}
+
+/// Whether a `NO_PROXY` list names this host.
+fn is_exempt(host: &str, port: u16, list: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    let address = parse_address(host);
+    list.split(|c: char| c == ',' || c.is_whitespace()).filter(|entry| !entry.is_empty()).any(|entry| {
+        match (entry, address) {
+            ("*", _) => true,
+            (entry, Some(address)) if entry.contains('/') => is_inside(address, entry),
+            (entry, address) => {
+                let (name, only_port) = split_port(entry);
+                only_port.is_none_or(|only| only == port)
+                    && match address {
+                        Some(address) => parse_address(name) == Some(address),
+                        None => is_below(host, name),
+                    }
+            }
+        }
+    })
+}
+
+/// An address; one of IPv4 that is written as IPv6 is the same one.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+/// Divides `host:port`. The colons of an IPv6 address without brackets belong to the address.
+fn split_port(entry: &str) -> (&str, Option<u16>) {
+    match entry.rsplit_once(':') {
+        Some((name, port)) if name.ends_with(']') || !name.contains(':') => match port.parse() {
+            Ok(port) => (name, Some(port)),
+            Err(_) => (entry, None),
+        },
+        _ => (entry, None),
+    }
+}
+
+/// Whether `host` is the domain `entry` or lies below it.
+fn is_below(host: &str, entry: &str) -> bool {
+    let domain = entry.trim_end_matches('.');
+    let domain = domain.strip_prefix('*').unwrap_or(domain);
+    let domain = domain.trim_start_matches('.').to_ascii_lowercase();
+    let host = host.to_ascii_lowercase();
+    match host.strip_suffix(&domain) {
+        Some(above) => !domain.is_empty() && (above.is_empty() || above.ends_with('.')),
+        None => false,
+    }
+}
+
+/// Whether `address` lies in `network`, written as `address/bits`.
+fn is_inside(address: IpAddr, network: &str) -> bool {
+    let Some((base, bits)) = network.split_once('/') else {
+        return false;
+    };
+    let (Some(base), Ok(bits)) = (parse_address(base), bits.parse::<u32>()) else {
+        return false;
+    };
+    let differ = match (address, base) {
+        // Shifted up, so that the same count of bits is compared for both families.
+        (IpAddr::V4(a), IpAddr::V4(b)) if bits <= 32 => u128::from(a.to_bits() ^ b.to_bits()) << 96,
+        (IpAddr::V6(a), IpAddr::V6(b)) if bits <= 128 => a.to_bits() ^ b.to_bits(),
+        _ => return false,
+    };
+    differ.leading_zeros() >= bits
+}
+
+/// Where a proxy is asked to connect to.
+pub(crate) struct Target<'a> {
+    /// The server's host.
+    pub(crate) host: &'a str,
+    /// The server's port.
+    pub(crate) port: u16,
+    /// Its address, if [`ProxyUrl::wants_address`].
+    pub(crate) address: Option<IpAddr>,
+}
+
+/// Asks a proxy, over a connection to it, for a connection to the server. After that the stream
+/// leads to the server.
+pub(crate) fn tunnel(
+    stream: &mut (impl Read + Write + ?Sized),
+    proxy: &ProxyUrl,
+    target: &Target<'_>,
+    deadline: Deadline,
+) -> Result<()> {
+    let outcome = match proxy.scheme {
+        Scheme::Http | Scheme::Https => connect(stream, proxy, target),
+        Scheme::Socks4 | Scheme::Socks4a => socks4(stream, proxy, target),
+        Scheme::Socks5 | Scheme::Socks5h => socks5(stream, proxy, target),
+    };
+    let party = proxy.party();
+    let server = host_and_port(target.host, target.port);
+    outcome.map_err(|refusal| match refusal {
+        Refusal::Broken(error) => party.failure(Moment::Tunnel, &error, deadline),
+        Refusal::Login(status) => {
+            let error = party
+                .error(Kind::Proxy, Stage::Connect, format!("{} wants other credentials", party.name))
+                .advice("put the user name and password into the proxy's URL: http://user:password@host:port");
+            match status {
+                Some(status) => error.http(status),
+                None => error,
+            }
+        }
+        Refusal::Status(status) => party
+            .error(Kind::Proxy, Stage::Connect, format!("{} refused to connect to {server}", party.name))
+            .http(status)
+            .retry(status >= 500 || status == 429)
+            .advice("ask its operator to allow that host, or list the host in NO_PROXY"),
+        Refusal::Said(reason, retryable) => party
+            .error(Kind::Proxy, Stage::Connect, format!("{} made no connection to {server}: {reason}", party.name))
+            .retry(retryable)
+            .advice("check the proxy, and that it may reach that host"),
+    })
+}
+
+/// Why a proxy made no connection.
+enum Refusal {
+    /// The connection to the proxy failed.
+    Broken(io::Error),
+    /// It wants credentials, or others than it got; with the HTTP status if it speaks HTTP.
+    Login(Option<u16>),
+    /// It answered `CONNECT` with this status.
+    Status(u16),
+    /// In words, and whether trying again may help.
+    Said(&'static str, bool),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Refusal::Broken(error)
+    }
+}
+
+/// The largest head of a reply to `CONNECT` that is read.
+const HEAD_LIMIT: usize = 16 * 1024;
+
+fn connect(
+    stream: &mut (impl Read + Write + ?Sized),
+    proxy: &ProxyUrl,
+    target: &Target<'_>,
+) -> std::result::Result<(), Refusal> {
+    let server = host_and_port(target.host, target.port);
+    let login = match &proxy.login {
+        Some((user, password)) => {
+            let plain = Zeroizing::new([user.reveal(), ":", password.reveal()].concat());
+            Zeroizing::new(base64(plain.as_bytes()))
+        }
+        None => Zeroizing::default(),
+    };
+    // Joined in one go: a buffer that grows leaves copies of the password behind.
+    let (before, after) = match login.is_empty() {
+        true => ("", ""),
+        false => ("Proxy-Authorization: Basic ", "\r\n"),
+    };
+    let start = format!("CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n");
+    let request = Zeroizing::new([&start, before, &login, after, "\r\n"].concat());
+    stream.write_all(request.as_bytes())?;
+
+    let mut head = vec![0; HEAD_LIMIT];
+    let mut filled = 0;
+    let end = loop {
+        if let Some(end) = head[..filled].windows(4).position(|four| four == b"\r\n\r\n") {
+            break end + 4;
+        }
+        if filled == head.len() {
+            return Err(Refusal::Said("its reply has no end", false));
+        }
+        match stream.read(&mut head[filled..])? {
+            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            count => filled += count,
+        }
+    };
+    let status = std::str::from_utf8(&head[..end])
+        .ok()
+        .and_then(|head| head.strip_prefix("HTTP/1."))
+        .and_then(|rest| rest.split_whitespace().nth(1))
+        .and_then(|status| status.parse::<u16>().ok());
+    match status {
+        // Nobody at the other end speaks first, so whatever follows did not come from the server.
+        Some(200..=299) if end < filled => Err(Refusal::Said("it sent data of its own", false)),
+        Some(200..=299) => Ok(()),
+        Some(407) => Err(Refusal::Login(Some(407))),
+        Some(status) => Err(Refusal::Status(status)),
+        None => Err(Refusal::Said("its reply is not HTTP", false)),
+    }
+}
+
+/// SOCKS 4 and 4a.
+fn socks4(
+    stream: &mut (impl Read + Write + ?Sized),
+    proxy: &ProxyUrl,
+    target: &Target<'_>,
+) -> std::result::Result<(), Refusal> {
+    let address = target.address.or_else(|| parse_address(target.host));
+    let mut request = Zeroizing::new(Vec::with_capacity(1024));
+    request.extend_from_slice(&[4, 1]);
+    request.extend_from_slice(&target.port.to_be_bytes());
+    match address {
+        Some(IpAddr::V4(address)) => request.extend_from_slice(&address.octets()),
+        Some(IpAddr::V6(_)) => {
+            return Err(Refusal::Said("SOCKS 4 cannot carry an IPv6 address", false));
+        }
+        // An address that cannot exist says that a name follows.
+        None => request.extend_from_slice(&[0, 0, 0, 1]),
+    }
+    if let Some((user, _)) = &proxy.login {
+        request.extend_from_slice(user.reveal().as_bytes());
+    }
+    request.push(0);
+    if address.is_none() {
+        request.extend_from_slice(target.host.as_bytes());
+        request.push(0);
+    }
+    stream.write_all(&request)?;
+    let mut reply = [0; 8];
+    stream.read_exact(&mut reply)?;
+    match reply {
+        [0, 90, ..] => Ok(()),
+        [0, 91, ..] => Err(Refusal::Said("it was rejected or failed", true)),
+        [0, 92 | 93, ..] => Err(Refusal::Login(None)),
+        _ => Err(Refusal::Said("its reply is not SOCKS 4", false)),
+    }
+}
+
+/// What the codes of RFC 1928, section 6, mean, and whether trying again may help.
+const SOCKS5_REPLIES: [(u8, &str, bool); 8] = [
+    (1, "it failed", true),
+    (2, "its rules forbid it", false),
+    (3, "the network is unreachable", true),
+    (4, "the host is unreachable", true),
+    (5, "the host refused the connection", true),
+    (6, "the host did not answer in time", true),
+    (7, "it knows no such command", false),
+    (8, "it knows no such kind of address", false),
+];
+
+/// SOCKS 5 (RFC 1928), with a name and password (RFC 1929) if there are any.
+fn socks5(
+    stream: &mut (impl Read + Write + ?Sized),
+    proxy: &ProxyUrl,
+    target: &Target<'_>,
+) -> std::result::Result<(), Refusal> {
+    const NOT_SOCKS: Refusal = Refusal::Said("its reply is not SOCKS 5", false);
+    // One byte tells the length of a name or password.
+    let short = |text: &str| {
+        u8::try_from(text.len()).map_err(|_| Refusal::Said("SOCKS 5 carries no more than 255 bytes of a name", false))
+    };
+    let offer: &[u8] = if proxy.login.is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] };
+    stream.write_all(offer)?;
+    let mut reply = [0; 2];
+    stream.read_exact(&mut reply)?;
+    match (reply, &proxy.login) {
+        ([5, 0], _) => {}
+        ([5, 2], Some((user, password))) => {
+            let (user, password) = (user.reveal(), password.reveal());
+            let mut login = Zeroizing::new(Vec::with_capacity(3 + 2 * 255));
+            login.extend_from_slice(&[1, short(user)?]);
+            login.extend_from_slice(user.as_bytes());
+            login.push(short(password)?);
+            login.extend_from_slice(password.as_bytes());
+            stream.write_all(&login)?;
+            stream.read_exact(&mut reply)?;
+            if reply[1] != 0 {
+                return Err(Refusal::Login(None));
+            }
+        }
+        ([5, _], _) => return Err(Refusal::Login(None)),
+        _ => return Err(NOT_SOCKS),
+    }
+
+    let mut request = vec![5, 1, 0];
+    match target.address.or_else(|| parse_address(target.host)) {
+        Some(IpAddr::V4(address)) => {
+            request.push(1);
+            request.extend_from_slice(&address.octets());
+        }
+        Some(IpAddr::V6(address)) => {
+            request.push(4);
+            request.extend_from_slice(&address.octets());
+        }
+        None => {
+            request.extend_from_slice(&[3, short(target.host)?]);
+            request.extend_from_slice(target.host.as_bytes());
+        }
+    }
+    request.extend_from_slice(&target.port.to_be_bytes());
+    stream.write_all(&request)?;
+
+    let mut reply = [0; 4];
+    stream.read_exact(&mut reply[..2])?;
+    match reply {
+        [5, 0, ..] => {}
+        [5, code, ..] => {
+            let row = SOCKS5_REPLIES.iter().find(|(have, _, _)| *have == code);
+            let (reason, retryable) = row.map_or(("it gave an unknown reason", false), |row| (row.1, row.2));
+            return Err(Refusal::Said(reason, retryable));
+        }
+        _ => return Err(NOT_SOCKS),
+    }
+    // The address that the proxy connects from tells nothing, but has to be read.
+    stream.read_exact(&mut reply[2..])?;
+    let length = match reply[3] {
+        1 => 4,
+        4 => 16,
+        3 => {
+            let mut length = [0];
+            stream.read_exact(&mut length)?;
+            usize::from(length[0])
+        }
+        _ => return Err(NOT_SOCKS),
+    };
+    let mut bound = [0; 255 + 2];
+    stream.read_exact(&mut bound[..length + 2])?;
+    Ok(())
+}
+
+/// Base64 with padding (RFC 4648, section 4).
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let at = |index: usize| u32::from(group.get(index).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for index in 0..4 {
+            // A group of n bytes makes n + 1 letters.
+            out.push(if index <= group.len() {
+                ALPHABET[(bits >> (18 - 6 * index)) as usize & 63] as char
+            } else {
+                '='
+            });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// What [`choose`] decides, as shown text.
+    fn chosen(url: &str, setting: Option<&str>, environment: &[(&str, &str)]) -> Option<String> {
+        choose(&Url::parse(url).unwrap(), setting, |name| {
+            let (_, value) = environment.iter().find(|(have, _)| *have == name)?;
+            Some((*value).to_owned())
+        })
+        .unwrap()
+        .map(|proxy| proxy.to_string())
+    }
+
+    #[test]
+    fn the_scheme_picks_the_variable() {
+        let all = [("https_proxy", "s:1"), ("http_proxy", "p:2"), ("ALL_PROXY", "socks5h://a")];
+        let secure = "https://auth.example/x";
+        let plain = "http://127.0.0.1:99";
+        assert_eq!(chosen(secure, None, &all).unwrap(), "http://s:1");
+        assert_eq!(chosen(plain, None, &all).unwrap(), "http://p:2");
+        assert_eq!(chosen(secure, None, &all[1..]).unwrap(), "socks5h://a:1080");
+        assert_eq!(chosen(secure, None, &[]), None);
+    }
+
+    #[test]
+    fn lower_case_wins_and_empty_is_unset() {
+        let url = "https://auth.example";
+        let both = [("HTTPS_PROXY", "upper"), ("https_proxy", "lower")];
+        assert_eq!(chosen(url, None, &both).unwrap(), "http://lower:80");
+        let empty = [("HTTPS_PROXY", "upper"), ("https_proxy", "")];
+        assert_eq!(chosen(url, None, &empty).unwrap(), "http://upper:80");
+        let all = [("https_proxy", " "), ("all_proxy", "all")];
+        assert_eq!(chosen(url, None, &all).unwrap(), "http://all:80");
+    }
+
+    #[test]
+    fn a_cgi_program_does_not_believe_its_clients() {
+        let forged = [("HTTP_PROXY", "evil"), ("REQUEST_METHOD", "GET")];
+        assert_eq!(chosen("http://127.0.0.1", None, &forged), None);
+        assert_eq!(chosen("http://127.0.0.1", None, &forged[..1]).unwrap(), "http://evil:80");
+        let honest = [("http_proxy", "good"), ("REQUEST_METHOD", "GET")];
+        assert_eq!(chosen("http://127.0.0.1", None, &honest).unwrap(), "http://good:80");
+    }
+
+    #[test]
+    fn the_setting_comes_first_but_obeys_no_proxy() {
+        let url = "https://auth.example";
+        let environment = [("https_proxy", "e:1"), ("no_proxy", "localhost")];
+        assert_eq!(chosen(url, Some("https://s"), &environment).unwrap(), "https://s:443");
+        assert_eq!(chosen(url, Some("none"), &environment), None);
+        assert_eq!(chosen(url, Some("s:1"), &[("NO_PROXY", "auth.example")]), None);
+    }
+
+    #[test]
+    fn no_proxy_entries() {
+        #[rustfmt::skip]
+        let cases = [
+            ("auth.example", 443, "auth.example", true),
+            ("auth.example", 443, "AUTH.Example.", true),
+            ("auth.example.", 443, "auth.example", true),
+            ("a.auth.example", 443, "auth.example", true),
+            ("a.auth.example", 443, ".auth.example", true),
+            ("auth.example", 443, ".auth.example", true),
+            ("a.auth.example", 443, "*.auth.example", true),
+            ("myauth.example", 443, "auth.example", false),
+            ("auth.example.evil", 443, "auth.example", false),
+            ("auth.example", 443, "example2", false),
+            ("auth.example", 443, "a, b ,auth.example", true),
+            ("auth.example", 443, "a b auth.example", true),
+            ("auth.example", 443, "*", true),
+            ("auth.example", 443, "x,*", true),
+            ("auth.example", 443, ",, ,", false),
+            ("auth.example", 443, ".", false),
+            ("auth.example", 443, "*.", false),
+            ("auth.example", 443, "auth.example:443", true),
+            ("auth.example", 8443, "auth.example:443", false),
+            ("a.auth.example", 443, ".auth.example:443", true),
+            ("auth.example", 443, "auth.example:x", false),
+            ("127.0.0.1", 80, "localhost", false),
+            ("127.0.0.1", 80, "127.0.0.1", true),
+            ("127.0.0.1", 80, "127.0.0.1:80", true),
+            ("127.0.0.1", 81, "127.0.0.1:80", false),
+            ("10.1.2.3", 80, "10.0.0.0/8", true),
+            ("11.1.2.3", 80, "10.0.0.0/8", false),
+            ("10.1.2.3", 80, "0.0.0.0/0", true),
+            ("10.1.2.3", 80, "10.1.2.3/32", true),
+            ("10.1.2.2", 80, "10.1.2.3/32", false),
+            ("10.1.2.3", 80, "10.0.0.0/33", false),
+            ("10.1.2.3", 80, "10.0.0.0/", false),
+            ("10.1.2.3", 80, "2.3", false),
+            ("auth.example", 80, "10.0.0.0/8", false),
+            ("::1", 80, "::1", true),
+            ("::1", 80, "[::1]", true),
+            ("::1", 80, "[::1]:80", true),
+            ("::1", 81, "[::1]:80", false),
+            ("0:0::1", 80, "::1", true),
+            ("fd12::1", 80, "fd00::/8", true),
+            ("fe12::1", 80, "fd00::/8", false),
+            ("fd12::1", 80, "::/0", true),
+            ("::ffff:10.0.0.1", 80, "10.0.0.1", true),
+            ("::1", 80, "10.0.0.0/8", false),
+        ];
+        for (host, port, list, expected) in cases {
+            assert_eq!(is_exempt(host, port, list), expected, "{host}:{port} {list:?}");
+        }
+    }
+
+    #[test]
+    fn proxy_urls_are_taken_apart() {
+        let login = |text: &str| {
+            let (user, password) = ProxyUrl::parse(text).unwrap().login.unwrap();
+            (user.reveal().to_owned(), password.reveal().to_owned())
+        };
+        assert_eq!(login("http://us%65r:p%40ss%3A%25@h:3128"), ("user".into(), "p@ss:%".into()));
+        assert_eq!(login("u:p@ss/w%zz@h:1"), ("u".into(), "p@ss/w%zz".into()));
+        assert_eq!(login("u@h"), ("u".into(), String::new()));
+        #[rustfmt::skip]
+        let cases = [
+            ("h", "http://h:80"),
+            ("HTTP://h:3128/", "http://h:3128"),
+            ("https://h", "https://h:443"),
+            ("https://h:80", "https://h:80"),
+            (" socks5://[::1] ", "socks5://[::1]:1080"),
+            ("socks4a://[::1]:9", "socks4a://[::1]:9"),
+            ("socks5h://u:p@h", "socks5h://h:1080"),
+        ];
+        for (text, shown) in cases {
+            assert_eq!(ProxyUrl::parse(text).unwrap().to_string(), shown, "{text}");
+        }
+        for bad in ["", "ftp://h", "http://", "h:x", "h:99999", "http://a b", "u:p@", "http://%ff@h"] {
+            assert_eq!(ProxyUrl::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn nothing_shows_the_password() {
+        let url = Url::parse("https://auth.example").unwrap();
+        let error =
+            choose(&url, None, |name| (name == "HTTPS_PROXY").then(|| "ftp://me:hush@h".to_owned())).unwrap_err();
+        assert_eq!(error.kind(), Kind::Config);
+        assert!(error.to_string().starts_with("HTTPS_PROXY is not"), "{error}");
+        assert!(!error.to_string().contains("hush"), "{error}");
+        let proxy = ProxyUrl::parse("http://me:hush@h").unwrap();
+        assert!(!format!("{proxy:?} {proxy}").contains("hush"));
+        assert!(!proxy.party().name.contains("me"));
+    }
+
+    #[test]
+    fn base64_is_padded() {
+        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("\u{ff}?~", "w78/fg==")] {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+    }
+
+    /// A proxy that says what it was told to say, and keeps what it was sent.
+    struct Script {
+        replies: io::Cursor<Vec<u8>>,
+        sent: Vec<u8>,
+    }
+
+    impl Read for Script {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.replies.read(buffer)
+        }
+    }
+
+    impl Write for Script {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.sent.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn play(proxy: &str, address: Option<&str>, replies: &[u8]) -> (Vec<u8>, Result<()>) {
+        let mut script = Script { replies: io::Cursor::new(replies.to_vec()), sent: Vec::new() };
+        let target =
+            Target { host: "far.example", port: 443, address: address.map(|address| address.parse().unwrap()) };
+        let deadline = Deadline::after(Duration::from_secs(5));
+        let outcome = tunnel(&mut script, &ProxyUrl::parse(proxy).unwrap(), &target, deadline);
+        (script.sent, outcome)
+    }
+
+    #[test]
+    fn socks4_with_name_and_with_address() {
+        let granted = [0, 90, 0, 0, 0, 0, 0, 0];
+        let (sent, outcome) = play("socks4a://u:p@h", None, &granted);
+        outcome.unwrap();
+        assert_eq!(sent, b"\x04\x01\x01\xbb\x00\x00\x00\x01u\x00far.example\x00");
+        let (sent, outcome) = play("socks4://h", Some("1.2.3.4"), &granted);
+        outcome.unwrap();
+        assert_eq!(sent, b"\x04\x01\x01\xbb\x01\x02\x03\x04\x00");
+        let (_, outcome) = play("socks4://h", Some("::1"), &granted);
+        assert_eq!(outcome.unwrap_err().kind(), Kind::Proxy);
+        let (_, outcome) = play("socks4://h", Some("1.2.3.4"), &[0, 91, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(outcome.unwrap_err().kind(), Kind::Proxy);
+    }
+
+    #[test]
+    fn socks5_refusals_are_told() {
+        let open = [5, 0];
+        for (code, reason, retryable) in SOCKS5_REPLIES {
+            let (_, outcome) = play("socks5h://h", None, &[&open[..], &[5, code]].concat());
+            let error = outcome.unwrap_err();
+            assert_eq!(error.kind(), Kind::Proxy);
+            assert!(error.to_string().contains(reason), "{error}");
+            assert_eq!(error.is_retryable(), retryable);
+        }
+        for replies in [&[5_u8, 0xff][..], &[5, 2], &[5, 2, 1, 1]] {
+            let login = if replies.len() > 2 { "u:p@" } else { "" };
+            let (_, outcome) = play(&format!("socks5h://{login}h"), None, replies);
+            assert!(outcome.unwrap_err().to_string().contains("credentials"));
+        }
+        let (_, outcome) = play("socks5h://h", None, b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        assert!(outcome.unwrap_err().to_string().contains("not SOCKS 5"));
+        let (_, outcome) = play("socks5h://h", None, &[5]);
+        assert!(outcome.unwrap_err().to_string().contains("closed the connection"));
+        let long = format!("socks5h://u:{}@h", "x".repeat(256));
+        let (sent, outcome) = play(&long, None, &[5, 2]);
+        assert_eq!(outcome.unwrap_err().kind(), Kind::Proxy);
+        assert_eq!(sent, [5, 2, 0, 2]);
+    }
+
+    #[test]
+    fn every_form_of_bound_address_is_read_past() {
+        for bound in [
+            &[1, 0, 0, 0, 0, 0, 0][..],
+            &[3, 1, b'x', 0, 0],
+            &[4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ] {
+            let (_, outcome) = play("socks5h://h", None, &[&[5, 0, 5, 0, 0], bound].concat());
+            outcome.unwrap();
+        }
+    }
+
+    #[test]
+    fn replies_to_connect() {
+        let (sent, outcome) = play("http://h", None, b"HTTP/1.0 200 Connection established\r\nX: y\r\n\r\n");
+        outcome.unwrap();
+        assert_eq!(sent, b"CONNECT far.example:443 HTTP/1.1\r\nHost: far.example:443\r\n\r\n");
+        for (reply, words, status) in [
+            (&b"HTTP/1.1 407 Authenticate\r\n\r\n"[..], "credentials", Some(407)),
+            (b"HTTP/1.1 403 No\r\nContent-Length: 3\r\n\r\nno.", "refused to connect", Some(403)),
+            (b"HTTP/1.1 200 OK\r\n\r\n\x15", "data of its own", None),
+            (b"SSH-2.0-OpenSSH\r\n\r\n", "not HTTP", None),
+            (b"HTTP/1.1 200 OK\r\n", "closed the connection", None),
+            (&[b'x'; HEAD_LIMIT], "no end", None),
+        ] {
+            let (_, outcome) = play("http://h", None, reply);
+            let error = outcome.unwrap_err();
+            assert_eq!((error.kind(), error.http_status()), (Kind::Proxy, status));
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        let (_, outcome) = play("http://h", None, b"HTTP/1.1 502 Bad\r\n\r\n");
+        assert!(outcome.unwrap_err().is_retryable());
+    }
+}

@@ -189,6 +189,7 @@ pub extern "C" fn amp_error_free(error: Option<Box<amp_error>>) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -6,6 +6,7 @@
 
 #![allow(non_camel_case_types, reason = "the names are C's")]
 #![allow(clippy::not_unsafe_ptr_arg_deref, reason = "the contract is in the header, for callers in C")]
+#![allow(clippy::enum_variant_names, reason = "C has no namespaces")]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 // This order is the header's.

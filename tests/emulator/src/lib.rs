@@ -124,7 +124,7 @@ impl Builder {
     /// If the port is taken, or a file cannot be written.
     pub fn start(self) -> io::Result<Emulator> {
         tokens::prepare();
-        let authority = self.tls.then(|| Authority::new(self.mutual_tls)).transpose()?;
+        let authority = self.tls.then(|| Authority::new("amp-emulator CA", self.mutual_tls)).transpose()?;
         let files = authority.as_ref().map(|authority| Files::write(authority, &self)).transpose()?;
         let shared = Arc::new(Shared::new(self.client_id, self.client_secret, self.expires_in, authority));
         if self.tls {

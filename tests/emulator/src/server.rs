@@ -111,6 +111,13 @@ enum Stream {
     Tls(Box<StreamOwned<ServerConnection, Socket>>),
 }
 
+impl Stream {
+    /// Whether TLS is not up yet: to write now would be to wait for the client's part of the handshake.
+    fn is_handshaking(&self) -> bool {
+        matches!(self, Stream::Tls(tls) if tls.conn.is_handshaking())
+    }
+}
+
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -165,9 +172,7 @@ impl Connection<'_> {
         let mut connection = Connection { shared, tcp, stream };
         match connection.exchange() {
             Ok(Next::Drop) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                connection.refuse(&error);
-            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => connection.refuse(&error),
             _ => {}
         }
         connection.end()
@@ -266,18 +271,23 @@ impl Connection<'_> {
         self.stream.flush()
     }
 
-    /// Answers what is not HTTP. If it was not even TLS, rustls has said so already and this comes to nothing.
+    /// Answers what is not HTTP. If it is TLS that went wrong, rustls has told the client already.
     fn refuse(&mut self, error: &io::Error) {
-        let reply = Reply { body: error.to_string().into_bytes(), ..Reply::empty(400) };
-        let _ = self.send(&reply.with("Content-Type", "text/plain"), 0, false);
+        if !self.stream.is_handshaking() {
+            let reply = Reply { body: error.to_string().into_bytes(), ..Reply::empty(400) };
+            let _ = self.send(&reply.with("Content-Type", "text/plain"), 0, false);
+        }
     }
 
     /// Ends the connection in order. What the client still sends is read: to close over it would reset the
     /// connection, and the reset could overtake the reply or the TLS alert that tells the client why.
     fn end(&mut self) -> io::Result<()> {
-        if let Stream::Tls(tls) = &mut self.stream {
-            tls.conn.send_close_notify();
-            tls.flush()?;
+        match &mut self.stream {
+            Stream::Tls(tls) if !tls.conn.is_handshaking() => {
+                tls.conn.send_close_notify();
+                tls.flush()?;
+            }
+            _ => {}
         }
         self.tcp.shutdown(Shutdown::Write)?;
         self.tcp.set_read_timeout(Some(LINGER))?;

@@ -41,8 +41,8 @@ pub(crate) struct Authority {
 
 impl Authority {
     /// A new one; `mutual`: clients need a certificate by it too.
-    pub fn new(mutual: bool) -> io::Result<Authority> {
-        let mut params = params("amp-emulator CA", &[])?;
+    pub fn new(name: &str, mutual: bool) -> io::Result<Authority> {
+        let mut params = params(name, &[])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().map_err(io::Error::other)?;
@@ -65,7 +65,9 @@ impl Authority {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let certificate = match kind {
             CertificateKind::SelfSigned => params.self_signed(&key),
-            CertificateKind::UnknownAuthority => params.signed_by(&key, &Authority::new(false)?.issuer),
+            CertificateKind::UnknownAuthority => {
+                params.signed_by(&key, &Authority::new("amp-emulator unknown CA", false)?.issuer)
+            }
             _ => params.signed_by(&key, &self.issuer),
         }
         .map_err(io::Error::other)?;

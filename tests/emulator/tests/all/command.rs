@@ -12,15 +12,13 @@ fn start(arguments: &[&str], last: &str) -> (Child, HashMap<String, String>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_amp-emulator"));
     let mut child = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut settings = HashMap::new();
-    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-        let line = line.unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while !settings.contains_key(last) {
+        let line = lines.next().expect("more lines").unwrap();
         let (name, value) = line.split_once('=').unwrap();
         settings.insert(name.to_owned(), value.to_owned());
-        if name == last {
-            return (child, settings);
-        }
     }
-    panic!("`{last}` was not printed");
+    (child, settings)
 }
 
 fn end(mut child: Child) {

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use crate::client::{FORM, ask, connect, exchange, get, send, token, token_request};
 
+/// An emulator with one fault. The quotes in the secret show whether JSON replies quote what they echo.
 fn with(fault: Fault) -> Emulator {
     let emulator = Emulator::builder().client("id", "the \"secret\"").start().unwrap();
-    // The form is sent as it is here, and none of these characters needs an escape in the emulator's eyes.
     emulator.fault(fault);
     emulator
 }
@@ -151,7 +151,7 @@ fn date_skew() {
 }
 
 #[test]
-fn faults_of_the_api_and_of_https() {
+fn faults_of_the_api() {
     let emulator = with(Fault::status(401).on("/v2/").forever());
     let token = token(&emulator);
     for _ in 0..2 {

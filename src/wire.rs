@@ -1,0 +1,414 @@
+//! One TCP connection with a deadline: finding addresses, connecting, and saying what failed.
+//!
+//! Everything that a call does on the network goes through a [`Stream`] whose deadline is checked
+//! before each system call, so that a peer which sends one byte at a time, or takes one byte at a
+//! time, cannot make a call outlast the time that it was given. Each failure becomes an [`Error`]
+//! where it happens, because only there it is known who was talked to and what for.
+//!
+//! A broken connection must not raise SIGPIPE in the application. The standard library sends with
+//! `MSG_NOSIGNAL`, but only in `write`: its `write_vectored` is a bare `writev`. So [`Wire`] keeps
+//! the default `write_vectored`, which calls `write`.
+
+use crate::error::{Error, Kind, Result, Stage};
+use crate::settings::is_loopback;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+/// The moment by which something has to be over, and the time that was given for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    at: Instant,
+    given: Duration,
+}
+
+impl Deadline {
+    /// A deadline that is `given` away from now.
+    pub(crate) fn after(given: Duration) -> Self {
+        // Adding an absurd duration to an `Instant` would panic.
+        let given = given.min(Duration::from_secs(366 * 24 * 60 * 60));
+        Deadline { at: Instant::now() + given, given }
+    }
+
+    /// Whichever of the two comes first.
+    pub(crate) fn sooner(self, other: Deadline) -> Deadline {
+        if other.at < self.at { other } else { self }
+    }
+
+    /// The time that is left.
+    fn left(self) -> io::Result<Duration> {
+        let left = self.at.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+}
+
+impl fmt::Display for Deadline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.given < Duration::from_secs(1) {
+            write!(f, "{} ms", self.given.as_millis())
+        } else {
+            write!(f, "{:.1} s", self.given.as_secs_f64())
+        }
+    }
+}
+
+/// A connection, bare or wrapped in TLS, whose operations all end by its deadline.
+pub(crate) trait Stream: Read + Write + Send + Sync {
+    /// Replaces the deadline.
+    fn set_deadline(&mut self, deadline: Deadline);
+}
+
+/// A TCP connection.
+pub(crate) struct Wire {
+    stream: TcpStream,
+    deadline: Deadline,
+}
+
+impl Wire {
+    /// Runs one operation until it is through, undisturbed by signals and by early wake-ups.
+    fn run<T>(
+        &mut self,
+        limit: fn(&TcpStream, Option<Duration>) -> io::Result<()>,
+        mut operation: impl FnMut(&mut TcpStream) -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            limit(&self.stream, Some(self.deadline.left()?))?;
+            match operation(&mut self.stream) {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        // What a socket answers when the time set by `limit` is over. The next
+                        // round sees whether that was the deadline.
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && cfg!(windows) => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.run(TcpStream::set_read_timeout, |stream| stream.read(buffer))
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.run(TcpStream::set_write_timeout, |stream| stream.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Wire {
+    fn set_deadline(&mut self, deadline: Deadline) {
+        self.deadline = deadline;
+    }
+}
+
+impl Stream for Box<dyn Stream> {
+    fn set_deadline(&mut self, deadline: Deadline) {
+        (**self).set_deadline(deadline);
+    }
+}
+
+/// Who is talked to.
+#[derive(Clone, Debug)]
+pub(crate) struct Party {
+    /// How messages call it: `auth.example:443`, or `the proxy http://proxy.example:3128`.
+    pub(crate) name: String,
+    /// Host and port.
+    pub(crate) address: String,
+    /// Whether it is a proxy.
+    pub(crate) is_proxy: bool,
+}
+
+impl Party {
+    /// The server itself.
+    pub(crate) fn server(host: &str, port: u16) -> Self {
+        let address = host_and_port(host, port);
+        Party { name: address.clone(), address, is_proxy: false }
+    }
+
+    /// An error about this party.
+    pub(crate) fn error(&self, kind: Kind, stage: Stage, message: impl Into<String>) -> Error {
+        Error::new(kind, message).at(stage).host(&self.address)
+    }
+
+    /// What a failed operation means. `deadline` is the one that was in force.
+    pub(crate) fn failure(&self, moment: Moment, error: &io::Error, deadline: Deadline) -> Error {
+        // Layers above the socket put the whole story into the error.
+        if let Some(own) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            return Error::clone(own);
+        }
+        let name = &self.name;
+        let words = moment.words();
+        if let Some(problem) = exhausted(error) {
+            return self
+                .error(Kind::Io, words.stage, format!("{name} could not be talked to: {problem}"))
+                .advice("close what is not needed, or raise the limit (ulimit -n)");
+        }
+        // Only our own deadline comes without a number: the system's ETIMEDOUT is a lost connection.
+        if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
+            let (before, after) = words.late;
+            return self
+                .error(Kind::Timeout, words.stage, format!("{before}{name}{after} within {deadline}"))
+                .advice("check the network, or allow more time with timeout_ms and connect_timeout_ms");
+        }
+        let kind = match moment {
+            _ if self.is_proxy => Kind::Proxy,
+            Moment::Lookup => Kind::Resolve,
+            _ => Kind::Connect,
+        };
+        let advice = match (self.is_proxy, moment) {
+            (true, _) => "check the proxy setting, or HTTPS_PROXY and NO_PROXY in the environment",
+            (false, Moment::Lookup) => "check the host name, and that this machine can look up names",
+            (false, _) => "check the host and port, and that nothing on the way blocks them",
+        };
+        let message = match (moment, reason(error)) {
+            (Moment::Lookup | Moment::Dial, reason) => {
+                format!("{name} could not be reached: {reason}")
+            }
+            (_, _) if is_hangup(error) => {
+                format!("{name} closed the connection {}", words.closed)
+            }
+            (_, reason) => format!("the connection to {name} broke: {reason}"),
+        };
+        self.error(kind, words.stage, message).advice(advice).retry(true)
+    }
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+pub(crate) fn host_and_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// What a call was about to do when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Looking up a host name.
+    Lookup,
+    /// Connecting.
+    Dial,
+    /// Asking a proxy for a connection to the server.
+    Tunnel,
+    /// The TLS handshake.
+    Handshake,
+    /// Sending the request.
+    Send,
+    /// Waiting for the first byte of the reply.
+    Wait,
+    /// Reading the rest of the reply.
+    Receive,
+}
+
+/// How a failure at one moment is told.
+struct Words {
+    stage: Stage,
+    /// What stands before and after the name when the time is over.
+    late: (&'static str, &'static str),
+    /// What follows "closed the connection".
+    closed: &'static str,
+}
+
+impl Moment {
+    #[rustfmt::skip]
+    fn words(self) -> Words {
+        let (stage, late, closed) = match self {
+            Moment::Lookup => (Stage::Resolve, ("no address was found for ", ""), ""),
+            Moment::Dial => (Stage::Connect, ("no connection to ", ""), ""),
+            Moment::Tunnel => (Stage::Connect,
+                ("", " accepted the connection but opened none to the server"), "instead of opening one to the server"),
+            Moment::Handshake => (Stage::Tls,
+                ("", " accepted the connection but did not finish the TLS handshake"), "during the TLS handshake"),
+            Moment::Send => (Stage::Send,
+                ("", " accepted the connection but did not take the whole request"), "before it had the whole request"),
+            Moment::Wait => (Stage::Receive,
+                ("", " accepted the connection but sent no reply"), "without a reply"),
+            Moment::Receive => (Stage::Receive,
+                ("", " did not finish its reply"), "in the middle of its reply"),
+        };
+        Words { stage, late, closed }
+    }
+}
+
+/// Whether the other side ended the connection, politely or not.
+pub(crate) fn is_hangup(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
+}
+
+/// What this machine has run out of, if that is the error.
+fn exhausted(error: &io::Error) -> Option<&'static str> {
+    #[cfg(unix)]
+    const TABLE: [(i32, &str); 5] = [
+        (libc::EMFILE, "this process has too many open files"),
+        (libc::ENFILE, "this machine has too many open files"),
+        (libc::ENOBUFS, "this machine has no buffer space left"),
+        (libc::ENOMEM, "this machine has no memory left"),
+        // Comes from starting the thread of a lookup; a socket's own is dealt with in `Wire`.
+        (libc::EAGAIN, "this process can start no further thread"),
+    ];
+    // Winsock's WSAEMFILE and WSAENOBUFS.
+    #[cfg(not(unix))]
+    const TABLE: [(i32, &str); 2] =
+        [(10024, "this process has too many open sockets"), (10055, "this machine has no buffer space left")];
+    let code = error.raw_os_error()?;
+    TABLE.iter().find(|(have, _)| *have == code).map(|(_, words)| *words)
+}
+
+/// An input or output error in words.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "it refused the connection".to_owned(),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
+            "no route leads there".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => "this machine forbids the connection".to_owned(),
+        _ => crate::error::clean(&error.to_string(), &[]),
+    }
+}
+
+/// Looks up a host's addresses.
+pub(crate) fn look_up(host: &str, port: u16, party: &Party, deadline: Deadline) -> Result<Vec<SocketAddr>> {
+    match addresses(host, port, deadline) {
+        Ok(found) if found.is_empty() => {
+            let none = io::Error::other("the name has no address");
+            Err(party.failure(Moment::Lookup, &none, deadline))
+        }
+        Ok(found) => Ok(found),
+        Err(error) => Err(party.failure(Moment::Lookup, &error, deadline)),
+    }
+}
+
+fn addresses(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<SocketAddr>> {
+    let at = |address: IpAddr| SocketAddr::new(address, port);
+    if let Ok(address) = host.parse() {
+        return Ok(vec![at(address)]);
+    }
+    // These names are trusted with plain http because they mean this machine. Whoever answers name
+    // lookups must not be able to change that.
+    if is_loopback(host) {
+        return Ok(vec![at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into())]);
+    }
+    // The system's lookup knows no deadline, so it gets a thread that may be left behind.
+    let (sender, receiver) = sync_channel(1);
+    let name = (host.to_owned(), port);
+    std::thread::Builder::new().name("amp-lookup".to_owned()).spawn(move || {
+        let found = name.to_socket_addrs().map(Iterator::collect);
+        // Nobody listens any more when the deadline has passed.
+        let _ = sender.send(found);
+    })?;
+    match receiver.recv_timeout(deadline.left()?) {
+        Ok(found) => found,
+        Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
+        Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the lookup failed")),
+    }
+}
+
+/// Connects to a host, trying its addresses one after the other. None of them can use up the time
+/// of those behind it.
+pub(crate) fn dial(host: &str, port: u16, party: &Party, deadline: Deadline) -> Result<(Wire, SocketAddr)> {
+    let found = look_up(host, port, party, deadline)?;
+    let mut failure = io::Error::from(io::ErrorKind::TimedOut);
+    for (tried, address) in found.iter().enumerate() {
+        let remaining = u32::try_from(found.len() - tried).unwrap_or(u32::MAX);
+        let Ok(left) = deadline.left() else { break };
+        // No time at all would be refused as an argument.
+        let share = (left / remaining).max(Duration::from_millis(1));
+        match TcpStream::connect_timeout(address, share) {
+            Ok(stream) => {
+                // A request is small and waits for its reply: holding it back gains nothing.
+                let _ = stream.set_nodelay(true);
+                return Ok((Wire { stream, deadline }, *address));
+            }
+            Err(error) if exhausted(&error).is_some() => {
+                failure = error;
+                break;
+            }
+            Err(error) => failure = error,
+        }
+    }
+    Err(party.failure(Moment::Dial, &failure, deadline))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_secs(5))
+    }
+
+    #[test]
+    fn names_of_this_machine_are_not_looked_up() {
+        for host in ["localhost", "LOCALHOST.", "any.localhost"] {
+            let found = addresses(host, 7, soon()).unwrap();
+            assert!(found.iter().all(|address| address.ip().is_loopback()));
+        }
+        assert_eq!(addresses("::1", 7, soon()).unwrap(), ["[::1]:7".parse().unwrap()]);
+    }
+
+    #[test]
+    fn a_lack_of_file_descriptors_is_no_network_error() {
+        let party = Party::server("auth.example", 443);
+        #[cfg(unix)]
+        let code = libc::EMFILE;
+        #[cfg(not(unix))]
+        let code = 10024;
+        let error = party.failure(Moment::Dial, &io::Error::from_raw_os_error(code), soon());
+        assert_eq!(error.kind(), Kind::Io);
+        assert!(error.to_string().contains("too many open"), "{error}");
+    }
+
+    #[test]
+    fn the_deadline_and_a_lost_connection_are_told_apart() {
+        let party = Party::server("auth.example", 443);
+        let over = io::Error::from(io::ErrorKind::TimedOut);
+        let error = party.failure(Moment::Wait, &over, soon());
+        assert_eq!((error.kind(), error.stage()), (Kind::Timeout, Stage::Receive));
+        assert!(
+            error.to_string().starts_with("auth.example:443 accepted the connection but sent no reply within 5.0 s"),
+            "{error}"
+        );
+        #[cfg(unix)]
+        {
+            let lost = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+            assert_eq!(lost.kind(), io::ErrorKind::TimedOut);
+            let error = party.failure(Moment::Wait, &lost, soon());
+            assert_eq!(error.kind(), Kind::Connect);
+        }
+    }
+
+    #[test]
+    fn failures_say_who_and_what() {
+        let party = Party::server("::1", 443);
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error = party.failure(Moment::Dial, &refused, soon());
+        assert_eq!(
+            error.to_string(),
+            "[::1]:443 could not be reached: it refused the connection: \
+             check the host and port, and that nothing on the way blocks them"
+        );
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        let error = party.failure(Moment::Receive, &reset, soon());
+        assert_eq!((error.kind(), error.stage()), (Kind::Connect, Stage::Receive));
+        assert!(error.is_retryable());
+        assert!(error.to_string().contains("in the middle of its reply"), "{error}");
+    }
+
+    #[test]
+    fn the_sooner_deadline_wins_and_absurd_ones_are_cut() {
+        let short = Deadline::after(Duration::from_millis(20));
+        assert_eq!(short.sooner(soon()).to_string(), "20 ms");
+        assert_eq!(soon().sooner(short).to_string(), "20 ms");
+        assert!(Deadline::after(Duration::MAX).left().is_ok());
+        assert!(Deadline::after(Duration::ZERO).left().is_err());
+    }
+}

@@ -1,0 +1,163 @@
+//! The cache's own code under a model checker: thousands of interleavings of the swap, the single
+//! flight and an invalidation that meets a renewal. Run by
+//! `RUSTFLAGS="--cfg amp_model" cargo test --test model --release`.
+#![cfg(amp_model)]
+
+use amp_token::cache::TokenCache;
+use amp_token::clock::{Clock, ManualClock};
+use amp_token::error::{Error, Kind};
+use amp_token::settings::Config;
+use amp_token::transport::{Request, Response};
+use shuttle::sync::atomic::{AtomicU64, Ordering};
+use shuttle::{check_pct, check_random, thread};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Every model runs under two schedulers: one that picks at random, and one that looks for bugs
+/// which need few but well-placed switches.
+fn check(model: impl Fn() + Send + Sync + Clone + 'static) {
+    check_random(model.clone(), 20_000);
+    check_pct(model, 20_000, 3);
+}
+
+fn grant(number: u64) -> Response {
+    let body = format!(r#"{{"access_token":"token-{number}","expires_in":300}}"#);
+    Response { status: 200, headers: Vec::new(), body: body.into_bytes().into() }
+}
+
+struct World {
+    cache: TokenCache,
+    clock: Arc<ManualClock>,
+    requests: Arc<AtomicU64>,
+}
+
+/// A cache over a service that answers its requests, counted from 1, with `reply`. Every request
+/// is a point where others may run; two at once end the model.
+fn world(reply: impl Fn(u64) -> Result<Response, Error> + Send + Sync + 'static) -> Arc<World> {
+    let (clock, requests) = (ManualClock::new(1), Arc::new(AtomicU64::new(0)));
+    let (counter, flying) = (requests.clone(), AtomicU64::new(0));
+    let mut config = Config::new();
+    config.set("client_id", Some("id")).unwrap();
+    config.set("client_secret", Some("secret")).unwrap();
+    config.set("retries", Some("0")).unwrap();
+    // A model moves the clock while others wait.
+    config.set("timeout_ms", Some("86400000")).unwrap();
+    config.clock = Clock::Manual(clock.clone());
+    config.transport = Some(Arc::new(move |_: &Request, _: Duration| {
+        assert_eq!(flying.fetch_add(1, Ordering::SeqCst), 0, "two requests at once");
+        thread::yield_now();
+        let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
+        flying.fetch_sub(1, Ordering::SeqCst);
+        reply(number)
+    }));
+    Arc::new(World { cache: TokenCache::new(&config).unwrap(), clock, requests })
+}
+
+fn number(token: &str) -> u64 {
+    token.strip_prefix("token-").unwrap().parse().unwrap()
+}
+
+fn run<const N: usize>(bodies: [Box<dyn FnOnce() + Send>; N]) {
+    let threads = bodies.map(|body| thread::spawn(body));
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn a_cold_cache_sends_one_request() {
+    check(|| {
+        let world = world(|number| Ok(grant(number)));
+        run([(); 4].map(|()| {
+            let world = world.clone();
+            Box::new(move || assert_eq!(world.cache.get().unwrap().value(), "token-1")) as Box<dyn FnOnce() + Send>
+        }));
+        assert_eq!(world.requests.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn a_failure_reaches_everybody_and_nobody_asks_in_the_pause() {
+    check(|| {
+        let world = world(|_| Err(Error::new(Kind::Connect, "refused")));
+        run([(); 4].map(|()| {
+            let world = world.clone();
+            Box::new(move || assert_eq!(world.cache.get().unwrap_err().kind(), Kind::Connect))
+                as Box<dyn FnOnce() + Send>
+        }));
+        assert_eq!(world.requests.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn a_due_token_is_renewed_once_and_served_meanwhile() {
+    check(|| {
+        let world = world(|number| Ok(grant(number)));
+        world.cache.get().unwrap();
+        world.clock.advance(Duration::from_secs(245));
+        run([(); 3].map(|()| {
+            let world = world.clone();
+            Box::new(move || assert!(number(world.cache.get().unwrap().value()) <= 2)) as Box<dyn FnOnce() + Send>
+        }));
+        assert_eq!(world.requests.load(Ordering::SeqCst), 2);
+        assert_eq!(world.cache.get().unwrap().value(), "token-2");
+    });
+}
+
+#[test]
+fn an_invalidation_that_meets_a_renewal_drops_only_its_own_token() {
+    check(|| {
+        let world = world(|number| Ok(grant(number)));
+        let first = world.cache.get().unwrap();
+        world.clock.advance(Duration::from_secs(245));
+        let (renewing, refusing, reading) = (world.clone(), world.clone(), world.clone());
+        run([
+            Box::new(move || drop(renewing.cache.get().unwrap())),
+            Box::new(move || {
+                refusing.cache.invalidate(&first);
+                // From here on this thread never sees the token that it reported.
+                assert_ne!(refusing.cache.get().unwrap().value(), "token-1");
+            }),
+            Box::new(move || drop(reading.cache.get().unwrap())),
+        ]);
+        assert_eq!(
+            world.cache.get().unwrap().value(),
+            "token-2",
+            "the new token was dropped, or the old one came back"
+        );
+        assert_eq!(world.requests.load(Ordering::SeqCst), 2);
+    });
+}
+
+#[test]
+fn the_epoch_tells_of_every_swap() {
+    check(|| {
+        let world = world(|number| Ok(grant(number)));
+        world.cache.get().unwrap();
+        let (writing, reading) = (world.clone(), world.clone());
+        run([
+            Box::new(move || {
+                for _ in 0..2 {
+                    let token = writing.cache.get().unwrap();
+                    writing.clock.advance(Duration::from_secs(100));
+                    writing.cache.invalidate(&token);
+                    writing.cache.get().unwrap();
+                }
+            }),
+            Box::new(move || {
+                // What a binding does: the count first, then the token that goes with it.
+                let mut last = 0;
+                for _ in 0..3 {
+                    let before = reading.cache.epoch().load(std::sync::atomic::Ordering::SeqCst);
+                    let seen = number(reading.cache.get().unwrap().value());
+                    assert!(seen >= last, "a token came back that was replaced");
+                    if reading.cache.epoch().load(std::sync::atomic::Ordering::SeqCst) == before {
+                        // Nothing changed: a second look finds the same.
+                        assert!(number(reading.cache.get().unwrap().value()) >= seen);
+                    }
+                    last = seen;
+                }
+            }),
+        ]);
+    });
+}
