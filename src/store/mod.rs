@@ -5,6 +5,8 @@
 
 #[cfg(unix)]
 mod file;
+#[cfg(feature = "redis")]
+mod redis;
 mod seal;
 
 use crate::clock::Now;
@@ -83,6 +85,12 @@ fn file(options: &Options, _: Seal) -> Option<Arc<dyn Store>> {
     None
 }
 
+#[cfg(feature = "redis")]
+fn redis(options: &Options, seal: Seal, url: &str) -> Result<Option<Arc<dyn Store>>> {
+    Ok(Some(Arc::new(redis::RedisStore::open(options, seal, url)?)))
+}
+
+#[cfg(not(feature = "redis"))]
 fn redis(_: &Options, _: Seal, _: &str) -> Result<Option<Arc<dyn Store>>> {
     use crate::error::{Error, Kind};
     Err(Error::new(Kind::Config, "this build of the library has no Redis store")
