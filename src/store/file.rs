@@ -20,6 +20,7 @@ use crate::settings::Options;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -59,7 +60,7 @@ impl FileStore {
             trouble.tell("there is no XDG_RUNTIME_DIR, XDG_CACHE_HOME or HOME to put it in: set store_dir");
             return None;
         };
-        let name = seal.name_in_hex();
+        let name = seal.name();
         Some(FileStore {
             entry: folder.join(&name),
             lock: folder.join(format!("{name}.lock")),
@@ -93,7 +94,7 @@ impl FileStore {
             !left.is_zero()
         };
         let seat = loop {
-            match Seat::take(self.seal.name()) {
+            match Seat::take(&self.lock) {
                 Some(seat) => break seat,
                 None if look_again() => {}
                 None => return Ok(None),
@@ -119,7 +120,7 @@ impl FileStore {
         let mut random = [0; 8];
         let sealed = self.seal.close(entry).filter(|_| SystemRandom::new().fill(&mut random).is_ok());
         let sealed = sealed.ok_or("this machine has no randomness")?;
-        let name = format!("{}.{:016x}{UNFINISHED}", self.seal.name_in_hex(), u64::from_ne_bytes(random));
+        let name = format!("{}.{:016x}{UNFINISHED}", self.seal.name(), u64::from_ne_bytes(random));
         let unfinished = self.folder.join(name);
         let written = OpenOptions::new()
             .write(true)
@@ -241,32 +242,43 @@ struct Held {
 /// The right of one thread of this process to have a lock file open.
 ///
 /// The operating system's lock keeps processes apart, not threads; and it ends when its process
-/// closes *any* descriptor of the file. So no two threads may have the same one open. This is not a
-/// mutex, because a forked child could find that locked by a thread that it does not have; what is
-/// left from before a [fork](crate::fork) counts as free here. Names that share a seat by chance wait
-/// for each other, which does no harm.
+/// closes *any* descriptor of the file. So no two threads may have the same one open. There is no
+/// mutex around the seats, because a forked child could find it locked by a thread that it does not
+/// have; and seats that were taken before a [fork](crate::fork) count as free.
 struct Seat {
     place: &'static AtomicU64,
-    taken_in: u64,
+    /// The fork generation (16 bits) and a hash of the file's path (48 bits). Two paths of one hash
+    /// only wait for each other.
+    taken_by: u64,
 }
 
-static SEATS: [AtomicU64; 512] = [const { AtomicU64::new(0) }; 512];
+static SEATS: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
 
 impl Seat {
-    fn take(name: [u8; 16]) -> Option<Self> {
-        let place = &SEATS[usize::from(u16::from_ne_bytes([name[0], name[1]])) % SEATS.len()];
-        let taken_in = fork::generation() + 1;
-        let before = place.load(Ordering::Relaxed);
-        let free = before != taken_in
-            && place.compare_exchange(before, taken_in, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        free.then_some(Seat { place, taken_in })
+    fn take(path: &Path) -> Option<Self> {
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        let generation = fork::generation() << 48;
+        let taken_by = generation | hasher.finish() >> 16 | 1;
+        let sitting = || SEATS.iter().filter(|seat| seat.load(Ordering::SeqCst) == taken_by).count();
+        if sitting() > 0 {
+            return None;
+        }
+        let place = SEATS.iter().find(|seat| {
+            let before = seat.load(Ordering::SeqCst);
+            let free = before == 0 || before >> 48 != generation >> 48;
+            free && seat.compare_exchange(before, taken_by, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        })?;
+        let seat = Seat { place, taken_by };
+        // Two threads that sat down at the same time see each other now, and both get up again.
+        if sitting() == 1 { Some(seat) } else { None }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        // In a forked child, this may be another thread's by now.
-        let _ = self.place.compare_exchange(self.taken_in, 0, Ordering::Release, Ordering::Relaxed);
+        // In a forked child, it may be another thread's by now.
+        let _ = self.place.compare_exchange(self.taken_by, 0, Ordering::SeqCst, Ordering::SeqCst);
     }
 }
 
@@ -350,11 +362,33 @@ mod tests {
 
     #[test]
     fn one_thread_at_a_time_has_a_seat() {
-        let (name, other) = ([7; 16], [8; 16]);
-        let seat = Seat::take(name).unwrap();
-        assert!(Seat::take(name).is_none());
+        let (path, other) = (Path::new("one thread"), Path::new("another"));
+        let seat = Seat::take(path).unwrap();
+        assert!(Seat::take(path).is_none());
+        assert!(Seat::take(path).is_none(), "asking does not free it");
         assert!(Seat::take(other).is_some());
         drop(seat);
-        assert!(Seat::take(name).is_some());
+        assert!(Seat::take(path).is_some());
+    }
+
+    #[test]
+    fn many_threads_never_share_a_seat() {
+        let inside = std::sync::atomic::AtomicU32::new(0);
+        let had = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    // Until each had it often enough on average, whoever it was.
+                    while had.load(Ordering::SeqCst) < 200 {
+                        let Some(seat) = Seat::take(Path::new("many threads")) else { continue };
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                        std::thread::yield_now();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        had.fetch_add(1, Ordering::SeqCst);
+                        drop(seat);
+                    }
+                });
+            }
+        });
     }
 }

@@ -81,13 +81,8 @@ impl Seal {
         Some(Seal { secret: secret.clone(), name })
     }
 
-    /// The entry's name, which tells nothing to those who do not know the secret.
-    pub(super) fn name(&self) -> [u8; NAME] {
-        self.name
-    }
-
-    /// The name as 32 hexadecimal digits.
-    pub(super) fn name_in_hex(&self) -> String {
+    /// The entry's name, 32 hexadecimal digits that tell nothing to those who do not know the secret.
+    pub(super) fn name(&self) -> String {
         self.name.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
@@ -201,7 +196,7 @@ mod tests {
     fn the_format_is_what_the_documentation_says() {
         // The same bytes come from `docs/store-format.md`'s listing, which uses another
         // implementation of every algorithm.
-        assert_eq!(seal().name_in_hex(), "53dd6d6b3060ce7bdc4cf2a07b83f173");
+        assert_eq!(seal().name(), "53dd6d6b3060ce7bdc4cf2a07b83f173");
         let salt = std::array::from_fn(|index| index as u8);
         assert_eq!(
             hex(&seal().close_with(salt, &entry()).unwrap()),
