@@ -8,7 +8,7 @@ use amp_token::settings::Config;
 use amp_token::store::{Lock, Store};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -129,6 +129,8 @@ pub fn is_held(lock: &Lock) -> bool {
 pub struct Process {
     child: Child,
     output: BufReader<ChildStdout>,
+    /// Closed with the test: those who wait for the end, forked children too, see that.
+    _input: ChildStdin,
 }
 
 /// What makes this program play a role, and the settings that it plays it with.
@@ -151,9 +153,10 @@ impl Process {
     }
 
     pub fn run(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        Process { child, output }
+        let _input = child.stdin.take().unwrap();
+        Process { child, output, _input }
     }
 
     pub fn id(&self) -> u32 {
@@ -180,7 +183,7 @@ impl Process {
     }
 
     /// Waits for its end. Whether it was a good one.
-    pub fn ends(mut self) -> bool {
+    pub fn ends(&mut self) -> bool {
         self.child.wait().unwrap().success()
     }
 }
