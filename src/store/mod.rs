@@ -3,6 +3,8 @@
 //! A store is a favour, never a need: whatever goes wrong in one costs a log line and at most the
 //! time that its own bound allows, and the caller asks the service itself.
 
+#![cfg_attr(not(any(unix, feature = "redis")), allow(dead_code, reason = "there is no store to use it"))]
+
 #[cfg(unix)]
 mod file;
 #[cfg(feature = "redis")]
