@@ -20,7 +20,9 @@ fn processes_share_one_token() {
 fn open(world: &World) -> Arc<dyn Store> {
     let folder = world.home.join("amp_token");
     let mut config = Config::new();
-    for (name, value) in [("auth_url", world.emulator.url().as_str()), ("store", "file"), ("store_dir", folder.to_str().unwrap())] {
+    for (name, value) in
+        [("auth_url", world.emulator.url().as_str()), ("store", "file"), ("store_dir", folder.to_str().unwrap())]
+    {
         config.set(name, Some(value)).unwrap();
     }
     let credentials = Credentials::Client { id: "the-id".to_owned(), secret: SECRET.into() };
