@@ -3,11 +3,21 @@
 //! A store is a favour, never a need: whatever goes wrong in one costs a log line and at most the
 //! time that its own bound allows, and the caller asks the service itself.
 
+#[cfg(unix)]
+mod file;
+#[cfg(feature = "redis")]
+mod redis;
+mod seal;
+
+use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::error::Result;
+use crate::log::Log;
 use crate::secret::Secret;
 use crate::settings::Options;
+use seal::{Seal, Unfit};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A token as it lies in a store.
@@ -49,6 +59,71 @@ pub trait Store: Send + Sync {
 /// The store that the settings name, for these credentials; none for a personal access token, which
 /// nobody needs to ask for.
 pub fn open(options: &Options, credentials: &Credentials) -> Result<Option<Arc<dyn Store>>> {
-    let _ = (options, credentials);
-    Ok(None)
+    let Credentials::Client { id, secret } = credentials else { return Ok(None) };
+    let wanted = options.store.reveal();
+    if wanted == "none" {
+        return Ok(None);
+    }
+    let Some(seal) = Seal::new(secret, &options.token_url, id) else {
+        options.log.warning(|| "store: the client secret is too short to seal anything with, so nothing is shared");
+        return Ok(None);
+    };
+    match wanted {
+        "file" => Ok(file(options, seal)),
+        url => redis(options, seal, url),
+    }
+}
+
+#[cfg(unix)]
+fn file(options: &Options, seal: Seal) -> Option<Arc<dyn Store>> {
+    Some(Arc::new(file::FileStore::open(options, seal)?))
+}
+
+#[cfg(not(unix))]
+fn file(options: &Options, _: Seal) -> Option<Arc<dyn Store>> {
+    options.log.warning(|| "store: files are not shared on this platform yet, so nothing is");
+    None
+}
+
+#[cfg(feature = "redis")]
+fn redis(options: &Options, seal: Seal, url: &str) -> Result<Option<Arc<dyn Store>>> {
+    Ok(Some(Arc::new(redis::RedisStore::open(options, seal, url)?)))
+}
+
+#[cfg(not(feature = "redis"))]
+fn redis(_: &Options, _: Seal, _: &str) -> Result<Option<Arc<dyn Store>>> {
+    use crate::error::{Error, Kind};
+    Err(Error::new(Kind::Config, "this build of the library has no Redis store")
+        .advice("build it with cargo's --features redis, or set store to file or none"))
+}
+
+/// Says that something is wrong with a store: once aloud, because it will be so at every call.
+struct Trouble {
+    log: Log,
+    told: AtomicBool,
+}
+
+impl Trouble {
+    fn new(log: &Log) -> Self {
+        Trouble { log: log.clone(), told: AtomicBool::new(false) }
+    }
+
+    fn tell(&self, what: &str) {
+        if self.told.swap(true, Ordering::Relaxed) {
+            self.log.debug(|| format!("store: {what}"));
+        } else {
+            self.log.warning(|| format!("store: {what}; going on without it (said once)"));
+        }
+    }
+
+    /// Opens an entry; what has merely expired is no trouble.
+    fn open(&self, seal: &Seal, sealed: &[u8], now: Now) -> Option<Entry> {
+        match seal.open(sealed, now) {
+            Ok(entry) => return Some(entry),
+            Err(Unfit::Expired) => {}
+            Err(Unfit::FromTheFuture) => self.tell("an entry was made later than this machine's clock shows"),
+            Err(Unfit::Sealed) => self.tell("an entry is damaged, or was not made by this version for this client"),
+        }
+        None
+    }
 }
