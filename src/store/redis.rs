@@ -95,6 +95,11 @@ impl RedisStore {
 }
 
 impl Store for RedisStore {
+    fn place(&self) -> String {
+        let Place { tls, host, port, .. } = &self.server.place;
+        format!("{}://{}", if *tls { "rediss" } else { "redis" }, host_and_port(host, *port))
+    }
+
     fn load(&self) -> Option<Entry> {
         // Before asking: the answer was true at some time after.
         let now = self.clock.now();
