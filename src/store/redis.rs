@@ -20,7 +20,7 @@ use crate::fork;
 use crate::secret::Secret;
 use crate::settings::{Network, Options, Url};
 use crate::tls::Trust;
-use crate::wire::{Deadline, Party, Stream, dial};
+use crate::wire::{Deadline, Party, Stream, dial, look_up};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -96,8 +96,8 @@ impl RedisStore {
 
 impl Store for RedisStore {
     fn place(&self) -> String {
-        let Place { tls, host, port, .. } = &self.server.place;
-        format!("{}://{}", if *tls { "rediss" } else { "redis" }, host_and_port(host, *port))
+        let place = &self.server.place;
+        format!("{}://{}", if place.tls { "rediss" } else { "redis" }, place.name())
     }
 
     fn load(&self) -> Option<Entry> {
@@ -248,7 +248,8 @@ impl Server {
     fn connect(&self, trust: &mut Option<Arc<Trust>>, deadline: Deadline) -> Result<Connection> {
         let Place { tls, host, port, user, password, database } = &self.place;
         let party = Party::server(host, *port);
-        let (wire, _) = dial(host, *port, &party, deadline)?;
+        let found = look_up(host, *port, &party, deadline)?;
+        let (wire, _) = dial(&found, &party, deadline)?;
         let mut stream: Box<dyn Stream> = Box::new(wire);
         if *tls {
             let trust = match trust {
