@@ -195,6 +195,10 @@ impl FileStore {
 }
 
 impl Store for FileStore {
+    fn place(&self) -> String {
+        clean(&self.folder.display().to_string(), &[])
+    }
+
     fn load(&self) -> Option<Entry> {
         match self.try_load() {
             Ok(sealed) => self.trouble.open(&self.seal, &sealed?, self.clock.now()),

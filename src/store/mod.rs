@@ -56,6 +56,9 @@ pub trait Store: Send + Sync {
 
     /// Takes the entry out if it holds that token.
     fn remove(&self, token: &str);
+
+    /// Where it is, in words; without a password that its URL may hold.
+    fn place(&self) -> String;
 }
 
 /// The store that the settings name, for these credentials; none for a personal access token, which
