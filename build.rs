@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    for changed in ["build.rs", "cbindgen.toml", "src/capi", "src/error.rs"] {
+    for changed in ["build.rs", "cbindgen.toml", "src"] {
         println!("cargo:rerun-if-changed={changed}");
     }
     for variable in ["AMP_UPDATE_HEADER", "AMP_SONAME"] {

@@ -215,6 +215,13 @@ typedef struct amp_http_reply amp_http_reply;
 typedef struct amp_http_request amp_http_request;
 
 /**
+ * A reply of the API, whatever its HTTP status. Immutable: any number of
+ * threads may look at it at once. Texts and bytes that its functions return
+ * are borrowed from it.
+ */
+typedef struct amp_response amp_response;
+
+/**
  * One access token. Immutable: any number of threads may look at it at once,
  * and it outlives the cache that it came from.
  */
@@ -389,7 +396,10 @@ amp_status amp_config_load(amp_config *config,
  * normally (no longjmp, no C++ exception) and must not free the handle it
  * logs for. `logger` and `user_data` must stay valid until the last handle
  * made from the config is freed and, with background_refresh, its last
- * request is over.
+ * request is over; or until
+ * amp_config_stop_callbacks() has returned.
+ *
+ * AMP_INVALID_ARGUMENT: `config` is NULL.
  */
 AMP_API
 AMP_MUST_USE
@@ -413,7 +423,10 @@ amp_status amp_config_set_logger(amp_config *config,
  * return normally (no longjmp, no C++ exception) and must not use the handle
  * that it carries requests for. `send` and `user_data` must stay valid until
  * the last handle made from the config is freed and, with background_refresh,
- * its last request is over.
+ * its last request is over; or until
+ * amp_config_stop_callbacks() has returned.
+ *
+ * AMP_INVALID_ARGUMENT: `config` is NULL.
  */
 AMP_API
 AMP_MUST_USE
@@ -421,6 +434,20 @@ amp_status amp_config_set_transport(amp_config *config,
                                     amp_transport_fn send,
                                     void *user_data,
                                     amp_error **error);
+
+/**
+ * Ends all calls of the logger and the transport, those that were set and
+ * those that will be, by the config and by all that was made from it: when
+ * this returns, none of them is running, and none will ever run again. For
+ * whoever must be sure of that: an interpreter that shuts down, a program that
+ * unloads the code that they are in.
+ *
+ * Waits for calls that are running; so it must not be called by one of them,
+ * nor with a lock that one of them needs. Requests that need the transport
+ * fail with AMP_CONNECT from then on. NULL is allowed. Any thread, but not
+ * while another thread uses the config.
+ */
+AMP_API void amp_config_stop_callbacks(const amp_config *config);
 
 /**
  * Frees a config, and wipes its secrets; NULL is allowed. What was made from
@@ -623,6 +650,122 @@ int64_t amp_token_cache_stat(const amp_token_cache *cache,
  * over, and this does not wait for it.
  */
 AMP_API void amp_token_cache_free(amp_token_cache *cache);
+
+/**
+ * Sends a request with a valid token, and gets the reply.
+ *
+ * `path` is a path below api_url, such as "/v2/content/hubs?size=100", or a
+ * whole URL of the same origin, such as a link in a reply: the token goes
+ * nowhere else, and redirects are not followed. `method` is "GET", "POST"
+ * and so on. `content_type` may be NULL if `body_length` is 0, and then
+ * `body` too. All are copied or used before the call returns.
+ *
+ * On success, which any HTTP status is, `*response` is a reply that the
+ * caller frees with amp_response_free(); on failure it is NULL. Blocks for
+ * `timeout_ms` at most, all repeated requests and waiting included.
+ *
+ * A token that the API refuses (401, or the 403 that says that it has
+ * expired) is replaced, and the request repeated, once. Failures of the
+ * connection are repeated if nothing was sent yet or the method is
+ * idempotent (GET, HEAD, PUT, DELETE); on those methods a 429 or 503 with
+ * Retry-After is waited for.
+ *
+ * AMP_INVALID_ARGUMENT: `path` leads elsewhere, or an argument cannot be
+ * sent. AMP_PROTOCOL: the reply is larger than max_response_bytes, or not
+ * HTTP. Else as amp_token_cache_get().
+ */
+AMP_API
+AMP_MUST_USE
+amp_status amp_api_request(const amp_token_cache *cache,
+                           const char *method,
+                           const char *path,
+                           const char *content_type,
+                           const void *body,
+                           size_t body_length,
+                           amp_response **response,
+                           amp_error **error);
+
+/**
+ * Sends a GraphQL request with a valid token, and gets the reply. Errors of
+ * GraphQL itself come as "errors" in its body.
+ *
+ * `variables_json` is a JSON object, or NULL. Both texts are copied.
+ *
+ * On success `*response` is a reply that the caller frees with
+ * amp_response_free(); on failure it is NULL. Blocks for `timeout_ms` at
+ * most.
+ *
+ * AMP_INVALID_ARGUMENT: `variables_json` is not a JSON object. Else as
+ * amp_api_request().
+ */
+AMP_API
+AMP_MUST_USE
+amp_status amp_api_graphql(const amp_token_cache *cache,
+                           const char *query,
+                           const char *variables_json,
+                           amp_response **response,
+                           amp_error **error);
+
+/**
+ * Creates a personal access token for the user that the credentials belong
+ * to. Its text is in the reply's body, as
+ * data.createPersonalAccessToken.token, and nowhere else ever after: keep it
+ * safe, and do not log the body.
+ *
+ * On success `*response` is a reply that the caller frees with
+ * amp_response_free(); on failure it is NULL. Blocks for `timeout_ms` at
+ * most.
+ *
+ * Fails as amp_api_graphql() does.
+ */
+AMP_API
+AMP_MUST_USE
+amp_status amp_pat_create(const amp_token_cache *cache,
+                          const char *name,
+                          const char *organization_id,
+                          amp_response **response,
+                          amp_error **error);
+
+/**
+ * The HTTP status; 0 if `response` is NULL.
+ *
+ * Any thread.
+ */
+AMP_API int32_t amp_response_status(const amp_response *response);
+
+/**
+ * The value of the first header with that name, in any case.
+ *
+ * NULL: there is none, or an argument is NULL; borrowed from `response`. Any
+ * thread.
+ */
+AMP_API
+const char *amp_response_header(const amp_response *response,
+                                const char *name);
+
+/**
+ * The body, and its number of bytes in `length` (which may be NULL).
+ *
+ * NULL: it is empty, or `response` is NULL; borrowed from `response`. It is
+ * not NUL-terminated. Any thread.
+ */
+AMP_API
+const void *amp_response_body(const amp_response *response,
+                              size_t *length);
+
+/**
+ * The path that brings the next page of the collection that this reply is a
+ * page of: pass it to amp_api_request() until it is NULL.
+ *
+ * NULL: this was the last page, or no collection, or `response` is NULL;
+ * borrowed from `response`. Any thread.
+ */
+AMP_API const char *amp_response_next_page(const amp_response *response);
+
+/**
+ * Frees a response, and wipes its body; NULL is allowed.
+ */
+AMP_API void amp_response_free(amp_response *response);
 
 /**
  * "POST", "GET" and so on. NULL if `request` is NULL.

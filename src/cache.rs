@@ -21,18 +21,16 @@ use crate::error::{Error, Kind, Result, Stage};
 use crate::fork;
 use crate::retry::{Deadline, pause};
 use crate::settings::{Config, Options};
-use crate::source::{Recipe, Source, Wish};
+use crate::source::{RENEWAL_BUDGET, Recipe, Source, Wish, never_enough, vet};
 use crate::sync::{Condvar, Mutex, MutexGuard, Slot};
 use crate::token::Token;
+use crate::transport::Transport;
 use arc_swap::ArcSwap;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// The longest a caller with a usable token is kept for its renewal.
-const INLINE_BUDGET: Duration = Duration::from_secs(2);
 
 /// The limit of the first pause after a failure; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -114,7 +112,7 @@ struct Progress {
 struct Pause {
     until: i64,
     error: Error,
-    /// Only the short budget of a caller that still had a token was over: no verdict on the server.
+    /// A hasty attempt failed: who has no token tries all the same.
     soft: bool,
 }
 
@@ -126,8 +124,8 @@ struct Flight(OnceLock<Outcome>);
 enum Outcome {
     Token(Arc<Token>),
     Failed(Error),
-    /// The leader gave up for reasons of its own.
-    GaveUp,
+    /// The leader gave up for reasons of its own, which are no verdict on the service.
+    GaveUp(Error),
 }
 
 /// How a leader flies.
@@ -135,6 +133,8 @@ enum Outcome {
 struct Plan {
     /// Whether nobody can go on without the result.
     urgent: bool,
+    /// Whether the deadline is so near that missing it says nothing about the service.
+    hasty: bool,
     deadline: Deadline,
     retries: u32,
     /// Whether it is the background thread.
@@ -176,7 +176,7 @@ impl TokenCache {
                 core.counters.hit();
                 Ok(seen)
             }
-            None => core.acquire(core.options().min_validity).map(|token| look(&token)),
+            None => core.acquire(core.options().min_validity, core.deadline()).map(|token| look(&token)),
         }
     }
 
@@ -191,7 +191,25 @@ impl TokenCache {
             core.counters.hit();
             return Ok(token);
         }
-        core.acquire(min_validity)
+        core.acquire(min_validity, core.deadline())
+    }
+
+    /// As [`TokenCache::get`], by a deadline of the caller's.
+    pub fn get_by(&self, deadline: Deadline) -> Result<Arc<Token>> {
+        let core = &self.0;
+        match core.slot.load().filter(|token| token.is_fresh(core.clock().now())) {
+            Some(token) => {
+                token.mark_used();
+                core.counters.hit();
+                Ok(token)
+            }
+            None => core.acquire(core.options().min_validity, deadline),
+        }
+    }
+
+    /// What carries requests, in this process.
+    pub fn transport(&self) -> Result<Arc<dyn Transport>> {
+        Ok(self.0.shared()?.source.transport())
     }
 
     /// Says that a server refused `token`: if it is the current one, the next call gets another.
@@ -266,7 +284,9 @@ impl Drop for TokenCache {
         }
         let mut state = shared.lock();
         state.closed = true;
-        let thread = state.thread.take().filter(|_| !state.thread_flies);
+        let flies = state.thread_flies;
+        // (Nor can a thread wait for itself: a log function may free the cache after all.)
+        let thread = state.thread.take().filter(|thread| !flies && thread.thread().id() != std::thread::current().id());
         drop(state);
         shared.wake.notify_all();
         // A thread that is in a request ends by itself when that is over: freeing must not block.
@@ -304,6 +324,11 @@ impl Core {
         &self.recipe.options.clock
     }
 
+    /// When a call that begins now must be over.
+    fn deadline(&self) -> Deadline {
+        Deadline::after(self.clock(), self.options().timeout)
+    }
+
     /// The shared part of this process: a new one after a fork.
     fn shared(&self) -> Result<Arc<Shared>> {
         let shared = self.shared.load_full();
@@ -333,9 +358,8 @@ impl Core {
 
     /// The slow path: a token that is not fresh, or not there.
     #[cold]
-    fn acquire(self: &Arc<Self>, min_validity: Duration) -> Result<Arc<Token>> {
+    fn acquire(self: &Arc<Self>, min_validity: Duration, deadline: Deadline) -> Result<Arc<Token>> {
         let clock = self.clock();
-        let deadline = Deadline::after(clock, self.options().timeout);
         let mut tried = false;
         loop {
             let shared = self.shared();
@@ -363,15 +387,13 @@ impl Core {
                         return Ok(token);
                     }
                     let left = now.until(token.usable_until(min_validity));
-                    let budget = INLINE_BUDGET.min(self.options().timeout).min(left);
-                    let plan =
-                        Plan { urgent: false, deadline: Deadline::after(clock, budget), retries: 0, by_thread: false };
+                    let budget = Deadline::after(clock, RENEWAL_BUDGET.min(left)).or_sooner(deadline);
+                    let plan = Plan { urgent: false, hasty: true, deadline: budget, retries: 0, by_thread: false };
                     match self.lead(&shared, state, plan) {
                         Outcome::Token(token) => return Ok(token),
-                        // The old one may have died meanwhile: then look again.
                         _ if token.is_usable(clock.now(), min_validity) => return Ok(token),
-                        Outcome::Failed(error) => return Err(error),
-                        Outcome::GaveUp => {}
+                        // The old one has died meanwhile: look again, with all the time there is.
+                        Outcome::Failed(_) | Outcome::GaveUp(_) => {}
                     }
                 }
                 (_, token) => {
@@ -390,7 +412,8 @@ impl Core {
                         Some(flight) => self.wait_for(&shared, state, &flight, deadline)?,
                         None => {
                             let retries = self.options().retries;
-                            self.lead(&shared, state, Plan { urgent: true, deadline, retries, by_thread: false })
+                            let hasty = deadline.left(clock) < self.options().timeout / 2;
+                            self.lead(&shared, state, Plan { urgent: true, hasty, deadline, retries, by_thread: false })
                         }
                     };
                     match outcome {
@@ -402,7 +425,8 @@ impl Core {
                             return Err(never_enough(&token, min_validity));
                         }
                         Outcome::Failed(error) => return Err(error),
-                        Outcome::Token(_) | Outcome::GaveUp if tried => {
+                        Outcome::GaveUp(error) if tried || deadline.left(clock).is_zero() => return Err(error),
+                        Outcome::Token(_) if tried => {
                             return Err(Error::new(
                                 Kind::Timeout,
                                 "no token could be had that was still valid when it came",
@@ -410,7 +434,7 @@ impl Core {
                             .at(Stage::Receive)
                             .advice("the server is too slow for the lifetime of its tokens; try again later"));
                         }
-                        Outcome::Token(_) | Outcome::GaveUp => tried = true,
+                        Outcome::Token(_) | Outcome::GaveUp(_) => tried = true,
                     }
                 }
             }
@@ -492,18 +516,22 @@ impl Core {
                 // Another process renews; look into the store again soon.
                 let left = current.map_or(Duration::ZERO, |token| now.until(token.usable_until(Duration::ZERO)));
                 let until = now.after(left / 8).monotonic;
-                (Outcome::GaveUp, until, Ok("another process is renewing the token".to_owned()))
+                let what = "another process is renewing the token";
+                (Outcome::GaveUp(Error::new(Kind::Timeout, what)), until, Ok(what.to_owned()))
             }
             Err(error) => {
                 state.failures = state.failures.saturating_add(1);
                 self.counters.failures.fetch_add(1, Ordering::Relaxed);
                 self.counters.last_status.store(i64::from(error.kind().number()), Ordering::Relaxed);
-                let soft = !plan.urgent && error.kind() == Kind::Timeout;
+                // One hasty attempt is no verdict for those who have run out of tokens meanwhile, and
+                // its missing a near deadline is none at all.
+                let usable = current.as_deref().is_some_and(|token| token.is_usable(now, Duration::ZERO));
+                let soft = plan.hasty && (error.kind() == Kind::Timeout || !usable);
                 let until = self.pause_until(&error, state.failures, current.as_deref(), now);
                 let error = error.wait(Some(Duration::from_nanos(u64::try_from(until - now.monotonic).unwrap_or(0))));
                 state.pause = Some(Pause { until, error: error.clone(), soft });
                 let line = format!("no token: {error}");
-                (if soft { Outcome::GaveUp } else { Outcome::Failed(error) }, until, Err(line))
+                (if soft { Outcome::GaveUp(error) } else { Outcome::Failed(error) }, until, Err(line))
             }
         };
         shared.land(state, flight, outcome.clone(), quiet_until);
@@ -585,7 +613,8 @@ struct Landing<'a> {
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
         self.core.counters.failures.fetch_add(1, Ordering::Relaxed);
-        self.shared.land(self.shared.lock(), self.flight, Outcome::GaveUp, 0);
+        let error = Error::new(Kind::Internal, "the thread that asked for a token panicked");
+        self.shared.land(self.shared.lock(), self.flight, Outcome::GaveUp(error), 0);
     }
 }
 
@@ -595,35 +624,6 @@ impl Pause {
         let left = u64::try_from(self.until - now.monotonic).unwrap_or(0);
         self.error.clone().wait(Some(Duration::from_nanos(left)))
     }
-}
-
-/// Refuses a token that is no news or comes dead.
-fn vet(token: &Token, current: Option<&Token>, dropped: Option<&Token>, now: Now) -> Result<()> {
-    if token.is_permanent() {
-        return Ok(());
-    }
-    let known = [current, dropped].into_iter().flatten().any(|known| known.value() == token.value());
-    let (what, advice) = if known {
-        ("the service handed out the same token again", "try again later")
-    } else if !token.is_usable(now, Duration::ZERO) {
-        (
-            "the token was as good as dead when it came",
-            "the server or the network is too slow for the lifetime of its tokens",
-        )
-    } else {
-        return Ok(());
-    };
-    Err(Error::new(Kind::Protocol, what).at(Stage::Reply).retry(true).advice(advice))
-}
-
-/// The error for a wish that no token of the service can fulfil.
-fn never_enough(token: &Token, min_validity: Duration) -> Error {
-    Error::invalid(format!(
-        "min_validity of {} ms is more than a token has, which lives {} s",
-        min_validity.as_millis(),
-        token.lifetime().as_secs()
-    ))
-    .advice("ask for less")
 }
 
 /// The background thread.
@@ -670,7 +670,11 @@ impl Core {
                 (State::Due, Some(token)) if token.was_used() && state.flight.is_none() => {
                     let left = now.until(token.usable_until(Duration::ZERO));
                     let deadline = Deadline::after(core.clock(), left.min(core.options().timeout));
-                    core.lead(shared, state, Plan { urgent: false, deadline, retries: 0, by_thread: true });
+                    core.lead(
+                        shared,
+                        state,
+                        Plan { urgent: false, hasty: true, deadline, retries: 0, by_thread: true },
+                    );
                     state = shared.lock();
                     continue;
                 }

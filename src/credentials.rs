@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result, clean};
 use crate::log::Log;
 use crate::oauth;
 use crate::secret::Secret;
-use crate::settings::Config;
+use crate::settings::{Config, Origin};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -60,6 +60,8 @@ pub struct Finder {
     /// must exist because somebody named it.
     files: Vec<PathBuf>,
     named: bool,
+    /// Where the secret is from, if it is in none of the files.
+    told_by: &'static str,
     log: Log,
 }
 
@@ -83,6 +85,10 @@ impl Finder {
             personal_file: path("personal_access_token_file"),
             files,
             named: named.is_some(),
+            told_by: match ["personal_access_token", "client_secret"].iter().find_map(|name| config.origin(name)) {
+                Some(Origin::Environment(variable)) => variable,
+                _ => "the settings",
+            },
             log: config.log.clone(),
         };
         let both = [
@@ -120,7 +126,7 @@ impl Finder {
 
     /// Finds the credentials, and says in words where they are from.
     pub fn find(&self) -> Result<(Credentials, String)> {
-        let from_settings = || "settings or environment".to_owned();
+        let from_settings = || self.told_by.to_owned();
         if let Some(token) = &self.personal {
             return Ok((personal(token.reveal(), "personal_access_token", &self.log)?, from_settings()));
         }
@@ -150,12 +156,9 @@ impl Finder {
         for (position, file) in self.files.iter().enumerate() {
             let must_exist = self.named && position == 0;
             let Some(text) = self.read(file, "config_file", must_exist)? else { continue };
-            let content: Content = serde_json::from_slice(&text).map_err(|_| {
-                Error::new(Kind::Config, format!("{} is not a configuration of dc-cli", shown(file)))
-                    .advice("set config_file to a JSON file with clientId and clientSecret, or patToken, or set the credentials themselves")
-            })?;
-            if let Some(entry) = content.choose(self.client_id.as_deref()) {
-                return Ok((entry.credentials(&shown(file), &self.log)?, shown(file)));
+            let found = from_dc_cli(&text, &shown(file), self.client_id.as_deref(), &self.log)?;
+            if let Some(credentials) = found {
+                return Ok((credentials, shown(file)));
             }
         }
         if let Some(id) = &self.client_id {
@@ -255,6 +258,17 @@ fn personal(text: &str, origin: &str, log: &Log) -> Result<Credentials> {
         });
     }
     Ok(Credentials::PersonalAccessToken(Secret::from(token)))
+}
+
+/// Takes the credentials out of a file in dc-cli's format; for the given `client_id` only, if there
+/// is one. `None`: there are none in it, or those of several clients of which none is the active one.
+pub fn from_dc_cli(text: &[u8], origin: &str, client_id: Option<&str>, log: &Log) -> Result<Option<Credentials>> {
+    let content: Content = serde_json::from_slice(text).map_err(|_| {
+        Error::new(Kind::Config, format!("{origin} is not a configuration of dc-cli")).advice(
+            "set config_file to a JSON file with clientId and clientSecret, or patToken, or set the credentials themselves",
+        )
+    })?;
+    content.choose(client_id).map(|entry| entry.credentials(origin, log)).transpose()
 }
 
 /// A file of dc-cli: one hub, or all of them. What it holds beside is ignored.

@@ -14,8 +14,9 @@
 //!   through no proxy on another machine, whatever the environment says.
 //! - **Nothing added.** Headers are those of the request, and `Host`, `Content-Length` and
 //!   `Connection: close`, without which it would not be HTTP.
-//! - **No secrets left or shown.** The buffers that held a request and its reply are wiped. Messages
-//!   and log lines hold host names, sizes and statuses, but no header values, bodies or passwords.
+//! - **No secrets left or shown.** Headers, bodies and the buffers for them are wiped (but for those
+//!   inside rustls, which are out of reach). Messages and log lines hold host names, sizes and
+//!   statuses, but no header values, bodies or passwords.
 //! - **Every failure is named**: what happened, to whom, and what to do next; a local problem never
 //!   looks like the server's, nor a network's like bad credentials.
 //!
@@ -33,13 +34,13 @@ use crate::secret::Secret;
 use crate::settings::{Network, Url, is_loopback};
 use crate::tls::{Identity, Trust};
 use crate::transport::{Request, Response, Transport};
-use crate::wire::{Deadline, Moment, Party, Stream, dial, is_hangup, look_up};
+use crate::wire::{Deadline, Moment, Party, Stream, Wire, dial, is_hangup, look_up};
 use bytes::Bytes;
 use std::fmt;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::config::Config;
 use ureq::http::{self, HeaderName, HeaderValue, Method};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -52,15 +53,45 @@ pub const HEADER_LIMIT: usize = 64 * 1024;
 /// The longest line of a request's head, and the pieces in which a body is sent.
 const OUTPUT_SIZE: usize = 16 * 1024;
 
+/// One part of a request's way to its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Choosing a proxy, or none.
+    Route,
+    /// Looking up a name: the proxy's, if there is one.
+    Lookup,
+    /// Connecting to an address that was found.
+    Connect,
+    /// Having the proxy connect to the server.
+    Tunnel,
+    /// The TLS handshake with the server.
+    Handshake,
+    /// Sending the request and reading the reply.
+    Exchange,
+}
+
 /// What was seen on the way, as far as a request came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
+    /// The steps that succeeded, in their order, and how long each took.
+    pub steps: Vec<(Step, Duration)>,
     /// The proxy, as `scheme://host:port`.
     pub proxy: Option<String>,
+    /// The addresses that were found: the proxy's, if there is one.
+    pub found: Vec<SocketAddr>,
     /// The address that was connected to: the proxy's, if there is one.
     pub address: Option<SocketAddr>,
     /// The server's TLS version and certificate.
     pub tls: Option<Identity>,
+}
+
+impl Observed {
+    /// Notes that a step succeeded which began at `start`; returns when the next one begins.
+    fn passed(&mut self, step: Step, start: Instant) -> Instant {
+        let now = Instant::now();
+        self.steps.push((step, now - start));
+        now
+    }
 }
 
 /// Carries requests over real sockets. See the module's documentation.
@@ -113,6 +144,7 @@ impl HttpTransport {
         let connecting = deadline.sooner(Deadline::after(self.options.connect_timeout));
         let mut stream = self.connect(&url, &server, connecting, observed)?;
         stream.set_deadline(deadline);
+        let connected = Instant::now();
         let channel = Channel {
             stream,
             is_tls: url.scheme == "https",
@@ -124,6 +156,7 @@ impl HttpTransport {
         };
         let response = converse(message, channel, request.response_limit)
             .map_err(|error| translated_error(error, &server, deadline))??;
+        observed.passed(Step::Exchange, connected);
         log.debug(|| format!("http: {} replied {} with {} bytes", server.name, response.status, response.body.len()));
         Ok(response)
     }
@@ -137,21 +170,20 @@ impl HttpTransport {
         observed: &mut Observed,
     ) -> Result<Box<dyn Stream>> {
         let log = &self.options.log;
+        let start = Instant::now();
         let proxy = self.proxy_for(url)?;
+        observed.passed(Step::Route, start);
         log.debug(|| match &proxy {
             Some(proxy) => format!("http: {} is reached through the proxy {proxy}", server.name),
             None => format!("http: {} is reached directly", server.name),
         });
         observed.proxy = proxy.as_ref().map(ToString::to_string);
         let mut stream: Box<dyn Stream> = match &proxy {
-            None => {
-                let (wire, address) = dial(url.host, url.port, server, deadline)?;
-                self.note_address(server, address, observed);
-                Box::new(wire)
-            }
+            None => Box::new(self.reach(url.host, url.port, server, deadline, observed)?),
             Some(proxy) => self.connect_to_proxy(proxy, url, server, deadline, observed)?,
         };
         if url.scheme == "https" {
+            let start = Instant::now();
             let (session, identity) = self.trust()?.handshake(stream, url.host, server, deadline)?;
             log.debug(|| {
                 format!(
@@ -159,6 +191,7 @@ impl HttpTransport {
                     server.name, identity.version, identity.subject, identity.issuer
                 )
             });
+            observed.passed(Step::Handshake, start);
             observed.tls = Some(identity);
             stream = Box::new(session);
         }
@@ -181,21 +214,28 @@ impl HttpTransport {
             None
         };
         let party = proxy.party();
-        let (wire, reached) = dial(&proxy.host, proxy.port, &party, deadline)?;
-        self.note_address(&party, reached, observed);
-        let mut stream: Box<dyn Stream> = Box::new(wire);
+        let mut stream: Box<dyn Stream> = Box::new(self.reach(&proxy.host, proxy.port, &party, deadline, observed)?);
+        let start = Instant::now();
         if proxy.scheme == Scheme::Https {
             let (session, _) = self.trust()?.handshake(stream, &proxy.host, &party, deadline)?;
             stream = Box::new(session);
         }
         let target = Target { host: url.host, port: url.port, address };
         proxy::tunnel(&mut stream, proxy, &target, deadline)?;
+        observed.passed(Step::Tunnel, start);
         Ok(stream)
     }
 
-    fn note_address(&self, party: &Party, address: SocketAddr, observed: &mut Observed) {
+    /// Finds and connects to the server or its proxy.
+    fn reach(&self, host: &str, port: u16, party: &Party, deadline: Deadline, observed: &mut Observed) -> Result<Wire> {
+        let start = Instant::now();
+        observed.found = look_up(host, port, party, deadline)?;
+        let start = observed.passed(Step::Lookup, start);
+        let (wire, address) = dial(&observed.found, party, deadline)?;
+        observed.passed(Step::Connect, start);
         observed.address = Some(address);
         self.options.log.debug(|| format!("http: connected to {} at {address}", party.name));
+        Ok(wire)
     }
 
     fn proxy_for(&self, url: &Url<'_>) -> Result<Option<ProxyUrl>> {
@@ -463,7 +503,9 @@ impl UreqTransport for Channel {
             return Err(ureq::Error::BodyStalled);
         }
         let outcome = match self.stream.read(room) {
-            Ok(0) if !self.received => Err(io::ErrorKind::UnexpectedEof.into()),
+            // The end of the connection may be the end of the body; but not before there is a
+            // reply, nor after sending has met a reset, which reading is then not told of again.
+            Ok(0) if !self.received || self.send_failure.is_some() => Err(io::ErrorKind::UnexpectedEof.into()),
             outcome => outcome,
         };
         match outcome {
@@ -472,9 +514,9 @@ impl UreqTransport for Channel {
                 self.buffers.input_appended(count);
                 Ok(count > 0)
             }
-            Err(error) => Err(match self.send_failure.take() {
-                Some(earlier) if is_hangup(&error) => self.failed(Moment::Send, &earlier),
+            Err(error) => Err(match &self.send_failure {
                 _ if self.received => self.failed(Moment::Receive, &error),
+                Some(earlier) if is_hangup(&error) => self.failed(Moment::Send, earlier),
                 _ => self.failed(Moment::Wait, &error),
             }),
         }
@@ -577,5 +619,116 @@ impl Resolver for NoLookup {
         _: NextTimeout,
     ) -> std::result::Result<ResolvedSocketAddrs, ureq::Error> {
         Ok(self.empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection on which a reply comes in pieces of many sizes.
+    struct Script {
+        reply: io::Cursor<Vec<u8>>,
+        state: u64,
+        takes_requests: bool,
+    }
+
+    impl Read for Script {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let most = 1 + random(&mut self.state) % 40;
+            let length = buffer.len().min(most);
+            self.reply.read(&mut buffer[..length])
+        }
+    }
+
+    impl io::Write for Script {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match self.takes_requests {
+                true => Ok(bytes.len()),
+                false => Err(io::ErrorKind::BrokenPipe.into()),
+            }
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Stream for Script {
+        fn set_deadline(&mut self, _: Deadline) {}
+    }
+
+    fn random(state: &mut u64) -> usize {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 33) as usize
+    }
+
+    fn play(reply: Vec<u8>, state: u64, takes_requests: bool) -> Result<Response> {
+        let request = Request {
+            method: "POST".to_owned(),
+            url: "https://auth.example/oauth/token".to_owned(),
+            headers: Vec::new(),
+            body: Zeroizing::new(b"x=y".to_vec()),
+            response_limit: 1000,
+        };
+        let party = Party::server("auth.example", 443);
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let channel = Channel {
+            stream: Box::new(Script { reply: io::Cursor::new(reply), state, takes_requests }),
+            is_tls: true,
+            party: party.clone(),
+            deadline,
+            buffers: PlainBuffers::new(),
+            received: false,
+            send_failure: None,
+        };
+        converse(translated(&request, &party)?, channel, 1000)
+            .map_err(|error| translated_error(error, &party, deadline))?
+    }
+
+    /// The reset that sending met is not told again to whoever reads, who sees a proper end.
+    #[test]
+    fn after_a_failed_send_only_a_framed_reply_is_whole() {
+        let framed = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno";
+        assert_eq!(play(framed.to_vec(), 1, false).unwrap().status, 413);
+        for (reply, stage) in [(&b"HTTP/1.1 200 OK\r\n\r\nhalf"[..], Stage::Receive), (b"", Stage::Send)] {
+            let error = play(reply.to_vec(), 1, false).unwrap_err();
+            assert_eq!((error.kind(), error.stage()), (Kind::Connect, stage));
+        }
+    }
+
+    #[test]
+    fn no_reply_however_strange_is_a_defect() {
+        let replies = [
+            "HTTP/1.1 200 OK\r\nContent-Length: 12\r\nA: b\r\n\r\n{\"a\": \"bcd\"}",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\na;x\r\n0123456789\r\n0\r\nT: u\r\n\r\n",
+            "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.0 302 Found\r\nLocation: /\r\n\r\nelsewhere",
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        ];
+        let mut state = 1;
+        for reply in replies {
+            play(reply.into(), state, true).unwrap();
+            for _ in 0..1500 {
+                let mut changed = reply.as_bytes().to_vec();
+                for _ in 0..=random(&mut state) % 4 {
+                    let at = random(&mut state) % changed.len();
+                    match random(&mut state) % 4 {
+                        0 => changed[at] = random(&mut state) as u8,
+                        1 => changed.truncate(at.max(1)),
+                        2 => changed.insert(at, b"\r\n0: "[random(&mut state) % 5]),
+                        _ => {
+                            let again = changed[at..].to_vec();
+                            changed.extend(again);
+                        }
+                    }
+                }
+                if let Err(error) = play(changed.clone(), state, true) {
+                    assert!(
+                        matches!(error.kind(), Kind::Protocol | Kind::Connect),
+                        "{error:?} after {:?}",
+                        String::from_utf8_lossy(&changed)
+                    );
+                }
+            }
+        }
     }
 }

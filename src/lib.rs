@@ -1,5 +1,33 @@
 //! Always a valid Amplience access token.
+//!
+//! This is the safe core of libamp_token; programs in other languages use it through the C interface
+//! that `include/amp_token.h` documents. One direction, and no layer calls back up:
+//!
+//! ```text
+//! settings ─► credentials ─► cache ──fresh─────────────────────────────► token
+//!                              │ due, or none
+//!                              └─► source ─► store ──fresh─────────────► token
+//!                                    └─► retry ─► oauth ─► transport ─► token ─► store
+//! ```
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`settings`] | THE table of settings, and the configuration made from it |
+//! | [`credentials`] | where credentials come from |
+//! | [`cache`] | the cached-token handle: hot path, single flight, refresh |
+//! | [`source`] | where the cache gets a token: store, else service |
+//! | [`oauth`] | the wire protocol, as pure functions |
+//! | [`retry`] | what is sent again, and when |
+//! | [`transport`] | the contract of whatever carries a request |
+//! | [`http`], [`proxy`], [`tls`], `wire` | the transport over real sockets |
+//! | [`store`] | sharing tokens with other processes, sealed |
+//! | [`api`] | requests that carry the token |
+//! | [`token`], [`secret`], [`error`], [`log`] | what the others work with |
+//! | [`clock`], [`fork`], [`sync`] | time and chance; processes; locks |
+//! | `capi` | the C interface |
+//!
 
+pub mod api;
 pub mod cache;
 mod capi;
 pub mod clock;

@@ -280,9 +280,13 @@ pub(crate) fn tunnel(
     outcome.map_err(|refusal| match refusal {
         Refusal::Broken(error) => party.failure(Moment::Tunnel, &error, deadline),
         Refusal::Login(status) => {
+            let what = match proxy.login {
+                Some(_) => "refused the user name and password",
+                None => "asks for a user name and password",
+            };
             let error = party
-                .error(Kind::Proxy, Stage::Connect, format!("{} wants other credentials", party.name))
-                .advice("put the user name and password into the proxy's URL: http://user:password@host:port");
+                .error(Kind::Proxy, Stage::Connect, format!("{} {what}", party.name))
+                .advice("put them into the proxy's URL: http://user:password@host:port");
             match status {
                 Some(status) => error.http(status),
                 None => error,
@@ -735,7 +739,7 @@ mod tests {
         for replies in [&[5_u8, 0xff][..], &[5, 2], &[5, 2, 1, 1]] {
             let login = if replies.len() > 2 { "u:p@" } else { "" };
             let (_, outcome) = play(&format!("socks5h://{login}h"), None, replies);
-            assert!(outcome.unwrap_err().to_string().contains("credentials"));
+            assert!(outcome.unwrap_err().to_string().contains("user name and password"));
         }
         let (_, outcome) = play("socks5h://h", None, b"HTTP/1.1 400 Bad Request\r\n\r\n");
         assert!(outcome.unwrap_err().to_string().contains("not SOCKS 5"));
@@ -765,7 +769,7 @@ mod tests {
         outcome.unwrap();
         assert_eq!(sent, b"CONNECT far.example:443 HTTP/1.1\r\nHost: far.example:443\r\n\r\n");
         for (reply, words, status) in [
-            (&b"HTTP/1.1 407 Authenticate\r\n\r\n"[..], "credentials", Some(407)),
+            (&b"HTTP/1.1 407 Authenticate\r\n\r\n"[..], "asks for a user name and password", Some(407)),
             (b"HTTP/1.1 403 No\r\nContent-Length: 3\r\n\r\nno.", "refused to connect", Some(403)),
             (b"HTTP/1.1 200 OK\r\n\r\n\x15", "data of its own", None),
             (b"SSH-2.0-OpenSSH\r\n\r\n", "not HTTP", None),

@@ -122,6 +122,8 @@ pub static SETTINGS: &[Setting] = &[
         "a token must be good for at least this long when it is handed out"),
     row("background_refresh", Type::Flag, value("false"), &["AMPLIENCE_BACKGROUND_REFRESH"],
         "a thread renews the token ahead of time, so that no caller waits"),
+    row("max_response_bytes", Type::Count(1 << 30), value("16777216"), &["AMPLIENCE_MAX_RESPONSE_BYTES"],
+        "the largest reply to an API request that is taken into memory"),
     row("store", Type::Store, value("none"), &["AMPLIENCE_STORE"],
         "where tokens are shared, sealed: none, file, or redis://… or rediss://…"),
     row("store_dir", Type::Path, words("the user's runtime or cache folder"), &["AMPLIENCE_STORE_DIR"],
@@ -311,6 +313,7 @@ impl Config {
             retries: u32::try_from(self.number("retries")).unwrap_or(u32::MAX),
             min_validity: milliseconds("min_validity_ms"),
             background_refresh: flag(self.effective("background_refresh")).unwrap_or(false),
+            response_limit: usize::try_from(self.number("max_response_bytes")).unwrap_or(usize::MAX),
             store: Secret::from(self.effective("store")),
             store_dir: self.path("store_dir"),
             network: Network {
@@ -348,6 +351,8 @@ pub struct Options {
     pub min_validity: Duration,
     /// `background_refresh`.
     pub background_refresh: bool,
+    /// `max_response_bytes`.
+    pub response_limit: usize,
     /// `store`.
     pub store: Secret,
     /// `store_dir`.

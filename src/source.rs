@@ -5,8 +5,9 @@
 //! again once when they were refused (they may have been rotated), and shares what it got through
 //! the [store]. It keeps no token; that is the [cache](crate::cache)'s business.
 
+use crate::clock::Now;
 use crate::credentials::{Credentials, Finder};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Stage};
 use crate::http::HttpTransport;
 use crate::oauth;
 use crate::retry::{self, Deadline};
@@ -18,6 +19,9 @@ use crate::transport::Transport;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+
+/// The longest a caller with a usable token is kept for its renewal.
+pub(crate) const RENEWAL_BUDGET: Duration = Duration::from_secs(2);
 
 /// All that a source is made from; immutable, so that a forked child can make a new one from it.
 pub struct Recipe {
@@ -113,11 +117,21 @@ impl Source {
         Ok(Some(token))
     }
 
+    /// What carries requests.
+    pub fn transport(&self) -> Arc<dyn Transport> {
+        self.transport.clone()
+    }
+
     /// Takes a token out of the store that others share.
     pub fn forget(&self, token: &Token) {
         if let Some(store) = &self.known().store {
             store.remove(token.value());
         }
+    }
+
+    /// The token that the store holds, if it is not dead yet. Asks no server for one.
+    pub fn stored(&self) -> Option<Token> {
+        self.read(self.known().store?.as_ref())
     }
 
     /// Where the credentials are from, in words.
@@ -139,19 +153,26 @@ impl Source {
     /// for renewal helps only a caller who has none.
     fn load(&self, store: &dyn Store, wish: &Wish) -> Option<Token> {
         let Options { clock, min_validity, .. } = &self.recipe.options;
-        let entry = store.load()?;
-        if wish.current.is_some_and(|current| current.value() == entry.token.reveal()) {
+        let token = self.read(store)?;
+        if wish.current.is_some_and(|current| current.value() == token.value()) {
             return None;
         }
+        let now = clock.now();
+        let good = token.is_fresh(now) || (wish.urgent && token.is_usable(now, *min_validity));
+        good.then_some(token)
+    }
+
+    /// The entry of a store as a token.
+    fn read(&self, store: &dyn Store) -> Option<Token> {
+        let Options { clock, min_validity, .. } = &self.recipe.options;
+        let entry = store.load()?;
         let now = clock.now();
         let (age, lifetime) = (now.wall.checked_sub(entry.issued)?, entry.expires.checked_sub(entry.issued)?);
         let (Ok(age), Ok(lifetime)) = (u64::try_from(age), u64::try_from(lifetime)) else {
             return None; // from the future, or from nowhere
         };
-        let issued = crate::clock::Now { monotonic: now.monotonic.saturating_sub_unsigned(age), wall: entry.issued };
-        let token = Token::new(&entry.token, issued, Duration::from_nanos(lifetime), *min_validity, clock);
-        let good = token.is_fresh(now) || (wish.urgent && token.is_usable(now, *min_validity));
-        good.then_some(token)
+        let issued = Now { monotonic: now.monotonic.saturating_sub_unsigned(age), wall: entry.issued };
+        Some(Token::new(&entry.token, issued, Duration::from_nanos(lifetime), *min_validity, clock))
     }
 
     /// Asks the service; once more with the credentials of now, if they were refused and have
@@ -206,11 +227,62 @@ impl Known {
     }
 }
 
-/// One token, asked for now: no cache.
+/// Refuses a token that is no news or comes dead.
+pub(crate) fn vet(token: &Token, current: Option<&Token>, dropped: Option<&Token>, now: Now) -> Result<()> {
+    if token.is_permanent() {
+        return Ok(());
+    }
+    let known = [current, dropped].into_iter().flatten().any(|known| known.value() == token.value());
+    let (what, advice) = if known {
+        ("the service handed out the same token again", "try again later")
+    } else if !token.is_usable(now, Duration::ZERO) {
+        (
+            "the token was as good as dead when it came",
+            "the server or the network is too slow for the lifetime of its tokens",
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Kind::Protocol, what).at(Stage::Reply).retry(true).advice(advice))
+}
+
+/// The error for a wish that no token of the service can fulfil.
+pub(crate) fn never_enough(token: &Token, min_validity: Duration) -> Error {
+    Error::invalid(format!(
+        "min_validity of {} ms is more than a token has, which lives {} s",
+        min_validity.as_millis(),
+        token.lifetime().as_secs()
+    ))
+    .advice("ask for less")
+}
+
+/// One token, asked for now: no cache. If there is a store it is taken from there, and renewed on the
+/// way when that is due and nobody else does it.
 pub fn token(config: &Config) -> Result<Token> {
     let recipe = Arc::new(Recipe::new(config)?);
-    let Options { clock, timeout, retries, .. } = recipe.options.clone();
+    let Options { clock, timeout, retries, min_validity, log, .. } = recipe.options.clone();
     let source = Source::new(recipe)?;
     let wish = Wish { current: None, urgent: true, deadline: Deadline::after(&clock, timeout), retries };
-    source.obtain(&wish)?.ok_or_else(|| Error::new(Kind::Internal, "an urgent wish was put off"))
+    let token = source.obtain(&wish)?.ok_or_else(|| Error::new(Kind::Internal, "an urgent wish was put off"))?;
+    let now = clock.now();
+    if !token.is_usable(now, min_validity) {
+        vet(&token, None, None, now)?;
+        return Err(never_enough(&token, min_validity));
+    }
+    if token.is_fresh(now) {
+        return Ok(token);
+    }
+    let deadline = Deadline::after(&clock, RENEWAL_BUDGET.min(timeout));
+    let renewal = Wish { current: Some(&token), urgent: false, deadline, retries: 0 };
+    let renewed = source.obtain(&renewal).and_then(|renewed| {
+        renewed.map(|renewed| vet(&renewed, Some(&token), None, clock.now()).map(|()| renewed)).transpose()
+    });
+    Ok(match renewed {
+        Ok(Some(renewed)) => renewed,
+        Ok(None) => token,
+        Err(error) => {
+            log.warning(|| format!("the token is due for renewal, which failed; it is still good: {error}"));
+            token
+        }
+    })
 }

@@ -11,7 +11,7 @@
 use crate::error::{Error, Kind, Result, Stage, clean};
 use crate::log::Log;
 use crate::settings::Network;
-use crate::wire::{Deadline, Moment, Party, Stream};
+use crate::wire::{Deadline, MAKE_ROOM, Moment, Party, Stream, exhausted, is_hangup};
 use rustls::client::ResolvesClientCert;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore,
-    SignatureScheme, StreamOwned,
+    SignatureScheme,
 };
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -95,29 +95,22 @@ impl Trust {
         let mut config = self.config.clone();
         config.client_auth_cert_resolver = witness.clone();
         config.dangerous().set_certificate_verifier(witness.clone());
-        let connection = ClientConnection::new(Arc::new(config), name).map_err(|error| {
+        let tls = ClientConnection::new(Arc::new(config), name).map_err(|error| {
             party.error(
                 Kind::Internal,
                 Stage::Tls,
                 format!("the TLS connection to {} could not be prepared: {error}", party.name),
             )
         })?;
-        let mut session = Session { stream: StreamOwned::new(connection, stream), witness, party: party.clone() };
-        while session.stream.conn.is_handshaking() {
-            let Session { stream, .. } = &mut session;
-            if let Err(error) = stream.conn.complete_io(&mut stream.sock) {
-                let error = session.explained(error);
-                return Err(party.failure(Moment::Handshake, &error, deadline));
-            }
-        }
+        let mut session = Session { tls, below: stream, witness, party: party.clone() };
+        session.handshake().map_err(|error| party.failure(Moment::Handshake, &error, deadline))?;
         let names = session
-            .stream
-            .conn
+            .tls
             .peer_certificates()
             .and_then(|chain| chain.first())
             .and_then(|certificate| Names::of(certificate))
             .unwrap_or_default();
-        let version = match session.stream.conn.protocol_version() {
+        let version = match session.tls.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
             _ => "TLS 1.3",
         };
@@ -129,6 +122,15 @@ impl Trust {
 fn roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
     let mut store = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
+    // Half a store would be kept, and distrust servers for as long as this process runs.
+    let lack = system.errors.iter().find_map(|error| match &error.kind {
+        rustls_native_certs::ErrorKind::Io { inner, .. } => exhausted(inner),
+        _ => None,
+    });
+    if let Some(lack) = lack {
+        let message = format!("the CA certificates of this machine could not be read: {lack}");
+        return Err(Error::new(Kind::Io, message).at(Stage::Tls).advice(MAKE_ROOM));
+    }
     let (mut usable, _) = store.add_parsable_certificates(system.certs);
     let problem = system.errors.first().map_or_else(
         || "no CA certificates were found on this machine".to_owned(),
@@ -206,13 +208,55 @@ fn unusable_pair(certificate: &Path, key: &Path, error: &rustls::Error) -> Error
 }
 
 /// A TLS connection.
+///
+/// rustls has a stream of its own, which does not read while something waits to be sent. This one
+/// does: a server that closes early has often said why, and that can still be read when sending has
+/// already failed.
 pub(crate) struct Session {
-    stream: StreamOwned<ClientConnection, Box<dyn Stream>>,
+    tls: ClientConnection,
+    below: Box<dyn Stream>,
     witness: Arc<Witness>,
     party: Party,
 }
 
 impl Session {
+    fn handshake(&mut self) -> io::Result<()> {
+        while self.tls.is_handshaking() {
+            if let Err(error) = self.tls.complete_io(&mut self.below) {
+                // It may have said why before it hung up.
+                if is_hangup(&error) {
+                    self.take_in()?;
+                }
+                return Err(self.explained(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what had come before the connection broke; an error if that tells of one.
+    fn take_in(&mut self) -> io::Result<()> {
+        while self.tls.read_tls(&mut self.below).is_ok_and(|count| count > 0) {
+            self.understand()?;
+        }
+        Ok(())
+    }
+
+    fn understand(&mut self) -> io::Result<()> {
+        match self.tls.process_new_packets() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.explained(io::Error::other(error))),
+        }
+    }
+
+    fn send_out(&mut self) -> io::Result<()> {
+        while self.tls.wants_write() {
+            if self.tls.write_tls(&mut self.below)? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        Ok(())
+    }
+
     /// Puts the story behind a TLS failure into the error, for [`Party::failure`] to find. In TLS
     /// 1.3 a server refuses a client certificate only after the handshake, so it may be any read.
     fn explained(&self, error: io::Error) -> io::Error {
@@ -225,23 +269,37 @@ impl Session {
 
 impl Read for Session {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(buffer).map_err(|error| self.explained(error))
+        loop {
+            match self.tls.reader().read(buffer) {
+                // Nothing is there yet.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return outcome,
+            }
+            // An answer of the protocol itself, such as to a change of keys. If it cannot be sent,
+            // reading will show why.
+            let _ = self.send_out();
+            // At the end of the connection, the reader says whether it was a proper one.
+            self.tls.read_tls(&mut self.below)?;
+            self.understand()?;
+        }
     }
 }
 
 impl Write for Session {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.write(bytes).map_err(|error| self.explained(error))
+        let taken = self.tls.writer().write(bytes)?;
+        self.send_out()?;
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush().map_err(|error| self.explained(error))
+        self.send_out()
     }
 }
 
 impl Stream for Session {
     fn set_deadline(&mut self, deadline: Deadline) {
-        self.stream.sock.set_deadline(deadline);
+        self.below.set_deadline(deadline);
     }
 }
 

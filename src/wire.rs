@@ -152,7 +152,7 @@ impl Party {
         if let Some(problem) = exhausted(error) {
             return self
                 .error(Kind::Io, words.stage, format!("{name} could not be talked to: {problem}"))
-                .advice("close what is not needed, or raise the limit (ulimit -n)");
+                .advice(MAKE_ROOM);
         }
         // Only our own deadline comes without a number: the system's ETIMEDOUT is a lost connection.
         if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
@@ -244,8 +244,11 @@ pub(crate) fn is_hangup(error: &io::Error) -> bool {
     matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
+/// What to do when a process has run out of something.
+pub(crate) const MAKE_ROOM: &str = "close what is not needed, or raise the limit (ulimit -n)";
+
 /// What this machine has run out of, if that is the error.
-fn exhausted(error: &io::Error) -> Option<&'static str> {
+pub(crate) fn exhausted(error: &io::Error) -> Option<&'static str> {
     #[cfg(unix)]
     const TABLE: [(i32, &str); 5] = [
         (libc::EMFILE, "this process has too many open files"),
@@ -312,10 +315,9 @@ fn addresses(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<Socket
     }
 }
 
-/// Connects to a host, trying its addresses one after the other. None of them can use up the time
-/// of those behind it.
-pub(crate) fn dial(host: &str, port: u16, party: &Party, deadline: Deadline) -> Result<(Wire, SocketAddr)> {
-    let found = look_up(host, port, party, deadline)?;
+/// Connects to a host, trying the addresses that were found one after the other. None of them can
+/// use up the time of those behind it.
+pub(crate) fn dial(found: &[SocketAddr], party: &Party, deadline: Deadline) -> Result<(Wire, SocketAddr)> {
     let mut failure = io::Error::from(io::ErrorKind::TimedOut);
     for (tried, address) in found.iter().enumerate() {
         let remaining = u32::try_from(found.len() - tried).unwrap_or(u32::MAX);

@@ -17,6 +17,12 @@ use std::time::Duration;
 /// handed out stay valid when it is freed.
 pub struct amp_token_cache(TokenCache);
 
+impl amp_token_cache {
+    pub(super) fn inner(&self) -> &TokenCache {
+        &self.0
+    }
+}
+
 /// Makes a cache from a config: looks for credentials, and sends nothing yet.
 ///
 /// On success `*cache` is a cache that the caller frees with

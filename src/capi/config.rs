@@ -2,6 +2,7 @@
 
 use super::error::{amp_error, amp_status};
 use super::ffi::{self, UserData, amp_log_fn, amp_transport_fn};
+use super::gate::Gate;
 use super::transport::Callback;
 use crate::log::{Level, Log};
 use crate::settings::Config;
@@ -39,11 +40,14 @@ impl From<Level> for amp_log_level {
 ///
 /// Handles that are made from a config keep what they need of it, so it may be
 /// changed or freed right after.
-pub struct amp_config(Config);
+pub struct amp_config {
+    config: Config,
+    gate: Arc<Gate>,
+}
 
 impl amp_config {
     pub(super) fn inner(&self) -> &Config {
-        &self.0
+        &self.config
     }
 }
 
@@ -55,7 +59,7 @@ impl amp_config {
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_config_new() -> Option<Box<amp_config>> {
-    ffi::or(None, || Some(Box::new(amp_config(Config::new()))))
+    ffi::or(None, || Some(Box::new(amp_config { config: Config::new(), gate: Arc::default() })))
 }
 
 /// Sets one setting by its name. The table of names, defaults and meanings is
@@ -76,7 +80,7 @@ pub extern "C" fn amp_config_set(
 ) -> amp_status {
     ffi::call(error, || {
         let config = ffi::some(config, "config")?;
-        config.0.set(ffi::text(name, "name")?, ffi::optional_text(value, "value")?)
+        config.config.set(ffi::text(name, "name")?, ffi::optional_text(value, "value")?)
     })
 }
 
@@ -93,7 +97,7 @@ pub extern "C" fn amp_config_set(
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_config_load(config: Option<&mut amp_config>, error: *mut *mut amp_error) -> amp_status {
-    ffi::call(error, || ffi::some(config, "config")?.0.load())
+    ffi::call(error, || ffi::some(config, "config")?.config.load())
 }
 
 /// Sends the log lines of all that is made from this config to a function of
@@ -107,7 +111,10 @@ pub extern "C" fn amp_config_load(config: Option<&mut amp_config>, error: *mut *
 /// normally (no longjmp, no C++ exception) and must not free the handle it
 /// logs for. `logger` and `user_data` must stay valid until the last handle
 /// made from the config is freed and, with background_refresh, its last
-/// request is over.
+/// request is over; or until
+/// amp_config_stop_callbacks() has returned.
+///
+/// AMP_INVALID_ARGUMENT: `config` is NULL.
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_config_set_logger(
@@ -118,12 +125,12 @@ pub extern "C" fn amp_config_set_logger(
 ) -> amp_status {
     ffi::call(error, || {
         let config = ffi::some(config, "config")?;
-        let user_data = UserData(user_data);
-        config.0.log = match logger {
+        let (user_data, gate) = (UserData(user_data), config.gate.clone());
+        config.config.log = match logger {
             Some(_) => Log::to(move |level, message| {
                 // The whole wrapper is captured, not the bare pointer in it, which is not `Send`.
                 let user_data: UserData = user_data;
-                ffi::call_logger(logger, amp_log_level::from(level) as i32, message, user_data);
+                gate.pass(|| ffi::call_logger(logger, amp_log_level::from(level) as i32, message, user_data));
             }),
             None => Log::default(),
         };
@@ -145,7 +152,10 @@ pub extern "C" fn amp_config_set_logger(
 /// return normally (no longjmp, no C++ exception) and must not use the handle
 /// that it carries requests for. `send` and `user_data` must stay valid until
 /// the last handle made from the config is freed and, with background_refresh,
-/// its last request is over.
+/// its last request is over; or until
+/// amp_config_stop_callbacks() has returned.
+///
+/// AMP_INVALID_ARGUMENT: `config` is NULL.
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_config_set_transport(
@@ -156,10 +166,29 @@ pub extern "C" fn amp_config_set_transport(
 ) -> amp_status {
     ffi::call(error, || {
         let config = ffi::some(config, "config")?;
-        let callback = Callback { send, user_data: UserData(user_data) };
-        config.0.transport = send.map(|_| Arc::new(callback) as _);
+        let callback = Callback { send, user_data: UserData(user_data), gate: config.gate.clone() };
+        config.config.transport = send.map(|_| Arc::new(callback) as _);
         Ok(())
     })
+}
+
+/// Ends all calls of the logger and the transport, those that were set and
+/// those that will be, by the config and by all that was made from it: when
+/// this returns, none of them is running, and none will ever run again. For
+/// whoever must be sure of that: an interpreter that shuts down, a program that
+/// unloads the code that they are in.
+///
+/// Waits for calls that are running; so it must not be called by one of them,
+/// nor with a lock that one of them needs. Requests that need the transport
+/// fail with AMP_CONNECT from then on. NULL is allowed. Any thread, but not
+/// while another thread uses the config.
+#[unsafe(no_mangle)]
+pub extern "C" fn amp_config_stop_callbacks(config: Option<&amp_config>) {
+    ffi::or((), || {
+        if let Some(config) = config {
+            config.gate.close();
+        }
+    });
 }
 
 /// Frees a config, and wipes its secrets; NULL is allowed. What was made from

@@ -21,6 +21,9 @@ mod token;
 #[rustfmt::skip]
 mod cache;
 #[rustfmt::skip]
+mod api;
+#[rustfmt::skip]
 mod transport;
 
 mod ffi;
+mod gate;

@@ -1,9 +1,11 @@
 //! The two objects that an application's own transport works with.
 
 use super::ffi::{self, UserData, amp_transport_fn};
+use super::gate::Gate;
 use crate::error::{Error, Kind, Result, Stage, clean};
 use crate::settings::Url;
 use crate::transport::{Request, Response, Transport};
+use std::sync::Arc;
 use std::ffi::{CString, c_char, c_void};
 use std::time::Duration;
 use zeroize::{Zeroize, Zeroizing};
@@ -38,6 +40,7 @@ pub struct amp_http_reply {
 pub(super) struct Callback {
     pub(super) send: amp_transport_fn,
     pub(super) user_data: UserData,
+    pub(super) gate: Arc<Gate>,
 }
 
 impl Transport for Callback {
@@ -64,7 +67,7 @@ impl Transport for Callback {
             failure: None,
         };
         let host = Url::parse(&request.url).map_or("the server", |url| url.host);
-        let result = ffi::call_transport(self.send, &for_c, &mut reply, self.user_data);
+        let result = self.gate.pass(|| ffi::call_transport(self.send, &for_c, &mut reply, self.user_data)).unwrap_or(-1);
         if let Some(failure) = reply.failure {
             return Err(failure.at(Stage::Send).host(host));
         }

@@ -45,6 +45,15 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Box<dyn std:
         print!("{HELP}");
         return Ok(());
     };
+    serve(builder).map_err(Into::into)
+}
+
+/// Starts an emulator, prints what clients need to know of it (`name=value`, one a line), and serves until
+/// the process is told to end (SIGTERM or SIGINT).
+///
+/// # Errors
+/// If it cannot start or print.
+pub fn serve(builder: Builder) -> io::Result<()> {
     // Before anything is printed: whoever has read the lines may end this process in order.
     let end = end_signal()?;
     let emulator = builder.start()?;

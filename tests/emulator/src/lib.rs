@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use cli::run_from_args;
+pub use cli::{run_from_args, serve};
 pub use faults::Fault;
 pub use http::{Request, http_date};
 use server::Server;

@@ -1,0 +1,106 @@
+# libamp_token. The two commands for everything: `make demo` and `make test`.
+#
+#   make             the library, the command and the emulator, under build/
+#   make demo        the main job, shown on the embedded emulator
+#   make test        all tests
+#   make bench       speed, side by side with other libraries (takes minutes)
+#   make install     PREFIX=/usr/local DESTDIR= LIBDIR=$(PREFIX)/lib
+#   make uninstall
+#   make header      rewrites include/amp_token.h after a change of src/capi/
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+# The number in the library's name. It changes only when programs must be built again.
+ABI = 0
+
+PREFIX = /usr/local
+LIBDIR = $(PREFIX)/lib
+BINDIR = $(PREFIX)/bin
+INCLUDEDIR = $(PREFIX)/include
+DATADIR = $(PREFIX)/share
+DESTDIR =
+
+CARGO = cargo
+CC = cc
+PYTHON = python3
+CFLAGS = -O2 -g
+INSTALL = install
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+OUT = build
+SO = libamp_token.so
+WARNINGS = -Wall -Wextra -Wpedantic -Werror
+LINK = -Iinclude -L$(OUT)/lib -Wl,-rpath,'$$ORIGIN/../lib' -lamp_token
+
+all: library command
+
+# The shared library under its full name, the two links that linker and loader look for, and the
+# static library. Cargo decides itself whether there is anything to do.
+library:
+	@scripts/need.sh cargo cc
+	AMP_SONAME=$(SO).$(ABI) $(CARGO) build --release --lib
+	@mkdir -p $(OUT)/lib
+	@cp -p $(TARGET)/release/libamp_token.a $(OUT)/lib/
+	@cp -p $(TARGET)/release/$(SO) $(OUT)/lib/$(SO).$(VERSION)
+	@ln -sf $(SO).$(VERSION) $(OUT)/lib/$(SO).$(ABI)
+	@ln -sf $(SO).$(ABI) $(OUT)/lib/$(SO)
+
+command:
+	@scripts/need.sh cargo cc
+	AMP_SONAME=$(SO).$(ABI) $(CARGO) build --release --features cli,emulator --bin amp-token
+	@mkdir -p $(OUT)/bin
+	@cp -p $(TARGET)/release/amp-token $(OUT)/bin/
+
+examples: library
+	@scripts/need.sh cc c++ curl curl-headers
+	@mkdir -p $(OUT)/bin
+	$(CC) -std=c99 -Wstrict-prototypes $(WARNINGS) $(CFLAGS) bindings/c/get_token.c -o $(OUT)/bin/get_token $(LINK)
+	$(CC) -std=c99 -Wstrict-prototypes $(WARNINGS) $(CFLAGS) bindings/c/list_hubs.c -o $(OUT)/bin/list_hubs $(LINK) -lcurl
+	$(CXX) -std=c++11 $(WARNINGS) $(CFLAGS) bindings/cpp/get_token.cpp -o $(OUT)/bin/get_token_cpp -Ibindings/cpp $(LINK)
+
+demo: all examples
+	@scripts/need.sh python3 curl
+	@scripts/demo.sh $(OUT)
+
+test:
+	@scripts/need.sh cargo cc c++ nm curl curl-headers python3 python3-venv valgrind strace redis-server make
+	scripts/test.sh
+
+bench: library command examples
+	@scripts/need.sh cc curl jq curl-headers python3 python3-venv
+	benches/run.sh
+
+header:
+	AMP_UPDATE_HEADER=1 $(CARGO) build
+
+# What may stand in the way of a path with spaces is quoted; PREFIX may hold them.
+install: all
+	$(INSTALL) -d "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(LIBDIR)/cmake/AmpToken" "$(DESTDIR)$(BINDIR)"
+	$(INSTALL) -d "$(DESTDIR)$(DATADIR)/man/man1" "$(DESTDIR)$(DATADIR)/doc/libamp_token"
+	$(INSTALL) -d "$(DESTDIR)$(DATADIR)/bash-completion/completions" "$(DESTDIR)$(DATADIR)/zsh/site-functions" "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d"
+	$(INSTALL) -m 644 include/amp_token.h bindings/cpp/amp_token.hpp "$(DESTDIR)$(INCLUDEDIR)/"
+	$(INSTALL) -m 644 $(OUT)/lib/libamp_token.a "$(DESTDIR)$(LIBDIR)/"
+	$(INSTALL) -m 755 $(OUT)/lib/$(SO).$(VERSION) "$(DESTDIR)$(LIBDIR)/"
+	ln -sf $(SO).$(VERSION) "$(DESTDIR)$(LIBDIR)/$(SO).$(ABI)"
+	ln -sf $(SO).$(ABI) "$(DESTDIR)$(LIBDIR)/$(SO)"
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@VERSION@|$(VERSION)|' packaging/amp_token.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/amp_token.pc"
+	sed -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@ABI@|$(ABI)|' packaging/AmpTokenConfig.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/AmpToken/AmpTokenConfig.cmake"
+	sed -e 's|@VERSION@|$(VERSION)|' packaging/AmpTokenConfigVersion.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/AmpToken/AmpTokenConfigVersion.cmake"
+	$(INSTALL) -m 755 $(OUT)/bin/amp-token "$(DESTDIR)$(BINDIR)/"
+	$(OUT)/bin/amp-token generate man > "$(DESTDIR)$(DATADIR)/man/man1/amp-token.1"
+	$(OUT)/bin/amp-token generate bash > "$(DESTDIR)$(DATADIR)/bash-completion/completions/amp-token"
+	$(OUT)/bin/amp-token generate zsh > "$(DESTDIR)$(DATADIR)/zsh/site-functions/_amp-token"
+	$(OUT)/bin/amp-token generate fish > "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/amp-token.fish"
+	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$(DESTDIR)$(DATADIR)/doc/libamp_token/"
+
+uninstall:
+	rm -f "$(DESTDIR)$(INCLUDEDIR)/amp_token.h" "$(DESTDIR)$(INCLUDEDIR)/amp_token.hpp"
+	rm -f "$(DESTDIR)$(LIBDIR)/libamp_token.a" "$(DESTDIR)$(LIBDIR)/$(SO)" "$(DESTDIR)$(LIBDIR)/$(SO).$(ABI)" "$(DESTDIR)$(LIBDIR)/$(SO).$(VERSION)"
+	rm -f "$(DESTDIR)$(LIBDIR)/pkgconfig/amp_token.pc" "$(DESTDIR)$(BINDIR)/amp-token" "$(DESTDIR)$(DATADIR)/man/man1/amp-token.1"
+	rm -f "$(DESTDIR)$(DATADIR)/bash-completion/completions/amp-token" "$(DESTDIR)$(DATADIR)/zsh/site-functions/_amp-token" "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/amp-token.fish"
+	rm -rf "$(DESTDIR)$(LIBDIR)/cmake/AmpToken" "$(DESTDIR)$(DATADIR)/doc/libamp_token"
+
+clean:
+	rm -rf $(OUT)
+	$(CARGO) clean
+
+.PHONY: all library command examples demo test bench header install uninstall clean

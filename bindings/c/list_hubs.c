@@ -1,0 +1,153 @@
+/* Lists the hubs that an API key may see: libcurl makes the request,
+ * libamp_token gives it a valid token.
+ *
+ *     cc -std=c99 list_hubs.c -o list_hubs $(pkg-config --cflags --libs amp_token libcurl)
+ *     AMPLIENCE_CLIENT_ID=… AMPLIENCE_CLIENT_SECRET=… ./list_hubs
+ *
+ * Prints the HTTP status and the reply. Exit status: 0 for a reply with status
+ * 200; 1 for another reply, or none; 2 if there was no token. */
+
+#include <amp_token.h>
+#include <curl/curl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Long-running programs keep one cache for all their threads and requests. */
+static amp_token_cache *cache_from_environment(void) {
+    amp_error *error = NULL;
+    amp_token_cache *cache = NULL;
+    amp_config *config = amp_config_new();
+    amp_status status = amp_config_load(config, &error);
+
+    if (status == AMP_OK)
+        status = amp_token_cache_new(config, &cache, &error);
+    if (status != AMP_OK)
+        fprintf(stderr, "no cache: %s\n", amp_error_message(error));
+    amp_error_free(error);
+    amp_config_free(config);
+    return cache;
+}
+
+/* The whole URL, in memory that the caller frees. A base URL that already ends
+ * in /v2/content is understood, as libamp_token does. */
+static char *url_of(const char *path) {
+    const char *set = getenv("AMPLIENCE_API_URL"), *suffix = "/v2/content";
+    const char *base = set && *set ? set : "https://api.amplience.net";
+    size_t length = strlen(base), room = length + strlen(path) + 1;
+    char *url = malloc(room);
+
+    while (length > 0 && base[length - 1] == '/')
+        length--;
+    if (length >= strlen(suffix) && strncmp(base + length - strlen(suffix), suffix, strlen(suffix)) == 0)
+        length -= strlen(suffix);
+    if (url)
+        snprintf(url, room, "%.*s%s", (int)length, base, path);
+    return url;
+}
+
+/* What libcurl cannot set would go unnoticed into the request, as no token. */
+static CURLcode prepare(CURL *curl, const char *url, const char *token, FILE *body) {
+    const char *ca_file = getenv("AMPLIENCE_CA_FILE");
+    CURLcode result = curl_easy_setopt(curl, CURLOPT_URL, url);
+
+    /* libcurl writes the Authorization header. No redirect is followed (its
+     * default), so that the token goes to this host only. */
+    if (result == CURLE_OK)
+        result = curl_easy_setopt(curl, CURLOPT_HTTPAUTH, CURLAUTH_BEARER);
+    if (result == CURLE_OK)
+        result = curl_easy_setopt(curl, CURLOPT_XOAUTH2_BEARER, token);
+    if (result == CURLE_OK)
+        result = curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
+    if (result == CURLE_OK)
+        result = curl_easy_setopt(curl, CURLOPT_TIMEOUT, 30L);
+    if (result == CURLE_OK)
+        result = curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+    if (result == CURLE_OK)
+        result = curl_easy_setopt(curl, CURLOPT_WRITEDATA, body);
+    if (result == CURLE_OK && ca_file && *ca_file)
+        result = curl_easy_setopt(curl, CURLOPT_CAINFO, ca_file);
+    return result;
+}
+
+/* One request; its HTTP status, or 0 if there was no reply. */
+static long request(CURL *curl, const char *url, const char *token, FILE *body) {
+    long status = 0;
+    CURLcode result;
+
+    curl_easy_reset(curl);
+    result = prepare(curl, url, token, body);
+    if (result == CURLE_OK)
+        result = curl_easy_perform(curl);
+    if (result == CURLE_OK)
+        result = curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+    if (result != CURLE_OK) {
+        fprintf(stderr, "no reply from %s: %s\n", url, curl_easy_strerror(result));
+        return 0;
+    }
+    return status;
+}
+
+/* Writes the body that was received to stdout. */
+static void show(FILE *body) {
+    int byte;
+
+    rewind(body);
+    while ((byte = getc(body)) != EOF)
+        putchar(byte);
+    putchar('\n');
+}
+
+/* 0, 1 or 2: see the top. */
+static int list_hubs(const amp_token_cache *cache, CURL *curl, const char *url) {
+    int attempt;
+
+    for (attempt = 1;; attempt++) {
+        amp_error *error = NULL;
+        amp_token *token = NULL;
+        FILE *body = tmpfile();
+        long status;
+
+        if (!body) {
+            perror("no temporary file");
+            return 1;
+        }
+        if (amp_token_cache_get(cache, &token, &error) != AMP_OK) {
+            fprintf(stderr, "no token: %s\n", amp_error_message(error));
+            amp_error_free(error);
+            fclose(body);
+            return 2;
+        }
+        status = request(curl, url, amp_token_value(token), body);
+        /* A token may be revoked before its time; an expired one is answered
+         * with 403. Say so, and try once more with the next. */
+        if ((status == 401 || status == 403) && attempt == 1) {
+            amp_token_cache_invalidate(cache, token);
+            amp_token_free(token);
+            fclose(body);
+            continue;
+        }
+        amp_token_free(token);
+        if (status != 0) {
+            printf("HTTP %ld\n", status);
+            show(body);
+        }
+        fclose(body);
+        return status == 200 ? 0 : 1;
+    }
+}
+
+int main(void) {
+    int result = 2;
+    amp_token_cache *cache = cache_from_environment();
+    CURL *curl = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK ? curl_easy_init() : NULL;
+    char *url = url_of("/v2/content/hubs");
+
+    if (cache && curl && url)
+        result = list_hubs(cache, curl, url);
+    free(url);
+    curl_easy_cleanup(curl);
+    curl_global_cleanup();
+    amp_token_cache_free(cache);
+    return result;
+}

@@ -1,0 +1,72 @@
+"""Always a valid Amplience access token.
+
+A binding of libamp_token, over ctypes, without other dependencies::
+
+    import amp_token
+
+    cache = amp_token.TokenCache()      # credentials from AMPLIENCE_CLIENT_ID and so on
+    cache.value()                       # the token, as often as you like
+    cache.headers()                     # {"Authorization": "Bearer eyJ…"}
+
+One cache serves all threads of a process: it renews its token in time, asks once however many
+threads wait, and never hands out a dead one. :func:`get_token` is for a program that needs a single
+token. For requests and httpx there are :class:`amp_token.requests.AmpAuth` and
+:class:`amp_token.httpx.AmpAuth`. Failures are subclasses of :class:`AmpError`.
+
+The native library is the one that the environment variable ``AMP_TOKEN_LIBRARY`` names; else the one
+inside this package; else the system's.
+"""
+
+from __future__ import annotations
+
+from . import _ffi
+from ._cache import TokenCache, get_token
+from ._errors import (
+    AmpError,
+    ConfigError,
+    ConnectError,
+    CredentialsRejectedError,
+    InternalError,
+    InvalidArgumentError,
+    LocalIoError,
+    NetworkError,
+    NoCredentialsError,
+    ProtocolError,
+    ProxyError,
+    RateLimitedError,
+    ResolveError,
+    ServerError,
+    TimeoutError_,
+    TlsError,
+)
+from ._token import Token
+
+__all__ = [
+    "AmpError",
+    "ConfigError",
+    "ConnectError",
+    "CredentialsRejectedError",
+    "InternalError",
+    "InvalidArgumentError",
+    "LocalIoError",
+    "NetworkError",
+    "NoCredentialsError",
+    "ProtocolError",
+    "ProxyError",
+    "RateLimitedError",
+    "ResolveError",
+    "ServerError",
+    "TimeoutError_",
+    "TlsError",
+    "Token",
+    "TokenCache",
+    "get_token",
+]
+
+__version__: str = _ffi.quick.amp_version().decode("ascii")
+"""The version of the native library that is loaded."""
+
+for _name in __all__:
+    # Messages and help() are to name what users import, not the file that it is written in.
+    globals()[_name].__module__ = __name__
+del _name

@@ -1,0 +1,460 @@
+"""The cached-token handle, and the single token."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import threading
+import weakref
+from time import monotonic
+from time import time as wall_clock
+from types import TracebackType
+from typing import Any, Dict, Mapping, NoReturn, Optional, Tuple, Type, Union
+
+from . import _errors, _ffi, _logging
+from ._token import Token
+
+PathText = Union[str, "os.PathLike[str]"]
+
+STATISTICS = (
+    "hits",
+    "waits",
+    "refreshes",
+    "failures",
+    "requests",
+    "invalidations",
+    "last_refresh_ms",
+    "last_status",
+    "age",
+    "expires_in",
+)
+
+_DEFAULT_API_URL = "https://api.amplience.net"
+
+_byref = ctypes.byref
+
+
+def _call(function: Any, *arguments: Any) -> None:
+    """Calls a native function whose last parameter is the error, which is raised."""
+    error = _ffi.error_p()
+    status = function(*arguments, _byref(error))
+    if status:
+        raise _errors.take(status, error)
+
+
+def _setting_text(name: str, value: object) -> bytes:
+    if isinstance(value, bool):
+        text = "true" if value else "false"
+    elif isinstance(value, int):
+        text = str(value)
+    elif isinstance(value, (str, os.PathLike)):
+        text = os.fsdecode(value)
+    else:
+        # Not the value itself: it may be a secret in an unexpected wrapping.
+        raise TypeError(f"{name} must be text, a path, a number or a bool, not {type(value).__name__}")
+    if "\0" in text:
+        raise ValueError(f"{name} contains a NUL character")
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        # The exception at hand would show the text.
+        raise ValueError(f"{name} contains characters that are not Unicode text") from None
+
+
+class _NativeConfig:
+    """A native config for the length of a ``with`` block."""
+
+    def __init__(self, settings: Mapping[str, object], load: bool, sink: Optional[int]) -> None:
+        self.pointer = _ffi.blocking.amp_config_new()
+        try:
+            for name, value in settings.items():
+                if value is not None:
+                    _call(_ffi.quick.amp_config_set, self.pointer, name.encode(), _setting_text(name, value))
+            if load:
+                _call(_ffi.quick.amp_config_load, self.pointer)
+            if sink is not None:
+                _call(_ffi.quick.amp_config_set_logger, self.pointer, _logging.callback, sink)
+        except BaseException:
+            self.free()
+            raise
+
+    def free(self) -> None:
+        _ffi.quick.amp_config_free(self.pointer)
+
+    def __enter__(self) -> Any:
+        return self.pointer
+
+    def __exit__(self, *_: object) -> None:
+        self.free()
+
+
+class _Handle:
+    """A native cache, freed when the last reference to this object goes.
+
+    Whoever is inside a call has a reference, so that close() needs neither to wait nor to count.
+    """
+
+    __slots__ = ("pointer", "__weakref__")
+
+    def __init__(self, pointer: Any, sink: Optional[int]) -> None:
+        self.pointer = pointer
+        # Not at exit, when daemon threads may still be inside; then the process takes it along.
+        weakref.finalize(self, _free, pointer, sink).atexit = False
+
+
+def _free(pointer: Any, sink: Optional[int]) -> None:
+    _logging.unregister(sink)
+    if _logging.is_inside_callback():
+        # The garbage collector came by while the library's own thread was in a callback, and
+        # freeing would have that thread wait for itself.
+        threading.Thread(target=_ffi.blocking.amp_token_cache_free, args=(pointer,), daemon=True).start()
+    else:
+        _ffi.blocking.amp_token_cache_free(pointer)
+
+
+# What the fast path looks at, as one object, so that no thread ever sees parts of two:
+# the counter, what it read before the token was fetched, until when the token may be used without
+# asking again (by two clocks), the token, its text, the header's value.
+_Seen = Tuple[ctypes.c_uint64, int, float, float, Optional[Token], str, str]
+
+# It never matches: its counter is nobody's, and reads 0.
+_NOTHING_SEEN: _Seen = (ctypes.c_uint64(0), -1, 0.0, 0.0, None, "", "")
+
+
+class _State:
+    """What there is between the making of a cache and its close(), which replaces it as a whole: a
+    call that is still under way then leaves its result here, where nobody looks any more."""
+
+    __slots__ = ("handle", "counter", "seen")
+
+    def __init__(self, handle: Optional[_Handle]) -> None:
+        self.handle = handle
+        self.seen = _NOTHING_SEEN
+        if handle is not None:
+            self.counter = _ffi.Counter.from_address(_ffi.quick.amp_token_cache_epoch(handle.pointer))
+            self.counter.owner = handle
+
+
+_CLOSED = _State(None)
+
+
+class TokenCache:
+    """The current access token of one set of credentials, renewed in time and shared by all threads.
+
+    ::
+
+        with amp_token.TokenCache() as cache:
+            requests.get(url, headers=cache.headers())
+
+    Settings are keyword arguments; what is not given is read from the environment
+    (``AMPLIENCE_CLIENT_ID`` and so on) and, for credentials, from dc-cli's configuration.
+
+    **Threads.** Any number may use one cache at once. However many ask, one request is sent. Calls
+    that wait let other threads run; Ctrl-C is answered when they return, after ``timeout_ms`` at most.
+
+    **fork.** A child may go on using a cache of its parent's. To ``spawn``\\ ed processes a cache cannot
+    be sent: make one in each (and set ``store`` to share the token).
+
+    **close().** Returns at once and may be called at any time, from any thread, also more than once.
+    Calls that are under way in other threads end as if nothing had happened, and the last of them
+    frees the native cache; calls that begin later raise ``ValueError``. Tokens stay valid. A cache
+    that is not closed is when nobody refers to it any more.
+
+    :param client_id: the API key
+    :param client_secret: the API secret
+    :param client_secret_file: a file that holds the API secret, read again when the secret is refused
+    :param personal_access_token: a personal access token, in place of an API key and secret
+    :param personal_access_token_file: a file that holds the personal access token
+    :param config_file: a file in dc-cli's format, where credentials are looked for last
+    :param auth_url: where tokens come from
+    :param api_url: where requests with a token go
+    :param timeout_ms: the longest a whole call may take, retries and waiting included (30000)
+    :param connect_timeout_ms: the longest one connection may take to be made (5000)
+    :param retries: how often a request that failed is sent again (3)
+    :param ca_file: certificates (PEM) to trust besides the system's
+    :param client_certificate: the certificate (PEM) to show to a server that asks for one
+    :param client_key: the private key (PEM) of client_certificate
+    :param proxy: the proxy's URL, or ``"none"``; without it the environment's
+    :param min_validity_ms: a token must be good for at least this long when it is handed out (0)
+    :param background_refresh: a thread renews the token ahead of time, so that no caller waits
+    :param max_response_bytes: the largest reply to an API request that is taken into memory (16777216)
+    :param store: where tokens are shared, sealed: ``"none"``, ``"file"``, or a Redis URL
+    :param store_dir: the folder of the file store
+    :param user_agent: put in front of the library's own User-Agent
+    :param load: whether the environment and dc-cli's files are read for what is not given
+    :param logger: where log lines go: ``True`` for ``logging.getLogger("amp_token")``, another
+        ``logging.Logger``, or a function of a level of :mod:`logging` and a line. They hold no
+        secret, and may come from any thread, also one that is not Python's. What the function
+        raises is lost. At the end of the interpreter a cache that logs is closed; a request that a
+        background thread or a daemon thread has under way at that very moment may still crash the
+        process when it logs, so join threads first. ``None``: nowhere
+    :raises ConfigError: settings do not fit together
+    :raises NoCredentialsError: no credentials were found; the message says where they were looked for
+    :raises InvalidArgumentError: the value of a setting is not allowed
+    :raises LocalIoError: a file cannot be read
+    """
+
+    __slots__ = ("_state", "_api_url", "__weakref__")
+
+    _state: _State
+
+    def __init__(
+        self,
+        *,
+        client_id: Optional[str] = None,
+        client_secret: Optional[str] = None,
+        client_secret_file: Optional[PathText] = None,
+        personal_access_token: Optional[str] = None,
+        personal_access_token_file: Optional[PathText] = None,
+        config_file: Optional[PathText] = None,
+        auth_url: Optional[str] = None,
+        api_url: Optional[str] = None,
+        timeout_ms: Union[int, str, None] = None,
+        connect_timeout_ms: Union[int, str, None] = None,
+        retries: Union[int, str, None] = None,
+        ca_file: Optional[PathText] = None,
+        client_certificate: Optional[PathText] = None,
+        client_key: Optional[PathText] = None,
+        proxy: Optional[str] = None,
+        min_validity_ms: Union[int, str, None] = None,
+        background_refresh: Union[bool, str, None] = None,
+        max_response_bytes: Union[int, str, None] = None,
+        store: Optional[str] = None,
+        store_dir: Optional[PathText] = None,
+        user_agent: Optional[str] = None,
+        load: bool = True,
+        logger: _logging.LoggerArgument = None,
+    ) -> None:
+        settings = dict(locals())
+        for name in ("self", "load", "logger"):
+            del settings[name]
+        self._state = _CLOSED
+        self._api_url = _api_url(api_url, load)
+        sink = _logging.register(logger)
+        try:
+            pointer = _ffi.cache_p()
+            with _NativeConfig(settings, load, sink) as config:
+                self._prepare(config)
+                _call(_ffi.blocking.amp_token_cache_new, config, _byref(pointer))
+        except BaseException:
+            _logging.unregister(sink)
+            raise
+        self._state = _State(_Handle(pointer, sink))
+        if sink is not None:
+            _logging.close_at_exit(self)
+
+    def _prepare(self, config: Any) -> None:
+        """Has the last word on the native config; for tests."""
+
+    # The three calls of the fast path are alike on purpose: a shared helper would cost each of
+    # them a third of its time. None calls into the native library while the token is fresh.
+
+    def value(self) -> str:
+        """A valid token, as text. A secret: do not log it.
+
+        Costs about as much as looking it up in a dict, and notices at once when the token was
+        renewed or refused elsewhere. Otherwise as :meth:`get`.
+        """
+        counter, epoch, until, wall_until, _, value, _ = self._state.seen
+        if counter.value == epoch and monotonic() < until and wall_clock() < wall_until:
+            return value
+        return self._fetch()._value
+
+    def authorization(self) -> str:
+        """The value of an ``Authorization`` header, ``"Bearer eyJ…"``, with a valid token. As :meth:`value`."""
+        counter, epoch, until, wall_until, _, _, authorization = self._state.seen
+        if counter.value == epoch and monotonic() < until and wall_clock() < wall_until:
+            return authorization
+        return self._fetch()._authorization
+
+    def get(self) -> Token:
+        """A valid token: the cached one if it is good, else a new one.
+
+        Returns at once while a token is usable, but for the one caller in a while that renews it;
+        otherwise blocks for ``timeout_ms`` at most.
+
+        :raises AmpError: no token could be had; its class says why. After a failure there is a
+            pause, in which calls fail at once with the same error; ``retry_after`` says how long
+        :raises ValueError: the cache is closed
+        """
+        counter, epoch, until, wall_until, token, _, _ = self._state.seen
+        if counter.value == epoch and monotonic() < until and wall_clock() < wall_until:
+            assert token is not None
+            return token
+        return self._fetch()
+
+    def get_for(self, seconds: float) -> Token:
+        """A token that is good for at least ``seconds`` more, for a request that takes long.
+
+        :raises InvalidArgumentError: ``seconds`` is negative, or longer than tokens live
+        :raises AmpError: as :meth:`get`
+        """
+        handle = self._open()
+        # Rounded up: no part of a millisecond is to be lost.
+        milliseconds = math.ceil(min(seconds * 1000, 2.0**62))
+        pointer = _ffi.token_p()
+        _call(
+            _ffi.blocking.amp_token_cache_get_for,
+            handle.pointer,
+            max(-1, milliseconds),
+            _byref(pointer),
+        )
+        return Token._adopt(pointer)
+
+    def headers(self) -> Dict[str, str]:
+        """A new dict with the ``Authorization`` header, for any HTTP library. As :meth:`value`."""
+        return {"Authorization": self.authorization()}
+
+    def invalidate(self, token: Union[Token, str]) -> None:
+        """Says that a server refused a token (HTTP 401, or the 403 that Amplience answers to an
+        expired one): if it is the current token, the next call gets another. If it is not, nothing
+        happens, so that many threads may report the same token.
+
+        :param token: the :class:`Token`, or the text of one that this object handed out
+        :raises ValueError: the cache is closed
+        """
+        handle = self._open()
+        if isinstance(token, str):
+            seen = self._state.seen[4]
+            if seen is None or token not in (seen._value, seen._authorization):
+                return
+            token = seen
+        # May reach for a shared store.
+        _ffi.blocking.amp_token_cache_invalidate(handle.pointer, token._handle)
+
+    def stats(self) -> Dict[str, int]:
+        """Figures about the cache by name, as ``amp_token_cache_stat()`` in ``amp_token.h`` lists them.
+
+        Calls that the fast path answered are not among ``hits``: they never reach the native library.
+
+        :raises ValueError: the cache is closed
+        """
+        pointer = self._open().pointer
+        return {name: _ffi.quick.amp_token_cache_stat(pointer, name.encode()) for name in STATISTICS}
+
+    @property
+    def api_url(self) -> str:
+        """Where requests with a token go: the base URL, without a slash at its end."""
+        return self._api_url
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._state is _CLOSED
+
+    def close(self) -> None:
+        """Ends the use of this cache; see the class. Never blocks for a request that is under way."""
+        # What other threads have loaded from here already, they keep alive themselves.
+        self._state = _CLOSED
+
+    def _open(self) -> _Handle:
+        return _handle_of(self._state)
+
+    def _peek(self) -> Optional[Token]:
+        """The token if it is fresh, without a native call."""
+        counter, epoch, until, wall_until, token, _, _ = self._state.seen
+        if counter.value == epoch and monotonic() < until and wall_clock() < wall_until:
+            return token
+        return None
+
+    def _fetch(self) -> Token:
+        state = self._state
+        handle, counter = _handle_of(state), state.counter
+        pointer = _ffi.token_p()
+        # Before the token: a change in between then shows as one.
+        epoch = counter.value
+        _call(_ffi.blocking.amp_token_cache_get, handle.pointer, _byref(pointer))
+        token = state.seen[4]
+        if token is not None and ctypes.addressof(token._handle.contents) == ctypes.addressof(pointer.contents):
+            # The one that is known, whose time without asking was over.
+            _ffi.quick.amp_token_free(pointer)
+        else:
+            token = Token._adopt(pointer)
+        # The clocks before the time that is left, so that the deadlines come out too early, if anything.
+        now, wall_now = monotonic(), wall_clock()
+        left = _ffi.quick.amp_token_refresh_in_ms(token._handle) / 1000
+        state.seen = (counter, epoch, now + left, wall_now + left, token, token._value, token._authorization)
+        return token
+
+    def __enter__(self) -> TokenCache:
+        self._open()
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "<amp_token.TokenCache, closed>"
+        return f"<amp_token.TokenCache for {self._api_url}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a TokenCache cannot be pickled, because it holds a native handle and a secret: make one in each "
+            "process (and set store to share the token), or fork, which keeps it usable"
+        )
+
+
+def _handle_of(state: _State) -> _Handle:
+    if state.handle is None:
+        raise ValueError("the TokenCache is closed: make a new one")
+    return state.handle
+
+
+def _api_url(given: Optional[str], load: bool) -> str:
+    """What the setting comes to, as the native library works it out."""
+    url = given or (os.environ.get("AMPLIENCE_API_URL") if load else None) or _DEFAULT_API_URL
+    url = url.rstrip("/")
+    suffix = "/v2/content"
+    return url[: -len(suffix)] if url.endswith(suffix) else url
+
+
+def get_token(
+    *,
+    client_id: Optional[str] = None,
+    client_secret: Optional[str] = None,
+    client_secret_file: Optional[PathText] = None,
+    personal_access_token: Optional[str] = None,
+    personal_access_token_file: Optional[PathText] = None,
+    config_file: Optional[PathText] = None,
+    auth_url: Optional[str] = None,
+    api_url: Optional[str] = None,
+    timeout_ms: Union[int, str, None] = None,
+    connect_timeout_ms: Union[int, str, None] = None,
+    retries: Union[int, str, None] = None,
+    ca_file: Optional[PathText] = None,
+    client_certificate: Optional[PathText] = None,
+    client_key: Optional[PathText] = None,
+    proxy: Optional[str] = None,
+    min_validity_ms: Union[int, str, None] = None,
+    background_refresh: Union[bool, str, None] = None,
+    max_response_bytes: Union[int, str, None] = None,
+    store: Optional[str] = None,
+    store_dir: Optional[PathText] = None,
+    user_agent: Optional[str] = None,
+    load: bool = True,
+    logger: _logging.LoggerArgument = None,
+) -> Token:
+    """Asks for one token now, without a cache: for a program that needs a single one.
+
+    Settings, ``load`` and ``logger`` are those of :class:`TokenCache`. Blocks for ``timeout_ms`` at most.
+
+    :raises AmpError: no token could be had; its class says why
+    """
+    settings = dict(locals())
+    for name in ("load", "logger"):
+        del settings[name]
+    sink = _logging.register(logger)
+    try:
+        pointer = _ffi.token_p()
+        with _NativeConfig(settings, load, sink) as config:
+            _call(_ffi.blocking.amp_token_get, config, _byref(pointer))
+        return Token._adopt(pointer)
+    finally:
+        _logging.unregister(sink)

@@ -1,0 +1,184 @@
+"""What calls raise: one class for each status of the C interface."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional, Tuple, Type
+
+from . import _ffi
+
+
+class AmpError(Exception):
+    """A call failed. Its text says what happened, to what, and what to do next; it never holds a secret.
+
+    It is a value of its own: it can be kept, logged and pickled. The subclasses say what kind of
+    failure it is; a kind that is newer than this package is raised as the class of its family.
+    """
+
+    status: int
+    """The number of the status, as in ``amp_token.h``."""
+    status_name: str
+    """The name of the status, such as ``"AMP_TIMEOUT"``."""
+    message: str
+    """The text, as ``str()`` gives it."""
+    http_status: Optional[int]
+    """The HTTP status of the last reply; ``None``: none came."""
+    oauth_code: Optional[str]
+    """The error code that the server sent, such as ``"invalid_client"``, or ``None``."""
+    retryable: bool
+    """Whether the same call may succeed later without anything else having changed."""
+    retry_after: Optional[float]
+    """Seconds to wait before the next call, counted from the failure; ``None``: not known."""
+    attempts: int
+    """How many requests were sent, or tried."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 69,
+        status_name: str = "AMP_INTERNAL",
+        http_status: Optional[int] = None,
+        oauth_code: Optional[str] = None,
+        retryable: bool = False,
+        retry_after: Optional[float] = None,
+        attempts: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.status_name = status_name
+        self.http_status = http_status
+        self.oauth_code = oauth_code
+        self.retryable = retryable
+        self.retry_after = retry_after
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        # Exceptions travel between processes, and would be made anew from their text alone.
+        return (_rebuild, (type(self), self.message, dict(self.__dict__)))
+
+
+class InvalidArgumentError(AmpError, ValueError):
+    """An argument is not among the values that are allowed. (A ``ValueError`` too.)"""
+
+
+class ConfigError(AmpError):
+    """The settings do not fit together, or one of them cannot be used."""
+
+
+class NoCredentialsError(AmpError):
+    """No client id and secret, and no personal access token, was found."""
+
+
+class CredentialsRejectedError(AmpError):
+    """The server refused the client id and secret, or the personal access token."""
+
+
+class NetworkError(AmpError):
+    """The request did not reach the server, or the reply did not come back."""
+
+
+class ResolveError(NetworkError):
+    """The host name could not be turned into an address."""
+
+
+class ConnectError(NetworkError):
+    """No connection, or one that broke."""
+
+
+class TlsError(NetworkError):
+    """The TLS handshake failed: most often a certificate that is not trusted."""
+
+
+class ProxyError(NetworkError):
+    """The proxy refused, could not be reached, or wanted other credentials."""
+
+
+class TimeoutError_(NetworkError, TimeoutError):
+    """The time that the call had was over. (A ``TimeoutError`` too.)"""
+
+
+class RateLimitedError(AmpError):
+    """The server asked for fewer requests (HTTP 429)."""
+
+
+class ServerError(AmpError):
+    """The server failed (HTTP 5xx, 408)."""
+
+
+class ProtocolError(AmpError):
+    """The reply is not what the protocol allows."""
+
+
+class LocalIoError(AmpError):
+    """A local file or system call failed."""
+
+
+class InternalError(AmpError):
+    """A defect of the library."""
+
+
+CLASSES: Dict[int, Type[AmpError]] = {
+    10: InvalidArgumentError,
+    11: ConfigError,
+    20: NoCredentialsError,
+    21: CredentialsRejectedError,
+    30: ResolveError,
+    31: ConnectError,
+    32: TlsError,
+    33: ProxyError,
+    34: TimeoutError_,
+    40: RateLimitedError,
+    41: ServerError,
+    50: ProtocolError,
+    60: LocalIoError,
+    # No call that this package makes ends with AMP_BUFFER_TOO_SMALL.
+    61: InternalError,
+    69: InternalError,
+}
+
+_FAMILIES: Dict[int, Type[AmpError]] = {
+    1: ConfigError,
+    2: CredentialsRejectedError,
+    3: NetworkError,
+    4: ServerError,
+    5: ProtocolError,
+    6: LocalIoError,
+}
+
+
+def class_of(status: int) -> Type[AmpError]:
+    """The class for a status; for an unknown one that of its family."""
+    return CLASSES.get(status) or _FAMILIES.get(status // 10, AmpError)
+
+
+def _rebuild(cls: Type[AmpError], message: str, state: Dict[str, Any]) -> AmpError:
+    error = cls(message)
+    error.__dict__.update(state)
+    return error
+
+
+def _text(value: Optional[bytes]) -> Optional[str]:
+    return None if value is None else value.decode("utf-8", "replace")
+
+
+def take(status: int, error: Any) -> AmpError:
+    """The exception for a failed call, whose error object is freed."""
+    lib = _ffi.quick
+    try:
+        retry_after_ms = lib.amp_error_retry_after_ms(error)
+        return class_of(status)(
+            _text(lib.amp_error_message(error)) or "no message",
+            status=status,
+            status_name=_text(lib.amp_status_name(status)) or "AMP_UNKNOWN",
+            http_status=lib.amp_error_http_status(error) or None,
+            oauth_code=_text(lib.amp_error_oauth_code(error)),
+            retryable=lib.amp_error_is_retryable(error),
+            retry_after=None if retry_after_ms < 0 else retry_after_ms / 1000,
+            attempts=lib.amp_error_attempts(error),
+        )
+    finally:
+        lib.amp_error_free(error)

@@ -1,0 +1,402 @@
+"""The cache: its fast path, its threads, its end."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import os
+import pickle
+import sys
+import threading
+import weakref
+from pathlib import Path
+from typing import Any, List
+
+import pytest
+from conftest import SECRET, Emulator, Fake, in_threads
+
+import amp_token
+from amp_token import _cache, _ffi
+
+
+def test_a_token_in_all_its_forms(fake: Fake) -> None:
+    with fake.cache() as cache:
+        token = cache.get()
+        assert isinstance(token, amp_token.Token)
+        assert token.value == cache.value() == "token-1"
+        assert token.authorization == cache.authorization() == "Bearer token-1"
+        assert cache.headers() == {"Authorization": "Bearer token-1"}
+        assert 0 < token.expires_in <= 300 and not token.never_expires
+        assert token.expires_at > 1_500_000_000
+        assert fake.requests == 1
+    # It outlives its cache.
+    assert token.value == "token-1" and token.expires_in > 0
+
+
+def test_a_token_is_immutable_and_keeps_its_secret(fake: Fake) -> None:
+    token = fake.cache().get()
+    with pytest.raises(AttributeError):
+        token.value = "x"  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        token._value = "x"
+    with pytest.raises(AttributeError):
+        del token._value
+    assert copy.copy(token) is token and copy.deepcopy([token])[0] is token
+    assert "token-1" not in repr(token) + str(token) + f"{token}"
+    with pytest.raises(TypeError, match="pickled"):
+        pickle.dumps(token)
+    with pytest.raises(TypeError):
+        amp_token.Token()
+
+
+def test_settings_come_in_python_s_types(emulator: Emulator, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(emulator.settings["client_secret"] + "\n")
+    settings = {**emulator.credentials, "client_secret": None, "client_secret_file": secret}
+    with amp_token.TokenCache(
+        **settings, timeout_ms=20000, connect_timeout_ms="5000", retries=1, background_refresh=False, store="none"
+    ) as cache:
+        assert len(cache.value()) > 500
+    assert emulator.stats()["token_requests"] == 1
+
+
+def test_the_environment_is_read_unless_it_is_not_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMPLIENCE_PAT", "amp_pat_of.environment")
+    monkeypatch.setenv("AMPLIENCE_API_URL", "https://api.example/v2/content/")
+    token = amp_token.get_token()
+    assert token.value == "amp_pat_of.environment"
+    assert token.never_expires and token.expires_in == token.expires_at == 2**63 - 1
+    cache = amp_token.TokenCache()
+    assert cache.value() == "amp_pat_of.environment"
+    assert cache.api_url == "https://api.example"
+    with pytest.raises(amp_token.NoCredentialsError):
+        amp_token.get_token(load=False)
+
+
+class Forbidden:
+    """Stands in for the native library where nobody may call it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was called")
+
+
+def test_a_fresh_token_needs_no_native_call(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = fake.cache()
+    token = cache.get()
+    cache.get()  # the first call saw the counter before it changed
+    with monkeypatch.context() as patch:
+        patch.setattr(_ffi, "quick", Forbidden())
+        patch.setattr(_ffi, "blocking", Forbidden())
+        assert cache.value() == "token-1"
+        assert cache.authorization() == "Bearer token-1"
+        assert cache.get() is token
+        assert cache._peek() is token
+        with pytest.raises(AssertionError):
+            cache._fetch()
+
+
+def native_invalidate(cache: amp_token.TokenCache) -> None:
+    """What a C program that has the same handle would do."""
+    handle = cache._state.handle
+    assert handle is not None
+    token = _ffi.token_p()
+    error = _ffi.error_p()
+    assert _ffi.blocking.amp_token_cache_get(handle.pointer, _ffi.ctypes.byref(token), _ffi.ctypes.byref(error)) == 0
+    _ffi.blocking.amp_token_cache_invalidate(handle.pointer, token)
+    _ffi.blocking.amp_token_free(token)
+
+
+def test_what_happens_elsewhere_is_noticed_at_once(fake: Fake) -> None:
+    cache = fake.cache()
+    assert [cache.value() for _ in range(3)] == ["token-1"] * 3
+    native_invalidate(cache)
+    assert cache._peek() is None
+    assert [cache.value() for _ in range(3)] == ["token-2"] * 3
+    assert fake.requests == 2
+
+
+def test_a_token_is_refused_by_itself_or_by_its_text(fake: Fake) -> None:
+    for form in ("token", "value", "authorization"):
+        cache = fake.cache()
+        refused = cache.get()
+        cache.invalidate(refused if form == "token" else getattr(refused, form))
+        assert cache.value() != refused.value
+        # It is not the current one any more.
+        requests = fake.requests
+        cache.invalidate(refused if form == "token" else getattr(refused, form))
+        cache.invalidate("something else")
+        cache.value()
+        assert fake.requests == requests
+
+
+class Clocks:
+    """Clocks that tests set; both only count for the fast path, the native library has its own."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.asked = 0
+        self.passed = self.wall_passed = 0.0
+        self._monotonic, self._wall = _cache.monotonic, _cache.wall_clock
+        patch.setattr(_cache, "monotonic", lambda: self._monotonic() + self.passed)
+        patch.setattr(_cache, "wall_clock", lambda: self._wall() + self.wall_passed)
+
+
+@pytest.mark.parametrize("clock", ["passed", "wall_passed"])
+def test_each_clock_alone_ends_the_fast_path(fake: Fake, monkeypatch: pytest.MonkeyPatch, clock: str) -> None:
+    clocks = Clocks(monkeypatch)
+    cache = fake.cache()
+    cache.value(), cache.value()
+    setattr(clocks, clock, 200.0)
+    assert cache._peek() is not None
+    # 80 % of 300 s at most: a set-back wall clock, or a machine that slept, is no reason to go on.
+    setattr(clocks, clock, 241.0)
+    assert cache._peek() is None
+    if clock == "passed":
+        clocks.wall_passed = -10_000.0
+        assert cache._peek() is None
+
+
+def test_a_token_that_is_due_is_not_kept(fake: Fake) -> None:
+    # All of the lifetime is asked for: it is due as soon as it comes.
+    cache = fake.cache(min_validity_ms=299_000)
+    fake.expires_in = 300
+    assert cache.value() == "token-1"
+    seen = cache._state.seen
+    assert seen[2] - _cache.monotonic() < 1 and seen[3] - _cache.wall_clock() < 1
+
+
+def test_tokens_are_renewed_as_they_expire(fake: Fake) -> None:
+    """Real time: a token that lives for one second is never handed out when it is dead."""
+    fake.expires_in = 1
+    cache = fake.cache()
+    came: List[str] = []
+    while len(came) < 3:
+        token = cache.get()
+        if token.value not in came:
+            came.append(token.value)
+        assert cache.value() in came[-1:] + [f"token-{len(came) + 1}"]
+    assert came == ["token-1", "token-2", "token-3"]
+
+
+def test_more_validity_may_be_asked_for(fake: Fake) -> None:
+    cache = fake.cache()
+    assert cache.get_for(60).value == cache.get_for(0.0005).value == "token-1"
+    assert cache.get_for(200).expires_in >= 200
+    with pytest.raises(amp_token.InvalidArgumentError):
+        cache.get_for(-1)
+    with pytest.raises(amp_token.InvalidArgumentError):
+        cache.get_for(float("inf"))
+    with pytest.raises(ValueError):
+        cache.get_for(float("nan"))
+    assert fake.requests == 1
+
+
+def test_figures(fake: Fake) -> None:
+    cache = fake.cache()
+    assert cache.stats()["requests"] == 0 and cache.stats()["expires_in"] == -1
+    cache.value()
+    stats = cache.stats()
+    assert set(stats) == set(_cache.STATISTICS)
+    assert stats["requests"] == stats["refreshes"] == 1 and 0 < stats["expires_in"] <= 300
+    assert -1 < stats["age"] < 300
+
+
+def test_threads_share_one_request(fake: Fake) -> None:
+    cache = fake.cache()
+
+    def all_wait() -> None:
+        while cache.stats()["waits"] < 31:
+            pass
+
+    fake.before_reply = all_wait
+    assert set(in_threads(32, lambda _: cache.value())) == {"token-1"}
+    assert fake.requests == 1
+
+
+def test_threads_never_see_parts_of_two_tokens(fake: Fake) -> None:
+    fake.expires_in = 1
+    cache = fake.cache()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+
+        def look(number: int) -> int:
+            last = 0
+            while last < 3:
+                token = cache.get()
+                assert token.authorization == "Bearer " + token.value
+                current = int(cache.value().partition("-")[2])
+                assert current >= last
+                last = current
+            return last
+
+        in_threads(8, look)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_a_closed_cache_says_so(fake: Fake) -> None:
+    cache = fake.cache()
+    with cache as same:
+        assert same is cache and not cache.closed
+        token = cache.get()
+    assert cache.closed and "closed" in repr(cache)
+    cache.close()
+    for call in (
+        cache.value,
+        cache.get,
+        cache.authorization,
+        cache.headers,
+        cache.stats,
+        cache.__enter__,
+        lambda: cache.get_for(1),
+        lambda: cache.invalidate(token),
+        lambda: cache.invalidate("token-1"),
+    ):
+        with pytest.raises(ValueError, match="closed"):
+            call()
+
+
+def test_a_cache_goes_with_its_last_reference(fake: Fake) -> None:
+    gc.disable()
+    try:
+        for close in (True, False):
+            cache = fake.cache()
+            cache.value(), cache.value()
+            assert cache._state.handle is not None
+            handle = weakref.ref(cache._state.handle)
+            if close:
+                cache.close()
+            del cache
+            assert handle() is None
+    finally:
+        gc.enable()
+
+
+def test_each_token_is_freed_once(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    freed = []
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            if name == "amp_token_free":
+                return lambda token: (freed.append(bool(token)), quick.amp_token_free(token))
+            return getattr(quick, name)
+
+    quick = _ffi.quick
+    monkeypatch.setattr(_ffi, "quick", Counting())
+    cache = fake.cache()
+    for _ in range(3):
+        cache._fetch()  # two of them bring what is known already
+    assert freed == [True] * 2
+    more = cache.get_for(1)
+    cache.close()
+    assert freed == [True] * 3 and more.value == "token-1"
+    del more
+    assert freed == [True] * 4
+
+
+def test_close_neither_waits_for_calls_nor_disturbs_them(fake: Fake) -> None:
+    entered, closed = threading.Event(), threading.Event()
+
+    def reply_after_close() -> None:
+        entered.set()
+        assert closed.wait(60)
+
+    fake.before_reply = reply_after_close
+    cache = fake.cache()
+    assert cache._state.handle is not None
+    handle = weakref.ref(cache._state.handle)
+    results: List[str] = []
+    thread = threading.Thread(target=lambda: results.append(cache.value()))
+    thread.start()
+    assert entered.wait(60)
+    cache.close()
+    with pytest.raises(ValueError, match="closed"):
+        cache.value()
+    assert handle() is not None  # the call that is under way has it
+    closed.set()
+    thread.join()
+    assert results == ["token-1"]
+    assert handle() is None
+    with pytest.raises(ValueError, match="closed"):
+        cache.value()
+
+
+def test_close_races_with_the_fast_path(fake: Fake) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(100):
+            cache = fake.cache()
+            cache.value(), cache.value()
+
+            def use(number: int) -> None:
+                if number == 0:
+                    cache.close()
+                    return
+                try:
+                    while True:
+                        assert cache.value().startswith("token-")
+                except ValueError as problem:
+                    assert "closed" in str(problem)
+
+            in_threads(4, use)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_the_counter_keeps_its_memory(fake: Fake) -> None:
+    cache = fake.cache()
+    cache.value()
+    counter = cache._state.counter  # as a thread in the middle of value() has it
+    handle = weakref.ref(counter.owner)
+    before = counter.value
+    cache.close()
+    del cache
+    gc.collect()
+    assert handle() is not None and counter.value == before
+    del counter
+    assert handle() is None
+
+
+def test_nothing_secret_shows(fake: Fake) -> None:
+    cache = fake.cache()
+    cache.value()
+    for text in (repr(cache), str(cache), repr(vars(cache))):
+        assert SECRET not in text and "token-1" not in text
+    with pytest.raises(TypeError, match="make one in each process"):
+        pickle.dumps(cache)
+    with pytest.raises(TypeError):
+        copy.copy(cache)
+
+
+def test_an_emulator_s_tokens_are_good(emulator: Emulator) -> None:
+    import urllib.error
+    import urllib.request
+
+    with amp_token.TokenCache(**emulator.credentials) as cache:
+
+        def status() -> int:
+            request = urllib.request.Request(cache.api_url + "/v2/content/hubs", headers=cache.headers())
+            try:
+                with urllib.request.urlopen(request) as reply:
+                    return int(reply.status)
+            except urllib.error.HTTPError as refusal:
+                with refusal:
+                    return refusal.code
+
+        assert status() == 200
+        emulator.revoke(cache.value())
+        assert status() in (401, 403)
+        cache.invalidate(cache.value())
+        assert status() == 200
+        assert emulator.stats()["tokens_issued"] == 2
+
+
+def test_no_descriptor_is_left_over(fake: Fake) -> None:
+    fake.cache().value()
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50):
+        fake.cache().value()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before

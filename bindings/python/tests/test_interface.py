@@ -1,0 +1,136 @@
+"""The package says the same as the header, the settings' table and the core."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable, List
+
+import pytest
+from conftest import ROOT
+
+import amp_token
+from amp_token import _cache, _errors, _ffi
+
+HEADER = (ROOT / "include" / "amp_token.h").read_text()
+
+
+def test_every_function_of_the_header_is_in_the_table() -> None:
+    code = re.sub(r"/\*.*?\*/|//[^\n]*", "", HEADER, flags=re.S)
+    declared = {}
+    for result, name, parameters in re.findall(r"AMP_API\s([^;()]*?)(\bamp_\w+)\(([^)]*)\);", code):
+        parameters = " ".join(parameters.split())
+        count = 0 if parameters == "void" else parameters.count(",") + 1
+        declared[name] = (count, "*" in result, result.replace("AMP_MUST_USE", "").split() == ["void"])
+    assert len(declared) > 30
+    table = {}
+    for name, (result, arguments) in _ffi.FUNCTIONS.items():
+        pointer = result in (_ffi.c_char_p, _ffi.c_void_p) or (hasattr(result, "contents"))
+        table[name] = (len(arguments), pointer, result is None)
+    assert table == declared
+
+
+def test_every_status_has_its_class() -> None:
+    statuses = {int(number): name for name, number in re.findall(r"^    (AMP_[A-Z_]+) = (\d+),", HEADER, flags=re.M)}
+    levels = {number for number, name in statuses.items() if name.startswith("AMP_LOG_")}
+    assert levels and statuses[34] == "AMP_TIMEOUT"
+    assert set(_errors.CLASSES) == set(statuses) - levels - {0}
+    for number in _errors.CLASSES:
+        assert _ffi.quick.amp_status_name(number).decode() == statuses[number]
+
+
+def test_a_newer_status_has_the_class_of_its_family() -> None:
+    assert _errors.class_of(39) is amp_token.NetworkError
+    assert _errors.class_of(49) is amp_token.ServerError
+    assert _errors.class_of(99) is amp_token.AmpError
+
+
+def settings() -> List[str]:
+    source = (ROOT / "src" / "settings.rs").read_text()
+    names = re.findall(r'^    row\("(\w+)",', source, flags=re.M)
+    assert len(names) >= 20
+    return names
+
+
+@pytest.mark.parametrize("function", [amp_token.TokenCache.__init__, amp_token.get_token])
+def test_keyword_arguments_are_the_settings(function: Callable[..., Any]) -> None:
+    parameters = inspect.signature(function).parameters.values()
+    ours = [parameter.name for parameter in parameters if parameter.name not in ("self", "load", "logger")]
+    assert ours == settings()
+    assert all(parameter.annotation is not parameter.empty for parameter in parameters if parameter.name != "self")
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters if parameter.name != "self")
+
+
+def test_the_documentation_names_each_setting_once() -> None:
+    assert amp_token.TokenCache.__doc__ is not None
+    described = re.findall(r":param (\w+):", amp_token.TokenCache.__doc__)
+    assert described == settings() + ["load", "logger"]
+
+
+def test_the_figures_are_those_of_the_core() -> None:
+    source = (ROOT / "src" / "cache.rs").read_text()
+    table = re.search(r"pub const STATISTICS.*?\];", source, flags=re.S)
+    assert table is not None
+    assert list(_cache.STATISTICS) == re.findall(r'^    \("(\w+)",', table[0], flags=re.M)
+
+
+def test_everything_public_is_documented() -> None:
+    for name in amp_token.__all__:
+        thing = getattr(amp_token, name)
+        assert inspect.getdoc(thing), name
+        for member, value in vars(thing).items() if inspect.isclass(thing) else ():
+            if not member.startswith("_") and (callable(value) or isinstance(value, property)):
+                assert inspect.getdoc(value), f"{name}.{member}"
+
+
+def import_with(library: str) -> str:
+    """What an import says in a process with this AMP_TOKEN_LIBRARY."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", "import amp_token"],
+        env={**os.environ, "AMP_TOKEN_LIBRARY": library},
+        capture_output=True,
+        text=True,
+    )
+    return done.stderr.strip().splitlines()[-1] if done.returncode else done.stderr
+
+
+def test_an_import_without_the_library_says_what_to_do(tmp_path: Path) -> None:
+    assert import_with(os.environ["AMP_TOKEN_LIBRARY"]) == ""
+    missing = import_with(str(tmp_path / "nowhere.so"))
+    assert missing.startswith("ImportError: libamp_token cannot be loaded") and "AMP_TOKEN_LIBRARY" in missing
+    other = import_with(subprocess.check_output([sys.executable, "-c", "import _ctypes; print(_ctypes.__file__)"],
+                                                text=True).strip())
+    assert other.startswith("ImportError") and "is not libamp_token" in other
+
+
+def test_another_binary_interface_is_refused(tmp_path: Path) -> None:
+    source, library = tmp_path / "other.c", tmp_path / "other.so"
+    source.write_text("unsigned amp_abi_version(void) { return 77; }\n")
+    subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
+    said = import_with(str(library))
+    assert said.startswith("ImportError") and "version 77" in said and "same release" in said
+    source.write_text("unsigned amp_abi_version(void) { return 0; }\n")
+    subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
+    assert "has no function amp_version" in import_with(str(library))
+
+
+def test_the_version_is_the_library_s() -> None:
+    version = re.search(r'#define AMP_TOKEN_VERSION "(.*?)"', HEADER)
+    project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    assert version is not None and amp_token.__version__ == version[1]
+    assert f'\nversion = "{version[1]}"\n' in project
+
+
+def test_types_are_strict() -> None:
+    pytest.importorskip("mypy")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,105 @@
+#!/bin/sh
+# demo.sh BUILD: the main job, end to end, on the embedded emulator of the service.
+#
+# A program in C, a script in Python and a line of shell each get an access token from a server that
+# speaks the documented protocol, and use it. Everything started here is stopped again.
+set -eu
+build=$1
+work=$(mktemp -d)
+server=''
+stop() {
+    [ -z "$server" ] || kill "$server" 2>/dev/null || true
+    [ -z "$server" ] || wait "$server" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap stop EXIT
+trap 'exit 130' INT TERM
+
+# Milliseconds, where `date` knows them (GNU); else whole seconds.
+now() {
+    case $(date +%3N) in
+        *N) echo "$(date +%s)000" ;;
+        *) date +%s%3N ;;
+    esac
+}
+requests() { curl -s "$url/_emulator/stats" | sed 's/.*"token_requests": *\([0-9]*\).*/\1/'; }
+# Shows that a token came without showing the token.
+shown() { awk '{ printf "%s… (%d characters)", substr($0, 1, 12), length($0) }'; }
+
+# step TITLE COMMAND…: runs the command, and says how long it took and what the server saw of it.
+step() {
+    title=$1
+    shift
+    before=$(requests)
+    start=$(now)
+    "$@" >"$work/out" 2>"$work/err" && worked=yes || worked=no
+    took=$(($(now) - start))
+    if [ "$worked" = no ]; then
+        echo "FAILED: $title"
+        cat "$work/out" "$work/err"
+        exit 1
+    fi
+    echo "  $title: $took ms, $(($(requests) - before)) token request(s)"
+    sed 's/^/      /' "$work/out" | cut -c1-120
+}
+
+echo "1. The emulator stands in for Amplience"
+"$build/bin/amp-token" emulator --port 0 >"$work/server" 2>&1 &
+server=$!
+while ! grep -q '^client_secret=' "$work/server"; do
+    kill -0 "$server" 2>/dev/null || { cat "$work/server"; echo "the emulator did not start"; exit 1; }
+    sleep 0.05
+done
+value() { sed -n "s/^$1=//p" "$work/server"; }
+url=$(value url)
+echo "  $url, with a client id and secret of its own"
+
+# What a user sets, and nothing else.
+AMPLIENCE_CLIENT_ID=$(value client_id)
+AMPLIENCE_CLIENT_SECRET=$(value client_secret)
+AMPLIENCE_AUTH_URL=$(value auth_url)
+AMPLIENCE_API_URL=$(value api_url)
+AMPLIENCE_STORE_DIR=$work/store
+export AMPLIENCE_CLIENT_ID AMPLIENCE_CLIENT_SECRET AMPLIENCE_AUTH_URL AMPLIENCE_API_URL AMPLIENCE_STORE_DIR
+AMP_TOKEN_LIBRARY=$build/lib/libamp_token.so
+PYTHONPATH=bindings/python
+export AMP_TOKEN_LIBRARY PYTHONPATH
+unset HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy
+
+echo "2. A token, in C"
+c_token() { "$build/bin/get_token" | shown; }
+step "bindings/c/get_token.c" c_token
+step "bindings/c/list_hubs.c, with libcurl" "$build/bin/list_hubs"
+
+echo "3. A token, in C++"
+cpp_token() { "$build/bin/get_token_cpp" | shown; }
+step "bindings/cpp/get_token.cpp" cpp_token
+
+echo "4. A token, in Python: one request for a thousand calls"
+cat >"$work/demo.py" <<'PYTHON'
+import json
+import os
+import urllib.request
+
+from amp_token import TokenCache
+
+with TokenCache() as cache:
+    for _ in range(1000):
+        cache.get()
+    request = urllib.request.Request(os.environ["AMPLIENCE_API_URL"] + "/v2/content/hubs", headers=cache.headers())
+    with urllib.request.urlopen(request) as response:
+        hubs = json.load(response)["_embedded"]["hubs"]
+    print("hubs:", ", ".join(hub["label"] for hub in hubs))
+PYTHON
+step "a script" python3 "$work/demo.py"
+
+echo "5. A token, in the shell: the first command asks, the others find it in the sealed store"
+shell_hubs() {
+    "$build/bin/amp-token" header | curl -sf -H @- "$url/v2/content/hubs" |
+        python3 -c "import json, sys; print('hubs:', ', '.join(hub['label'] for hub in json.load(sys.stdin)['_embedded']['hubs']))"
+}
+step "amp-token header | curl -H @-" shell_hubs
+step "once more" shell_hubs
+step "amp-token get" sh -c "'$build/bin/amp-token' get | awk '{ printf \"%s… (%d characters)\", substr(\$0, 1, 12), length(\$0) }'"
+
+echo "Done: the server saw $(requests) token requests in all."

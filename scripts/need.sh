@@ -1,0 +1,58 @@
+#!/bin/sh
+# need.sh TOOL…: makes sure that these tools are there.
+#
+# As root on Debian and its kin, what is missing is installed; elsewhere it is named, with the package
+# that has it, and the script fails.
+set -u
+
+# The Debian package of a tool.
+package_of() {
+    case $1 in
+        cc) echo gcc libc6-dev ;;
+        c++) echo g++ ;;
+        curl-headers) echo libcurl4-openssl-dev ;;
+        python3-venv) echo python3-venv ;;
+        nm | readelf) echo binutils ;;
+        *) echo "$1" ;;
+    esac
+}
+
+present() {
+    case $1 in
+        curl-headers) printf '#include <curl/curl.h>\n' | cc -E - >/dev/null 2>&1 ;;
+        python3-venv) python3 -c 'import venv, ensurepip' >/dev/null 2>&1 ;;
+        *) command -v "$1" >/dev/null 2>&1 ;;
+    esac
+}
+
+packages=''
+missing=''
+for tool in "$@"; do
+    if ! present "$tool"; then
+        missing="$missing $tool"
+        packages="$packages $(package_of "$tool")"
+    fi
+done
+[ -n "$missing" ] || exit 0
+
+case " $missing " in
+    *' cargo '*)
+        echo "missing: cargo. Install Rust 1.89 or later (with rustup, or your system's packages)." >&2
+        exit 1
+        ;;
+esac
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "installing:$packages"
+    export DEBIAN_FRONTEND=noninteractive
+    log=$(mktemp)
+    # shellcheck disable=SC2086 # a list of words
+    if { apt-get update -qq && apt-get install -y -qq --no-install-recommends $packages; } >"$log" 2>&1; then
+        rm -f "$log"
+        exit 0
+    fi
+    cat "$log" >&2
+    rm -f "$log"
+fi
+echo "missing:$missing. Install them; on Debian and Ubuntu: apt-get install$packages" >&2
+exit 1

@@ -1,0 +1,289 @@
+//! An authorized request, and a GraphQL request: what a token is for.
+//!
+//! - **The token goes to the API's own origin and nowhere else.** A path is taken below `api_url`; a
+//!   whole URL, such as a `_links.href`, is accepted if scheme, host and port are those of `api_url`.
+//!   Redirects are not followed.
+//! - **Any HTTP status is a reply**, not an error: what a 404 means, only the caller knows.
+//! - **A token that was refused is replaced once.** A 401, and the 403 by which Amplience says that a
+//!   token has expired, drop exactly that token and repeat the request with the next one. That 403 has
+//!   other meanings too (a missing permission, another account's hub), so a token that has just been
+//!   issued is not blamed for it.
+//! - **Nothing is sent twice that must not be.** A request is repeated after a failure only if it cannot
+//!   have reached the server, or if its method is idempotent (RFC 9110, 9.2.2); a 429 or 503 with a
+//!   `Retry-After` is waited for on those methods, within `timeout_ms`.
+
+use crate::cache::TokenCache;
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result, Stage, clean};
+use crate::retry::{self, Deadline};
+use crate::secret::Secret;
+use crate::settings::{Options, Url};
+use crate::token::Token;
+use crate::transport::{Request, Response};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+/// What to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// `GET`, `POST`, …
+    pub method: &'a str,
+    /// A path below `api_url`, with its query, or a whole URL of the same origin.
+    pub path: &'a str,
+    /// The media type of the body; needed if there is one.
+    pub content_type: Option<&'a str>,
+    /// The body, empty for none.
+    pub body: &'a [u8],
+}
+
+/// Sends a request with the cache's token and returns the reply, whatever its status.
+pub fn request(cache: &TokenCache, call: &Call) -> Result<Response> {
+    let Options { api_url, clock, timeout, log, .. } = cache.options();
+    let url = resolve(api_url, call.path)?;
+    check(call)?;
+    let deadline = Deadline::after(clock, *timeout);
+    let mut replaced = false;
+    loop {
+        let token = cache.get_by(deadline)?;
+        let response = send(cache, call, &url, &token, deadline)?;
+        if !is_refusal(&response) {
+            return Ok(response);
+        }
+        if token.is_permanent() {
+            log.warning(|| {
+                format!(
+                    "the API refused the personal access token (HTTP {}): it was deleted, or may not do this",
+                    response.status
+                )
+            });
+            return Ok(response);
+        }
+        if replaced || (response.status == 403 && is_young(&token, clock)) {
+            return Ok(response);
+        }
+        replaced = true;
+        cache.invalidate(&token);
+    }
+}
+
+/// Sends a GraphQL request. `variables` is a JSON object, or nothing.
+pub fn graphql(cache: &TokenCache, query: &str, variables: Option<&str>) -> Result<Response> {
+    let variables: serde_json::Value = match variables {
+        Some(text) => serde_json::from_str(text).map_err(|error| {
+            Error::invalid(format!("the variables are not JSON: {error}")).advice("pass a JSON object, or NULL")
+        })?,
+        None => serde_json::Value::Object(serde_json::Map::new()),
+    };
+    if !variables.is_object() {
+        return Err(Error::invalid("the variables are not a JSON object").advice("pass a JSON object, or NULL"));
+    }
+    let body = serde_json::json!({ "query": query, "variables": variables }).to_string();
+    let content_type = Some("application/json");
+    request(cache, &Call { method: "POST", path: "/graphql", content_type, body: body.as_bytes() })
+}
+
+/// Creates a personal access token for the user that the credentials belong to. The reply's
+/// `data.createPersonalAccessToken.token` is the only place that ever holds it.
+pub fn create_personal_access_token(cache: &TokenCache, name: &str, organization: &str) -> Result<Response> {
+    // The type of the input is not documented, so the values stand where the documented example has
+    // them; as JSON strings, which GraphQL's strings are.
+    let text = |value: &str| serde_json::Value::from(value).to_string();
+    let query = format!(
+        "mutation {{ createPersonalAccessToken(input: {{name: {}, organizationId: {}}}) {{ id name token createdDate lastUsedDate }} }}",
+        text(name),
+        text(organization)
+    );
+    graphql(cache, &query, None)
+}
+
+/// The path of the next page of a HAL collection, from the reply that brought this one; `None` if
+/// it was the last, or no collection.
+pub fn next_page(path: &str, body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Collection {
+        page: Page,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Page {
+        number: u64,
+        total_pages: u64,
+    }
+    let Collection { page } = serde_json::from_slice(body).ok()?;
+    let next = page.number.checked_add(1).filter(|next| *next < page.total_pages)?;
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let kept = query.split('&').filter(|part| !part.is_empty() && !part.starts_with("page="));
+    let query: Vec<_> = kept.map(str::to_owned).chain([format!("page={next}")]).collect();
+    Some(format!("{path}?{}", query.join("&")))
+}
+
+/// The whole URL of a path, if the token may go there.
+fn resolve(api_url: &str, path: &str) -> Result<String> {
+    if path.is_empty() || !path.bytes().all(|byte| (b'!'..=b'~').contains(&byte) && byte != b'#') {
+        return Err(Error::invalid(format!("the path {:?} cannot be sent", clean(path, &[])))
+            .advice("pass a path such as /v2/content/hubs, with everything but visible ASCII percent-encoded"));
+    }
+    if !path.contains("://") || path.starts_with('/') {
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        return Ok(format!("{api_url}{slash}{path}"));
+    }
+    let origin = |url| Url::parse(url).map(|url| (url.scheme, url.host.to_ascii_lowercase(), url.port, url.user_info));
+    if origin(path).is_some() && origin(path) == origin(api_url) {
+        return Ok(path.to_owned());
+    }
+    Err(Error::invalid(format!("{} is not at {api_url}, and a token goes nowhere else", clean(path, &[])))
+        .advice("pass a path, or set api_url to the API's address"))
+}
+
+fn check(call: &Call) -> Result<()> {
+    if call.method.is_empty() || !call.method.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        return Err(Error::invalid(format!("{:?} is not a method", clean(call.method, &[]))).advice("use GET, POST, …"));
+    }
+    match call.content_type {
+        None if !call.body.is_empty() => Err(Error::invalid("there is a body, but no content_type").advice("set it")),
+        Some(kind) if !kind.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => {
+            Err(Error::invalid("the content_type cannot be sent in a header").advice("use visible ASCII"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Sends it with one token, again if that may be.
+fn send(cache: &TokenCache, call: &Call, url: &str, token: &Token, deadline: Deadline) -> Result<Response> {
+    let Options { clock, retries, response_limit, user_agent, .. } = cache.options();
+    let idempotent = matches!(call.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE");
+    let mut headers = vec![
+        ("Authorization", Secret::from(token.authorization())),
+        ("Accept", Secret::from("application/json, application/hal+json;q=0.9, */*;q=0.1")),
+        ("User-Agent", Secret::from(user_agent.as_str())),
+    ];
+    headers.extend(call.content_type.map(|kind| ("Content-Type", Secret::from(kind))));
+    let request = Request {
+        method: call.method.to_owned(),
+        url: url.to_owned(),
+        headers,
+        body: Zeroizing::new(call.body.to_vec()),
+        response_limit: *response_limit,
+    };
+    let transport = cache.transport()?;
+    // The last reply that asks for patience, for when there is none left.
+    let mut busy = None;
+    let result = retry::run(clock, deadline, *retries, |left| {
+        busy = None;
+        let response = transport.send(&request, left).map_err(|error| {
+            let unsent = matches!(error.stage(), Stage::Setup | Stage::Resolve | Stage::Connect | Stage::Tls);
+            let again = error.is_retryable() && (unsent || idempotent);
+            error.retry(again)
+        })?;
+        let wait = retry::retry_after(&response, clock.now().wall / 1_000_000_000);
+        if idempotent && matches!(response.status, 429 | 503) && wait.is_some() {
+            busy = Some(response);
+            return Err(Error::new(Kind::RateLimited, "the API asks for patience").wait(wait));
+        }
+        Ok(response)
+    });
+    match (result, busy) {
+        (Err(_), Some(busy)) => Ok(busy),
+        (result, _) => result,
+    }
+}
+
+/// Whether the reply says that the token is not valid: 401, or the 403 of FACTS (dc-cli issue 94).
+fn is_refusal(response: &Response) -> bool {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        errors: Vec<Problem<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Problem<'a> {
+        #[serde(borrow)]
+        code: std::borrow::Cow<'a, str>,
+        #[serde(borrow)]
+        message: std::borrow::Cow<'a, str>,
+    }
+    let says_so = |problem: &Problem| problem.code == "FORBIDDEN" && problem.message == "Authorization required.";
+    match response.status {
+        401 => true,
+        403 => serde_json::from_slice(&response.body).is_ok_and(|body: Body| body.errors.iter().any(says_so)),
+        _ => false,
+    }
+}
+
+/// Whether a token has just been issued: then a 403 is not about its age.
+fn is_young(token: &Token, clock: &Clock) -> bool {
+    clock.now().is_before(token.issued().after(token.lifetime() / 10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_goes_to_one_origin() {
+        let api = "https://api.example";
+        for (path, url) in [
+            ("/v2/content/hubs?page=1", "https://api.example/v2/content/hubs?page=1"),
+            ("v2/content/hubs", "https://api.example/v2/content/hubs"),
+            ("https://api.example/v2", "https://api.example/v2"),
+            ("https://API.example:443/v2", "https://API.example:443/v2"),
+            ("//elsewhere.example/x", "https://api.example//elsewhere.example/x"),
+            ("/x?next=https://elsewhere.example", "https://api.example/x?next=https://elsewhere.example"),
+            ("@elsewhere.example/x", "https://api.example/@elsewhere.example/x"),
+        ] {
+            assert_eq!(resolve(api, path).unwrap(), url);
+        }
+        for path in [
+            "",
+            "https://elsewhere.example/v2",
+            "http://api.example/v2",
+            "https://api.example:8443/v2",
+            "https://api.example@elsewhere.example/v2",
+            "https://user@api.example/v2",
+            "https://api.example.elsewhere.example/",
+            "ftp://api.example/",
+            "/a b",
+            "/a\r\nX: y",
+            "/é",
+            "/a#b",
+        ] {
+            assert_eq!(resolve(api, path).unwrap_err().kind(), Kind::InvalidArgument, "{path}");
+        }
+    }
+
+    #[test]
+    fn pages_are_walked_to_the_end() {
+        let body = |number: u64, total: u64| {
+            format!(
+                r#"{{"_embedded":{{}},"page":{{"size":20,"totalElements":41,"totalPages":{total},"number":{number}}}}}"#
+            )
+        };
+        let next = |path, number, total| next_page(path, body(number, total).as_bytes());
+        assert_eq!(next("/hubs", 0, 3).unwrap(), "/hubs?page=1");
+        assert_eq!(next("/hubs?size=20&page=1&sort=name", 1, 3).unwrap(), "/hubs?size=20&sort=name&page=2");
+        assert_eq!(next("/hubs?page=2", 2, 3), None);
+        assert_eq!(next("/hubs", 0, 0), None);
+        assert_eq!(next("/hubs", u64::MAX, u64::MAX), None);
+        assert_eq!(next_page("/hubs", b"{}"), None);
+        assert_eq!(next_page("/hubs", b"<html>"), None);
+    }
+
+    #[test]
+    fn only_the_right_403_is_about_the_token() {
+        let reply =
+            |status, body: &str| Response { status, headers: Vec::new(), body: body.as_bytes().to_vec().into() };
+        let expired = r#"{"errors":[{"level":"ERROR","code":"FORBIDDEN","message":"Authorization required."}]}"#;
+        assert!(is_refusal(&reply(401, "")));
+        assert!(is_refusal(&reply(403, expired)));
+        for (status, body) in [
+            (200, expired),
+            (403, ""),
+            (403, "<html>"),
+            (403, r#"{"errors":[{"code":"FORBIDDEN","message":"You may not"}]}"#),
+            (403, r#"{"errors":[]}"#),
+            (404, expired),
+        ] {
+            assert!(!is_refusal(&reply(status, body)), "{status} {body}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The arguments: every command, every option and every text of help.
+//!
+//! Parsing, `--help`, the manual and the shells' completions are all made from [`command`]. The
+//! options for settings are made from the library's table, so that none can be missing. They may
+//! stand before and after the command's name.
+
+use crate::failure::{Failure, STATUSES};
+use amp_token::settings::{SETTINGS, Setting, Type};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
+use std::ffi::OsString;
+
+/// The option for how long a token must be good.
+pub const MIN_VALIDITY: &str = "min-validity";
+
+/// What `generate` can make.
+pub const GENERATED: [&str; 4] = ["man", "bash", "zsh", "fish"];
+
+/// The headings under which `--help` lists settings and the options of every command.
+pub const SETTINGS_HEADING: &str = "Settings";
+
+const ABOUT: &str = "Always a valid Amplience access token, for the shell";
+
+const LONG_ABOUT: &str = "\
+Always a valid Amplience access token, for the shell.
+
+A token is taken from a store that all processes of the user share, sealed; one that is missing or due
+for renewal is asked for, by one process on behalf of all. So every step of a build just calls
+amp-token when it needs a token, instead of passing one on that dies after five minutes.
+
+Credentials are taken from AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET, from AMPLIENCE_PAT, from files
+that settings name, or from the configuration of dc-cli; never from an argument.";
+
+const EXAMPLES: &str = "\
+Examples:
+  amp-token header | curl -H @- https://api.amplience.net/v2/content/hubs
+  amp-token exec -- ./publish.sh
+  amp-token doctor";
+
+/// The whole command line.
+pub fn command() -> Command {
+    Command::new("amp-token")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(ABOUT)
+        .long_about(LONG_ABOUT)
+        .after_help(format!("{EXAMPLES}\n\nUse --help, in place of -h, for the settings and exit statuses."))
+        .after_long_help(format!("{EXAMPLES}\n\nExit statuses:\n{}", statuses()))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .args([
+            Arg::new("verbose")
+                .short('v')
+                .long("verbose")
+                .action(ArgAction::Count)
+                .global(true)
+                .help("Tell on standard error what happens to tokens; twice: each step"),
+            Arg::new("quiet")
+                .short('q')
+                .long("quiet")
+                .action(ArgAction::SetTrue)
+                .global(true)
+                .conflicts_with("verbose")
+                .help("Give no warnings on standard error"),
+        ])
+        .args(settings())
+        .subcommands(subcommands())
+}
+
+fn statuses() -> String {
+    STATUSES.iter().map(|(status, meaning)| format!("  {status:>3}  {meaning}\n")).collect()
+}
+
+// What is not needed to list a command is deferred until it is the one that was called: making all
+// options of all commands takes longer than all else that `get` does.
+fn subcommands() -> Vec<Command> {
+    let subcommand = |name: &'static str, about: &'static str, long: &'static str, example: &'static str| {
+        Command::new(name)
+            .about(about)
+            .long_about(format!("{about}.\n\n{long}"))
+            .after_help(format!("{}:\n{example}", if example.trim().contains('\n') { "Examples" } else { "Example" }))
+    };
+    #[rustfmt::skip]
+    let list = [
+        subcommand("get", "Print a token",
+            "Prints an access token: the stored one while it is good, else a new one.",
+            "  token=$(amp-token get --min-validity 60) || exit")
+            .defer(takes_token),
+        subcommand("header", "Print the header \"Authorization: Bearer ...\"",
+            "Prints a line that curl takes from its standard input, so that the token appears in no argument\n\
+             list, where every user of the machine could read it.",
+            "  amp-token header | curl -H @- https://api.amplience.net/v2/content/hubs")
+            .defer(takes_token),
+        subcommand("curl-config", "Print the header as a configuration of curl",
+            "Prints a line for curl's option -K, to which more lines can be added.",
+            "  amp-token curl-config | curl -K - https://api.amplience.net/v2/content/hubs")
+            .defer(takes_token),
+        subcommand("exec", "Run a command with AMPLIENCE_ACCESS_TOKEN set",
+            "Becomes the command, with a token in its environment: signals and exit status are the command's own.\n\n\
+             A token dies minutes later, and nothing can change the environment of a running process. A job\n\
+             that runs for longer should call \"amp-token get\" each time that it needs a token. For that the\n\
+             credentials stay in the command's environment, unless --clean is given.",
+            "  amp-token exec --min-validity 120 -- ./publish.sh --all")
+            .defer(|command| {
+                takes_token(command)
+                    .arg(flag("clean", "Remove the variables that may hold secrets (AMPLIENCE_CLIENT_SECRET, AMPLIENCE_PAT, ...)"))
+                    .arg(
+                        Arg::new("command")
+                            .value_name("COMMAND")
+                            .value_parser(value_parser!(OsString))
+                            .value_hint(ValueHint::CommandWithArguments)
+                            .num_args(1..)
+                            .trailing_var_arg(true)
+                            .required(true)
+                            .help("The command and its arguments"),
+                    )
+            }),
+        subcommand("status", "Show what a command would work with",
+            "Shows where the credentials come from, the store, how long the stored token is good and when it\n\
+             is renewed. Asks no server and shows no secret.",
+            "  amp-token status --json | jq .token.expires_in")
+            .defer(|command| command.arg(flag("json", "Answer in JSON")).args(settings())),
+        subcommand("invalidate", "Drop the stored token",
+            "The next command asks for a new one. With --stdin the token is only dropped if it is the one that\n\
+             is read there, so that of many jobs whose token was refused, none drops its successor.",
+            "  printf %s \"$AMPLIENCE_ACCESS_TOKEN\" | amp-token invalidate --stdin")
+            .defer(|command| {
+                command.arg(flag("stdin", "Only drop the token that is given on standard input")).args(settings())
+            }),
+        subcommand("config", "Show the settings in force, and where each is from",
+            "A value that may hold a secret is shown as [secret].",
+            "  amp-token config\n  amp-token config --json | jq -r .auth_url.value")
+            .defer(|command| {
+                let json = flag("json", "Answer in JSON");
+                let table = flag("table", "Print all settings there are, as a table in Markdown").conflicts_with("json");
+                command.args([json, table]).args(settings())
+            }),
+        subcommand("doctor", "Find out why there is no token",
+            "Goes the way of a request: credentials, name lookup, proxy, TCP, TLS, clock, token, and a request\n\
+             with that token; one line each, with the time it took. The first step that fails says what to do,\n\
+             and the exit status tells its class. The store is not used, and no secret is shown.",
+            "  amp-token doctor --timeout-ms 10000")
+            .defer(|command| command.args(settings())),
+        #[cfg(feature = "emulator")]
+        subcommand("demo", "Show it all at work, without an account or a network",
+            "Starts a server that stands in for Amplience, within this process, gets a token from it, lists hubs\n\
+             with the token, and says what happened. Uses no setting and no store.",
+            "  amp-token demo"),
+        #[cfg(feature = "emulator")]
+        subcommand("emulator", "Run a local server that stands in for Amplience",
+            "Prints what clients need to know, one name=value a line, and serves on the loopback interface until\n\
+             it is told to end. It can be told to misbehave: see /_emulator/faults in its documentation.",
+            "  amp-token emulator --port 8080 --expires-in 30")
+            .defer(emulator),
+        Command::new("generate").hide(true).about("Print the manual, or a shell's completions")
+            .arg(Arg::new("what").required(true).value_parser(GENERATED)),
+    ];
+    list.into()
+}
+
+fn takes_token(command: Command) -> Command {
+    let min_validity = Arg::new(MIN_VALIDITY)
+        .long(MIN_VALIDITY)
+        .value_name("SECONDS")
+        .value_parser(value_parser!(u64))
+        .help("The token must be good for at least so long");
+    command.arg(min_validity).args(settings())
+}
+
+#[cfg(feature = "emulator")]
+fn emulator(command: Command) -> Command {
+    let option = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    command.args([
+        option("port", "NUMBER", "Listen on this port; else on any that is free").value_parser(value_parser!(u16)),
+        flag("tls", "Serve https, with a certificate by an authority of its own"),
+        flag("mutual-tls", "And ask clients for a certificate by the same authority"),
+        option("ca-file", "PATH", "Write the authority's certificate there; else to a temporary file"),
+        option("expires-in", "SECONDS", "The lifetime of access tokens; else 300").value_parser(value_parser!(u64)),
+        option("client-id", "TEXT", "The API key to accept; else a random one"),
+        option("client-secret-file", "PATH", "The file that holds its secret; else a random one"),
+    ])
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+/// The option for a setting, as it is typed.
+pub fn option(setting: &Setting) -> String {
+    format!("--{}", setting.name.replace('_', "-"))
+}
+
+/// An option for every setting that is no secret.
+fn settings() -> impl Iterator<Item = Arg> {
+    SETTINGS.iter().filter(|setting| setting.kind != Type::Secret).map(|setting| {
+        let (value, hint) = match setting.kind {
+            Type::Path if setting.name.ends_with("_dir") => ("PATH", ValueHint::DirPath),
+            Type::Path => ("PATH", ValueHint::FilePath),
+            Type::Url | Type::Proxy => ("URL", ValueHint::Url),
+            Type::Milliseconds(..) => ("MILLISECONDS", ValueHint::Other),
+            Type::Count(_) => ("NUMBER", ValueHint::Other),
+            Type::Flag => ("true|false", ValueHint::Other),
+            Type::Store => ("none|file|URL", ValueHint::Other),
+            Type::Text | Type::Secret => ("TEXT", ValueHint::Other),
+        };
+        Arg::new(setting.name)
+            .long(setting.name.replace('_', "-"))
+            .value_name(value)
+            .value_hint(hint)
+            .help_heading(SETTINGS_HEADING)
+            .hide_short_help(true)
+            .help(format!("{} [{}; {}]", setting.meaning, default(setting), setting.environment.join(", ")))
+    })
+}
+
+/// The default of a setting on the command line, in words.
+pub fn default(setting: &Setting) -> String {
+    match (setting.name, setting.default) {
+        ("store", _) => format!("default {}", crate::session::STORE),
+        (_, "") => format!("default: {}", setting.default_words),
+        (_, value) => format!("default {value}"),
+    }
+}
+
+/// What is wrong with the arguments. A secret that was put there is not repeated.
+pub fn misused(error: &clap::Error) -> Failure {
+    if let (ErrorKind::UnknownArgument, Some(ContextValue::String(unknown))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+        && let Some(setting) = SETTINGS.iter().find(|setting| option(setting) == *unknown)
+    {
+        return if setting.kind == Type::Secret {
+            shows_secret(setting)
+        } else {
+            Failure::usage(format!("{unknown} means nothing to this command: leave it out"))
+        };
+    }
+    let text = error.render().to_string();
+    Failure::usage(text.strip_prefix("error: ").unwrap_or(&text))
+}
+
+/// Says why a secret is not taken from an argument.
+pub fn shows_secret(setting: &Setting) -> Failure {
+    let option = option(setting);
+    let file = SETTINGS.iter().find(|file| file.name.strip_suffix("_file") == Some(setting.name));
+    let file = file.map_or(String::new(), |file| format!(" or {}", self::option(file)));
+    let variable = setting.environment[0];
+    Failure::usage(format!("a secret in an argument ({option}) shows in ps: use {variable}{file}"))
+}

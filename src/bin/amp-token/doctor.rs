@@ -1,0 +1,286 @@
+//! `amp-token doctor`: goes the way of a token request, step by step, and says where it ends.
+//!
+//! It sends a real request over the library's own transport and reports what was seen on the way,
+//! so what works here works for a program. The store is left out, nothing is retried.
+
+use crate::failure::{Outcome, status_of};
+use crate::output;
+use crate::session::Session;
+use amp_token::clock::Clock;
+use amp_token::credentials::Credentials;
+use amp_token::error::{Error, Kind, Result, Stage};
+use amp_token::http::{HttpTransport, Observed, Step};
+use amp_token::oauth;
+use amp_token::proxy::ProxyUrl;
+use amp_token::retry::unix_seconds;
+use amp_token::secret::Secret;
+use amp_token::settings::{Options, Url};
+use amp_token::source::{Recipe, Source};
+use amp_token::token::Token;
+use amp_token::transport::{Request, Response};
+use serde_json::Value;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How far the clock may be off: by more than the margin that the library leaves at the end of a
+/// token's life, a token that was stored by another machine may be dead when it is used.
+const MOST_SKEW: i64 = 10;
+
+/// See the module's documentation.
+pub fn run(session: &Session) -> Outcome<ExitCode> {
+    let mut report = Report { colour: output::is_colourful(), status: 0 };
+    match examine(session, &mut report) {
+        // Whatever failed has been told.
+        Ok(()) | Err(Stop::Failed) => Ok(ExitCode::from(report.status)),
+        Err(Stop::NoReader(failure)) => Err(failure),
+    }
+}
+
+/// Why no further step is taken.
+enum Stop {
+    Failed,
+    NoReader(crate::failure::Failure),
+}
+
+/// What a step brought.
+type Passed<T> = std::result::Result<T, Stop>;
+
+fn examine(session: &Session, report: &mut Report) -> Passed<()> {
+    let start = Instant::now();
+    let found = Recipe::new(&session.config).and_then(|recipe| {
+        let (credentials, from) = Source::describe(&recipe)?;
+        Ok((recipe.options, credentials, from))
+    });
+    let (options, credentials, _) =
+        report.check("credentials", Some(start.elapsed()), found, |(_, found, from)| match found {
+            Credentials::Client { id, .. } => format!("API key {id}, from {from}"),
+            Credentials::PersonalAccessToken(_) => format!("a personal access token, from {from}"),
+        })?;
+    let transport = match HttpTransport::new(&options.network) {
+        Ok(transport) => transport,
+        Err(error) => return report.fail("proxy", None, &error),
+    };
+    match &credentials {
+        Credentials::Client { id, secret } => {
+            let request = oauth::request(&options.token_url, id, secret, &options.user_agent);
+            let (response, took) = walk(report, &transport, &request, &options, "token")?;
+            let wall = options.clock.now().wall / 1_000_000_000;
+            let grant = oauth::reply(&response, &options.token_url, &[secret.reveal()], wall);
+            let grant = report.check("token", Some(took), grant, |grant| {
+                let length = grant.access_token.reveal().len();
+                format!("of {length} bytes, good for {} s", grant.lifetime.as_secs())
+            })?;
+            let request = api_request(&options, &grant.access_token);
+            let start = Instant::now();
+            let reply = transport.exchange(&request, options.timeout, &mut Observed::default());
+            judge(report, reply, &options, start.elapsed(), &grant.access_token)
+        }
+        Credentials::PersonalAccessToken(token) => {
+            let request = api_request(&options, token);
+            let (response, took) = walk(report, &transport, &request, &options, "request")?;
+            report.skip("token", "none is needed: a personal access token is sent as it is")?;
+            judge(report, Ok(response), &options, took, token)
+        }
+    }
+}
+
+/// Sends a request and reports the steps up to its reply, and the server's clock. `last` is the
+/// step that fails if no reply comes over a connection that stands.
+fn walk(
+    report: &mut Report,
+    transport: &HttpTransport,
+    request: &Request,
+    options: &Options,
+    last: &'static str,
+) -> Passed<(Response, Duration)> {
+    let mut observed = Observed::default();
+    let before = wall_seconds(&options.clock);
+    let reply = transport.exchange(request, options.timeout, &mut observed);
+    let after = wall_seconds(&options.clock);
+    let took = |steps: &[Step]| -> Option<Duration> {
+        steps.iter().map(|step| Some(observed.steps.iter().find(|(have, _)| have == step)?.1)).sum()
+    };
+    let (host, server) = match Url::parse(&request.url) {
+        Some(url) => (url.host.to_owned(), format!("{}:{}", url.host, url.port)),
+        None => (request.url.clone(), request.url.clone()),
+    };
+    let address = observed.address.map_or_else(String::new, |address| address.to_string());
+    let found: Vec<_> = observed.found.iter().map(|address| address.ip().to_string()).collect();
+    let named = match observed.proxy.as_deref().and_then(ProxyUrl::parse) {
+        Some(proxy) => proxy.host,
+        None => host,
+    };
+    let found = if found == [named.as_str()] { "an address already".to_owned() } else { found.join(", ") };
+    let (proxy_steps, proxy, tcp_steps, tcp): (&[Step], _, &[Step], _) = match &observed.proxy {
+        Some(proxy) => (
+            &[Step::Connect, Step::Tunnel],
+            format!("{proxy} at {address} leads to {server}"),
+            &[],
+            format!("{server}, through the proxy"),
+        ),
+        None => (&[], "none".to_owned(), &[Step::Connect], format!("{server} answers at {address}")),
+    };
+    let (tls_steps, tls): (&[Step], _) = match &observed.tls {
+        Some(tls) => (
+            &[Step::Handshake],
+            format!("{}; the certificate is for {}, issued by {}", tls.version, tls.subject, tls.issuer),
+        ),
+        None if request.url.starts_with("https") => (&[Step::Handshake], String::new()),
+        None => (&[], "none: http, which does not leave this machine".to_owned()),
+    };
+    // Without a route nobody knows which name to look up.
+    let first: &[(&'static str, &[Step], String)] = match took(&[Step::Route]) {
+        Some(_) => &[("dns", &[Step::Lookup], format!("{named} is {found}"))],
+        None => &[],
+    };
+    let route = if first.is_empty() { &[Step::Route][..] } else { proxy_steps };
+    let lines =
+        first.iter().cloned().chain([("proxy", route, proxy), ("tcp", tcp_steps, tcp), ("tls", tls_steps, tls)]);
+    for (name, steps, text) in lines {
+        match (took(steps), &reply) {
+            (Some(time), _) => report.pass(name, (!steps.is_empty()).then_some(time), &text)?,
+            (None, Err(error)) => return report.fail(name, None, error),
+            // A reply cannot have come without its steps.
+            (None, Ok(_)) => {}
+        }
+    }
+    let response = report.or_fail(last, took(&[Step::Exchange]), reply)?;
+    clock(report, &response, before, after)?;
+    Ok((response, took(&[Step::Exchange]).unwrap_or_default()))
+}
+
+fn wall_seconds(clock: &Clock) -> i64 {
+    clock.now().wall.div_euclid(1_000_000_000)
+}
+
+/// Compares this machine's clock with the server's. A wrong one stops nothing here, but is a failure.
+fn clock(report: &mut Report, response: &Response, before: i64, after: i64) -> Passed<()> {
+    let Some(server) = response.header("date").and_then(unix_seconds) else {
+        return report.skip("clock", "cannot be compared: the reply has no date");
+    };
+    // The reply was dated at some moment between the two.
+    let off = if server < before { before - server } else { (after - server).min(0) };
+    if off.abs() <= MOST_SKEW {
+        return report.pass("clock", None, &format!("within {} s of the server's", off.abs().max(1)));
+    }
+    let direction = if off > 0 { "ahead of" } else { "behind" };
+    let error = Error::new(Kind::Io, format!("this machine's clock is {} s {direction} the server's", off.abs()))
+        .advice("set it, best by a time service (NTP): certificates and tokens that machines share are judged by it");
+    match report.fail("clock", None, &error) {
+        Err(Stop::Failed) => Ok(()),
+        other => other,
+    }
+}
+
+/// The cheapest request that needs a token.
+fn api_request(options: &Options, token: &Secret) -> Request {
+    let token = Token::permanent(token, options.clock.now());
+    Request {
+        method: "GET".to_owned(),
+        url: format!("{}/v2/content/hubs?size=1", options.api_url),
+        headers: vec![
+            ("Authorization", token.authorization().into()),
+            ("Accept", "application/hal+json, application/json".into()),
+            ("User-Agent", options.user_agent.as_str().into()),
+        ],
+        body: Vec::new().into(),
+        response_limit: 1024 * 1024,
+    }
+}
+
+/// Reports how the API took the token.
+fn judge(
+    report: &mut Report,
+    reply: Result<Response>,
+    options: &Options,
+    took: Duration,
+    token: &Secret,
+) -> Passed<()> {
+    let hubs = reply.and_then(|response| hubs(&response, options, token));
+    report.check("request", Some(took), hubs, |hubs| format!("{} lists {hubs} hubs", options.api_url))?;
+    Ok(())
+}
+
+/// The number of hubs in the reply of the API, or what is wrong with it.
+fn hubs(response: &Response, options: &Options, token: &Secret) -> Result<u64> {
+    let api = &options.api_url;
+    let target = || amp_token::error::clean(response.header("location").unwrap_or("nowhere"), &[token.reveal()]);
+    let (kind, message, advice) = match response.status {
+        200 => {
+            let total = serde_json::from_slice::<Value>(&response.body)
+                .ok()
+                .and_then(|body| body.pointer("/page/totalElements").and_then(Value::as_u64));
+            match total {
+                Some(total) => return Ok(total),
+                None => (
+                    Kind::Protocol,
+                    format!("{api} does not answer as the Content Management API does"),
+                    "check api_url, and that no proxy or login page answers in its place",
+                ),
+            }
+        }
+        401 | 403 => (
+            Kind::CredentialsRejected,
+            format!("{api} does not accept the token"),
+            "check what the API key or personal access token may do, whether it was deleted, \
+             and that api_url and auth_url belong together",
+        ),
+        300..=399 => {
+            (Kind::Protocol, format!("{api} redirects to {}", target()), "set api_url to where the API really is")
+        }
+        404 => (Kind::Protocol, format!("{api} has no Content Management API"), "check api_url"),
+        429 => (Kind::RateLimited, format!("{api} asks for fewer requests"), "try again later"),
+        500.. => {
+            (Kind::Server, format!("{api} fails to answer the request"), "try again later; if it lasts, ask Amplience")
+        }
+        _ => (Kind::Protocol, format!("{api} does not take the request"), "check api_url"),
+    };
+    Err(Error::new(kind, message).at(Stage::Reply).http(response.status).advice(advice))
+}
+
+/// Prints one line per step, and remembers how the first one failed.
+struct Report {
+    colour: bool,
+    status: u8,
+}
+
+impl Report {
+    fn line(&self, mark: &str, code: &str, name: &str, took: Option<Duration>, text: &str) -> Passed<()> {
+        let mark = format!("{mark:<7}");
+        let mark = if self.colour { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark };
+        let took = took.map_or_else(String::new, |took| format!("{:.1} ms", took.as_secs_f64() * 1000.0));
+        output::answer(&format!("{mark} {name:<12} {took:>10}  {text}\n")).map_err(Stop::NoReader)
+    }
+
+    fn pass(&self, name: &str, took: Option<Duration>, text: &str) -> Passed<()> {
+        self.line("ok", "32", name, took, text)
+    }
+
+    fn skip(&self, name: &str, text: &str) -> Passed<()> {
+        self.line("-", "2", name, None, text)
+    }
+
+    fn fail<T>(&mut self, name: &str, took: Option<Duration>, error: &Error) -> Passed<T> {
+        if self.status == 0 {
+            self.status = status_of(error);
+        }
+        self.line("FAILED", "31", name, took, &error.to_string())?;
+        Err(Stop::Failed)
+    }
+
+    fn or_fail<T>(&mut self, name: &str, took: Option<Duration>, result: Result<T>) -> Passed<T> {
+        result.or_else(|error| self.fail(name, took, &error))
+    }
+
+    fn check<T>(
+        &mut self,
+        name: &str,
+        took: Option<Duration>,
+        result: Result<T>,
+        text: impl FnOnce(&T) -> String,
+    ) -> Passed<T> {
+        let value = self.or_fail(name, took, result)?;
+        self.pass(name, took, &text(&value))?;
+        Ok(value)
+    }
+}

@@ -1,0 +1,101 @@
+//! `amp-token demo` and `amp-token emulator`: a stand-in for Amplience, to look at and to work with.
+
+use crate::failure::{Failure, LOCAL, Outcome};
+use crate::output;
+use amp_emulator::Emulator;
+use amp_token::cache::TokenCache;
+use amp_token::error::{Error, Kind};
+use amp_token::http::HttpTransport;
+use amp_token::settings::Config;
+use amp_token::transport::{Request, Transport};
+use clap::ArgMatches;
+use serde_json::Value;
+use std::io;
+use std::time::{Duration, Instant};
+
+fn failed(error: &io::Error) -> Failure {
+    Failure::new(LOCAL, format!("the emulator failed: {error}"))
+}
+
+/// `amp-token emulator`
+pub fn serve(arguments: &ArgMatches) -> Outcome<()> {
+    let text = |name| arguments.get_one::<String>(name);
+    let mut builder = Emulator::builder().tls(arguments.get_flag("tls")).mutual_tls(arguments.get_flag("mutual-tls"));
+    if let Some(port) = arguments.get_one::<u16>("port") {
+        builder = builder.port(*port);
+    }
+    if let Some(seconds) = arguments.get_one::<u64>("expires-in") {
+        builder = builder.expires_in(*seconds);
+    }
+    if let Some(path) = text("ca-file") {
+        builder = builder.ca_file(path);
+    }
+    if let Some(id) = text("client-id") {
+        builder = builder.client_id(id);
+    }
+    if let Some(path) = text("client-secret-file") {
+        let secret = std::fs::read_to_string(path)
+            .map_err(|error| Failure::new(LOCAL, format!("client-secret-file {path} cannot be read: {error}")))?;
+        builder = builder.client_secret(secret.trim());
+    }
+    amp_emulator::serve(builder).map_err(|error| failed(&error))
+}
+
+/// `amp-token demo`
+pub fn demo() -> Outcome<()> {
+    let step = |number: u32, start: Instant, text: String| {
+        output::answer(&format!("{number}. {text} ({:.1} ms)\n", start.elapsed().as_secs_f64() * 1000.0))
+    };
+    let start = Instant::now();
+    let emulator = Emulator::builder().start().map_err(|error| failed(&error))?;
+    step(1, start, format!("A server that stands in for Amplience listens on {}", emulator.url()))?;
+
+    let start = Instant::now();
+    let mut config = Config::new();
+    for (name, value) in [
+        ("auth_url", emulator.url()),
+        ("api_url", emulator.url()),
+        ("client_id", emulator.client_id()),
+        ("client_secret", emulator.client_secret()),
+        ("proxy", "none".to_owned()),
+    ] {
+        config.set(name, Some(&value))?;
+    }
+    let cache = TokenCache::new(&config)?;
+    let token = cache.get()?;
+    let seconds = token.expires_in(cache.options().clock.now());
+    let length = token.value().len();
+    step(2, start, format!("POST /oauth/token brought a token of {length} bytes, good for {seconds} s"))?;
+
+    const AGAIN: u32 = 1000;
+    let start = Instant::now();
+    for _ in 0..AGAIN {
+        cache.get()?;
+    }
+    step(3, start, format!("{AGAIN} more calls got the same token from the cache, without a request"))?;
+
+    let start = Instant::now();
+    let names = hubs(&cache, &emulator.url(), token.authorization())?;
+    step(4, start, format!("GET /v2/content/hubs with that token lists {} hubs: {}", names.len(), names.join(", ")))?;
+
+    let stats = emulator.stats();
+    output::answer(&format!(
+        "The server saw {} token request and {} API request.\n",
+        stats.token_requests, stats.api_requests
+    ))
+}
+
+fn hubs(cache: &TokenCache, api_url: &str, authorization: &str) -> Outcome<Vec<String>> {
+    let request = Request {
+        method: "GET".to_owned(),
+        url: format!("{api_url}/v2/content/hubs"),
+        headers: vec![("Authorization", authorization.into())],
+        body: Vec::new().into(),
+        response_limit: 1024 * 1024,
+    };
+    let response = HttpTransport::new(&cache.options().network)?.send(&request, Duration::from_secs(10))?;
+    let hubs = serde_json::from_slice::<Value>(&response.body).ok();
+    let hubs = hubs.as_ref().and_then(|body| body.pointer("/_embedded/hubs")).and_then(Value::as_array);
+    let hubs = hubs.ok_or_else(|| Error::new(Kind::Protocol, "the emulator lists no hubs").http(response.status))?;
+    Ok(hubs.iter().filter_map(|hub| hub.get("label").and_then(Value::as_str)).map(str::to_owned).collect())
+}

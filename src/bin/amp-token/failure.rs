@@ -1,0 +1,92 @@
+//! How a run fails: one line on standard error, and an exit status that tells the class.
+
+use amp_token::error::{Error, Kind};
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// What a command returns.
+pub type Outcome<T> = Result<T, Failure>;
+
+/// The exit statuses, and what they mean: for `--help` and the manual.
+pub const STATUSES: &[(u8, &str)] = &[
+    (0, "the answer is on standard output"),
+    (OTHER, "a defect of this program"),
+    (USAGE, "wrong arguments or settings"),
+    (CREDENTIALS, "no credentials were found, or they were refused"),
+    (NETWORK, "no connection: name lookup, TCP, TLS, proxy, time limit"),
+    (SERVER, "the server failed, asked for fewer requests, or answered nonsense"),
+    (LOCAL, "a local file, the clock, or standard output"),
+    (CANNOT_RUN, "exec: the command cannot be run"),
+    (NOT_FOUND, "exec: there is no such command"),
+    (NO_READER, "nobody reads standard output any more"),
+];
+
+pub const OTHER: u8 = 1;
+pub const USAGE: u8 = 2;
+pub const CREDENTIALS: u8 = 3;
+pub const NETWORK: u8 = 4;
+pub const SERVER: u8 = 5;
+pub const LOCAL: u8 = 6;
+pub const CANNOT_RUN: u8 = 126;
+pub const NOT_FOUND: u8 = 127;
+/// What a shell says of a program that SIGPIPE ended (128 and the signal's number).
+const NO_READER: u8 = 141;
+
+/// The exit status for an error of the library.
+pub fn status_of(error: &Error) -> u8 {
+    match error.kind() {
+        Kind::InvalidArgument | Kind::Config => USAGE,
+        Kind::NoCredentials | Kind::CredentialsRejected => CREDENTIALS,
+        Kind::Resolve | Kind::Connect | Kind::Tls | Kind::Proxy | Kind::Timeout => NETWORK,
+        Kind::RateLimited | Kind::Server | Kind::Protocol => SERVER,
+        Kind::Io => LOCAL,
+        Kind::BufferTooSmall | Kind::Internal => OTHER,
+    }
+}
+
+/// Why a run ends early.
+#[derive(Debug)]
+pub struct Failure {
+    status: u8,
+    /// What is told; empty for nothing.
+    message: String,
+}
+
+impl Failure {
+    pub fn new(status: u8, message: impl Into<String>) -> Self {
+        Failure { status, message: message.into() }
+    }
+
+    /// The user asked for something that does not exist.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Failure::new(USAGE, message)
+    }
+
+    /// Standard output did not take the answer.
+    pub fn output(error: &io::Error) -> Self {
+        match error.kind() {
+            // Whoever was reading has seen enough, as in `amp-token status | head -1`.
+            io::ErrorKind::BrokenPipe => Failure::new(NO_READER, ""),
+            _ => Failure::new(LOCAL, format!("standard output could not be written: {error}")),
+        }
+    }
+
+    /// Tells it, and gives the status to exit with.
+    pub fn report(&self) -> ExitCode {
+        if !self.message.is_empty() {
+            tell(&self.message);
+        }
+        ExitCode::from(self.status)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::new(status_of(&error), error.to_string())
+    }
+}
+
+/// Writes a line to standard error. If that is closed, there is nobody to tell.
+pub fn tell(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "amp-token: {}", line.trim_end());
+}

@@ -1,0 +1,161 @@
+//! `amp-token generate`: the manual and the shells' completions, from the arguments' own description.
+
+use crate::arguments::{self, SETTINGS_HEADING};
+use crate::failure::{Outcome, STATUSES};
+use crate::output;
+use crate::tokens::VARIABLE;
+use amp_token::settings::{SETTINGS, Type};
+use clap::{Arg, ArgMatches, Command};
+use clap_complete::shells::{Bash, Fish, Zsh};
+use std::fmt::Write;
+
+/// See the module's documentation.
+pub fn run(matches: &ArgMatches) -> Outcome<()> {
+    let mut command = arguments::command();
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    match matches.get_one::<String>("what").map(String::as_str) {
+        Some("bash") => clap_complete::generate(Bash, &mut command, name, &mut script),
+        Some("zsh") => clap_complete::generate(Zsh, &mut command, name, &mut script),
+        Some("fish") => clap_complete::generate(Fish, &mut command, name, &mut script),
+        _ => script = manual(command).into_bytes(),
+    }
+    output::answer(&String::from_utf8_lossy(&script))
+}
+
+/// Variables that are read besides those of the settings, or set.
+const VARIABLES: &[(&str, &str)] = &[
+    (VARIABLE, "the token, for the command that exec runs"),
+    ("HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY", "proxies, as curl reads them; also in lower case"),
+    ("SSL_CERT_FILE, SSL_CERT_DIR", "certificates to trust in place of the system's"),
+    ("XDG_RUNTIME_DIR, XDG_CACHE_HOME, HOME", "where the store is, unless store_dir is set"),
+    ("NO_COLOR", "if it is set and not empty, doctor uses no colours"),
+];
+
+const FILES: &[(&str, &str)] = &[
+    ("~/.amplience/dc-cli-config.json", "the configuration of dc-cli, where credentials are looked for last"),
+    ("~/.amplience/hubs.json", "the hubs of dc-cli, after that"),
+];
+
+/// The manual page, in the language of man(7).
+fn manual(mut command: Command) -> String {
+    // Makes what is deferred.
+    command.build();
+    let mut page = Page::default();
+    let name = command.get_name().to_owned();
+    let version = command.get_version().unwrap_or_default().to_owned();
+    page.macros(&format!(".TH {} 1 \"\" \"{name} {version}\" \"libamp_token\"", name.to_uppercase()));
+    page.section("Name");
+    page.text(&format!("{name} - {}", plain(command.get_about())));
+    page.section("Synopsis");
+    page.macros(&format!(".B {}", escaped(&name)));
+    page.text("[settings] command [options]");
+    page.section("Description");
+    let about = plain(command.get_long_about());
+    page.text(about.split_once("\n\n").map_or(about.as_str(), |(_, rest)| rest));
+    page.section("Commands");
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+        page.subsection(sub.get_name());
+        page.text(&plain(sub.get_long_about()));
+        for option in sub.get_arguments().filter(|option| own(option)) {
+            page.item(&usage(option), &plain(option.get_help()));
+        }
+        let example = plain(sub.get_after_help());
+        page.example(example.split_once('\n').map_or("", |(_, example)| example));
+    }
+    page.section("Options");
+    for option in command.get_arguments().filter(|option| option.is_global_set()) {
+        page.item(&usage(option), &plain(option.get_help()));
+    }
+    page.section("Settings");
+    page.text("May stand before or after the command. A variable of the environment serves in place of an option; secrets are only taken from there, or from files.");
+    for setting in SETTINGS {
+        let option = match setting.kind {
+            Type::Secret => setting.name.to_owned(),
+            _ => arguments::option(setting),
+        };
+        let default = arguments::default(setting);
+        page.item(
+            &format!("{option}, {}", setting.environment.join(", ")),
+            &format!("{} ({default}).", setting.meaning),
+        );
+    }
+    page.section("Environment");
+    page.text("Those of the settings, and:");
+    VARIABLES.iter().for_each(|(name, meaning)| page.item(name, meaning));
+    page.section("Files");
+    FILES.iter().for_each(|(name, meaning)| page.item(name, meaning));
+    page.section("Exit status");
+    STATUSES.iter().for_each(|(status, meaning)| page.item(&status.to_string(), meaning));
+    page.text("The exit status of exec is that of the command that it runs.");
+    page.section("See also");
+    page.text("curl(1)");
+    page.0
+}
+
+/// Whether an option belongs to one command only.
+fn own(option: &Arg) -> bool {
+    let everywhere = option.is_global_set() || option.get_help_heading() == Some(SETTINGS_HEADING);
+    !everywhere && !["help", "version"].contains(&option.get_id().as_str())
+}
+
+/// An option as it is typed.
+fn usage(option: &Arg) -> String {
+    let names = [option.get_short().map(|c| format!("-{c}")), option.get_long().map(|long| format!("--{long}"))];
+    let names: Vec<_> = names.into_iter().flatten().collect();
+    let values: Vec<_> = match option.get_action().takes_values() {
+        true => option.get_value_names().into_iter().flatten().map(ToString::to_string).collect(),
+        false => Vec::new(),
+    };
+    [names.join(", "), values.join(" ")].join(" ").trim().to_owned()
+}
+
+fn plain(text: Option<&clap::builder::StyledStr>) -> String {
+    text.map(ToString::to_string).unwrap_or_default()
+}
+
+/// A page that is written from top to bottom.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    /// A line that is not text.
+    fn macros(&mut self, line: &str) {
+        self.0.push_str(line);
+        self.0.push('\n');
+    }
+
+    fn section(&mut self, title: &str) {
+        self.macros(&format!(".SH {}", title.to_uppercase()));
+    }
+
+    fn subsection(&mut self, title: &str) {
+        self.macros(&format!(".SS {}", escaped(title)));
+    }
+
+    /// Paragraphs, divided by empty lines.
+    fn text(&mut self, text: &str) {
+        for paragraph in text.split("\n\n") {
+            self.macros(".PP");
+            self.macros(&escaped(paragraph));
+        }
+    }
+
+    fn item(&mut self, tag: &str, text: &str) {
+        self.macros(".TP");
+        let _ = writeln!(self.0, "\\fB{}\\fR\n{}", escaped(tag), escaped(text));
+    }
+
+    fn example(&mut self, lines: &str) {
+        self.macros(".PP\n.EX");
+        self.macros(&escaped(lines.trim_end()));
+        self.macros(".EE");
+    }
+}
+
+/// Text in which nothing means anything to the formatter.
+fn escaped(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    let line = |line: &str| if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line.to_owned() };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}

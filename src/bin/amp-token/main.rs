@@ -1,0 +1,81 @@
+//! `amp-token`: a valid Amplience access token for the shell, and a look at how it comes about.
+//!
+//! What it promises:
+//!
+//! - **Standard output holds the answer and nothing else**, in one piece, or there is an exit status
+//!   other than 0. What goes wrong is told on standard error, as `amp-token: what, and what to do`.
+//! - **No secret is taken from an argument or shown.** Arguments can be read by every user of the
+//!   machine. A token is printed only by the commands that are asked for one, from a buffer that is
+//!   wiped.
+//! - **The exit status tells the class of a failure**: see [`failure`].
+//! - **It starts fast.** Nothing is set up that a command does not need; above all no TLS where the
+//!   token is already in the store.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `arguments` | every command, option and text of help |
+//! | `session` | the settings of one run |
+//! | `tokens` | `get`, `header`, `curl-config`, `exec`, `invalidate` |
+//! | `status`, `settings`, `doctor` | what is, and why |
+//! | `emulator` | `demo` and `emulator` (a cargo feature) |
+//! | `generate` | the manual, and completions for shells |
+//! | `failure`, `output` | how a run ends, and how its answer leaves |
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod doctor;
+#[cfg(feature = "emulator")]
+mod emulator;
+mod failure;
+mod generate;
+mod output;
+mod session;
+mod settings;
+mod status;
+mod tokens;
+
+use clap::error::ErrorKind;
+use failure::{Failure, Outcome};
+use session::Session;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|failure| failure.report())
+}
+
+fn run() -> Outcome<ExitCode> {
+    let matches = match arguments::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                output::answer(&error.render().to_string())?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                let _ = error.print();
+                return Ok(ExitCode::from(failure::USAGE));
+            }
+            _ => return Err(arguments::misused(&error)),
+        },
+    };
+    let Some((name, arguments)) = matches.subcommand() else { return Err(Failure::usage("no command is given")) };
+    let session = || Session::new(&matches, arguments);
+    let no_settings = || session::takes_no_settings(&matches, name);
+    match name {
+        "get" => tokens::get(session()?),
+        "header" => tokens::header(session()?),
+        "curl-config" => tokens::curl_config(session()?),
+        "exec" => return tokens::exec(session()?, arguments),
+        "invalidate" => tokens::invalidate(&session()?, arguments),
+        "status" => status::run(&session()?, arguments),
+        "config" => settings::run(&session()?, arguments),
+        "doctor" => return doctor::run(&session()?),
+        #[cfg(feature = "emulator")]
+        "demo" => no_settings().and_then(|()| emulator::demo()),
+        #[cfg(feature = "emulator")]
+        "emulator" => no_settings().and_then(|()| emulator::serve(arguments)),
+        _ => no_settings().and_then(|()| generate::run(arguments)),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}

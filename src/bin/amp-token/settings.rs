@@ -1,0 +1,66 @@
+//! `amp-token config`: the settings in force and where each is from, or the table of all there are.
+
+use crate::failure::Outcome;
+use crate::output;
+use crate::session::Session;
+use amp_token::settings::{SETTINGS, Setting, shown};
+use clap::ArgMatches;
+use serde_json::{Map, Value, json};
+
+/// See the module's documentation.
+pub fn run(session: &Session, arguments: &ArgMatches) -> Outcome<()> {
+    let text = if arguments.get_flag("table") {
+        table()
+    } else if arguments.get_flag("json") {
+        output::json(&machine(session))
+    } else {
+        human(session)
+    };
+    output::answer(&text)
+}
+
+/// The value in force, as it may be shown; empty: there is none.
+fn value<'a>(session: &'a Session, setting: &Setting) -> &'a str {
+    match session.config.text(setting.name) {
+        Some(text) => shown(setting, text),
+        None => setting.default,
+    }
+}
+
+fn machine(session: &Session) -> Value {
+    let entry = |setting: &Setting| {
+        let value = Some(value(session, setting)).filter(|value| !value.is_empty());
+        (setting.name.to_owned(), json!({ "value": value, "from": session.origin(setting) }))
+    };
+    Value::Object(SETTINGS.iter().map(entry).collect::<Map<_, _>>())
+}
+
+fn human(session: &Session) -> String {
+    let rows: Vec<_> = SETTINGS
+        .iter()
+        .map(|setting| {
+            let value = match value(session, setting) {
+                "" => format!("({})", setting.default_words),
+                value => value.to_owned(),
+            };
+            (setting.name, value, session.origin(setting))
+        })
+        .collect();
+    let width = |column: fn(&(&str, String, String)) -> usize| rows.iter().map(column).max().unwrap_or(0);
+    let (first, second) = (width(|row| row.0.len()), width(|row| row.1.chars().count()));
+    rows.iter().map(|(name, value, origin)| format!("{name:<first$}  {value:<second$}  {origin}\n")).collect()
+}
+
+/// The table of the README, in Markdown.
+fn table() -> String {
+    let row = |setting: &Setting| {
+        let variables: Vec<_> = setting.environment.iter().map(|variable| format!("`{variable}`")).collect();
+        let default = match setting.default {
+            "" => setting.default_words.to_owned(),
+            default => format!("`{default}`"),
+        };
+        format!("| `{}` | {default} | {} | {} |\n", setting.name, variables.join(", "), setting.meaning)
+    };
+    let head = "| setting | default | environment variable | meaning |\n| --- | --- | --- | --- |\n";
+    SETTINGS.iter().map(row).fold(head.to_owned(), |table, row| table + &row)
+}

@@ -1,0 +1,104 @@
+//! `amp-token status`: what a command would work with. Asks no server and shows no secret.
+
+use crate::failure::Outcome;
+use crate::output;
+use crate::session::Session;
+use amp_token::credentials::Credentials;
+use amp_token::settings::Options;
+use amp_token::source::{Recipe, Source};
+use amp_token::token::Token;
+use clap::ArgMatches;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// See the module's documentation.
+pub fn run(session: &Session, arguments: &ArgMatches) -> Outcome<()> {
+    let recipe = Arc::new(Recipe::new(&session.config)?);
+    let (credentials, from) = Source::describe(&recipe)?;
+    let source = Source::new(recipe.clone())?;
+    let stored = Stored::look(&source, &recipe.options);
+    let text = if arguments.get_flag("json") {
+        output::json(&machine(&credentials, &from, &recipe.options, stored.as_ref()))
+    } else {
+        human(&credentials, &from, &recipe.options, stored.as_ref())
+    };
+    output::answer(&text)
+}
+
+/// A token in the store, in whole seconds.
+struct Stored {
+    expires_at: i64,
+    expires_in: i64,
+    /// How long until a command renews it.
+    renewal_in: u64,
+    usable: bool,
+}
+
+impl Stored {
+    fn look(source: &Source, options: &Options) -> Option<Self> {
+        let token: Token = source.stored()?;
+        let now = options.clock.now();
+        Some(Stored {
+            expires_at: token.expires_at(),
+            expires_in: token.expires_in(now),
+            renewal_in: now.until(token.due()).as_secs(),
+            usable: token.is_usable(now, options.min_validity),
+        })
+    }
+}
+
+/// The store, without a password that its URL may hold.
+fn store(options: &Options) -> &'static str {
+    match options.store.reveal() {
+        "none" => "none",
+        "file" => "file",
+        _ => "redis",
+    }
+}
+
+fn machine(credentials: &Credentials, from: &str, options: &Options, stored: Option<&Stored>) -> Value {
+    let (kind, id) = match credentials {
+        Credentials::Client { id, .. } => ("client", Some(id)),
+        Credentials::PersonalAccessToken(_) => ("personal_access_token", None),
+    };
+    json!({
+        "credentials": { "kind": kind, "client_id": id, "from": from },
+        "token_url": options.token_url,
+        "api_url": options.api_url,
+        "store": store(options),
+        "token": stored.map(|stored| json!({
+            "expires_at": stored.expires_at,
+            "expires_in": stored.expires_in,
+            "renewal_in": stored.renewal_in,
+            "usable": stored.usable,
+        })),
+    })
+}
+
+fn human(credentials: &Credentials, from: &str, options: &Options, stored: Option<&Stored>) -> String {
+    let (who, server) = match credentials {
+        Credentials::Client { id, .. } => (format!("API key {id}"), options.token_url.clone()),
+        Credentials::PersonalAccessToken(_) => ("a personal access token".to_owned(), options.api_url.clone()),
+    };
+    let (token, renewal) = match (credentials, stored) {
+        (Credentials::PersonalAccessToken(_), _) => ("does not expire".to_owned(), "never".to_owned()),
+        (_, None) => ("none is stored".to_owned(), "the next command asks for one".to_owned()),
+        (_, Some(stored)) if !stored.usable => {
+            (format!("dies in {} s", stored.expires_in), "the next command asks for another one".to_owned())
+        }
+        (_, Some(stored)) => (
+            format!("good for {} s", stored.expires_in),
+            match stored.renewal_in {
+                0 => "due: the next command renews it".to_owned(),
+                seconds => format!("in {seconds} s"),
+            },
+        ),
+    };
+    output::columns([
+        ("credentials", format!("{who}, from {from}")),
+        ("server", server),
+        ("store", store(options).to_owned()),
+        ("token", token),
+        ("renewal", renewal),
+    ])
+}

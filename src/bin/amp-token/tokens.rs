@@ -1,0 +1,116 @@
+//! The commands that hand out a token, and the one that takes it back.
+
+use crate::failure::{CANNOT_RUN, Failure, NOT_FOUND, Outcome};
+use crate::output;
+use crate::session::Session;
+use amp_token::error::{Error, Kind};
+use amp_token::settings::{SETTINGS, Setting};
+use amp_token::source::{self, Recipe, Source};
+use amp_token::token::Token;
+use clap::ArgMatches;
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// The variable in which `exec` passes the token on.
+pub const VARIABLE: &str = "AMPLIENCE_ACCESS_TOKEN";
+
+/// `amp-token get`
+pub fn get(session: Session) -> Outcome<()> {
+    output::secret(&[obtain(session)?.value(), "\n"])
+}
+
+/// `amp-token header`
+pub fn header(session: Session) -> Outcome<()> {
+    output::secret(&["Authorization: ", obtain(session)?.authorization(), "\n"])
+}
+
+/// `amp-token curl-config`
+pub fn curl_config(session: Session) -> Outcome<()> {
+    let token = obtain(session)?;
+    // Within quotes curl takes a backslash as the start of an escape. Tokens have no control characters.
+    let mut quoted = Zeroizing::new(String::with_capacity(token.authorization().len() * 2));
+    for c in token.authorization().chars() {
+        if matches!(c, '"' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    output::secret(&["header = \"Authorization: ", &quoted, "\"\n"])
+}
+
+/// `amp-token exec`: becomes the command, so that signals and exit status are the command's own.
+pub fn exec(session: Session, arguments: &ArgMatches) -> Outcome<ExitCode> {
+    let mut words = arguments.get_many::<OsString>("command").into_iter().flatten();
+    let Some(program) = words.next() else { return Err(Failure::usage("exec needs a command to run")) };
+    let mut command = Command::new(program);
+    command.args(words);
+    if arguments.get_flag("clean") {
+        for variable in secret_variables() {
+            command.env_remove(variable);
+        }
+    }
+    command.env(VARIABLE, obtain(session)?.value());
+    run(&mut command).map_err(|error| {
+        let status = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
+        Failure::new(status, format!("{} cannot be run: {error}", program.display()))
+    })
+}
+
+#[cfg(unix)]
+fn run(command: &mut Command) -> io::Result<ExitCode> {
+    use std::os::unix::process::CommandExt;
+    Err(command.exec())
+}
+
+#[cfg(not(unix))]
+fn run(command: &mut Command) -> io::Result<ExitCode> {
+    // There is no exec here: the command runs as a child, and its status is passed on.
+    let code = command.status()?.code().unwrap_or(crate::failure::OTHER.into());
+    std::process::exit(code)
+}
+
+/// The environment variables that hold secrets, or may.
+pub fn secret_variables() -> impl Iterator<Item = &'static str> {
+    let secret = |setting: &&Setting| setting.kind.is_secret();
+    SETTINGS.iter().filter(secret).flat_map(|setting| setting.environment.iter().copied())
+}
+
+/// `amp-token invalidate`: drops the stored token, or only if it is the one on standard input.
+pub fn invalidate(session: &Session, arguments: &ArgMatches) -> Outcome<()> {
+    let refused = if arguments.get_flag("stdin") { Some(token_from_stdin()?) } else { None };
+    let source = Source::new(Arc::new(Recipe::new(&session.config)?))?;
+    let said = match source.stored() {
+        None => "no token is stored",
+        Some(token) if refused.is_some_and(|refused| refused.trim() != token.value()) => {
+            "another token is stored by now, and stays"
+        }
+        Some(token) => {
+            source.forget(&token);
+            "the stored token is dropped"
+        }
+    };
+    output::answer(&format!("{said}\n"))
+}
+
+fn token_from_stdin() -> Outcome<Zeroizing<String>> {
+    // Room for any token that the library accepts, and white space around it.
+    const MOST: usize = amp_token::oauth::TOKEN_LIMIT + 1024;
+    let failed = |what: String| Failure::from(Error::new(Kind::Io, format!("standard input {what}")));
+    let mut text = Zeroizing::new(String::with_capacity(MOST));
+    io::stdin()
+        .lock()
+        .take(MOST as u64)
+        .read_to_string(&mut text)
+        .map_err(|error| failed(format!("could not be read as a token: {error}")))?;
+    if text.trim().is_empty() { Err(failed("holds no token".to_owned())) } else { Ok(text) }
+}
+
+/// A token from the store, else from the service.
+fn obtain(mut session: Session) -> Outcome<Token> {
+    // A thread would be cut off in the middle of its request when this process ends.
+    session.config.set("background_refresh", Some("false"))?;
+    Ok(source::token(&session.config)?)
+}

@@ -1,0 +1,317 @@
+//! Requests that carry the token: against the emulator over real sockets, and a night's publishing
+//! in virtual time.
+
+use amp_emulator::{Emulator, Fault};
+use amp_token::api::{self, Call};
+use amp_token::cache::TokenCache;
+use amp_token::clock::{Clock, ManualClock};
+use amp_token::error::{Error, Kind};
+use amp_token::log::Log;
+use amp_token::settings::Config;
+use amp_token::transport::{Request, Response};
+use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+fn config(settings: &[(&str, &str)]) -> Config {
+    let mut config = Config::new();
+    for (name, value) in settings {
+        config.set(name, Some(value)).unwrap();
+    }
+    config
+}
+
+fn cache(emulator: &Emulator, more: &[(&str, &str)]) -> TokenCache {
+    let (url, id, secret) = (emulator.url(), emulator.client_id(), emulator.client_secret());
+    let mut config = config(&[("auth_url", &url), ("api_url", &url), ("client_id", &id), ("client_secret", &secret)]);
+    config.set("proxy", Some("none")).unwrap();
+    for (name, value) in more {
+        config.set(name, Some(value)).unwrap();
+    }
+    TokenCache::new(&config).unwrap()
+}
+
+fn get<'a>(path: &'a str) -> Call<'a> {
+    Call { method: "GET", path, content_type: None, body: b"" }
+}
+
+fn post<'a>(path: &'a str, body: &'a [u8]) -> Call<'a> {
+    Call { method: "POST", path, content_type: Some("application/json"), body }
+}
+
+fn json_of(response: &Response) -> Value {
+    serde_json::from_slice(&response.body).unwrap()
+}
+
+const HUBS: &str = "/v2/content/hubs";
+
+#[test]
+fn collections_are_walked_page_by_page() {
+    let emulator = Emulator::builder().start().unwrap();
+    let cache = cache(&emulator, &[]);
+    let hubs = json_of(&api::request(&cache, &get(HUBS)).unwrap());
+    let first = &hubs["_embedded"]["hubs"][0];
+    // A link of the service's own: whole, and of the same origin.
+    let link = first["_links"]["content-repositories"]["href"].as_str().unwrap().split('{').next().unwrap();
+    let (mut path, mut names) = (Some(format!("{link}?size=10")), Vec::new());
+    while let Some(this) = path {
+        let response = api::request(&cache, &get(&this)).unwrap();
+        assert_eq!(response.status, 200);
+        let page = json_of(&response);
+        let items = page["_embedded"]["content-repositories"].as_array().unwrap();
+        names.extend(items.iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+        path = api::next_page(&this, &response.body);
+    }
+    assert_eq!(names.len(), 45);
+    assert_eq!(names.iter().collect::<HashSet<_>>().len(), 45);
+    assert_eq!(emulator.stats().token_requests, 1);
+}
+
+#[test]
+fn any_status_is_a_reply() {
+    let emulator = Emulator::builder().start().unwrap();
+    let cache = cache(&emulator, &[]);
+    for status in [204, 302, 400, 404, 409, 500, 503] {
+        emulator.fault(Fault::status(status).on(HUBS));
+        assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, status);
+    }
+    assert_eq!(emulator.stats().api_requests, 7, "none was repeated");
+}
+
+#[test]
+fn a_refused_token_is_replaced_once() {
+    // Its age makes the emulator answer with the 403 that Amplience answers.
+    let emulator = Emulator::builder().expires_in(300).start().unwrap();
+    let cache = cache(&emulator, &[]);
+    assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 200);
+    emulator.fault(Fault::status(401).on(HUBS));
+    assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 200);
+    assert_eq!(emulator.stats().token_requests, 2);
+    // Refused again and again: one more token, and then the caller sees it.
+    emulator.faults([Fault::status(401).on(HUBS).forever()]);
+    let before = emulator.stats();
+    let seen = api::request(&cache, &get(HUBS));
+    let after = emulator.stats();
+    match seen {
+        Ok(response) => assert_eq!(response.status, 401),
+        // Tokens that are refused as soon as they come make the cache pause.
+        Err(error) => assert_eq!(error.kind(), Kind::CredentialsRejected, "{error}"),
+    }
+    assert!(after.api_requests - before.api_requests <= 2);
+    assert!(after.token_requests - before.token_requests <= 1);
+}
+
+#[test]
+fn a_403_that_is_not_about_the_token_costs_no_token() {
+    let emulator = Emulator::builder().start().unwrap();
+    let cache = cache(&emulator, &[]);
+    let expired = json!({"errors": [{"level": "ERROR", "code": "FORBIDDEN", "message": "Authorization required."}]});
+    for body in [json!({"errors": [{"code": "FORBIDDEN", "message": "Not your hub"}]}), expired] {
+        // The second has the right words, but the token has just been issued.
+        emulator.fault(Fault::status(403).body(body).on(HUBS));
+        assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 403);
+    }
+    assert_eq!(emulator.stats().token_requests, 1);
+}
+
+#[test]
+fn the_token_reaches_no_other_origin() {
+    let emulator = Emulator::builder().start().unwrap();
+    let cache = cache(&emulator, &[]);
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let other = format!("http://{}/v2/content/hubs", elsewhere.local_addr().unwrap());
+    // A redirect is a reply, not a way to go.
+    for status in [301, 302, 303, 307, 308] {
+        emulator.fault(Fault::status(status).header("Location", &other).on(HUBS));
+        assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, status);
+    }
+    // A link to somewhere else is refused before anything is sent.
+    let before = emulator.stats().api_requests;
+    let error = api::request(&cache, &get(&other)).unwrap_err();
+    assert_eq!(error.kind(), Kind::InvalidArgument);
+    assert!(error.to_string().contains("a token goes nowhere else"), "{error}");
+    assert_eq!(emulator.stats().api_requests, before);
+    assert!(elsewhere.accept().is_err(), "somebody connected");
+}
+
+#[test]
+fn patience_is_for_idempotent_methods() {
+    let emulator = Emulator::builder().start().unwrap();
+    let cache = cache(&emulator, &[]);
+    let busy = || Fault::status(503).retry_after(0).on("/v2");
+    emulator.fault(busy());
+    assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 200);
+    emulator.fault(busy());
+    assert_eq!(api::request(&cache, &post("/v2/content/x", b"{}")).unwrap().status, 503);
+    // Longer than the call has: the reply is handed on at once.
+    emulator.fault(Fault::status(429).retry_after(3600).on("/v2"));
+    assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 429);
+}
+
+#[test]
+fn a_broken_connection_is_repeated_only_where_that_is_safe() {
+    let emulator = Emulator::builder().start().unwrap();
+    let cache = cache(&emulator, &[]);
+    emulator.fault(Fault::reset().on("/v2"));
+    assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 200);
+    emulator.fault(Fault::close().on("/v2"));
+    let error = api::request(&cache, &post("/v2/content/x", b"{}")).unwrap_err();
+    assert_eq!((error.kind(), error.attempts()), (Kind::Connect, 1));
+    assert!(!error.is_retryable(), "the caller must not repeat it blindly either");
+}
+
+#[test]
+fn graphql_and_personal_access_tokens() {
+    let emulator = Emulator::builder().start().unwrap();
+    let with_key = cache(&emulator, &[]);
+    let response = api::graphql(&with_key, "query { __typename }", Some(r#"{"a": 1}"#)).unwrap();
+    assert_eq!(json_of(&response)["data"]["__typename"], "Query");
+    for bad in ["[1]", "{", "1"] {
+        assert_eq!(api::graphql(&with_key, "query { a }", Some(bad)).unwrap_err().kind(), Kind::InvalidArgument);
+    }
+    let name = "a \"name\" \\ with { signs }";
+    let made = json_of(&api::create_personal_access_token(&with_key, name, "T3JnOjE=").unwrap());
+    let made = &made["data"]["createPersonalAccessToken"];
+    assert_eq!(made["name"], name);
+    let token = made["token"].as_str().unwrap();
+    assert!(token.starts_with("amp_pat_"), "{made}");
+
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let (url, sink) = (emulator.url(), lines.clone());
+    let mut settings =
+        config(&[("auth_url", &url), ("api_url", &url), ("personal_access_token", token), ("proxy", "none")]);
+    settings.log = Log::to(move |_, line| sink.lock().unwrap().push(line.to_owned()));
+    let with_token = TokenCache::new(&settings).unwrap();
+    let before = emulator.stats().token_requests;
+    assert_eq!(api::request(&with_token, &get(HUBS)).unwrap().status, 200);
+    emulator.revoke(token);
+    assert_eq!(api::request(&with_token, &get(HUBS)).unwrap().status, 403);
+    let lines = lines.lock().unwrap().join("\n");
+    assert!(lines.contains("it was deleted, or may not do this") && !lines.contains(token), "{lines}");
+    assert_eq!(emulator.stats().token_requests, before, "a personal access token asks the auth service nothing");
+}
+
+#[test]
+fn a_reply_has_a_limit() {
+    let emulator = Emulator::builder().start().unwrap();
+    let cache = cache(&emulator, &[("max_response_bytes", "100000")]);
+    emulator.fault(Fault::oversized(1 << 20).on(HUBS));
+    let error = api::request(&cache, &get(HUBS)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Protocol);
+}
+
+/// The service of the night: tokens that die by the virtual clock, an API that refuses dead ones with
+/// Amplience's 403, and a shelf of what was published.
+struct Night {
+    clock: Arc<ManualClock>,
+    auth_is_down: AtomicBool,
+    tokens: AtomicU64,
+    deaths: Mutex<HashMap<String, i64>>,
+    published: Mutex<HashMap<String, u32>>,
+    refused: AtomicU64,
+}
+
+impl Night {
+    fn answer(&self, request: &Request) -> Result<Response, Error> {
+        let reply = |status, body: String| Ok(Response { status, headers: Vec::new(), body: body.into_bytes().into() });
+        // Each request takes its time; sixteen run side by side.
+        self.clock.advance(Duration::from_millis(20));
+        if request.url.ends_with("/oauth/token") {
+            if self.auth_is_down.load(Ordering::SeqCst) {
+                return Err(Error::new(Kind::Connect, "the auth server is down"));
+            }
+            let token = format!("token-{}", self.tokens.fetch_add(1, Ordering::SeqCst));
+            let death = self.clock.now().wall + 300_000_000_000;
+            self.deaths.lock().unwrap().insert(token.clone(), death);
+            return reply(200, format!(r#"{{"access_token":"{token}","session_expires_in":0,"expires_in":300}}"#));
+        }
+        assert!(request.url.starts_with("https://api.example/"), "a token on its way to {}", request.url);
+        let header = request.headers.iter().find(|(name, _)| *name == "Authorization").unwrap().1.reveal();
+        let token = header.strip_prefix("Bearer ").unwrap();
+        if self.clock.now().wall >= self.deaths.lock().unwrap()[token] {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            let body = r#"{"errors":[{"level":"ERROR","code":"FORBIDDEN","message":"Authorization required."}]}"#;
+            return reply(403, body.to_owned());
+        }
+        let item = String::from_utf8(request.body.to_vec()).unwrap();
+        let mut published = self.published.lock().unwrap();
+        *published.entry(item).or_default() += 1;
+        // What happens in the night happens under this lock, so that the others cannot run ahead.
+        match published.len() {
+            // Somebody revokes the key's tokens, when the current one has been at work for a while.
+            5_000 => {
+                self.clock.advance(Duration::from_secs(100));
+                self.deaths.lock().unwrap().values_mut().for_each(|death| *death = 0);
+            }
+            // And later the auth server is down for most of a window.
+            16_000 => self.auth_is_down.store(true, Ordering::SeqCst),
+            18_000 => self.auth_is_down.store(false, Ordering::SeqCst),
+            _ => {}
+        }
+        drop(published);
+        reply(201, "{}".to_owned())
+    }
+}
+
+#[test]
+fn a_night_of_publishing() {
+    const THREADS: usize = 16;
+    const ITEMS: usize = 1500;
+    let night = Arc::new(Night {
+        clock: ManualClock::new(23),
+        auth_is_down: AtomicBool::new(false),
+        tokens: AtomicU64::new(0),
+        deaths: Mutex::default(),
+        published: Mutex::default(),
+        refused: AtomicU64::new(0),
+    });
+    let mut settings = config(&[
+        ("client_id", "i"),
+        ("client_secret", "s"),
+        ("api_url", "https://api.example"),
+        ("timeout_ms", "600000"),
+    ]);
+    settings.clock = Clock::Manual(night.clock.clone());
+    let service = night.clone();
+    settings.transport = Some(Arc::new(move |request: &Request, timeout: Duration| {
+        // The others let time pass while this thread does not get to run.
+        let start = service.clock.now();
+        let answer = service.answer(request);
+        let is_late = start.until(service.clock.now()) > timeout;
+        if is_late { Err(Error::new(Kind::Timeout, "too late")) } else { answer }
+    }));
+    let cache = TokenCache::new(&settings).unwrap();
+    let start = night.clock.now();
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let cache = &cache;
+            scope.spawn(move || {
+                for item in 0..ITEMS {
+                    let body = format!("{{\"item\":\"{thread}-{item}\"}}");
+                    let path = "/v2/content/content-repositories/1/content-items";
+                    let response = api::request(cache, &post(path, body.as_bytes())).unwrap();
+                    assert_eq!(response.status, 201, "item {thread}-{item}");
+                    let token = cache.get();
+                    assert!(token.is_ok(), "no call fails while the token is usable: {token:?}");
+                }
+            });
+        }
+    });
+    let published = night.published.lock().unwrap();
+    assert_eq!(published.len(), THREADS * ITEMS, "every item was published");
+    assert!(published.values().all(|times| *times == 1), "an item was published twice");
+    println!(
+        "a night: {} items in {:?} of virtual time, {} tokens, {} refused requests recovered",
+        published.len(),
+        start.until(night.clock.now()),
+        night.tokens.load(Ordering::SeqCst),
+        night.refused.load(Ordering::SeqCst)
+    );
+    assert!(cache.statistic("failures").unwrap() >= 1, "the outage fell into the time of a renewal");
+    assert!(night.refused.load(Ordering::SeqCst) >= 1);
+    assert!(night.tokens.load(Ordering::SeqCst) >= 3);
+}

@@ -1,0 +1,182 @@
+//! C and C++ programs, compiled as users compile theirs and run against this build's library: the
+//! examples under bindings/, and the tests under tests/c. AMP_C_SANITIZERS=1 builds them with the
+//! compiler's address and undefined-behaviour sanitizers.
+
+mod common;
+
+use amp_emulator::Emulator;
+use common::{C_FLAGS, CPP_FLAGS, compile, library_dir, program, root, run, scratch};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A secret with every character that an encoding could get wrong.
+const NASTY_SECRET: &str = "a+secret/with=chars &%~é";
+
+fn flags(base: &[&'static str]) -> Vec<&'static str> {
+    let sanitized = std::env::var_os("AMP_C_SANITIZERS").is_some();
+    let extra: &[&str] = if sanitized { &["-fsanitize=address,undefined", "-fno-sanitize-recover=all"] } else { &[] };
+    [base, extra].concat()
+}
+
+/// Compiles a C program of the repository.
+fn built(source: &str, libraries: &[&str]) -> PathBuf {
+    let source = root().join(source);
+    let target = scratch("c").join(source.file_stem().unwrap());
+    compile("cc", &flags(C_FLAGS), &source, &target, libraries);
+    target
+}
+
+/// A program with the credentials of an emulator in its environment.
+fn with_credentials(path: &Path, emulator: &Emulator) -> Command {
+    let mut command = program(path);
+    command
+        .env("AMPLIENCE_CLIENT_ID", emulator.client_id())
+        .env("AMPLIENCE_CLIENT_SECRET", emulator.client_secret())
+        .env("AMPLIENCE_AUTH_URL", emulator.url())
+        .env("AMPLIENCE_API_URL", emulator.url());
+    command
+}
+
+fn stdout(command: &mut Command) -> String {
+    String::from_utf8(run(command).stdout).unwrap()
+}
+
+#[test]
+fn get_token_prints_a_token_over_http_and_https() {
+    let get_token = built("bindings/c/get_token.c", &[]);
+    let emulator = Emulator::builder().client("some id", NASTY_SECRET).start().unwrap();
+    let token = stdout(&mut with_credentials(&get_token, &emulator));
+    assert!(token.starts_with("eyJ") && token.len() > 1000, "{token}");
+    let tls = Emulator::builder().tls(true).client("some id", NASTY_SECRET).start().unwrap();
+    let token = stdout(with_credentials(&get_token, &tls).env("AMPLIENCE_CA_FILE", tls.ca_file()));
+    assert!(token.starts_with("eyJ"), "{token}");
+    assert_eq!((emulator.stats().token_requests, tls.stats().token_requests), (1, 1));
+}
+
+#[test]
+fn get_token_says_what_is_wrong_and_nothing_secret() {
+    let get_token = built("bindings/c/get_token.c", &[]);
+    let emulator = Emulator::builder().start().unwrap();
+    for (change, value, status, says) in [
+        ("AMPLIENCE_CLIENT_SECRET", "hush-hush", 2, "AMP_CREDENTIALS_REJECTED"),
+        ("AMPLIENCE_CLIENT_SECRET", "", 2, "set AMPLIENCE_CLIENT_SECRET"),
+        ("AMPLIENCE_PAT", "amp_pat_hush-hush", 1, "are both set"),
+        ("AMPLIENCE_AUTH_URL", "http://127.0.0.1:1", 3, "AMP_CONNECT"),
+        ("AMPLIENCE_RETRIES", "many", 1, "AMPLIENCE_RETRIES is \"many\""),
+    ] {
+        let output =
+            with_credentials(&get_token, &emulator).env(change, value).env("AMPLIENCE_TIMEOUT_MS", "20000").output();
+        let output = output.unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{change}={value}: {error}");
+        assert!(error.contains(says), "{change}={value}: {error}");
+        assert!(output.stdout.is_empty() && !error.contains("hush-hush") && !error.contains(&emulator.client_secret()));
+    }
+}
+
+/// A token endpoint as other servers have it: `token_type`, a refresh token, a scope, no
+/// `session_expires_in`.
+#[test]
+fn get_token_works_with_any_server_of_the_standard() {
+    let get_token = built("bindings/c/get_token.c", &[]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/realms/example/oauth/token", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        let mut piece = [0; 4096];
+        while !String::from_utf8_lossy(&request).ends_with("client_credentials") {
+            let read = stream.read(&mut piece).unwrap();
+            assert!(read > 0, "{}", String::from_utf8_lossy(&request));
+            request.extend_from_slice(&piece[..read]);
+        }
+        let body = r#"{"access_token":"2YotnFZFEjr1zCsicMWpAA","token_type":"Bearer","expires_in":3600,"refresh_token":"x","scope":"a b"}"#;
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: application/json;charset=UTF-8\r\nCache-Control: no-store\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        String::from_utf8(request).unwrap()
+    });
+    let mut command = program(&get_token);
+    command
+        .env("AMPLIENCE_CLIENT_ID", "i d")
+        .env("AMPLIENCE_CLIENT_SECRET", NASTY_SECRET)
+        .env("AMPLIENCE_AUTH_URL", url);
+    assert_eq!(stdout(&mut command), "2YotnFZFEjr1zCsicMWpAA\n");
+    let request = server.join().unwrap();
+    assert!(request.starts_with("POST /realms/example/oauth/token HTTP/1.1\r\n"), "{request}");
+    let body = "client_id=i+d&client_secret=a%2Bsecret%2Fwith%3Dchars+%26%25%7E%C3%A9&grant_type=client_credentials";
+    assert!(request.ends_with(body), "{request}");
+}
+
+#[test]
+fn list_hubs_uses_the_token() {
+    let list_hubs = built("bindings/c/list_hubs.c", &["-lcurl"]);
+    let emulator = Emulator::builder().start().unwrap();
+    let listing = stdout(&mut with_credentials(&list_hubs, &emulator));
+    assert!(listing.contains("hub"), "{listing}");
+    assert_eq!(emulator.stats().token_requests, 1);
+    assert_eq!(emulator.stats().rejected, 0);
+}
+
+#[test]
+fn the_cpp_example_works_in_every_standard() {
+    let emulator = Emulator::builder().start().unwrap();
+    for standard in ["-std=c++11", "-std=c++14", "-std=c++17", "-std=c++20", "-std=c++23"] {
+        let target = scratch("cpp").join(format!("get_token{standard}"));
+        let flags = [flags(CPP_FLAGS), vec![standard]].concat();
+        compile("c++", &flags, &root().join("bindings/cpp/get_token.cpp"), &target, &[]);
+        let token = stdout(&mut with_credentials(&target, &emulator));
+        assert!(token.starts_with("eyJ"), "{token}");
+    }
+}
+
+/// Each program under tests/c is a test: it ends with 0, or says what is wrong.
+macro_rules! programs {
+    ($($name:ident),*) => {$(
+        #[test]
+        fn $name() {
+            let built = built(concat!("tests/c/", stringify!($name), ".c"), &["-ldl"]);
+            let output = run(program(&built).arg(library_dir().join("libamp_token.so")));
+            println!("{}", String::from_utf8_lossy(&output.stdout));
+        }
+    )*};
+}
+programs!(lifecycle, threads, fork, dlopen, exit_inside);
+
+#[test]
+fn the_cpp_binding() {
+    for standard in ["-std=c++11", "-std=c++17", "-std=c++23"] {
+        let target = scratch("cpp").join(format!("cpp_test{standard}"));
+        let flags = [flags(CPP_FLAGS), vec![standard]].concat();
+        compile("c++", &flags, &root().join("tests/c/cpp_test.cpp"), &target, &[]);
+        run(&mut program(&target));
+    }
+}
+
+/// No error and no lost byte in a whole run, TLS and all.
+#[test]
+fn valgrind_finds_nothing() {
+    if std::env::var_os("AMP_C_SANITIZERS").is_some() {
+        return; // the two do not go together; CI runs this test without them too
+    }
+    assert!(common::has("valgrind"), "valgrind is missing: apt-get install valgrind");
+    let tls = Emulator::builder().tls(true).start().unwrap();
+    for source in ["bindings/c/get_token.c", "tests/c/lifecycle.c"] {
+        let built = built(source, &["-ldl"]);
+        let example = source.starts_with("bindings");
+        let mut settings = if example { with_credentials(&built, &tls) } else { program(&built) };
+        settings.env("AMPLIENCE_CA_FILE", tls.ca_file());
+        let mut command = Command::new("valgrind");
+        common::without_settings(&mut command);
+        for (name, value) in settings.get_envs() {
+            if let Some(value) = value {
+                command.env(name, value);
+            }
+        }
+        run(command
+            .args(["--quiet", "--leak-check=full", "--errors-for-leak-kinds=definite,indirect", "--error-exitcode=9"])
+            .arg(format!("--suppressions={}", root().join("tests/c/valgrind.supp").display()))
+            .arg(&built)
+            .arg(library_dir().join("libamp_token.so")));
+    }
+}

@@ -1,0 +1,24 @@
+/* The check that all C tests make. Include it first: it asks for POSIX. */
+
+#ifndef CHECK_H
+#define CHECK_H
+
+#if !defined(_POSIX_C_SOURCE)
+#define _POSIX_C_SOURCE 200809L
+#endif
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Ends the test unless `condition` holds. */
+#define CHECK(condition)                                                       \
+    do {                                                                       \
+        if (!(condition)) {                                                    \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+            exit(1);                                                           \
+        }                                                                      \
+    } while (0)
+
+#endif

@@ -1,0 +1,212 @@
+// The C++ wrapper: ownership, exceptions in both directions, durations.
+
+#include "amp_token.hpp"
+#include "amp_token.hpp" // twice: the include guard
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <thread>
+#include <type_traits>
+
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            std::cerr << __FILE__ << ':' << __LINE__ << ": not so: " << #condition << '\n';                            \
+            std::exit(1);                                                                                              \
+        }                                                                                                              \
+    } while (0)
+
+namespace {
+
+static_assert(!std::is_copy_constructible<amp::config>::value, "a config has one owner");
+static_assert(!std::is_copy_constructible<amp::token_cache>::value, "a cache has one owner");
+static_assert(std::is_nothrow_move_constructible<amp::config>::value, "moving is free");
+static_assert(std::is_nothrow_move_constructible<amp::token_cache>::value, "moving is free");
+static_assert(std::is_nothrow_move_assignable<amp::token_cache>::value, "moving is free");
+static_assert(std::is_nothrow_copy_constructible<amp::token>::value, "copying a token only counts");
+static_assert(std::is_nothrow_copy_constructible<amp::error>::value, "exceptions are copied while others fly");
+static_assert(std::is_nothrow_copy_constructible<amp::transport_error>::value, "the same");
+static_assert(std::is_base_of<std::exception, amp::error>::value, "caught as any other");
+
+struct fake {
+    std::atomic<int> requests{0};
+    int status = 200;
+};
+
+amp::config fake_config(fake &server) {
+    amp::config config;
+    config.set("client_id", "id").set("client_secret", std::string("secret")).set("retries", 0);
+    config.transport([&server](const amp::http_request &request, amp::http_reply &reply) {
+        CHECK(std::strcmp(request.method(), "POST") == 0);
+        CHECK(std::strcmp(request.url(), "https://auth.amplience.net/oauth/token") == 0);
+        CHECK(std::strcmp(request.header("content-type"), "application/x-www-form-urlencoded") == 0);
+        CHECK(request.header_name(0) != nullptr && request.header_name(100) == nullptr);
+        CHECK(std::string(static_cast<const char *>(request.body()), request.body_length()).find("client_id=id") == 0);
+        CHECK(request.timeout() > std::chrono::milliseconds::zero());
+        reply.status(server.status);
+        reply.header("Content-Type", "application/json");
+        reply.body("{\"access_token\":\"token-" + std::to_string(++server.requests) + "\",\"expires_in\":300}");
+    });
+    return config;
+}
+
+/// The amp::error that a call ends with.
+template <class Call> amp::error failure_of(Call call) {
+    try {
+        call();
+    } catch (const amp::error &failure) {
+        return failure;
+    }
+    CHECK(!"it succeeded");
+    std::abort();
+}
+
+void tokens_outlive_their_cache() {
+    fake server;
+    amp::token first(nullptr), copy(nullptr);
+    CHECK(!first && first.value().empty() && first.authorization().empty());
+    {
+        amp::token_cache cache(fake_config(server));
+        first = cache.get();
+        copy = first;
+        amp::token_cache moved(std::move(cache));
+        CHECK(moved.get().value() == "token-1");
+        CHECK(failure_of([&] { cache.get(); }).status() == AMP_INVALID_ARGUMENT); // moved away
+        CHECK(*moved.epoch() > 0 && moved.statistic("requests") == 1 && moved.statistic("none") == -1);
+    }
+    amp::token taken(std::move(first));
+    CHECK(!first && taken && copy);
+    CHECK(taken.c_str() == copy.c_str()); // the same token, not a copy of its text
+    copy = *&copy;
+    CHECK(copy.authorization() == "Bearer token-1" && copy.length() == 7);
+    CHECK(!copy.never_expires() && copy.expires_in() > std::chrono::seconds(200));
+    CHECK(copy.expires_at() > std::chrono::system_clock::now());
+    CHECK(copy.refresh_in() > std::chrono::seconds(100) && copy.refresh_in() < std::chrono::seconds(241));
+    CHECK(server.requests == 1);
+}
+
+void a_personal_access_token_never_expires() {
+    amp::config config;
+#if __cplusplus >= 201703L
+    config.set("personal_access_token", std::string_view("amp_pat_a.bcd").substr(0, 11));
+#else
+    config.set("personal_access_token", "amp_pat_a.b");
+#endif
+    const amp::token token = amp::get_token(config);
+    CHECK(token.value() == "amp_pat_a.b" && token.never_expires());
+    CHECK(token.expires_at() == std::chrono::system_clock::time_point::max());
+    CHECK(token.expires_in() == std::chrono::seconds::max());
+#if __cplusplus >= 201703L
+    CHECK(token.value_view() == "amp_pat_a.b" && token.authorization_view() == "Bearer amp_pat_a.b");
+    CHECK(token.value_view().data() == token.c_str());
+#endif
+}
+
+void settings_come_in_many_types() {
+    amp::config config;
+    config.set("timeout_ms", std::chrono::seconds(2)).set("connect_timeout_ms", std::chrono::microseconds(1500));
+    config.set("retries", 3U).set("min_validity_ms", 0LL).set("background_refresh", true).unset("retries");
+    const amp::error unknown = failure_of([&] { config.set("clientid", "x"); });
+    CHECK(unknown.status() == AMP_INVALID_ARGUMENT && std::strstr(unknown.what(), "clientid"));
+    CHECK(failure_of([&] { config.set("retries", -1); }).status() == AMP_INVALID_ARGUMENT);
+    CHECK(failure_of([&] { config.set("timeout_ms", std::chrono::microseconds(1)); }).status() == AMP_INVALID_ARGUMENT);
+    CHECK(failure_of([&] { amp::token_cache cache(config); }).status() == AMP_NO_CREDENTIALS);
+    amp::config moved(std::move(config));
+    CHECK(failure_of([&] { config.set("retries", 1); }).status() == AMP_INVALID_ARGUMENT);
+    config = std::move(moved);
+    config.set("retries", 1);
+}
+
+void errors_tell_what_the_server_said() {
+    fake server;
+    server.status = 429;
+    amp::token_cache cache(fake_config(server));
+    const amp::error failure = failure_of([&] { cache.get(); });
+    const amp::error copy(failure);
+    CHECK(copy.status() == AMP_RATE_LIMITED && std::strcmp(copy.status_name(), "AMP_RATE_LIMITED") == 0);
+    CHECK(copy.http_status() == 429 && copy.retryable() && copy.attempts() == 1 && !copy.oauth_code());
+    CHECK(copy.retry_after() >= std::chrono::milliseconds::zero());
+    CHECK(copy.what() == failure.what());
+    const amp::error empty(AMP_INTERNAL, nullptr);
+    CHECK(std::strcmp(empty.what(), "AMP_INTERNAL") == 0 && !empty.retryable() && empty.http_status() == 0);
+    CHECK(empty.retry_after() < std::chrono::milliseconds::zero());
+}
+
+void exceptions_of_callbacks_stay_on_their_side() {
+    fake server;
+    amp::config config = fake_config(server);
+    int lines = 0;
+    config.logger([&lines](std::int32_t level, const char *message) {
+        CHECK(level >= AMP_LOG_ERROR && message[0] != '\0');
+        ++lines;
+        throw 5;
+    });
+    amp::token_cache good(config);
+    CHECK(good.get().value() == "token-1" && lines > 0);
+
+    config.transport([](const amp::http_request &, amp::http_reply &) {
+        throw amp::transport_error(AMP_TLS, "the certificate is strange");
+    });
+    amp::error failure = failure_of([&] { amp::get_token(config); });
+    CHECK(failure.status() == AMP_TLS && std::strstr(failure.what(), "the certificate is strange"));
+    config.transport([](const amp::http_request &, amp::http_reply &) { throw std::string("secret"); });
+    failure = failure_of([&] { amp::get_token(config); });
+    CHECK(failure.status() == AMP_CONNECT && !std::strstr(failure.what(), "secret"));
+
+    const int before = lines;
+    config.logger(nullptr);
+    failure_of([&] { amp::get_token(config); });
+    CHECK(lines == before);
+}
+
+void a_copy_needs_room() {
+    fake server;
+    amp::token_cache cache(fake_config(server));
+    char buffer[16];
+    CHECK(cache.copy(buffer, sizeof buffer) == 7 && std::strcmp(buffer, "token-1") == 0);
+    CHECK(failure_of([&] { cache.copy(buffer, 7); }).status() == AMP_BUFFER_TOO_SMALL);
+}
+
+void a_refused_token_is_replaced() {
+    fake server;
+    amp::token_cache cache(fake_config(server));
+    const amp::token refused = cache.get();
+    cache.invalidate(refused);
+    CHECK(cache.get().value() == "token-2");
+    cache.invalidate(refused);
+    CHECK(cache.get_for(std::chrono::minutes(1)).value() == "token-2");
+    CHECK(cache.get_for(std::chrono::duration<double>(0.0001)).value() == "token-2");
+    CHECK(failure_of([&] { cache.get_for(std::chrono::hours(1)); }).status() == AMP_INVALID_ARGUMENT);
+    CHECK(failure_of([&] { cache.get_for(std::chrono::seconds(-1)); }).status() == AMP_INVALID_ARGUMENT);
+    CHECK(server.requests == 2);
+}
+
+void threads_share_a_cache() {
+    fake server;
+    const amp::token_cache cache(fake_config(server));
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 16; i++)
+        threads.emplace_back([&cache] {
+            for (int round = 0; round < 100; round++)
+                CHECK(cache.get().value() == "token-1");
+        });
+    for (std::thread &thread : threads)
+        thread.join();
+    CHECK(server.requests == 1);
+}
+
+} // namespace
+
+int main() {
+    tokens_outlive_their_cache();
+    a_personal_access_token_never_expires();
+    settings_come_in_many_types();
+    errors_tell_what_the_server_said();
+    exceptions_of_callbacks_stay_on_their_side();
+    a_copy_needs_room();
+    a_refused_token_is_replaced();
+    threads_share_a_cache();
+    return 0;
+}

@@ -1,0 +1,639 @@
+//! The command line, as real processes against the emulator.
+
+#![cfg(all(feature = "cli", unix))]
+
+use amp_emulator::{CertificateKind, Emulator, Fault};
+use amp_token::settings::{SETTINGS, Type};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const AMP_TOKEN: &str = env!("CARGO_BIN_EXE_amp-token");
+
+const COMMANDS: &[&str] = &["get", "header", "curl-config", "exec", "status", "invalidate", "config", "doctor"];
+
+/// A secret that would be noticed anywhere.
+const SECRET: &str = "se+cret/41&b7=%é";
+
+/// An empty home folder that goes in the end, and an emulator.
+struct World {
+    home: PathBuf,
+    emulator: Emulator,
+}
+
+impl World {
+    fn new() -> Self {
+        World::with(Emulator::builder().client("the-id", SECRET).start().unwrap())
+    }
+
+    fn with_tls() -> Self {
+        World::with(Emulator::builder().tls(true).client("the-id", SECRET).start().unwrap())
+    }
+
+    fn with(emulator: Emulator) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let home = std::env::temp_dir().join(format!("amp-cli-{}-{number}", std::process::id()));
+        fs::create_dir_all(&home).unwrap();
+        World { home, emulator }
+    }
+
+    /// The command with credentials and the emulator's addresses, in an environment without anything else.
+    fn command(&self) -> Command {
+        let mut command = self.bare(AMP_TOKEN);
+        command
+            .env("AMPLIENCE_CLIENT_ID", "the-id")
+            .env("AMPLIENCE_CLIENT_SECRET", SECRET)
+            .env("AMPLIENCE_AUTH_URL", self.emulator.url())
+            .env("AMPLIENCE_API_URL", self.emulator.url())
+            .env("AMPLIENCE_RETRIES", "0");
+        command
+    }
+
+    fn bare(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", &self.home)
+            .env("XDG_RUNTIME_DIR", &self.home)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// A shell line in which `amp-token` is the command under test.
+    fn shell(&self, line: &str) -> Command {
+        let mut path = std::ffi::OsString::from(Path::new(AMP_TOKEN).parent().unwrap());
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap());
+        let mut shell = self.command();
+        let environment: Vec<_> =
+            shell.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
+        shell = self.bare("sh");
+        for (name, value) in environment {
+            shell.env(name, value.unwrap_or_default());
+        }
+        shell.env("PATH", path).arg("-c").arg(line);
+        shell
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        Ended::of(self.command().args(arguments))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.home);
+    }
+}
+
+/// A process that has ended.
+struct Ended {
+    status: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ended {
+    fn of(command: &mut Command) -> Self {
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let ended = Ended { status: status.code(), stdout: text(stdout), stderr: text(stderr) };
+        ended.shows_no_secret();
+        ended
+    }
+
+    fn shows_no_secret(&self) {
+        let encoded = amp_token::oauth::form_encode(SECRET);
+        for text in [&self.stdout, &self.stderr] {
+            assert!(!text.contains(SECRET) && !text.contains(&encoded), "{text}");
+        }
+    }
+
+    /// It gave its answer, and told nothing else.
+    #[track_caller]
+    fn answer(self) -> String {
+        assert_eq!((self.status, self.stderr.as_str()), (Some(0), ""), "{}", self.stdout);
+        self.stdout
+    }
+
+    /// It failed like this, with nothing on standard output.
+    #[track_caller]
+    fn failed(&self, status: i32, says: &str) {
+        assert_eq!((self.status, self.stdout.as_str()), (Some(status), ""), "{}", self.stderr);
+        assert!(self.stderr.starts_with("amp-token: "), "{}", self.stderr);
+        assert!(self.stderr.contains(says), "{says:?} is not in {:?}", self.stderr);
+    }
+}
+
+#[test]
+fn a_token_comes_in_three_forms() {
+    let world = World::new();
+    let token = world.run(&["get"]).answer();
+    let token = token.strip_suffix('\n').unwrap();
+    assert!(token.starts_with("eyJ") && token.bytes().all(|byte| byte.is_ascii_graphic()), "{token}");
+    let header = world.run(&["header"]).answer();
+    assert!(header.starts_with("Authorization: Bearer eyJ") && header.ends_with('\n'), "{header}");
+    let config = world.run(&["curl-config"]).answer();
+    assert!(config.starts_with("header = \"Authorization: Bearer eyJ") && config.ends_with("\"\n"), "{config}");
+}
+
+#[test]
+fn curl_takes_the_header_from_standard_input() {
+    let world = World::new();
+    let url = format!("{}/v2/content/hubs", world.emulator.url());
+    for (line, requests) in [
+        (format!("amp-token header | curl -sS -f -H @- {url}"), 1),
+        (format!("amp-token curl-config | curl -sS -f -K - {url}"), 2),
+    ] {
+        let hubs: Value = serde_json::from_str(&Ended::of(&mut world.shell(&line)).answer()).unwrap();
+        assert!(hubs.pointer("/_embedded/hubs/0/id").is_some());
+        assert_eq!(world.emulator.stats().api_requests, requests);
+    }
+}
+
+#[test]
+fn curl_reads_back_what_was_quoted() {
+    // A personal access token may hold any visible character; the emulator records what arrives.
+    let world = World::new();
+    let token = r#"amp_pat_a"b\c\\"d'$(e)"#;
+    let mut shell = world.shell(&format!("amp-token curl-config | curl -sS -K - {}/v2/x", world.emulator.url()));
+    shell.env_remove("AMPLIENCE_CLIENT_ID").env_remove("AMPLIENCE_CLIENT_SECRET").env("AMPLIENCE_PAT", token);
+    shell.output().unwrap();
+    let requests = world.emulator.requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!(requests[0].header("authorization"), Some(format!("Bearer {token}").as_str()));
+}
+
+#[test]
+fn a_token_is_good_for_as_long_as_asked() {
+    let world = World::new();
+    world.run(&["get", "--min-validity", "200"]).answer();
+    let ended = world.run(&["get", "--min-validity", "400"]);
+    ended.failed(2, "more than a token has, which lives 300 s");
+    world.run(&["get", "--min-validity", "soon"]).failed(2, "soon");
+}
+
+#[test]
+fn exec_becomes_the_command() {
+    let world = World::new();
+    let exec = |arguments: &[&str]| world.command().arg("exec").args(arguments).output().unwrap();
+    let script =
+        "printf %.3s.%s.%s \"$AMPLIENCE_ACCESS_TOKEN\" \"$AMPLIENCE_CLIENT_ID\" \"${AMPLIENCE_CLIENT_SECRET:+kept}\"";
+    let ended = exec(&["--", "sh", "-c", script]);
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "eyJ.the-id.kept");
+    let ended = exec(&["--clean", "sh", "-c", script]);
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "eyJ.the-id.");
+    // The command's own options are its own.
+    let ended = exec(&["--", "printf", "%s", "--clean"]);
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "--clean");
+    assert_eq!(exec(&["sh", "-c", "exit 7"]).status.code(), Some(7));
+    assert_eq!(exec(&["sh", "-c", "kill -TERM $$"]).status.signal(), Some(15));
+    // The process is the same one, and nothing of ours waits for it.
+    let mut child = world.command().args(["exec", "sh", "-c", "echo $$"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut pid = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut pid).unwrap();
+    assert_eq!(pid.trim(), child.id().to_string());
+    child.wait().unwrap();
+}
+
+#[test]
+fn exec_fails_as_shells_do() {
+    let world = World::new();
+    world.run(&["exec", "--", "no-such-program"]).failed(127, "no-such-program cannot be run");
+    let file = world.home.join("no-program");
+    File::create(&file).unwrap();
+    world.run(&["exec", "--", file.to_str().unwrap()]).failed(126, "Permission denied");
+    world.run(&["exec"]).failed(2, "COMMAND");
+}
+
+#[test]
+fn refused_credentials_are_told_without_the_secret() {
+    let world = World::new();
+    world.emulator.set_credentials("the-id", "another");
+    world.emulator.fault(
+        Fault::status(400)
+            .body(serde_json::json!({"error": "invalid_client", "error_description": "no: {client_secret}"})),
+    );
+    for arguments in [&["get", "-vv"][..], &["get"]] {
+        world.run(arguments).failed(3, "does not accept the client id and secret");
+    }
+}
+
+#[test]
+fn each_class_of_failure_has_its_status() {
+    let mut world = World::new();
+    let nothing = Ended::of(world.bare(AMP_TOKEN).arg("get"));
+    nothing.failed(3, "AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET");
+    world.emulator.fault(Fault::status(503));
+    world.run(&["get"]).failed(5, "HTTP 503");
+    world.emulator.fault(Fault::not_json());
+    world.run(&["get"]).failed(5, "not a JSON object");
+    world.run(&["get", "--timeout-ms", "never"]).failed(2, "timeout_ms");
+    world.run(&["get", "--client-certificate", "x"]).failed(2, "client_key");
+    world.run(&["get", "--personal-access-token-file", "x"]).failed(6, "x cannot be read");
+    world.emulator.stop();
+    world.run(&["get"]).failed(4, "could not be reached");
+}
+
+#[test]
+fn settings_stand_before_and_after_the_command() {
+    let world = World::new();
+    let url = world.emulator.url();
+    for arguments in [
+        &["--auth-url", &url, "get"][..],
+        &["get", "--auth-url", &url],
+        &["--auth-url", "https://x", "get", "--auth-url", &url],
+    ] {
+        Ended::of(world.command().env_remove("AMPLIENCE_AUTH_URL").args(arguments)).answer();
+    }
+}
+
+#[test]
+fn wrong_arguments_are_explained() {
+    let world = World::new();
+    world.run(&["get", "--timout-ms", "5"]).failed(2, "--timeout-ms");
+    world.run(&["fetch"]).failed(2, "fetch");
+    world.run(&["-q", "-v", "get"]).failed(2, "--quiet");
+    let nothing = world.run(&[]);
+    assert_eq!((nothing.status, nothing.stdout.as_str()), (Some(2), ""));
+    assert!(nothing.stderr.contains("Usage: amp-token"));
+}
+
+#[test]
+fn a_secret_is_not_taken_from_an_argument() {
+    let world = World::new();
+    for arguments in [
+        &["get", "--client-secret", SECRET][..],
+        &["--client-secret", SECRET, "get"],
+        &["get", &format!("--client-secret={SECRET}")],
+        &["status", "--personal-access-token", SECRET],
+        &["get", "--proxy", &format!("http://user:{SECRET}@127.0.0.1:1")],
+        &["get", "--store", &format!("redis://:{SECRET}@127.0.0.1:1")],
+    ] {
+        world.run(arguments).failed(2, "shows in ps: use AMPLIENCE_");
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_a_failure() {
+    let world = World::new();
+    for arguments in [&["get"][..], &["config"], &["--help"], &["doctor"], &["generate", "man"]] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let ended = Ended::of(world.command().args(arguments).stdout(full));
+        ended.failed(6, "standard output could not be written");
+        // Nobody reads any more: no words about it.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = Ended::of(world.command().args(arguments).stdout(writer));
+        assert_eq!((ended.status, ended.stderr.as_str()), (Some(141), ""));
+    }
+}
+
+#[test]
+fn status_tells_what_is_without_asking_anybody() {
+    let world = World::new();
+    let status: Value = serde_json::from_str(&world.run(&["status", "--json"]).answer()).unwrap();
+    assert_eq!(status["credentials"]["kind"], "client");
+    assert_eq!(status["credentials"]["client_id"], "the-id");
+    assert_eq!(status["credentials"]["from"], "AMPLIENCE_CLIENT_SECRET");
+    assert_eq!(status["store"], "file");
+    assert_eq!(status["token"], Value::Null);
+    let text = world.run(&["status"]).answer();
+    assert!(text.contains("the-id") && text.contains("none is stored"), "{text}");
+    assert_eq!(world.emulator.stats().connections, 0);
+}
+
+#[test]
+fn status_knows_files_and_personal_access_tokens() {
+    let world = World::new();
+    let file = world.home.join("pat");
+    File::create(&file).unwrap().write_all(b"amp_pat_0123456789abcdefghijkl.x\n").unwrap();
+    let mut command = world.bare(AMP_TOKEN);
+    command.args(["-q", "status", "--personal-access-token-file", file.to_str().unwrap()]);
+    let text = Ended::of(&mut command).answer();
+    assert!(text.contains("a personal access token, from") && text.contains(file.to_str().unwrap()), "{text}");
+    assert!(text.contains("does not expire") && !text.contains("amp_pat_"), "{text}");
+}
+
+#[test]
+fn a_file_that_all_can_read_earns_a_warning() {
+    let world = World::new();
+    let file = world.home.join("secret");
+    fs::write(&file, SECRET).unwrap();
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = world.command();
+        command.env_remove("AMPLIENCE_CLIENT_SECRET").env("AMPLIENCE_CLIENT_SECRET_FILE", &file);
+        Ended::of(command.arg("status").args(arguments))
+    };
+    let ended = run(&[]);
+    assert!(ended.stderr.starts_with("amp-token: warning: "), "{}", ended.stderr);
+    assert_eq!(ended.status, Some(0));
+    run(&["--quiet"]).answer();
+}
+
+#[test]
+fn config_shows_where_each_setting_is_from_and_no_secret() {
+    let world = World::new();
+    let mut command = world.command();
+    command
+        .env("AMPLIENCE_PROXY", "http://user:hidden@proxy.example")
+        .env("AMPLIENCE_STORE", "rediss://:hidden@redis.example")
+        .args(["config", "--timeout-ms", "1234"]);
+    let text = Ended::of(&mut command).answer();
+    assert!(!text.contains("hidden"), "{text}");
+    let row = |name: &str| {
+        let line = text.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap();
+        line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(row("client_secret"), ["[secret]", "AMPLIENCE_CLIENT_SECRET"]);
+    assert_eq!(row("proxy"), ["[secret]", "AMPLIENCE_PROXY"]);
+    assert_eq!(row("store"), ["[secret]", "AMPLIENCE_STORE"]);
+    assert_eq!(row("timeout_ms"), ["1234", "option"]);
+    assert_eq!(row("connect_timeout_ms"), ["5000", "default"]);
+    assert_eq!(text.lines().count(), SETTINGS.len());
+    let json: Value = serde_json::from_str(&world.run(&["config", "--json"]).answer()).unwrap();
+    assert_eq!(json["store"], serde_json::json!({"value": "file", "from": "default"}));
+    assert_eq!(json["ca_file"]["value"], Value::Null);
+    assert_eq!(json.as_object().unwrap().len(), SETTINGS.len());
+}
+
+#[test]
+fn the_table_holds_every_setting() {
+    let world = World::new();
+    let table = world.run(&["config", "--table"]).answer();
+    let lines: Vec<_> = table.lines().collect();
+    assert_eq!(lines.len(), SETTINGS.len() + 2);
+    for (line, setting) in lines[2..].iter().zip(SETTINGS) {
+        assert!(line.starts_with(&format!("| `{}` | ", setting.name)), "{line}");
+        assert_eq!(line.matches(" | ").count(), 3, "{line}");
+    }
+}
+
+#[test]
+fn help_mentions_every_command_setting_and_status() {
+    let world = World::new();
+    let help = world.run(&["--help"]).answer();
+    for command in COMMANDS {
+        assert!(help.contains(&format!("\n  {command} ")), "{command}");
+        let own = world.run(&[command, "--help"]).answer();
+        assert!(own.contains("Example"), "{own}");
+    }
+    for setting in SETTINGS.iter().filter(|setting| setting.kind != Type::Secret) {
+        assert!(help.contains(&format!("--{} <", setting.name.replace('_', "-"))), "{}", setting.name);
+    }
+    assert!(!help.contains("--client-secret <") && !help.contains("generate"));
+    for status in ["\n    0  ", "\n    3  ", "\n  141  "] {
+        assert!(help.contains(status), "{help}");
+    }
+    assert_eq!(world.run(&["--version"]).answer(), concat!("amp-token ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn the_manual_mentions_all_there_is() {
+    let world = World::new();
+    let manual = world.run(&["generate", "man"]).answer();
+    let text = manual.replace("\\-", "-");
+    for command in COMMANDS {
+        assert!(text.contains(&format!("\n.SS {command}\n")), "{command}");
+    }
+    for setting in SETTINGS {
+        assert!(text.contains(setting.environment[0]) && text.contains(setting.meaning), "{}", setting.name);
+    }
+    for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "SETTINGS", "ENVIRONMENT", "FILES", "EXIT STATUS"] {
+        assert!(text.contains(&format!("\n.SH {section}\n")), "{section}");
+    }
+    // No text was taken for a request to the formatter.
+    let requests: BTreeSet<_> =
+        manual.lines().filter(|line| line.starts_with(['.', '\''])).map(|line| &line[..line.len().min(3)]).collect();
+    assert_eq!(requests, [".B ", ".EE", ".EX", ".PP", ".SH", ".SS", ".TH", ".TP"].into());
+}
+
+#[test]
+fn completions_are_made_for_three_shells() {
+    let world = World::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = world.run(&["generate", shell]).answer();
+        assert!(script.contains("curl-config") && script.contains("min-validity"), "{shell}");
+        assert!(!script.contains("--client-secret "), "{shell}");
+    }
+    let script = world.home.join("completion");
+    fs::write(&script, world.run(&["generate", "bash"]).answer()).unwrap();
+    let complete = format!(
+        ". '{}'; set -- $(complete -p amp-token); while [ \"$1\" != -F ]; do shift; done; \
+         COMP_WORDS=(amp-token doc); COMP_CWORD=1; $2 amp-token doc amp-token; echo ${{COMPREPLY[*]}}",
+        script.display()
+    );
+    assert_eq!(Ended::of(world.bare("bash").args(["-c", &complete])).answer(), "doctor\n");
+}
+
+/// What a doctor's visit is to end with.
+struct Visit<'a> {
+    name: &'a str,
+    arguments: Vec<String>,
+    /// The last step, and whether it is fine.
+    last: (&'a str, &'a str),
+    says: &'a str,
+    status: i32,
+}
+
+#[test]
+fn the_doctor_names_the_step_that_fails() {
+    let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let (plain, tls, stranger) = (World::new(), World::with_tls(), World::with_tls());
+    stranger.emulator.set_certificate(CertificateKind::UnknownAuthority).unwrap();
+    let trusting = text(&["--ca-file", tls.emulator.ca_file().to_str().unwrap()]);
+    let mistaken = text(&["--ca-file", stranger.emulator.ca_file().to_str().unwrap()]);
+    let tables: [(&World, Vec<Visit>); 3] = [
+        (
+            &plain,
+            vec![
+                Visit { name: "healthy", arguments: vec![], last: ("request", "ok"), says: "lists 2 hubs", status: 0 },
+                Visit {
+                    name: "dead proxy",
+                    arguments: text(&["--proxy", "http://127.0.0.1:1"]),
+                    last: ("proxy", "FAILED"),
+                    says: "check the proxy setting",
+                    status: 4,
+                },
+                Visit {
+                    name: "dead server",
+                    arguments: text(&["--auth-url", "http://127.0.0.1:1"]),
+                    last: ("tcp", "FAILED"),
+                    says: "check the host and port",
+                    status: 4,
+                },
+                Visit {
+                    name: "no such name",
+                    arguments: text(&["--auth-url", "https://no-such-host.invalid"]),
+                    last: ("dns", "FAILED"),
+                    says: "check the host name",
+                    status: 4,
+                },
+                Visit {
+                    name: "dead API",
+                    arguments: text(&["--api-url", "http://127.0.0.1:1"]),
+                    last: ("request", "FAILED"),
+                    says: "127.0.0.1:1 could not be reached",
+                    status: 4,
+                },
+                Visit {
+                    name: "no credentials",
+                    arguments: text(&["--client-certificate", "x"]),
+                    last: ("credentials", "FAILED"),
+                    says: "set both, or neither",
+                    status: 2,
+                },
+                Visit {
+                    name: "not TLS",
+                    arguments: text(&["--auth-url", &plain.emulator.url().replace("http:", "https:")]),
+                    last: ("tls", "FAILED"),
+                    says: "check that the port speaks https",
+                    status: 4,
+                },
+            ],
+        ),
+        (
+            &tls,
+            vec![Visit {
+                name: "healthy https",
+                arguments: trusting,
+                last: ("request", "ok"),
+                says: "lists 2 hubs",
+                status: 0,
+            }],
+        ),
+        (
+            &stranger,
+            vec![Visit {
+                name: "unknown CA",
+                arguments: mistaken,
+                last: ("tls", "FAILED"),
+                says: "set ca_file to its certificate",
+                status: 4,
+            }],
+        ),
+    ];
+    for (world, visits) in &tables {
+        for visit in visits {
+            let ended = Ended::of(world.command().arg("doctor").args(&visit.arguments));
+            let last = ended.stdout.lines().last().unwrap_or_default();
+            let words: Vec<_> = last.split_whitespace().take(2).collect();
+            assert_eq!(words, [visit.last.1, visit.last.0], "{}: {}", visit.name, ended.stdout);
+            assert!(last.contains(visit.says), "{}: {last}", visit.name);
+            assert_eq!(ended.status, Some(visit.status), "{}", visit.name);
+        }
+    }
+}
+
+#[test]
+fn the_doctor_sees_the_whole_way() {
+    let world = World::with_tls();
+    let ca_file = world.emulator.ca_file().to_str().unwrap();
+    let text = world.run(&["doctor", "--ca-file", ca_file]).answer();
+    let steps: Vec<_> = text.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
+    assert_eq!(steps, ["credentials", "dns", "proxy", "tcp", "tls", "clock", "token", "request"]);
+    assert!(text.contains("TLS 1.3") && text.contains("amp-emulator CA"), "{text}");
+    assert!(!text.contains("eyJ"), "{text}");
+    assert_eq!((world.emulator.stats().token_requests, world.emulator.stats().api_requests), (1, 1));
+}
+
+#[test]
+fn the_doctor_asks_once_and_tells_what_the_servers_said() {
+    let world = World::new();
+    for (fault, last, says, status) in [
+        (Fault::status(503), "token", "try again later", 5),
+        (Fault::close(), "token", "without a reply", 4),
+        (Fault::status(400), "token", "check client_id and client_secret", 3),
+        (Fault::status(403).on("/v2/"), "request", "check what the API key", 3),
+        (Fault::status(429).on("/v2/"), "request", "asks for fewer requests", 5),
+        (Fault::not_json().on("/v2/"), "request", "check api_url", 5),
+        (
+            Fault::status(302).header("Location", "https://elsewhere.example/").on("/v2/"),
+            "request",
+            "elsewhere.example",
+            5,
+        ),
+    ] {
+        world.emulator.reset();
+        world.emulator.fault(fault);
+        let ended = world.run(&["doctor", "--retries", "3"]);
+        let line = ended.stdout.lines().last().unwrap();
+        assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), ["FAILED", last]);
+        assert!(line.contains(says), "{line}");
+        assert_eq!((ended.status, world.emulator.stats().token_requests), (Some(status), 1));
+    }
+}
+
+#[test]
+fn the_doctor_goes_on_after_a_wrong_clock() {
+    let world = World::new();
+    for (skew, says) in [(-3600, "s ahead of the server's: set it"), (3600, "s behind the server's: set it")] {
+        world.emulator.fault(Fault::date_skew_s(skew));
+        let ended = world.run(&["doctor"]);
+        let failed: Vec<_> = ended.stdout.lines().filter(|line| line.starts_with("FAILED")).collect();
+        assert!(failed.len() == 1 && failed[0].contains("clock") && failed[0].contains(says), "{}", ended.stdout);
+        assert!(ended.stdout.lines().last().unwrap().contains("lists 2 hubs"));
+        assert_eq!(ended.status, Some(6));
+    }
+}
+
+#[test]
+fn the_doctor_examines_personal_access_tokens() {
+    let world = World::new();
+    let good = world.run(&["get", "--store", "none"]).answer();
+    for (token, last, status) in
+        [(good.trim(), "lists 2 hubs", 0), ("amp_pat_0123456789abcdefghijkl.x", "does not accept", 3)]
+    {
+        let mut command = world.command();
+        command.env_remove("AMPLIENCE_CLIENT_ID").env_remove("AMPLIENCE_CLIENT_SECRET").env("AMPLIENCE_PAT", token);
+        let ended = Ended::of(command.args(["-q", "doctor"]));
+        assert!(ended.stdout.contains("from AMPLIENCE_PAT") && ended.stdout.contains("none is needed"));
+        assert!(ended.stdout.lines().last().unwrap().contains(last), "{}", ended.stdout);
+        assert!(!ended.stdout.contains(token));
+        assert_eq!(ended.status, Some(status));
+    }
+    assert_eq!(world.emulator.stats().token_requests, 1);
+}
+
+#[cfg(feature = "emulator")]
+#[test]
+fn the_demo_needs_nothing() {
+    let world = World::new();
+    // What is set for real work does not matter.
+    let text = world.run(&["demo"]).answer();
+    assert!(text.contains("The server saw 1 token request and 1 API request."), "{text}");
+    assert!(text.contains("lists 2 hubs") && !text.contains("eyJ"), "{text}");
+    assert_eq!(world.emulator.stats().connections, 0);
+    world.run(&["--timeout-ms", "5", "demo"]).failed(2, "--timeout-ms means nothing to demo");
+    world.run(&["demo", "--timeout-ms", "5"]).failed(2, "--timeout-ms means nothing to this command");
+}
+
+#[cfg(feature = "emulator")]
+#[test]
+fn the_emulator_serves_until_it_is_told_to_end() {
+    let world = World::new();
+    let secret = world.home.join("secret");
+    fs::write(&secret, format!("{SECRET}\n")).unwrap();
+    let mut child = world
+        .bare(AMP_TOKEN)
+        .args(["emulator", "--expires-in", "60", "--client-id", "the-id", "--client-secret-file"])
+        .arg(&secret)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines: Vec<_> = BufReader::new(child.stdout.take().unwrap()).lines().take(5).map(Result::unwrap).collect();
+    let url = lines[0].strip_prefix("url=").unwrap();
+    assert_eq!(lines[3], "client_id=the-id");
+    world.run(&["get", "--auth-url", url]).answer();
+    let ended = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(ended.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
