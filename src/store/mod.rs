@@ -56,6 +56,9 @@ pub trait Store: Send + Sync {
 
     /// Takes the entry out if it holds that token.
     fn remove(&self, token: &str);
+
+    /// Where it is, in words; without a password that its URL may hold.
+    fn place(&self) -> String;
 }
 
 /// The store that the settings name, for these credentials; none for a personal access token, which
@@ -97,6 +100,16 @@ fn redis(_: &Options, _: Seal, _: &str) -> Result<Option<Arc<dyn Store>>> {
     use crate::error::{Error, Kind};
     Err(Error::new(Kind::Config, "this build of the library has no Redis store")
         .advice("build it with cargo's --features redis, or set store to file or none"))
+}
+
+/// Seals an entry and opens `change` of it; for the fuzzer.
+#[cfg(fuzzing)]
+pub fn reopen(entry: &Entry, now: Now, change: impl FnOnce(&mut Vec<u8>)) -> Option<(bool, Option<Entry>)> {
+    let seal = Seal::new(&"a secret that is long enough".into(), "https://auth.example/oauth/token", "id")?;
+    let sealed = seal.close(entry)?;
+    let mut changed = sealed.clone();
+    change(&mut changed);
+    Some((changed == sealed, seal.open(&changed, now).ok()))
 }
 
 /// Says that something is wrong with a store: once aloud, because it will be so at every call.

@@ -20,7 +20,7 @@ use crate::fork;
 use crate::secret::Secret;
 use crate::settings::{Network, Options, Url};
 use crate::tls::Trust;
-use crate::wire::{Deadline, Party, Stream, dial};
+use crate::wire::{Deadline, Party, Stream, dial, look_up};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -97,6 +97,11 @@ impl RedisStore {
 }
 
 impl Store for RedisStore {
+    fn place(&self) -> String {
+        let place = &self.server.place;
+        format!("{}://{}", if place.tls { "rediss" } else { "redis" }, place.name())
+    }
+
     fn load(&self) -> Option<Entry> {
         // Before asking: the answer was true at some time after.
         let now = self.clock.now();
@@ -246,7 +251,8 @@ impl Server {
     fn connect(&self, trust: &mut Option<Arc<Trust>>, deadline: Deadline) -> Result<Connection> {
         let Place { tls, host, port, user, password, database } = &self.place;
         let party = Party::server(host, *port);
-        let (wire, _) = dial(host, *port, &party, deadline)?;
+        let found = look_up(host, *port, &party, deadline)?;
+        let (wire, _) = dial(&found, &party, deadline)?;
         let mut stream: Box<dyn Stream> = Box::new(wire);
         if *tls {
             let trust = match trust {

@@ -4,6 +4,7 @@
 
 mod doctor;
 mod pipelines;
+mod requests;
 mod store;
 mod world;
 
@@ -190,10 +191,19 @@ fn status_tells_what_is_without_asking_anybody() {
     assert_eq!(status["credentials"]["kind"], "client");
     assert_eq!(status["credentials"]["client_id"], "the-id");
     assert_eq!(status["credentials"]["from"], "AMPLIENCE_CLIENT_SECRET");
-    assert_eq!(status["store"], "file");
+    assert!(status["store"].as_str().unwrap().starts_with(world.home.to_str().unwrap()), "{status}");
     assert_eq!(status["token"], Value::Null);
     let text = world.run(&["status"]).answer();
     assert!(text.contains("the-id") && text.contains("none is stored"), "{text}");
+    let text = world.run(&["status", "--store", "none"]).answer();
+    assert!(text.contains("store        none"), "{text}");
+    #[cfg(feature = "redis")]
+    {
+        let mut command = world.command();
+        let text =
+            Ended::of(command.env("AMPLIENCE_STORE", "redis://:hidden@127.0.0.1:1").args(["-q", "status"])).answer();
+        assert!(text.contains("redis://127.0.0.1:1\n") && !text.contains("hidden"), "{text}");
+    }
     assert_eq!(world.emulator.stats().connections, 0);
 }
 

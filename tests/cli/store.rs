@@ -1,9 +1,16 @@
 //! What processes share: one token, and its end.
 
-use crate::world::{Ended, World};
+use crate::world::{Ended, SECRET, World};
+use amp_emulator::Fault;
+use amp_token::clock::Clock;
+use amp_token::credentials::Credentials;
+use amp_token::settings::Config;
+use amp_token::store::{self, Entry, Lock, Store};
 use serde_json::Value;
 use std::io::Write;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
 
 #[test]
 fn processes_share_one_token() {

@@ -404,3 +404,12 @@ fn a_short_secret_is_not_used_as_a_key() {
     TokenCache::new(&config).unwrap();
     assert!(lines.warnings()[0].contains("too short"), "{:?}", lines.warnings());
 }
+
+#[cfg(not(feature = "redis"))]
+#[test]
+fn a_build_without_redis_says_how_to_get_one_with_it() {
+    let (config, _) = Settings::invented().with("store", "redis://:sesame@cache").config();
+    let error = TokenCache::new(&config).err().unwrap();
+    assert_eq!(error.kind(), amp_token::error::Kind::Config);
+    assert!(error.to_string().contains("--features redis") && !error.to_string().contains("sesame"), "{error}");
+}
