@@ -64,14 +64,14 @@ def markdown(results: Row) -> list[str]:
     rows = by_key(results)
     machine = results["machine"]
     threads, herd, series = results["threads"], results["herd"], results["series"]
-    before, after = results["load_before_and_after"]
+    busy = results["busy_before_and_after"]
     lines = [
         "# Measured side by side",
         "",
         f"Made by `make bench`: {machine['system']}, {machine['architecture']}, {machine['processor']}, "
-        f"{machine['cores']} cores; load {before} before and {after} after; {results['rounds']} rounds, in each of "
-        "which every contender had its turn. All figures are ratios, medians over the rounds; the raw numbers are in "
-        "[results.json](results.json). The emulator, on the same machine, gave the tokens.",
+        f"{machine['cores']} cores; {results['rounds']} rounds, in each of which every contender had its turn. All "
+        "figures are ratios, medians over the rounds; the raw numbers are in [results.json](results.json). The "
+        "emulator, on the same machine, gave the tokens.",
         "",
         "## Cached get",
         "",
@@ -79,6 +79,12 @@ def markdown(results: Row) -> list[str]:
         f"{herd} threads that ask an empty cache at once, and of {series} gets one after the other while tokens live "
         "for 300 seconds: 1 is what is needed.",
     ]
+    if max(busy) > 0.2:
+        shares = " and ".join(f"{share:.0%}" for share in busy)
+        lines[3:3] = [
+            f"**Other programs took {shares} of the processors before and after this run: run it again.**",
+            "",
+        ]
     if machine["cores"] < threads:
         lines += [
             "",
@@ -89,11 +95,7 @@ def markdown(results: Row) -> list[str]:
         ("amp_token", ["python"]),
     ]
     for base, families in groups:
-        members = [
-            row
-            for row in results["contenders"]
-            if row["family"] in families and row["key"] not in ("get_token", "amp-token")
-        ]
+        members = [row for row in results["contenders"] if row["family"] in families and not row["only_starts"]]
         head = [
             "time of a get",
             f"gets on {threads} threads",
@@ -249,7 +251,7 @@ def chart(results: Row) -> str:
         if ratio is not None:
             colour = FLOOR if row["family"] == "floor" else OURS if is_ours(row) else PEER
             bars.append((row["name"], ratio, colour))
-        elif row["missing"] and row["key"] not in ("get_token", "amp-token", "curl_jq"):
+        elif row["missing"] and not row["only_starts"]:
             absent.append(row["name"])
     bars.sort(key=lambda bar: bar[1])
     low = min(-0.3, math.log10(bars[0][1]) - 0.1)

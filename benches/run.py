@@ -188,11 +188,16 @@ def start_contenders() -> list[Contender]:
     ours = [f"-I{ROOT / 'include'}", f"-L{LIBRARY.parent}", "-lamp_token", f"-Wl,-rpath,{LIBRARY.parent}"]
     source = ROOT / "bindings" / "c" / "get_token.c"
     command = ROOT / "build" / "bin" / "amp-token"
+    no_command = None if command.exists() else "amp-token is not built: make command"
+    stored = {"AMPLIENCE_STORE": "file", "AMPLIENCE_STORE_DIR": str(WORK / "store")}
+    shutil.rmtree(WORK / "store", ignore_errors=True)
     return [
         Contender("get_token", "libamp_token: get_token.c", "native", [str(WORK / "get_token")],
                   missing=compile_c(source, "get_token", *ours), only_starts=True),
-        Contender("amp-token", "libamp_token: amp-token", "native", [str(command), "get"],
-                  missing=None if command.exists() else "amp-token is not built: make command", only_starts=True),
+        Contender("amp-token", "libamp_token: amp-token, without its store", "native", [str(command), "get"],
+                  {"AMPLIENCE_STORE": "none"}, missing=no_command, only_starts=True),
+        Contender("amp-token-stored", "libamp_token: amp-token, from its store", "native", [str(command), "get"],
+                  stored, missing=no_command, only_starts=True),
         Contender("curl_jq", "shell: curl and jq", "shell", [str(PEERS / "curl_jq.sh")],
                   version=first_line("curl", "--version"),
                   missing=" and ".join(lacking) + " is not installed" if lacking else None, only_starts=True),
@@ -327,6 +332,19 @@ class Run:
                     self.note(contender, figure, took * 1000)
 
 
+def busy() -> float:
+    """The part of the processors' time that others take just now, while this program only waits."""
+
+    def times() -> tuple[int, int]:
+        _, *ticks = Path("/proc/stat").read_text().splitlines()[0].split()
+        return int(ticks[3]) + int(ticks[4]), sum(int(tick) for tick in ticks[:8])
+
+    idle, total = times()
+    time.sleep(2)
+    idle_later, total_later = times()
+    return round(1 - (idle_later - idle) / (total_later - total), 2)
+
+
 def machine() -> dict[str, Any]:
     model = first_line("sed", "-n", "s/^model name.*: //p", "/proc/cpuinfo")
     return {
@@ -381,7 +399,7 @@ def main() -> None:
 
     run = Run(contenders, options.rounds, options.seconds)
     program = TARGET / "release" / "amp-emulator"
-    load = [os.getloadavg()[0]]
+    others = [busy()]
     plain, encrypted = Emulator(program), Emulator(program, "--tls", "--ca-file", str(WORK / "ca.pem"))
     try:
         run.gets(plain)
@@ -392,11 +410,11 @@ def main() -> None:
     finally:
         plain.stop()
         encrypted.stop()
-    load.append(os.getloadavg()[0])
+    others.append(busy())
 
     results = {
         "machine": machine(),
-        "load_before_and_after": [round(one, 2) for one in load],
+        "busy_before_and_after": others,
         "rounds": options.rounds,
         "seconds": options.seconds,
         "threads": THREADS,
@@ -407,6 +425,7 @@ def main() -> None:
                 "key": contender.key,
                 "name": contender.name,
                 "family": contender.family,
+                "only_starts": contender.only_starts,
                 "version": contender.version,
                 "missing": contender.missing,
                 **run.figures[contender.key],
