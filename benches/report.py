@@ -81,7 +81,7 @@ def markdown(results: Row) -> list[str]:
     ]
     if max(busy) > 0.2:
         shares = " and ".join(f"{share:.0%}" for share in busy)
-        lines[3:3] = [
+        lines[2:2] = [
             f"**Other programs took {shares} of the processors before and after this run: run it again.**",
             "",
         ]
