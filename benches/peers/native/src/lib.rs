@@ -59,7 +59,7 @@ fn gets<C: Sync>(cache: &C, get: &(impl Fn(&C, &mut [u8]) + Sync), count: usize,
         made
     };
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..count).map(|_| scope.spawn(&body)).collect();
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(body)).collect();
         start.wait();
         let begin = Instant::now();
         if let Some(time) = time {
