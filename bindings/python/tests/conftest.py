@@ -134,6 +134,9 @@ class Emulator:
     def advance(self, seconds: int) -> None:
         self._post("/_emulator/advance", json.dumps({"seconds": seconds}))
 
+    def expires_in(self, seconds: int) -> None:
+        self._post("/_emulator/expires_in", json.dumps({"seconds": seconds}))
+
     def reset(self) -> None:
         self._post("/_emulator/reset", "")
 
@@ -157,6 +160,7 @@ def emulator_of_the_session() -> Iterator[Emulator]:
 @pytest.fixture
 def emulator(emulator_of_the_session: Emulator) -> Emulator:
     emulator_of_the_session.reset()
+    emulator_of_the_session.expires_in(300)
     return emulator_of_the_session
 
 
