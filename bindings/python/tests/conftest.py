@@ -34,7 +34,7 @@ def built(variable: str, name: str) -> str:
 os.environ["AMP_TOKEN_LIBRARY"] = built("AMP_TOKEN_LIBRARY", "libamp_token.so")
 # Processes that tests start find the package, too.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[1]), str(Path(__file__).parent)])
-for _name in [name for name in os.environ if name.startswith("AMPLIENCE_")]:
+for _name in [name for name in os.environ if name.startswith("AMPLIENCE_") or name.lower().endswith("_proxy")]:
     del os.environ[_name]
 
 import amp_token  # noqa: E402
