@@ -20,10 +20,17 @@ fn flags(base: &[&'static str]) -> Vec<&'static str> {
     [base, extra].concat()
 }
 
+/// A folder of this test's own: tests run at once, and some compile the same program.
+fn own_folder() -> PathBuf {
+    let folder = scratch("c").join(std::thread::current().name().unwrap_or("main"));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
 /// Compiles a C program of the repository.
 fn built(source: &str, libraries: &[&str]) -> PathBuf {
     let source = root().join(source);
-    let target = scratch("c").join(source.file_stem().unwrap());
+    let target = own_folder().join(source.file_stem().unwrap());
     compile("cc", &flags(C_FLAGS), &source, &target, libraries);
     target
 }
@@ -122,10 +129,8 @@ fn list_hubs_uses_the_token() {
 fn the_cpp_example_works_in_every_standard() {
     let emulator = Emulator::builder().start().unwrap();
     for standard in ["-std=c++11", "-std=c++14", "-std=c++17", "-std=c++20", "-std=c++23"] {
-        let target = scratch("cpp").join(format!("get_token{standard}"));
-        let flags = [flags(CPP_FLAGS), vec![standard]].concat();
-        compile("c++", &flags, &root().join("bindings/cpp/get_token.cpp"), &target, &[]);
-        let token = stdout(&mut with_credentials(&target, &emulator));
+        let get_token = built_cpp("c++", "bindings/cpp/get_token.cpp", standard);
+        let token = stdout(&mut with_credentials(&get_token, &emulator));
         assert!(token.starts_with("eyJ"), "{token}");
     }
 }
@@ -143,13 +148,30 @@ macro_rules! programs {
 }
 programs!(lifecycle, threads, fork, dlopen, exit_inside);
 
+/// Compiles a C++ program of the repository.
+fn built_cpp(compiler: &str, source: &str, standard: &'static str) -> PathBuf {
+    let source = root().join(source);
+    let target = own_folder().join(format!("{}-{compiler}{standard}", source.file_stem().unwrap().display()));
+    compile(compiler, &[flags(CPP_FLAGS), vec![standard]].concat(), &source, &target, &[]);
+    target
+}
+
 #[test]
 fn the_cpp_binding() {
-    for standard in ["-std=c++11", "-std=c++17", "-std=c++23"] {
-        let target = scratch("cpp").join(format!("cpp_test{standard}"));
-        let flags = [flags(CPP_FLAGS), vec![standard]].concat();
-        compile("c++", &flags, &root().join("tests/c/cpp_test.cpp"), &target, &[]);
-        run(&mut program(&target));
+    for standard in ["-std=c++11", "-std=c++14", "-std=c++17", "-std=c++20", "-std=c++23"] {
+        run(&mut program(&built_cpp("c++", "tests/c/cpp_test.cpp", standard)));
+    }
+}
+
+/// Clang warns of other things than GCC; it is not needed for anything else.
+#[test]
+fn the_cpp_binding_with_clang() {
+    if !common::has("clang++") {
+        println!("there is no clang++ here: left out");
+        return;
+    }
+    for standard in ["-std=c++11", "-std=c++17", "-std=c++20"] {
+        run(&mut program(&built_cpp("clang++", "tests/c/cpp_test.cpp", standard)));
     }
 }
 
@@ -161,8 +183,9 @@ fn valgrind_finds_nothing() {
     }
     assert!(common::has("valgrind"), "valgrind is missing: apt-get install valgrind");
     let tls = Emulator::builder().tls(true).start().unwrap();
-    for source in ["bindings/c/get_token.c", "tests/c/lifecycle.c"] {
-        let built = built(source, &["-ldl"]);
+    for source in ["bindings/c/get_token.c", "tests/c/lifecycle.c", "tests/c/cpp_test.cpp"] {
+        let built =
+            if source.ends_with("cpp") { built_cpp("c++", source, "-std=c++17") } else { built(source, &["-ldl"]) };
         let example = source.starts_with("bindings");
         let mut settings = if example { with_credentials(&built, &tls) } else { program(&built) };
         settings.env("AMPLIENCE_CA_FILE", tls.ca_file());
