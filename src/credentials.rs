@@ -284,16 +284,12 @@ enum Content {
 struct Entry {
     #[serde(default)]
     client_id: Option<String>,
-    #[serde(default, deserialize_with = "secret")]
+    #[serde(default)]
     client_secret: Option<Secret>,
-    #[serde(default, deserialize_with = "secret")]
+    #[serde(default)]
     pat_token: Option<Secret>,
     #[serde(default)]
     is_active: Option<bool>,
-}
-
-fn secret<'de, D: serde::Deserializer<'de>>(text: D) -> std::result::Result<Option<Secret>, D::Error> {
-    Ok(Option::<String>::deserialize(text)?.map(Secret::new))
 }
 
 impl Content {

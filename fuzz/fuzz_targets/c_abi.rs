@@ -1,5 +1,7 @@
 //! The C interface as a random program uses it: any order, any argument, handles shared by threads.
 #![no_main]
+// Nothing of the crate is named: its C functions are what is linked.
+use amp_token as _;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use std::ffi::{CString, c_char, c_void};

@@ -248,7 +248,7 @@ struct Held {
 /// The operating system's lock keeps processes apart, not threads; and it ends when its process
 /// closes *any* descriptor of the file. So no two threads may have the same one open. There is no
 /// mutex around the seats, because a forked child could find it locked by a thread that it does not
-/// have; and seats that were taken before a [fork](crate::fork) count as free.
+/// have; and seats that were taken before a [fork](crate::fork::watch) count as free.
 struct Seat {
     place: &'static AtomicU64,
     /// The fork generation (16 bits) and a hash of the file's path (48 bits). Two paths of one hash

@@ -3,6 +3,8 @@
 //! A store is a favour, never a need: whatever goes wrong in one costs a log line and at most the
 //! time that its own bound allows, and the caller asks the service itself.
 
+#![cfg_attr(not(any(unix, feature = "redis")), allow(dead_code, reason = "there is no store to use it"))]
+
 #[cfg(unix)]
 mod file;
 #[cfg(feature = "redis")]
@@ -98,6 +100,16 @@ fn redis(_: &Options, _: Seal, _: &str) -> Result<Option<Arc<dyn Store>>> {
     use crate::error::{Error, Kind};
     Err(Error::new(Kind::Config, "this build of the library has no Redis store")
         .advice("build it with cargo's --features redis, or set store to file or none"))
+}
+
+/// Seals an entry and opens `change` of it; for the fuzzer.
+#[cfg(fuzzing)]
+pub fn reopen(entry: &Entry, now: Now, change: impl FnOnce(&mut Vec<u8>)) -> Option<(bool, Option<Entry>)> {
+    let seal = Seal::new(&"a secret that is long enough".into(), "https://auth.example/oauth/token", "id")?;
+    let sealed = seal.close(entry)?;
+    let mut changed = sealed.clone();
+    change(&mut changed);
+    Some((changed == sealed, seal.open(&changed, now).ok()))
 }
 
 /// Says that something is wrong with a store: once aloud, because it will be so at every call.

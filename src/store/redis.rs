@@ -1,8 +1,8 @@
 //! The store of many machines: sealed entries in a Redis or Valkey server.
 //!
-//! - **It is never waited for.** Every exchange, connecting and TLS included, ends within
-//!   [`PATIENCE`]; after one that failed, the server is left alone for [`PAUSE`], and all that is
-//!   asked of the store meanwhile is answered by "not there".
+//! - **It is not waited for.** Every exchange, connecting and TLS included, ends within half a second,
+//!   or less for callers with little time; after one that failed, the server is left alone for some
+//!   seconds, and all that is asked of the store meanwhile is answered by "not there".
 //! - **One machine asks for all.** The lock is a key with an owner and a short life: that of a machine
 //!   that died ends by itself, and only its owner can end it earlier.
 //! - **No clock is trusted for long.** An entry is removed by the server when its time is over, and the
@@ -28,7 +28,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// The longest that one exchange may take. What it saves is one request, so it may not cost more.
+/// The longest that one exchange may take; and never more than an eighth of `timeout_ms`, because
+/// three of them may come before the request. What they save is one request, so they may not cost more.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a server that failed is left alone.
@@ -72,6 +73,7 @@ impl RedisStore {
             clock: options.clock.clone(),
             server: Arc::new(Server {
                 place,
+                patience: PATIENCE.min(options.timeout / 8),
                 network: options.network.clone(),
                 clock: options.clock.clone(),
                 trouble: Trouble::new(&options.log),
@@ -179,6 +181,7 @@ enum Reply {
 /// A server, and at most one connection to it.
 struct Server {
     place: Place,
+    patience: Duration,
     network: Network,
     clock: Clock,
     trouble: Trouble,
@@ -225,7 +228,7 @@ impl Server {
     }
 
     fn exchange(&self, commands: &[Command]) -> Result<Vec<Reply>> {
-        let deadline = Deadline::after(PATIENCE);
+        let deadline = Deadline::after(self.patience);
         // Nobody holds it for longer than one exchange.
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = link.open.take().filter(|(_, until)| self.clock.now().monotonic < *until);
@@ -387,15 +390,15 @@ impl Place {
         let with_port = if has_port { authority.to_owned() } else { format!("{authority}:6379") };
         let place = format!("http://{with_port}");
         let place = Url::parse(&place).filter(|place| place.path.is_empty())?;
-        if !database.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
-        Some(Place {
+        let (user, password) = (user.filter(|user| !user.is_empty()), password.filter(|password| !password.is_empty()));
+        let login_makes_sense = user.is_none() || password.is_some();
+        let sensible = login_makes_sense && database.bytes().all(|byte| byte.is_ascii_digit());
+        sensible.then(|| Place {
             tls: scheme == "rediss",
             host: place.host.to_owned(),
             port: place.port,
-            user: user.filter(|user| !user.is_empty()),
-            password: password.filter(|password| !password.is_empty()),
+            user,
+            password,
             database: database.to_owned(),
         })
     }
@@ -447,7 +450,17 @@ mod tests {
             assert_eq!((place.tls, place.name().as_str(), place.database.as_str()), (tls, name, database), "{url}");
             assert_eq!((place.user, place.password), (user.map(Secret::from), password.map(Secret::from)), "{url}");
         }
-        for bad in ["redis://", "redis://a b", "redis://a:b:c", "redis://a/x", "redis://a/1?b", "redis://%zz@a"] {
+        for bad in [
+            "redis://",
+            "redis://a b",
+            "redis://a:b:c",
+            "redis://a/x",
+            "redis://a/1?b",
+            "redis://:%zz@a",
+            "redis://:%4@a",
+            "redis://:%ff@a",
+            "redis://me@a",
+        ] {
             assert_eq!(Place::parse(bad), None, "{bad}");
         }
         assert!(!format!("{:?}", Place::parse("redis://me:hush@cache")).contains("hush"));

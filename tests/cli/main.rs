@@ -4,6 +4,7 @@
 
 mod doctor;
 mod pipelines;
+mod requests;
 mod store;
 mod world;
 

@@ -111,19 +111,20 @@ fn a_warm_store_needs_no_network() {
 }
 
 #[test]
-fn the_lock_dies_with_its_holder_though_a_child_lives() {
-    let folder = Folder::new();
-    let settings = Settings::invented().in_folder(folder.path());
-    let (store, _) = settings.store();
-    let mut holder = Process::start("lock and fork", &settings);
-    let child: libc::pid_t = holder.says("child ").parse().unwrap();
-    // The child dropped what it inherited, which changes nothing.
-    assert!(matches!(store.lock(Duration::ZERO), Lock::Busy));
-    holder.signal(libc::SIGKILL);
-    assert!(!holder.ends());
-    assert!(is_held(&store.lock(LONG)));
-    // SAFETY: it sends nothing, and touches no memory.
-    assert_eq!(unsafe { libc::kill(child, 0) }, 0, "the child lives");
+fn the_lock_dies_with_its_holder_and_no_child_matters() {
+    for role in ["lock and fork", "lock, fork and drop"] {
+        let folder = Folder::new();
+        let settings = Settings::invented().in_folder(folder.path());
+        let (store, _) = settings.store();
+        let mut holder = Process::start(role, &settings);
+        let child: libc::pid_t = holder.says("child ").parse().unwrap();
+        assert!(matches!(store.lock(Duration::ZERO), Lock::Busy), "{role}");
+        holder.signal(libc::SIGKILL);
+        assert!(!holder.ends());
+        assert!(is_held(&store.lock(Duration::ZERO)), "{role}");
+        // SAFETY: it sends nothing, and touches no memory.
+        assert_eq!(unsafe { libc::kill(child, 0) }, 0, "the child lives");
+    }
 }
 
 #[test]
@@ -402,4 +403,13 @@ fn a_short_secret_is_not_used_as_a_key() {
     config.set("store", Some("file")).unwrap();
     TokenCache::new(&config).unwrap();
     assert!(lines.warnings()[0].contains("too short"), "{:?}", lines.warnings());
+}
+
+#[cfg(not(feature = "redis"))]
+#[test]
+fn a_build_without_redis_says_how_to_get_one_with_it() {
+    let (config, _) = Settings::invented().with("store", "redis://:sesame@cache").config();
+    let error = TokenCache::new(&config).err().unwrap();
+    assert_eq!(error.kind(), amp_token::error::Kind::Config);
+    assert!(error.to_string().contains("--features redis") && !error.to_string().contains("sesame"), "{error}");
 }

@@ -3,12 +3,15 @@
 
 use crate::cast::{Folder, LONG, Lines, Process, Settings, is_held};
 use amp_emulator::Emulator;
-use amp_token::clock::Clock;
+use amp_token::clock::{Clock, ManualClock};
+use amp_token::credentials::Credentials;
 use amp_token::store::{Entry, Lock, Store};
+use amp_token::transport::{Request, Response};
 use std::collections::BTreeSet;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 const PASSWORD: &str = "open sesame/@:%";
@@ -263,6 +266,8 @@ fn a_lock_is_ended_by_its_owner_only() {
     let mine = one.lock(Duration::ZERO);
     assert!(is_held(&mine));
     assert!(matches!(two.lock(Duration::from_millis(20)), Lock::Busy));
+    let life: u64 = redis.command(&["PTTL", &redis.key("*:lock")]).parse().unwrap();
+    assert!((1..=5000).contains(&life), "{life}");
     // It lasted too long, and the next one came.
     redis.command(&["DEL", &redis.key("*:lock")]);
     let theirs = two.lock(Duration::ZERO);
@@ -278,7 +283,7 @@ fn a_lock_is_ended_by_its_owner_only() {
 fn a_forked_child_leaves_its_parents_connection_and_lock_alone() {
     let redis = Redis::plain();
     let settings = Settings::invented().with("store", &redis.url());
-    let mut holder = Process::start("lock and fork", &settings);
+    let mut holder = Process::start("lock, fork and drop", &settings);
     holder.says("child ");
     // The child dropped what it inherited.
     assert!(matches!(settings.store().0.lock(Duration::ZERO), Lock::Busy));
@@ -293,6 +298,35 @@ fn a_connection_that_was_cut_off_is_made_anew() {
     store.save(&entry("two"));
     assert_eq!(store.load().unwrap().token.reveal(), "two");
     assert_eq!(lines.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn a_server_that_failed_is_left_alone_for_a_while() {
+    // One that hangs up on everybody, and counts them.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let calls = Arc::new(AtomicU32::new(0));
+    let counter = calls.clone();
+    std::thread::spawn(move || {
+        for _connection in listener.incoming() {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let clock = ManualClock::new(1);
+    let (mut config, _) = Settings::default().with("store", &url).config();
+    config.clock = Clock::Manual(clock.clone());
+    let credentials = Credentials::Client { id: "id".into(), secret: "a secret of some length".into() };
+    let store = amp_token::store::open(&config.options().unwrap(), &credentials).unwrap().unwrap();
+    for round in 1..=3 {
+        for _ in 0..5 {
+            assert_eq!(store.load(), None);
+            assert!(matches!(store.lock(LONG), Lock::Unavailable));
+            store.save(&entry("token"));
+            store.remove("token");
+        }
+        assert_eq!(calls.load(Ordering::SeqCst), round);
+        clock.advance(Duration::from_secs(10));
+    }
 }
 
 /// A process gets a token although its store is broken, and says what is wrong.
@@ -328,6 +362,27 @@ fn a_broken_server_costs_one_line() {
     // SAFETY: it touches no memory, and the process is our child and not yet waited for.
     assert_eq!(unsafe { libc::kill(id, libc::SIGSTOP) }, 0);
     gets_along_without(&stopped.url(), "failed: timed out");
+}
+
+#[test]
+fn a_silent_server_leaves_time_to_those_who_have_little() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", silent.local_addr().unwrap());
+    let time_is_left = || {
+        let (mut config, _) = Settings::invented().with("store", &url).with("timeout_ms", "400").config();
+        let left = Arc::new(AtomicBool::new(false));
+        let noticed = left.clone();
+        config.transport = Some(Arc::new(move |_: &Request, left: Duration| {
+            noticed.store(!left.is_zero(), Ordering::SeqCst);
+            let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+            let body = br#"{"access_token":"token","expires_in":300}"#.to_vec();
+            Ok(Response { status: 200, headers, body: body.into() })
+        }));
+        amp_token::cache::TokenCache::new(&config).unwrap().get().unwrap();
+        left.load(Ordering::SeqCst)
+    };
+    // A machine that is busy may be late now and then.
+    assert!((0..10).any(|_| time_is_left()));
 }
 
 #[test]

@@ -35,7 +35,8 @@ fn play() {
             say(if is_held(&held) { "held" } else { "not held" });
             wait_for_the_end();
         }
-        "lock and fork" => lock_and_fork(&settings),
+        "lock and fork" => lock_and_fork(&settings, false),
+        "lock, fork and drop" => lock_and_fork(&settings, true),
         "storm" => storm(&settings),
         _ => panic!("no role is called {role}"),
     }
@@ -79,15 +80,16 @@ fn forbid_writing() {
     }
 }
 
-/// Holds the lock, and has a child that was forked meanwhile.
-fn lock_and_fork(settings: &Settings) {
+/// Holds the lock, and has a child that was forked meanwhile. It keeps what it inherited, as the
+/// children of a program do whose other thread was renewing; or it drops it.
+fn lock_and_fork(settings: &Settings, child_drops: bool) {
     let (store, _) = settings.store();
     let lock = store.lock(Duration::ZERO);
     assert!(is_held(&lock));
     if fork() == 0 {
-        // What the child does with the lock is no business of the parent's.
-        drop(lock);
+        let _kept = if child_drops { None } else { Some(lock) };
         say(&format!("child {}", std::process::id()));
+        wait_for_the_end();
     }
     wait_for_the_end();
 }

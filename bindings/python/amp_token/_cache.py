@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import math
 import os
-import threading
 import weakref
 from time import monotonic
 from time import time as wall_clock
@@ -63,9 +63,12 @@ def _setting_text(name: str, value: object) -> bytes:
 
 
 class _NativeConfig:
-    """A native config for the length of a ``with`` block."""
+    """A native config, and the destination of the log lines of all that is made from it."""
 
-    def __init__(self, settings: Mapping[str, object], load: bool, sink: Optional[int]) -> None:
+    __slots__ = ("pointer", "sink")
+
+    def __init__(self, settings: Mapping[str, object], load: bool, logger: _logging.LoggerArgument) -> None:
+        self.sink = _logging.register(logger)
         self.pointer = _ffi.blocking.amp_config_new()
         try:
             for name, value in settings.items():
@@ -73,20 +76,23 @@ class _NativeConfig:
                     _call(_ffi.quick.amp_config_set, self.pointer, name.encode(), _setting_text(name, value))
             if load:
                 _call(_ffi.quick.amp_config_load, self.pointer)
-            if sink is not None:
-                _call(_ffi.quick.amp_config_set_logger, self.pointer, _logging.callback, sink)
+            if self.sink is not None:
+                _call(_ffi.quick.amp_config_set_logger, self.pointer, _logging.callback, self.sink)
         except BaseException:
-            self.free()
+            if self.sink is not None:
+                _logging.unregister(self.sink)
+            _ffi.quick.amp_config_free(self.pointer)
             raise
+        if self.sink is not None:
+            _logging.watch(self.sink, self.pointer)
 
     def free(self) -> None:
+        """To be called when nothing can log for it any more."""
+        if self.sink is not None:
+            _logging.unregister(self.sink)
+            if not _logging.unwatch(self.sink):
+                return
         _ffi.quick.amp_config_free(self.pointer)
-
-    def __enter__(self) -> Any:
-        return self.pointer
-
-    def __exit__(self, *_: object) -> None:
-        self.free()
 
 
 class _Handle:
@@ -97,20 +103,39 @@ class _Handle:
 
     __slots__ = ("pointer", "__weakref__")
 
-    def __init__(self, pointer: Any, sink: Optional[int]) -> None:
+    def __init__(self, pointer: Any, config: Optional[_NativeConfig], background: bool) -> None:
         self.pointer = pointer
         # Not at exit, when daemon threads may still be inside; then the process takes it along.
-        weakref.finalize(self, _free, pointer, sink).atexit = False
+        weakref.finalize(self, _free, pointer, config, background).atexit = False
 
 
-def _free(pointer: Any, sink: Optional[int]) -> None:
-    _logging.unregister(sink)
-    if _logging.is_inside_callback():
-        # The garbage collector came by while the library's own thread was in a callback, and
-        # freeing would have that thread wait for itself.
-        threading.Thread(target=_ffi.blocking.amp_token_cache_free, args=(pointer,), daemon=True).start()
-    else:
+def _free(pointer: Any, config: Optional[_NativeConfig], background: bool) -> None:
+    if config is None or config.sink is None or not background:
         _ffi.blocking.amp_token_cache_free(pointer)
+        if config is not None:
+            config.free()
+        return
+    _logging.unregister(config.sink)
+    # A request in the background may outlast the cache, and log. Waiting for that is not for this
+    # thread, which may hold whatever the log function needs, or be the one that is in it: the garbage
+    # collector comes by anywhere. Nor is a threading.Thread, whose own locks it may hold.
+    try:
+        _thread.start_new_thread(_free_slowly, (pointer, config))
+    except RuntimeError:
+        # The interpreter ends, or there can be no more threads: the process takes it along.
+        pass
+
+
+def _free_slowly(pointer: Any, config: _NativeConfig) -> None:
+    _ffi.blocking.amp_token_cache_free(pointer)
+    _ffi.blocking.amp_config_stop_callbacks(config.pointer)
+    config.free()
+
+
+def _may_work_in_background(setting: Union[bool, str, None], load: bool) -> bool:
+    if setting is None:
+        return load and bool(os.environ.get("AMPLIENCE_BACKGROUND_REFRESH"))
+    return setting not in (False, "false")
 
 
 # What the fast path looks at, as one object, so that no thread ever sees parts of two:
@@ -184,11 +209,10 @@ class TokenCache:
     :param user_agent: put in front of the library's own User-Agent
     :param load: whether the environment and dc-cli's files are read for what is not given
     :param logger: where log lines go: ``True`` for ``logging.getLogger("amp_token")``, another
-        ``logging.Logger``, or a function of a level of :mod:`logging` and a line. They hold no
-        secret, and may come from any thread, also one that is not Python's. What the function
-        raises is lost. At the end of the interpreter a cache that logs is closed; a request that a
-        background thread or a daemon thread has under way at that very moment may still crash the
-        process when it logs, so join threads first. ``None``: nowhere
+        ``logging.Logger``, or a function of a level of :mod:`logging` and a line; ``None``: nowhere.
+        They hold no secret, and may come from any thread, also one that is not Python's. What the
+        function raises is lost. When the interpreter ends, lines that are being written are waited
+        for, and none comes any more
     :raises ConfigError: settings do not fit together
     :raises NoCredentialsError: no credentials were found; the message says where they were looked for
     :raises InvalidArgumentError: the value of a setting is not allowed
@@ -224,25 +248,26 @@ class TokenCache:
         store_dir: Optional[PathText] = None,
         user_agent: Optional[str] = None,
         load: bool = True,
-        logger: _logging.LoggerArgument = None,
+        logger: _logging.LoggerArgument = True,
     ) -> None:
         settings = dict(locals())
         for name in ("self", "load", "logger"):
             del settings[name]
         self._state = _CLOSED
         self._api_url = _api_url(api_url, load)
-        sink = _logging.register(logger)
+        config = _NativeConfig(settings, load, logger)
         try:
+            self._prepare(config.pointer)
             pointer = _ffi.cache_p()
-            with _NativeConfig(settings, load, sink) as config:
-                self._prepare(config)
-                _call(_ffi.blocking.amp_token_cache_new, config, _byref(pointer))
+            _call(_ffi.blocking.amp_token_cache_new, config.pointer, _byref(pointer))
         except BaseException:
-            _logging.unregister(sink)
+            config.free()
             raise
-        self._state = _State(_Handle(pointer, sink))
-        if sink is not None:
-            _logging.close_at_exit(self)
+        if config.sink is None:
+            config.free()
+            self._state = _State(_Handle(pointer, None, False))
+        else:
+            self._state = _State(_Handle(pointer, config, _may_work_in_background(background_refresh, load)))
 
     def _prepare(self, config: Any) -> None:
         """Has the last word on the native config; for tests."""
@@ -439,7 +464,7 @@ def get_token(
     store_dir: Optional[PathText] = None,
     user_agent: Optional[str] = None,
     load: bool = True,
-    logger: _logging.LoggerArgument = None,
+    logger: _logging.LoggerArgument = True,
 ) -> Token:
     """Asks for one token now, without a cache: for a program that needs a single one.
 
@@ -450,11 +475,10 @@ def get_token(
     settings = dict(locals())
     for name in ("load", "logger"):
         del settings[name]
-    sink = _logging.register(logger)
+    config = _NativeConfig(settings, load, logger)
     try:
         pointer = _ffi.token_p()
-        with _NativeConfig(settings, load, sink) as config:
-            _call(_ffi.blocking.amp_token_get, config, _byref(pointer))
+        _call(_ffi.blocking.amp_token_get, config.pointer, _byref(pointer))
         return Token._adopt(pointer)
     finally:
-        _logging.unregister(sink)
+        config.free()

@@ -88,6 +88,7 @@ FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "amp_config_load": (amp_status, [config_p, error_out]),
     "amp_config_set_logger": (amp_status, [config_p, log_fn, c_void_p, error_out]),
     "amp_config_set_transport": (amp_status, [config_p, transport_fn, c_void_p, error_out]),
+    "amp_config_stop_callbacks": (None, [config_p]),
     "amp_config_free": (None, [config_p]),
     "amp_token_get": (amp_status, [config_p, POINTER(token_p), error_out]),
     "amp_token_value": (c_char_p, [token_p]),

@@ -3,6 +3,11 @@
 The native library may log from threads that Python does not know, and at moments when nothing
 can be raised. So there is a single native callback for the whole process, which is never freed,
 and a table of destinations behind it: a line whose destination is gone goes nowhere.
+
+At the end of the interpreter no such call may be under way or come later: a thread that asks for
+the interpreter's lock then is ended on the spot, in the middle of native code. So each native config
+that knows the callback is listed here as long as something made from it may log, and the last act
+of this module is to have the library end their calls.
 """
 
 from __future__ import annotations
@@ -11,9 +16,7 @@ import atexit
 import ctypes
 import itertools
 import logging
-import threading
-import weakref
-from typing import Callable, Dict, Optional, Protocol, Union
+from typing import Any, Callable, Dict, Optional, Union
 
 from . import _ffi
 
@@ -28,32 +31,24 @@ _LEVELS = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO, 4: logging.DEB
 _sinks: Dict[int, Sink] = {}
 _numbers = itertools.count(1)
 
+# As the logging module asks of libraries: an application that set nothing up sees no lines on stderr.
+logging.getLogger("amp_token").addHandler(logging.NullHandler())
 
-class _Closable(Protocol):
-    def close(self) -> None: ...
-
-
-_to_close: weakref.WeakSet[_Closable] = weakref.WeakSet()
-
-
-class _ThisThread(threading.local):
-    inside = False
-
-
-_this_thread = _ThisThread()
+# The native configs whose calls may still come, by the number of their destination. Who takes one out
+# has it: its owner then frees it, the end of the interpreter leaves it to the process. No lock, which a
+# forked child could inherit locked: each step is a single operation of the dict.
+_configs: Dict[int, Any] = {}
+_ended = False
 
 
 def _on_line(level: int, message: Optional[bytes], user_data: Optional[int]) -> None:
     sink = _sinks.get(user_data or 0)
     if sink is None:
         return
-    outer, _this_thread.inside = _this_thread.inside, True
     try:
         sink(_LEVELS.get(level, logging.DEBUG), (message or b"").decode("utf-8", "replace"))
     except BaseException:  # noqa: B902 - nothing may be raised into C, and there is no one to tell
         pass
-    finally:
-        _this_thread.inside = outer
 
 
 callback = _ffi.log_fn(_on_line)
@@ -62,11 +57,6 @@ handle was freed, from a background request that was under way."""
 
 # Also when this module's names are taken away, at the end of the interpreter.
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(callback))
-
-
-def is_inside_callback() -> bool:
-    """Whether this thread is in a call of :data:`callback`, in which handles must not be freed."""
-    return _this_thread.inside
 
 
 def register(logger: LoggerArgument) -> Optional[int]:
@@ -93,24 +83,37 @@ def _to_logger(logger: logging.Logger) -> Sink:
     return write
 
 
-def unregister(number: Optional[int]) -> None:
+def unregister(number: int) -> None:
     """Drops a destination: later lines for it go nowhere."""
-    if number is not None:
-        _sinks.pop(number, None)
+    _sinks.pop(number, None)
 
 
-def close_at_exit(handle: _Closable) -> None:
-    """Has a handle that logs closed at the end of the interpreter, if it is still there."""
-    _to_close.add(handle)
+def watch(number: int, config: Any) -> None:
+    """Has the calls of a native config, which logs to this destination, end with the interpreter."""
+    _configs[number] = config
+    # Listed first and looked at second, as _at_exit() does it the other way round: one of the two
+    # always sees the other.
+    if _ended:
+        _ffi.blocking.amp_config_stop_callbacks(config)
+
+
+def unwatch(number: int) -> bool:
+    """Says that nothing can log to this destination any more. Whether its config is the caller's to free."""
+    return _configs.pop(number, None) is not None
 
 
 def _at_exit() -> None:
+    global _ended
+    _ended = True
     # From here on handlers are closed and modules taken down: lines that still come go nowhere.
     _sinks.clear()
-    # Ends the background threads that rest. One that is in a request right now, or a daemon thread
-    # that waits for one, cannot be kept from logging: see TokenCache, `logger`.
-    for handle in list(_to_close):
-        handle.close()
+    while _configs:
+        try:
+            config = _configs.popitem()[1]
+        except KeyError:  # its owner was faster
+            continue
+        # Gives the interpreter's lock away, so that calls that are under way can end.
+        _ffi.blocking.amp_config_stop_callbacks(config)
 
 
 atexit.register(_at_exit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import multiprocessing
 import os
@@ -11,12 +12,14 @@ import subprocess
 import sys
 import textwrap
 import threading
-from typing import Any, List, Tuple
+import time
+from typing import Any, List, Set, Tuple
 
 import pytest
 from conftest import SECRET, Emulator, Fake
 
 import amp_token
+from amp_token import _ffi
 
 BOUND_S = 60
 
@@ -122,7 +125,7 @@ def test_multiprocessing_by_spawn(emulator: Emulator) -> None:
 
 def test_log_lines_go_to_logging(fake: Fake, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="amp_token"):
-        cache = fake.cache(logger=True)
+        cache = fake.cache()
         cache.value()
         fake.status = 400
         cache.invalidate(cache.get())
@@ -145,7 +148,7 @@ def test_log_lines_go_to_a_function(fake: Fake) -> None:
     assert cache.value() == "token-1"
     seen = len(lines)
     assert seen and all(level in (10, 20, 30, 40) and line for level, line in lines)
-    quiet = fake.cache()
+    quiet = fake.cache(logger=None)
     quiet.value()
     assert len(lines) == seen
     cache.close()
@@ -160,6 +163,77 @@ def test_log_lines_come_from_the_background_thread(fake: Fake) -> None:
         while len(threads) < 2:
             cache.value()
     assert threading.get_ident() in threads
+
+
+class Watching:
+    """The native functions, and which configs there are that were made through it."""
+
+    def __init__(self, functions: Any, configs: Set[int]) -> None:
+        self._functions = functions
+        self._configs = configs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._functions, name)
+
+    def amp_config_new(self) -> Any:
+        config = self._functions.amp_config_new()
+        self._configs.add(ctypes.addressof(config.contents))
+        return config
+
+    def amp_config_free(self, config: Any) -> None:
+        # Before it is free, when another may be made at this address.
+        self._configs.discard(ctypes.addressof(config.contents))
+        self._functions.amp_config_free(config)
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("logger", [None, True])
+def test_what_a_cache_was_made_from_goes_with_it(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, background: bool, logger: Any
+) -> None:
+    configs: Set[int] = set()
+    monkeypatch.setattr(_ffi, "quick", Watching(_ffi.quick, configs))
+    monkeypatch.setattr(_ffi, "blocking", Watching(_ffi.blocking, configs))
+    for _ in range(3):
+        cache = fake.cache(background_refresh=background, logger=logger)
+        cache.value()
+        # Kept only for its log lines.
+        assert len(configs) == (0 if logger is None else 1)
+        cache.close()
+        bound = time.monotonic() + BOUND_S
+        # In the background with log lines that is another thread's work.
+        while configs:
+            assert time.monotonic() < bound
+            time.sleep(0.001)
+    with pytest.raises(amp_token.NoCredentialsError):
+        amp_token.TokenCache(load=False, logger=logger)
+    with pytest.raises(amp_token.InvalidArgumentError):
+        amp_token.TokenCache(timeout_ms=0, load=False, logger=logger)
+    with pytest.raises(amp_token.NoCredentialsError):
+        amp_token.get_token(load=False, logger=logger)
+    assert not configs
+
+
+def test_close_does_not_wait_for_a_log_line(fake: Fake) -> None:
+    fake.expires_in = 1
+    here = threading.get_ident()
+    entered, closed = threading.Event(), threading.Event()
+    waited: List[bool] = []
+
+    def slow(level: int, line: str) -> None:
+        if threading.get_ident() != here and not waited:
+            entered.set()
+            waited.append(closed.wait(BOUND_S))
+
+    cache = fake.cache(background_refresh=True, logger=slow)
+    while not entered.is_set():
+        cache.value()
+    cache.close()
+    del cache
+    closed.set()
+    while not waited:
+        time.sleep(0.001)
+    assert waited == [True]
 
 
 # A server whose second reply never comes, in a process of its own: it must not need Python at the end.
@@ -187,10 +261,10 @@ def serve():
 
 threading.Thread(target=serve, daemon=True).start()
 
-def cache(**settings):
+def cache(logger=lambda level, line: print(line, file=sys.stderr), **settings):
     return amp_token.TokenCache(
         client_id="id", client_secret="secret", auth_url="http://127.0.0.1:%d" % server.getsockname()[1],
-        proxy="none", load=False, retries=0, logger=lambda level, line: print(line, file=sys.stderr), **settings)
+        proxy="none", load=False, retries=0, logger=logger, **settings)
 
 def stay():
     # At the very end, when Python is gone, waits until stdin is closed.
@@ -263,7 +337,70 @@ def test_a_cache_that_nobody_closed_makes_no_noise() -> None:
     ],
     ids=["background", "daemon"],
 )
-@pytest.mark.xfail(strict=True, reason="the C interface has no way yet to end the calls of a logger before Python goes")
 def test_the_end_comes_amid_a_request_that_will_log(program: str) -> None:
     code, errors = run_to_the_end(program)
     assert code == 0, errors
+
+
+def test_the_end_waits_for_a_line_that_is_being_written() -> None:
+    code, errors = run_to_the_end(
+        """
+        from amp_token import _logging
+        inside = threading.Event()
+
+        def slow(level, line):
+            if threading.current_thread() is threading.main_thread():
+                return
+            inside.set()
+            while not _logging._ended:
+                pass
+            for _ in range(1000):
+                time.sleep(0)
+            print("the whole line", file=sys.stderr)
+
+        import time
+        c = cache(logger=slow)
+        threading.Thread(target=c.value, daemon=True).start()
+        inside.wait()
+        sys.exit(7)
+        """
+    )
+    assert (code, errors) == (7, "the whole line\n"), errors
+
+
+def test_a_cache_that_is_made_at_the_very_end_is_silent() -> None:
+    code, errors = run_to_the_end(
+        """
+        import atexit
+
+        def late(level, line):
+            print(line, file=sys.stderr)
+
+        # Runs after the package's own, which is registered again, later.
+        def last():
+            with cache(logger=late) as c:
+                print(len(c.value()), file=sys.stderr)
+
+        atexit.unregister(amp_token._logging._at_exit)
+        atexit.register(last)
+        atexit.register(amp_token._logging._at_exit)
+        sys.exit(7)
+        """
+    )
+    assert (code, errors) == (7, "7\n"), errors
+
+
+def test_a_forked_child_ends_as_any_process() -> None:
+    code, errors = run_to_the_end(
+        """
+        import os
+        c = cache()
+        c.value()
+        child = os.fork()
+        if child == 0:
+            sys.exit(5)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+        sys.exit(7)
+        """
+    )
+    assert code == 7 and "Error" not in errors, errors
