@@ -19,6 +19,9 @@ INCLUDEDIR = $(PREFIX)/include
 DATADIR = $(PREFIX)/share
 DESTDIR =
 
+# Cargo features of the library: `redis` adds the Redis store.
+FEATURES =
+
 CARGO = cargo
 CC = cc
 PYTHON = python3
@@ -37,7 +40,7 @@ all: library command
 # static library. Cargo decides itself whether there is anything to do.
 library:
 	@scripts/need.sh cargo cc
-	AMP_SONAME=$(SO).$(ABI) $(CARGO) build --release --lib
+	AMP_SONAME=$(SO).$(ABI) $(CARGO) build --release --lib --features '$(FEATURES)'
 	@mkdir -p $(OUT)/lib
 	@cp -p $(TARGET)/release/libamp_token.a $(OUT)/lib/
 	@cp -p $(TARGET)/release/$(SO) $(OUT)/lib/$(SO).$(VERSION)
@@ -46,7 +49,7 @@ library:
 
 command:
 	@scripts/need.sh cargo cc
-	AMP_SONAME=$(SO).$(ABI) $(CARGO) build --release --features cli,emulator --bin amp-token
+	AMP_SONAME=$(SO).$(ABI) $(CARGO) build --release --features 'cli,emulator,redis $(FEATURES)' --bin amp-token
 	@mkdir -p $(OUT)/bin
 	@cp -p $(TARGET)/release/amp-token $(OUT)/bin/
 
@@ -64,7 +67,7 @@ demo: all examples
 	@scripts/demo.sh $(OUT)
 
 test:
-	@scripts/need.sh cargo cc c++ nm curl curl-headers python3 python3-venv valgrind strace redis-server make
+	@scripts/need.sh cargo cc c++ nm curl curl-headers python3 python3-venv valgrind strace redis-server openssl tinyproxy make
 	scripts/test.sh
 
 bench: library command examples

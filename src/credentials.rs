@@ -156,12 +156,9 @@ impl Finder {
         for (position, file) in self.files.iter().enumerate() {
             let must_exist = self.named && position == 0;
             let Some(text) = self.read(file, "config_file", must_exist)? else { continue };
-            let content: Content = serde_json::from_slice(&text).map_err(|_| {
-                Error::new(Kind::Config, format!("{} is not a configuration of dc-cli", shown(file)))
-                    .advice("set config_file to a JSON file with clientId and clientSecret, or patToken, or set the credentials themselves")
-            })?;
-            if let Some(entry) = content.choose(self.client_id.as_deref()) {
-                return Ok((entry.credentials(&shown(file), &self.log)?, shown(file)));
+            let found = from_dc_cli(&text, &shown(file), self.client_id.as_deref(), &self.log)?;
+            if let Some(credentials) = found {
+                return Ok((credentials, shown(file)));
             }
         }
         if let Some(id) = &self.client_id {
@@ -263,6 +260,17 @@ fn personal(text: &str, origin: &str, log: &Log) -> Result<Credentials> {
     Ok(Credentials::PersonalAccessToken(Secret::from(token)))
 }
 
+/// Takes the credentials out of a file in dc-cli's format; for the given `client_id` only, if there
+/// is one. `None`: there are none in it, or those of several clients of which none is the active one.
+pub fn from_dc_cli(text: &[u8], origin: &str, client_id: Option<&str>, log: &Log) -> Result<Option<Credentials>> {
+    let content: Content = serde_json::from_slice(text).map_err(|_| {
+        Error::new(Kind::Config, format!("{origin} is not a configuration of dc-cli")).advice(
+            "set config_file to a JSON file with clientId and clientSecret, or patToken, or set the credentials themselves",
+        )
+    })?;
+    content.choose(client_id).map(|entry| entry.credentials(origin, log)).transpose()
+}
+
 /// A file of dc-cli: one hub, or all of them. What it holds beside is ignored.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -276,16 +284,12 @@ enum Content {
 struct Entry {
     #[serde(default)]
     client_id: Option<String>,
-    #[serde(default, deserialize_with = "secret")]
+    #[serde(default)]
     client_secret: Option<Secret>,
-    #[serde(default, deserialize_with = "secret")]
+    #[serde(default)]
     pat_token: Option<Secret>,
     #[serde(default)]
     is_active: Option<bool>,
-}
-
-fn secret<'de, D: serde::Deserializer<'de>>(text: D) -> std::result::Result<Option<Secret>, D::Error> {
-    Ok(Option::<String>::deserialize(text)?.map(Secret::new))
 }
 
 impl Content {

@@ -370,7 +370,8 @@ fn connect(
         // Nobody at the other end speaks first, so whatever follows did not come from the server.
         Some(200..=299) if end < filled => Err(Refusal::Said("it sent data of its own", false)),
         Some(200..=299) => Ok(()),
-        Some(407) => Err(Refusal::Login(Some(407))),
+        // 401 would be the server's to say; tinyproxy says it of a wrong password.
+        Some(status @ (401 | 407)) => Err(Refusal::Login(Some(status))),
         Some(status) => Err(Refusal::Status(status)),
         None => Err(Refusal::Said("its reply is not HTTP", false)),
     }
@@ -781,6 +782,9 @@ mod tests {
             assert_eq!((error.kind(), error.http_status()), (Kind::Proxy, status));
             assert!(error.to_string().contains(words), "{error}");
         }
+        let (_, outcome) = play("http://u:p@h", None, b"HTTP/1.1 401 Unauthorized\r\n\r\n");
+        let error = outcome.unwrap_err();
+        assert!(error.to_string().contains("refused the user name and password (HTTP 401)"), "{error}");
         let (_, outcome) = play("http://h", None, b"HTTP/1.1 502 Bad\r\n\r\n");
         assert!(outcome.unwrap_err().is_retryable());
     }

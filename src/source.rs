@@ -134,6 +134,11 @@ impl Source {
         self.read(self.known().store?.as_ref())
     }
 
+    /// Where the store is, in words, if there is one.
+    pub fn store_place(&self) -> Option<String> {
+        self.known().store.map(|store| store.place())
+    }
+
     /// Where the credentials are from, in words.
     pub fn describe(recipe: &Recipe) -> Result<(Credentials, String)> {
         recipe.finder.find()

@@ -190,8 +190,9 @@ fn pem_problem(error: &pem::Error, wanted: &str) -> String {
     match error {
         pem::Error::NoItemsFound => format!("it holds no {wanted} in PEM form"),
         pem::Error::Io(error) => error.to_string(),
-        // The parser's own words may quote a line of the file.
-        _ => "it is not well-formed PEM".to_owned(),
+        // The parser's own words may quote a line of the file. A PKCS #1 or SEC 1 key with a password comes
+        // here, for the lines in front of it that say so.
+        _ => format!("it holds no {wanted} in well-formed PEM"),
     }
 }
 

@@ -3,11 +3,23 @@
 //! A store is a favour, never a need: whatever goes wrong in one costs a log line and at most the
 //! time that its own bound allows, and the caller asks the service itself.
 
+#![cfg_attr(not(any(unix, feature = "redis")), allow(dead_code, reason = "there is no store to use it"))]
+
+#[cfg(unix)]
+mod file;
+#[cfg(feature = "redis")]
+mod redis;
+mod seal;
+
+use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::error::Result;
+use crate::log::Log;
 use crate::secret::Secret;
 use crate::settings::Options;
+use seal::{Seal, Unfit};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A token as it lies in a store.
@@ -44,11 +56,89 @@ pub trait Store: Send + Sync {
 
     /// Takes the entry out if it holds that token.
     fn remove(&self, token: &str);
+
+    /// Where it is, in words; without a password that its URL may hold.
+    fn place(&self) -> String;
 }
 
 /// The store that the settings name, for these credentials; none for a personal access token, which
 /// nobody needs to ask for.
 pub fn open(options: &Options, credentials: &Credentials) -> Result<Option<Arc<dyn Store>>> {
-    let _ = (options, credentials);
-    Ok(None)
+    let Credentials::Client { id, secret } = credentials else { return Ok(None) };
+    let wanted = options.store.reveal();
+    if wanted == "none" {
+        return Ok(None);
+    }
+    let Some(seal) = Seal::new(secret, &options.token_url, id) else {
+        options.log.warning(|| "store: the client secret is too short to seal anything with, so nothing is shared");
+        return Ok(None);
+    };
+    match wanted {
+        "file" => Ok(file(options, seal)),
+        url => redis(options, seal, url),
+    }
+}
+
+#[cfg(unix)]
+fn file(options: &Options, seal: Seal) -> Option<Arc<dyn Store>> {
+    Some(Arc::new(file::FileStore::open(options, seal)?))
+}
+
+#[cfg(not(unix))]
+fn file(options: &Options, _: Seal) -> Option<Arc<dyn Store>> {
+    options.log.warning(|| "store: files are not shared on this platform yet, so nothing is");
+    None
+}
+
+#[cfg(feature = "redis")]
+fn redis(options: &Options, seal: Seal, url: &str) -> Result<Option<Arc<dyn Store>>> {
+    Ok(Some(Arc::new(redis::RedisStore::open(options, seal, url)?)))
+}
+
+#[cfg(not(feature = "redis"))]
+fn redis(_: &Options, _: Seal, _: &str) -> Result<Option<Arc<dyn Store>>> {
+    use crate::error::{Error, Kind};
+    Err(Error::new(Kind::Config, "this build of the library has no Redis store")
+        .advice("build it with cargo's --features redis, or set store to file or none"))
+}
+
+/// Seals an entry and opens `change` of it; for the fuzzer.
+#[cfg(fuzzing)]
+pub fn reopen(entry: &Entry, now: Now, change: impl FnOnce(&mut Vec<u8>)) -> Option<(bool, Option<Entry>)> {
+    let seal = Seal::new(&"a secret that is long enough".into(), "https://auth.example/oauth/token", "id")?;
+    let sealed = seal.close(entry)?;
+    let mut changed = sealed.clone();
+    change(&mut changed);
+    Some((changed == sealed, seal.open(&changed, now).ok()))
+}
+
+/// Says that something is wrong with a store: once aloud, because it will be so at every call.
+struct Trouble {
+    log: Log,
+    told: AtomicBool,
+}
+
+impl Trouble {
+    fn new(log: &Log) -> Self {
+        Trouble { log: log.clone(), told: AtomicBool::new(false) }
+    }
+
+    fn tell(&self, what: &str) {
+        if self.told.swap(true, Ordering::Relaxed) {
+            self.log.debug(|| format!("store: {what}"));
+        } else {
+            self.log.warning(|| format!("store: {what}; going on without it (said once)"));
+        }
+    }
+
+    /// Opens an entry; what has merely expired is no trouble.
+    fn open(&self, seal: &Seal, sealed: &[u8], now: Now) -> Option<Entry> {
+        match seal.open(sealed, now) {
+            Ok(entry) => return Some(entry),
+            Err(Unfit::Expired) => {}
+            Err(Unfit::FromTheFuture) => self.tell("an entry was made later than this machine's clock shows"),
+            Err(Unfit::Sealed) => self.tell("an entry is damaged, or was not made by this version for this client"),
+        }
+        None
+    }
 }

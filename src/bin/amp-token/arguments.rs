@@ -114,6 +114,49 @@ fn subcommands() -> Vec<Command> {
                             .help("The command and its arguments"),
                     )
             }),
+        subcommand("hubs", "List the hubs that the credentials may see",
+            "All of them, page by page: a table for people, JSON for programs.",
+            "  amp-token hubs\n  amp-token hubs --json | jq -r '.[].id'")
+            .defer(|command| command.arg(flag("json", "Answer in JSON")).args(settings())),
+        subcommand("request", "Send a request to the Content Management API",
+            "Prints the body of the reply. The path is taken below api_url; a whole URL must be of the same origin,\n\
+             because the token goes nowhere else. A token that is refused is replaced once. Any HTTP status but\n\
+             success is told on standard error and makes for an exit status other than 0.",
+            "  amp-token request GET /v2/content/hubs\n\
+             \x20 amp-token request POST /v2/content/content-repositories/ID/content-items -d @item.json")
+            .defer(|command| {
+                command
+                    .args([
+                        positional("method", "METHOD", "GET, POST, PUT, PATCH or DELETE"),
+                        positional("path", "PATH", "Such as /v2/content/hubs, with its query"),
+                        data("data", "The body: text, @FILE, or @- for standard input").short('d'),
+                        data("content-type", "The media type of the body; else application/json").value_name("TYPE"),
+                    ])
+                    .args(settings())
+            }),
+        subcommand("graphql", "Send a request to the GraphQL API",
+            "Prints the body of the reply. Problems of GraphQL itself are in it, as \"errors\".",
+            "  amp-token graphql '{ __typename }'\n  amp-token graphql @query.graphql --variables @variables.json")
+            .defer(|command| {
+                command
+                    .args([
+                        positional("query", "QUERY", "The query: text, @FILE, or @- for standard input"),
+                        data("variables", "Its variables, a JSON object: text, @FILE, or @- for standard input"),
+                    ])
+                    .args(settings())
+            }),
+        subcommand("pat", "Create a personal access token",
+            "A personal access token does not expire and has the permissions of its user, who may have five per\n\
+             organization. (How the API lists and deletes them is not documented; \"amp-token graphql\" can send\n\
+             what you know of it.)",
+            "  amp-token pat create 'build server' --organization ID > token && chmod 600 token")
+            .subcommand_required(true)
+            .subcommand(
+                Command::new("create").about("Create one, and print it: nothing will ever show it again").args([
+                    positional("name", "NAME", "What to call it"),
+                    data("organization", "The organization that it is for").value_name("ID").required(true),
+                ]).args(settings()),
+            ),
         subcommand("status", "Show what a command would work with",
             "Shows where the credentials come from, the store, how long the stored token is good and when it\n\
              is renewed. Asks no server and shows no secret.",
@@ -180,6 +223,14 @@ fn emulator(command: Command) -> Command {
         option("client-id", "TEXT", "The API key to accept; else a random one"),
         option("client-secret-file", "PATH", "The file that holds its secret; else a random one"),
     ])
+}
+
+fn positional(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).value_name(value).required(true).help(help)
+}
+
+fn data(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("DATA").help(help)
 }
 
 fn flag(name: &'static str, help: &'static str) -> Arg {

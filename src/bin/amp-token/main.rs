@@ -16,6 +16,7 @@
 //! | `arguments` | every command, option and text of help |
 //! | `session` | the settings of one run |
 //! | `tokens` | `get`, `header`, `curl-config`, `exec`, `invalidate` |
+//! | `requests` | `request`, `graphql`, `hubs`, `pat` |
 //! | `status`, `settings`, `doctor` | what is, and why |
 //! | `emulator` | `demo` and `emulator` (a cargo feature) |
 //! | `generate` | the manual, and completions for shells |
@@ -30,6 +31,7 @@ mod emulator;
 mod failure;
 mod generate;
 mod output;
+mod requests;
 mod session;
 mod settings;
 mod status;
@@ -68,6 +70,15 @@ fn run() -> Outcome<ExitCode> {
         "curl-config" => tokens::curl_config(session()?),
         "exec" => return tokens::exec(session()?, arguments),
         "invalidate" => tokens::invalidate(&session()?, arguments),
+        "request" => return requests::request(&session()?, arguments),
+        "graphql" => return requests::graphql(&session()?, arguments),
+        "hubs" => return requests::hubs(&session()?, arguments),
+        "pat" => match arguments.subcommand() {
+            Some((_, arguments)) => {
+                return requests::create_personal_access_token(&Session::new(&matches, arguments)?, arguments);
+            }
+            None => Err(Failure::usage("pat needs to be told what to do: create")),
+        },
         "status" => status::run(&session()?, arguments),
         "config" => settings::run(&session()?, arguments),
         "doctor" => return doctor::run(&session()?),

@@ -10,7 +10,12 @@ use zeroize::Zeroizing;
 
 /// Prints an answer.
 pub fn answer(text: &str) -> Outcome<()> {
-    stdout().and_then(|mut stdout| stdout.write_all(text.as_bytes())).map_err(|error| Failure::output(&error))
+    bytes(text.as_bytes())
+}
+
+/// Prints an answer that may be anything.
+pub fn bytes(bytes: &[u8]) -> Outcome<()> {
+    stdout().and_then(|mut stdout| stdout.write_all(bytes)).map_err(|error| Failure::output(&error))
 }
 
 /// Prints an answer that is put together from parts, one of which is a secret.

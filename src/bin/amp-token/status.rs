@@ -16,13 +16,14 @@ pub fn run(session: &Session, arguments: &ArgMatches) -> Outcome<()> {
     let recipe = Arc::new(Recipe::new(&session.config)?);
     let (credentials, from) = Source::describe(&recipe)?;
     let source = Source::new(recipe.clone())?;
-    let stored = Stored::look(&source, &recipe.options);
-    let text = if arguments.get_flag("json") {
-        output::json(&machine(&credentials, &from, &recipe.options, stored.as_ref()))
-    } else {
-        human(&credentials, &from, &recipe.options, stored.as_ref())
+    let found = Found {
+        credentials,
+        from,
+        place: source.store_place(),
+        stored: Stored::look(&source, &recipe.options),
+        options: &recipe.options,
     };
-    output::answer(&text)
+    output::answer(&if arguments.get_flag("json") { output::json(&found.machine()) } else { found.human() })
 }
 
 /// A token in the store, in whole seconds.
@@ -47,58 +48,62 @@ impl Stored {
     }
 }
 
-/// The store, without a password that its URL may hold.
-fn store(options: &Options) -> &'static str {
-    match options.store.reveal() {
-        "none" => "none",
-        "file" => "file",
-        _ => "redis",
+/// All that is shown.
+struct Found<'a> {
+    credentials: Credentials,
+    /// Where they are from.
+    from: String,
+    /// Where the store is, if there is one.
+    place: Option<String>,
+    stored: Option<Stored>,
+    options: &'a Options,
+}
+
+impl Found<'_> {
+    fn machine(&self) -> Value {
+        let (kind, id) = match &self.credentials {
+            Credentials::Client { id, .. } => ("client", Some(id)),
+            Credentials::PersonalAccessToken(_) => ("personal_access_token", None),
+        };
+        json!({
+            "credentials": { "kind": kind, "client_id": id, "from": self.from },
+            "token_url": self.options.token_url,
+            "api_url": self.options.api_url,
+            "store": self.place,
+            "token": self.stored.as_ref().map(|stored| json!({
+                "expires_at": stored.expires_at,
+                "expires_in": stored.expires_in,
+                "renewal_in": stored.renewal_in,
+                "usable": stored.usable,
+            })),
+        })
     }
-}
 
-fn machine(credentials: &Credentials, from: &str, options: &Options, stored: Option<&Stored>) -> Value {
-    let (kind, id) = match credentials {
-        Credentials::Client { id, .. } => ("client", Some(id)),
-        Credentials::PersonalAccessToken(_) => ("personal_access_token", None),
-    };
-    json!({
-        "credentials": { "kind": kind, "client_id": id, "from": from },
-        "token_url": options.token_url,
-        "api_url": options.api_url,
-        "store": store(options),
-        "token": stored.map(|stored| json!({
-            "expires_at": stored.expires_at,
-            "expires_in": stored.expires_in,
-            "renewal_in": stored.renewal_in,
-            "usable": stored.usable,
-        })),
-    })
-}
-
-fn human(credentials: &Credentials, from: &str, options: &Options, stored: Option<&Stored>) -> String {
-    let (who, server) = match credentials {
-        Credentials::Client { id, .. } => (format!("API key {id}"), options.token_url.clone()),
-        Credentials::PersonalAccessToken(_) => ("a personal access token".to_owned(), options.api_url.clone()),
-    };
-    let (token, renewal) = match (credentials, stored) {
-        (Credentials::PersonalAccessToken(_), _) => ("does not expire".to_owned(), "never".to_owned()),
-        (_, None) => ("none is stored".to_owned(), "the next command asks for one".to_owned()),
-        (_, Some(stored)) if !stored.usable => {
-            (format!("dies in {} s", stored.expires_in), "the next command asks for another one".to_owned())
-        }
-        (_, Some(stored)) => (
-            format!("good for {} s", stored.expires_in),
-            match stored.renewal_in {
-                0 => "due: the next command renews it".to_owned(),
-                seconds => format!("in {seconds} s"),
-            },
-        ),
-    };
-    output::columns([
-        ("credentials", format!("{who}, from {from}")),
-        ("server", server),
-        ("store", store(options).to_owned()),
-        ("token", token),
-        ("renewal", renewal),
-    ])
+    fn human(&self) -> String {
+        let (who, server) = match &self.credentials {
+            Credentials::Client { id, .. } => (format!("API key {id}"), &self.options.token_url),
+            Credentials::PersonalAccessToken(_) => ("a personal access token".to_owned(), &self.options.api_url),
+        };
+        let (token, renewal) = match (&self.credentials, &self.stored) {
+            (Credentials::PersonalAccessToken(_), _) => ("does not expire".to_owned(), "never".to_owned()),
+            (_, None) => ("none is stored".to_owned(), "the next command asks for one".to_owned()),
+            (_, Some(stored)) if !stored.usable => {
+                (format!("dies in {} s", stored.expires_in), "the next command asks for another one".to_owned())
+            }
+            (_, Some(stored)) => (
+                format!("good for {} s", stored.expires_in),
+                match stored.renewal_in {
+                    0 => "due: the next command renews it".to_owned(),
+                    seconds => format!("in {seconds} s"),
+                },
+            ),
+        };
+        output::columns([
+            ("credentials", format!("{who}, from {}", self.from)),
+            ("server", server.clone()),
+            ("store", self.place.clone().unwrap_or_else(|| "none".to_owned())),
+            ("token", token),
+            ("renewal", renewal),
+        ])
+    }
 }

@@ -2,135 +2,23 @@
 
 #![cfg(all(feature = "cli", unix))]
 
-use amp_emulator::{CertificateKind, Emulator, Fault};
+mod doctor;
+mod pipelines;
+mod requests;
+mod store;
+mod world;
+
+use amp_emulator::Fault;
 use amp_token::settings::{SETTINGS, Type};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-
-const AMP_TOKEN: &str = env!("CARGO_BIN_EXE_amp-token");
+use std::process::{Child, Command, Stdio};
+use world::{AMP_TOKEN, Ended, SECRET, World};
 
 const COMMANDS: &[&str] = &["get", "header", "curl-config", "exec", "status", "invalidate", "config", "doctor"];
-
-/// A secret that would be noticed anywhere.
-const SECRET: &str = "se+cret/41&b7=%é";
-
-/// An empty home folder that goes in the end, and an emulator.
-struct World {
-    home: PathBuf,
-    emulator: Emulator,
-}
-
-impl World {
-    fn new() -> Self {
-        World::with(Emulator::builder().client("the-id", SECRET).start().unwrap())
-    }
-
-    fn with_tls() -> Self {
-        World::with(Emulator::builder().tls(true).client("the-id", SECRET).start().unwrap())
-    }
-
-    fn with(emulator: Emulator) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let home = std::env::temp_dir().join(format!("amp-cli-{}-{number}", std::process::id()));
-        fs::create_dir_all(&home).unwrap();
-        World { home, emulator }
-    }
-
-    /// The command with credentials and the emulator's addresses, in an environment without anything else.
-    fn command(&self) -> Command {
-        let mut command = self.bare(AMP_TOKEN);
-        command
-            .env("AMPLIENCE_CLIENT_ID", "the-id")
-            .env("AMPLIENCE_CLIENT_SECRET", SECRET)
-            .env("AMPLIENCE_AUTH_URL", self.emulator.url())
-            .env("AMPLIENCE_API_URL", self.emulator.url())
-            .env("AMPLIENCE_RETRIES", "0");
-        command
-    }
-
-    fn bare(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("HOME", &self.home)
-            .env("XDG_RUNTIME_DIR", &self.home)
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// A shell line in which `amp-token` is the command under test.
-    fn shell(&self, line: &str) -> Command {
-        let mut path = std::ffi::OsString::from(Path::new(AMP_TOKEN).parent().unwrap());
-        path.push(":");
-        path.push(std::env::var_os("PATH").unwrap());
-        let mut shell = self.command();
-        let environment: Vec<_> =
-            shell.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
-        shell = self.bare("sh");
-        for (name, value) in environment {
-            shell.env(name, value.unwrap_or_default());
-        }
-        shell.env("PATH", path).arg("-c").arg(line);
-        shell
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ended {
-        Ended::of(self.command().args(arguments))
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.home);
-    }
-}
-
-/// A process that has ended.
-struct Ended {
-    status: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ended {
-    fn of(command: &mut Command) -> Self {
-        let Output { status, stdout, stderr } = command.output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let ended = Ended { status: status.code(), stdout: text(stdout), stderr: text(stderr) };
-        ended.shows_no_secret();
-        ended
-    }
-
-    fn shows_no_secret(&self) {
-        let encoded = amp_token::oauth::form_encode(SECRET);
-        for text in [&self.stdout, &self.stderr] {
-            assert!(!text.contains(SECRET) && !text.contains(&encoded), "{text}");
-        }
-    }
-
-    /// It gave its answer, and told nothing else.
-    #[track_caller]
-    fn answer(self) -> String {
-        assert_eq!((self.status, self.stderr.as_str()), (Some(0), ""), "{}", self.stdout);
-        self.stdout
-    }
-
-    /// It failed like this, with nothing on standard output.
-    #[track_caller]
-    fn failed(&self, status: i32, says: &str) {
-        assert_eq!((self.status, self.stdout.as_str()), (Some(status), ""), "{}", self.stderr);
-        assert!(self.stderr.starts_with("amp-token: "), "{}", self.stderr);
-        assert!(self.stderr.contains(says), "{says:?} is not in {:?}", self.stderr);
-    }
-}
 
 #[test]
 fn a_token_comes_in_three_forms() {
@@ -303,10 +191,19 @@ fn status_tells_what_is_without_asking_anybody() {
     assert_eq!(status["credentials"]["kind"], "client");
     assert_eq!(status["credentials"]["client_id"], "the-id");
     assert_eq!(status["credentials"]["from"], "AMPLIENCE_CLIENT_SECRET");
-    assert_eq!(status["store"], "file");
+    assert!(status["store"].as_str().unwrap().starts_with(world.home.to_str().unwrap()), "{status}");
     assert_eq!(status["token"], Value::Null);
     let text = world.run(&["status"]).answer();
     assert!(text.contains("the-id") && text.contains("none is stored"), "{text}");
+    let text = world.run(&["status", "--store", "none"]).answer();
+    assert!(text.contains("store        none"), "{text}");
+    #[cfg(feature = "redis")]
+    {
+        let mut command = world.command();
+        let text =
+            Ended::of(command.env("AMPLIENCE_STORE", "redis://:hidden@127.0.0.1:1").args(["-q", "status"])).answer();
+        assert!(text.contains("redis://127.0.0.1:1\n") && !text.contains("hidden"), "{text}");
+    }
     assert_eq!(world.emulator.stats().connections, 0);
 }
 
@@ -434,175 +331,6 @@ fn completions_are_made_for_three_shells() {
     assert_eq!(Ended::of(world.bare("bash").args(["-c", &complete])).answer(), "doctor\n");
 }
 
-/// What a doctor's visit is to end with.
-struct Visit<'a> {
-    name: &'a str,
-    arguments: Vec<String>,
-    /// The last step, and whether it is fine.
-    last: (&'a str, &'a str),
-    says: &'a str,
-    status: i32,
-}
-
-#[test]
-fn the_doctor_names_the_step_that_fails() {
-    let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let (plain, tls, stranger) = (World::new(), World::with_tls(), World::with_tls());
-    stranger.emulator.set_certificate(CertificateKind::UnknownAuthority).unwrap();
-    let trusting = text(&["--ca-file", tls.emulator.ca_file().to_str().unwrap()]);
-    let mistaken = text(&["--ca-file", stranger.emulator.ca_file().to_str().unwrap()]);
-    let tables: [(&World, Vec<Visit>); 3] = [
-        (
-            &plain,
-            vec![
-                Visit { name: "healthy", arguments: vec![], last: ("request", "ok"), says: "lists 2 hubs", status: 0 },
-                Visit {
-                    name: "dead proxy",
-                    arguments: text(&["--proxy", "http://127.0.0.1:1"]),
-                    last: ("proxy", "FAILED"),
-                    says: "check the proxy setting",
-                    status: 4,
-                },
-                Visit {
-                    name: "dead server",
-                    arguments: text(&["--auth-url", "http://127.0.0.1:1"]),
-                    last: ("tcp", "FAILED"),
-                    says: "check the host and port",
-                    status: 4,
-                },
-                Visit {
-                    name: "no such name",
-                    arguments: text(&["--auth-url", "https://no-such-host.invalid"]),
-                    last: ("dns", "FAILED"),
-                    says: "check the host name",
-                    status: 4,
-                },
-                Visit {
-                    name: "dead API",
-                    arguments: text(&["--api-url", "http://127.0.0.1:1"]),
-                    last: ("request", "FAILED"),
-                    says: "127.0.0.1:1 could not be reached",
-                    status: 4,
-                },
-                Visit {
-                    name: "no credentials",
-                    arguments: text(&["--client-certificate", "x"]),
-                    last: ("credentials", "FAILED"),
-                    says: "set both, or neither",
-                    status: 2,
-                },
-                Visit {
-                    name: "not TLS",
-                    arguments: text(&["--auth-url", &plain.emulator.url().replace("http:", "https:")]),
-                    last: ("tls", "FAILED"),
-                    says: "check that the port speaks https",
-                    status: 4,
-                },
-            ],
-        ),
-        (
-            &tls,
-            vec![Visit {
-                name: "healthy https",
-                arguments: trusting,
-                last: ("request", "ok"),
-                says: "lists 2 hubs",
-                status: 0,
-            }],
-        ),
-        (
-            &stranger,
-            vec![Visit {
-                name: "unknown CA",
-                arguments: mistaken,
-                last: ("tls", "FAILED"),
-                says: "set ca_file to its certificate",
-                status: 4,
-            }],
-        ),
-    ];
-    for (world, visits) in &tables {
-        for visit in visits {
-            let ended = Ended::of(world.command().arg("doctor").args(&visit.arguments));
-            let last = ended.stdout.lines().last().unwrap_or_default();
-            let words: Vec<_> = last.split_whitespace().take(2).collect();
-            assert_eq!(words, [visit.last.1, visit.last.0], "{}: {}", visit.name, ended.stdout);
-            assert!(last.contains(visit.says), "{}: {last}", visit.name);
-            assert_eq!(ended.status, Some(visit.status), "{}", visit.name);
-        }
-    }
-}
-
-#[test]
-fn the_doctor_sees_the_whole_way() {
-    let world = World::with_tls();
-    let ca_file = world.emulator.ca_file().to_str().unwrap();
-    let text = world.run(&["doctor", "--ca-file", ca_file]).answer();
-    let steps: Vec<_> = text.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
-    assert_eq!(steps, ["credentials", "dns", "proxy", "tcp", "tls", "clock", "token", "request"]);
-    assert!(text.contains("TLS 1.3") && text.contains("amp-emulator CA"), "{text}");
-    assert!(!text.contains("eyJ"), "{text}");
-    assert_eq!((world.emulator.stats().token_requests, world.emulator.stats().api_requests), (1, 1));
-}
-
-#[test]
-fn the_doctor_asks_once_and_tells_what_the_servers_said() {
-    let world = World::new();
-    for (fault, last, says, status) in [
-        (Fault::status(503), "token", "try again later", 5),
-        (Fault::close(), "token", "without a reply", 4),
-        (Fault::status(400), "token", "check client_id and client_secret", 3),
-        (Fault::status(403).on("/v2/"), "request", "check what the API key", 3),
-        (Fault::status(429).on("/v2/"), "request", "asks for fewer requests", 5),
-        (Fault::not_json().on("/v2/"), "request", "check api_url", 5),
-        (
-            Fault::status(302).header("Location", "https://elsewhere.example/").on("/v2/"),
-            "request",
-            "elsewhere.example",
-            5,
-        ),
-    ] {
-        world.emulator.reset();
-        world.emulator.fault(fault);
-        let ended = world.run(&["doctor", "--retries", "3"]);
-        let line = ended.stdout.lines().last().unwrap();
-        assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), ["FAILED", last]);
-        assert!(line.contains(says), "{line}");
-        assert_eq!((ended.status, world.emulator.stats().token_requests), (Some(status), 1));
-    }
-}
-
-#[test]
-fn the_doctor_goes_on_after_a_wrong_clock() {
-    let world = World::new();
-    for (skew, says) in [(-3600, "s ahead of the server's: set it"), (3600, "s behind the server's: set it")] {
-        world.emulator.fault(Fault::date_skew_s(skew));
-        let ended = world.run(&["doctor"]);
-        let failed: Vec<_> = ended.stdout.lines().filter(|line| line.starts_with("FAILED")).collect();
-        assert!(failed.len() == 1 && failed[0].contains("clock") && failed[0].contains(says), "{}", ended.stdout);
-        assert!(ended.stdout.lines().last().unwrap().contains("lists 2 hubs"));
-        assert_eq!(ended.status, Some(6));
-    }
-}
-
-#[test]
-fn the_doctor_examines_personal_access_tokens() {
-    let world = World::new();
-    let good = world.run(&["get", "--store", "none"]).answer();
-    for (token, last, status) in
-        [(good.trim(), "lists 2 hubs", 0), ("amp_pat_0123456789abcdefghijkl.x", "does not accept", 3)]
-    {
-        let mut command = world.command();
-        command.env_remove("AMPLIENCE_CLIENT_ID").env_remove("AMPLIENCE_CLIENT_SECRET").env("AMPLIENCE_PAT", token);
-        let ended = Ended::of(command.args(["-q", "doctor"]));
-        assert!(ended.stdout.contains("from AMPLIENCE_PAT") && ended.stdout.contains("none is needed"));
-        assert!(ended.stdout.lines().last().unwrap().contains(last), "{}", ended.stdout);
-        assert!(!ended.stdout.contains(token));
-        assert_eq!(ended.status, Some(status));
-    }
-    assert_eq!(world.emulator.stats().token_requests, 1);
-}
-
 #[cfg(feature = "emulator")]
 #[test]
 fn the_demo_needs_nothing() {
@@ -622,18 +350,26 @@ fn the_emulator_serves_until_it_is_told_to_end() {
     let world = World::new();
     let secret = world.home.join("secret");
     fs::write(&secret, format!("{SECRET}\n")).unwrap();
-    let mut child = world
+    // Also ends when an assertion fails.
+    struct Running(Child);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+        }
+    }
+    let child = world
         .bare(AMP_TOKEN)
         .args(["emulator", "--expires-in", "60", "--client-id", "the-id", "--client-secret-file"])
         .arg(&secret)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines: Vec<_> = BufReader::new(child.stdout.take().unwrap()).lines().take(5).map(Result::unwrap).collect();
+    let mut child = Running(child);
+    let lines: Vec<_> = BufReader::new(child.0.stdout.take().unwrap()).lines().take(5).map(Result::unwrap).collect();
     let url = lines[0].strip_prefix("url=").unwrap();
     assert_eq!(lines[3], "client_id=the-id");
     world.run(&["get", "--auth-url", url]).answer();
-    let ended = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    let ended = Command::new("kill").arg(child.0.id().to_string()).status().unwrap();
     assert!(ended.success());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
 }

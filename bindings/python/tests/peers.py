@@ -1,0 +1,425 @@
+"""What test_peers.py needs: programs and servers that others wrote, and the calls that are made through them.
+
+As a program (``python -m peers``) it makes those calls with the environment's settings, and prints their
+:class:`Result`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
+
+import amp_token
+from amp_token import _errors, _ffi
+
+ROOT = Path(__file__).resolve().parents[3]
+BOUND_S = 60
+"""Nothing is waited for longer than this. Only a broken test ever waits that long."""
+
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "request_method")
+
+
+def missing(text: str) -> NoReturn:
+    """A peer is not there, which is a failure like any other; the text says how to get it."""
+    # Not needed by the processes that tests start.
+    import pytest
+
+    pytest.fail(text, pytrace=False)
+
+
+# The calls
+
+
+@dataclasses.dataclass
+class Result:
+    """How the calls ended, in a form that also comes back from another process."""
+
+    token: str = ""
+    hubs: int = 0
+    error: str = ""
+    message: str = ""
+    http_status: Optional[int] = None
+    oauth_code: Optional[str] = None
+    retryable: bool = False
+    attempts: int = 0
+    said: str = ""
+    """All that was logged, and all that an application could print of the error."""
+
+
+def call(settings: Mapping[str, Any]) -> Result:
+    """Gets a token and lists the hubs with it."""
+    lines: List[str] = []
+    result = Result()
+    try:
+        with amp_token.TokenCache(logger=lambda level, line: lines.append(line), **settings) as cache:
+            result.token = cache.value()
+            result.hubs = _count_hubs(cache)
+    except amp_token.AmpError as error:
+        result.error, result.message = type(error).__name__, str(error)
+        result.http_status, result.oauth_code = error.http_status, error.oauth_code
+        result.retryable, result.attempts = error.retryable, error.attempts
+        lines += [repr(error), str(vars(error)), traceback.format_exc()]
+    result.said = "\n".join(lines)
+    return result
+
+
+def _count_hubs(cache: amp_token.TokenCache) -> int:
+    """By the native interface, whose requests are to take the same way as those for tokens."""
+    response, error, length = _ffi.response_p(), _ffi.error_p(), ctypes.c_size_t()
+    status = _ffi.blocking.amp_api_request(
+        cache._open().pointer,
+        b"GET",
+        b"/v2/content/hubs",
+        None,
+        None,
+        0,
+        ctypes.byref(response),
+        ctypes.byref(error),
+    )
+    if status:
+        raise _errors.take(status, error)
+    try:
+        assert _ffi.quick.amp_response_status(response) == 200
+        body = _ffi.quick.amp_response_body(response, ctypes.byref(length))
+        return len(json.loads(ctypes.string_at(body, length.value))["_embedded"]["hubs"])
+    finally:
+        _ffi.quick.amp_response_free(response)
+
+
+def call_in_child(settings: Mapping[str, Any], variables: Mapping[str, str], home: Path) -> Result:
+    """The same in a new process, whose environment holds the settings and these variables."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name.lower() not in PROXY_VARIABLES and not name.startswith(("AMPLIENCE_", "SSL_CERT_"))
+    }
+    environment.update({f"AMPLIENCE_{name.upper()}": str(value) for name, value in settings.items()})
+    # Where dc-cli's files are looked for.
+    environment["HOME"] = str(home)
+    environment.update(variables)
+    done = subprocess.run(
+        [sys.executable, "-m", "peers"],
+        env=environment,
+        timeout=BOUND_S,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    output, errors = done.stdout.decode(), done.stderr.decode()
+    assert done.returncode == 0, errors
+    result = Result(**json.loads(output))
+    result.said += errors
+    return result
+
+
+# Programs
+
+Started = TypeVar("Started", bound="Program")
+
+
+class Program:
+    """A program that runs in a ``with`` block, and the lines that it prints."""
+
+    def __init__(self, *command: str, environment: Optional[Mapping[str, str]] = None) -> None:
+        self._process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self._lines: List[str] = []
+        self._news = threading.Condition()
+        self._ended = False
+        # All of it is read, all the time: a program whose output nobody takes comes to a halt.
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._news:
+                self._lines.append(line)
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    def wait_for(self, pattern: str) -> Tuple[str, ...]:
+        """The groups of the first line that fits, which may be yet to come."""
+        found: List[Tuple[str, ...]] = []
+
+        def look() -> bool:
+            found.extend(match.groups() for line in self._lines for match in [re.search(pattern, line)] if match)
+            return bool(found) or self._ended
+
+        with self._news:
+            self._news.wait_for(look, BOUND_S)
+            assert found, f"{self._process.args!r} did not print {pattern!r}: {''.join(self._lines)}"
+        return found[0]
+
+    def wait_for_port(self, port: int) -> None:
+        """Waits until the program listens."""
+        give_up = time.monotonic() + BOUND_S
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), BOUND_S).close()
+                return
+            except ConnectionRefusedError:
+                assert self._process.poll() is None and time.monotonic() < give_up, "".join(self._lines)
+                time.sleep(0.01)
+
+    def __enter__(self: Started) -> Started:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(BOUND_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def free_port() -> int:
+    """A port for programs that cannot choose one themselves."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+class Tinyproxy(Program):
+    """tinyproxy, with more lines for its configuration."""
+
+    def __init__(self, folder: Path, *lines: str) -> None:
+        program = shutil.which("tinyproxy", path=os.environ.get("PATH", "") + ":/usr/sbin")
+        if program is None:
+            missing("tinyproxy is not installed. On Debian and Ubuntu: apt-get install tinyproxy-bin")
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = folder / "tinyproxy.log"
+        configuration = folder / "tinyproxy.conf"
+        base = [f"Port {self.port}", "Listen 127.0.0.1", f'LogFile "{self._log}"', "LogLevel Info"]
+        configuration.write_text("\n".join([*base, *lines, ""]))
+        super().__init__(program, "-d", "-c", str(configuration))
+        try:
+            self.wait_for_port(self.port)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def connects(self) -> List[str]:
+        """What it was asked to connect to. A line is written before the request is answered."""
+        return re.findall(r"\bRequest \(.*\): CONNECT (\S+) ", self._log.read_text())
+
+
+class Mitmproxy(Program):
+    """mitmdump, with an authority of its own in ``folder``."""
+
+    def __init__(self, folder: Path, upstream_ca: Path, *options: str) -> None:
+        program = mitmdump()
+        self.ca_file = folder / "mitmproxy-ca-cert.pem"
+        settings = [f"confdir={folder}", f"ssl_verify_upstream_trusted_ca={upstream_ca}"]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        # Its lines are to come when they are printed.
+        environment["PYTHONUNBUFFERED"] = "1"
+        super().__init__(
+            program,
+            *["--listen-host", "127.0.0.1", "--listen-port", "0"],
+            *[word for setting in settings for word in ("--set", setting)],
+            *options,
+            environment=environment,
+        )
+        try:
+            self.port = int(self.wait_for(r"proxy listening at \S*?:(\d+)\.")[0])
+        except BaseException:
+            self.__exit__()
+            raise
+        self.url = f"http://127.0.0.1:{self.port}"
+
+
+def mitmdump() -> str:
+    """The program, in a virtual environment of its own: what it depends on is not to meet what tests depend on.
+
+    The environment is made once for each target folder.
+    """
+    home = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve() / "mitmproxy-venv"
+    home.parent.mkdir(parents=True, exist_ok=True)
+    complete = home / "complete"
+    with open(f"{home}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not complete.exists():
+            # What an interrupted run left behind.
+            shutil.rmtree(home, ignore_errors=True)
+            pip = [str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "mitmproxy"]
+            for command in ([sys.executable, "-m", "venv", str(home)], pip):
+                done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                if done.returncode:
+                    missing(
+                        f"mitmproxy could not be installed into {home}. When its package can be had, run the tests "
+                        f"again; by hand: {' '.join(pip)}\n{done.stdout.decode(errors='replace')}"
+                    )
+            complete.touch()
+    return str(home / "bin" / "mitmdump")
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    """Runs the openssl command in a folder."""
+    done = subprocess.run(
+        ["openssl", *arguments],
+        cwd=folder,
+        timeout=BOUND_S,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert done.returncode == 0, done.stdout.decode(errors="replace")
+
+
+# A server of another maker
+
+HUBS = json.dumps({"_embedded": {"hubs": [{"id": "5b32377e4cedfd01c45036d8"}]}})
+
+
+class OauthServer:
+    """oauthlib's server for client credentials, in this process; over TLS if there is a context."""
+
+    def __init__(self, client_id: str, client_secret: str, context: Optional[ssl.SSLContext] = None) -> None:
+        self.replies: List[int] = []
+        """The statuses that it answered with."""
+        self.connections: List[Tuple[str, str]] = []
+        """The TLS version of each connection, and the common name in the client's certificate."""
+        self.refusals: List[str] = []
+        """The handshakes that failed."""
+        self.headers: List[Mapping[str, str]] = []
+        self._server = _Http(("127.0.0.1", 0), _handler(self, _authorization_server(client_id, client_secret)))
+        self._server.context, self._server.owner = context, self
+        self.url = f"{'https' if context else 'http'}://localhost:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def __enter__(self) -> "OauthServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        # Waits for the threads of its connections, too.
+        self._server.server_close()
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = False
+    context: Optional[ssl.SSLContext] = None
+    owner: OauthServer
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        request.settimeout(BOUND_S)
+        if self.context is None:
+            super().finish_request(request, client_address)
+            return
+        try:
+            stream = self.context.wrap_socket(request, server_side=True)
+        except OSError as problem:
+            self.owner.refusals.append(str(problem))
+            return
+        with stream:
+            certificate: Any = stream.getpeercert() or {"subject": ()}
+            subject = dict(pair for part in certificate["subject"] for pair in part)
+            self.owner.connections.append((stream.version() or "", subject.get("commonName", "")))
+            super().finish_request(stream, client_address)
+
+
+def _handler(owner: OauthServer, oauth: Any) -> Type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode("ascii")
+            owner.headers.append(dict(self.headers.items()))
+            headers, text, status = oauth.create_token_response(owner.url + self.path, "POST", body, dict(self.headers))
+            self.answer(status if self.path == "/oauth/token" else 404, headers, text)
+
+        def do_GET(self) -> None:
+            valid, _ = oauth.verify_request(owner.url + self.path, "GET", None, dict(self.headers))
+            self.answer(200 if valid else 401, {"Content-Type": "application/json"}, HUBS if valid else "{}")
+
+        def answer(self, status: int, headers: Dict[str, str], text: str) -> None:
+            owner.replies.append(status)
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(text))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            """Nothing: what matters is in ``replies``."""
+
+    return Handler
+
+
+def _authorization_server(client_id: str, client_secret: str) -> Any:
+    try:
+        from oauthlib.oauth2 import BackendApplicationServer, RequestValidator
+    except ImportError:
+        missing(f"oauthlib is not installed for this Python: {sys.executable} -m pip install oauthlib")
+
+    class Validator(RequestValidator):  # type: ignore[misc, unused-ignore]
+        """One client, whose tokens are kept in memory."""
+
+        def __init__(self) -> None:
+            self.tokens: List[str] = []
+
+        def authenticate_client(self, request: Any, *_: Any, **__: Any) -> bool:
+            request.client = type("Client", (), {"client_id": request.client_id})
+            return (request.client_id, request.client_secret) == (client_id, client_secret)
+
+        def validate_grant_type(
+            self, client_id: str, grant_type: str, client: Any, request: Any, *_: Any, **__: Any
+        ) -> bool:
+            return grant_type == "client_credentials"
+
+        def get_default_scopes(self, *_: Any, **__: Any) -> List[str]:
+            return ["content"]
+
+        def validate_scopes(self, *_: Any, **__: Any) -> bool:
+            return True
+
+        def save_bearer_token(self, token: Any, request: Any, *_: Any, **__: Any) -> None:
+            self.tokens.append(token["access_token"])
+
+        def validate_bearer_token(self, token: Any, *_: Any, **__: Any) -> bool:
+            return token in self.tokens
+
+    return BackendApplicationServer(Validator())
+
+
+def stats(url: str, ca_file: Optional[str]) -> Dict[str, int]:
+    """The counters of an emulator, asked for without a proxy."""
+    context = ssl.create_default_context(cafile=ca_file) if ca_file else None
+    handlers: Sequence[Any] = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
+    with urllib.request.build_opener(*handlers).open(url + "/_emulator/stats", timeout=BOUND_S) as reply:
+        figures: Dict[str, int] = json.load(reply)
+    return figures
+
+
+if __name__ == "__main__":
+    print(json.dumps(dataclasses.asdict(call({}))))

@@ -1,0 +1,20 @@
+//! Which proxy, by settings and environment: an answer for every text, and no password in an error.
+#![no_main]
+use amp_token::proxy;
+use amp_token::settings::Url;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: (Option<String>, String, String, String)| {
+    let (setting, url, proxy, no_proxy) = input;
+    let environment = |name: &str| match name {
+        "https_proxy" | "http_proxy" => Some(format!("http://user:hush-hush-hush@{proxy}")),
+        "no_proxy" => Some(no_proxy.clone()),
+        _ => None,
+    };
+    for url in [url.as_str(), "https://auth.example.co.uk:8443/oauth/token", "http://[::1]:80/", "https://10.1.2.3/"] {
+        let Some(url) = Url::parse(url) else { continue };
+        if let Err(error) = proxy::choose(&url, setting.as_deref(), environment) {
+            assert!(!error.to_string().contains("hush-hush-hush"), "{error}");
+        }
+    }
+});

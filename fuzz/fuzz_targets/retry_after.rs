@@ -1,0 +1,17 @@
+//! Retry-After and Date, as texts: a pause within bounds, or none.
+#![no_main]
+use amp_token::retry;
+use amp_token::transport::Response;
+use libfuzzer_sys::fuzz_target;
+use std::time::Duration;
+
+fuzz_target!(|input: (String, Option<String>, i64)| {
+    let (retry_after, date, now) = input;
+    let mut headers = vec![("Retry-After".to_owned(), retry_after.clone())];
+    headers.extend(date.map(|date| ("Date".to_owned(), date)));
+    let response = Response { status: 503, headers, body: Vec::new().into() };
+    if let Some(wait) = retry::retry_after(&response, now) {
+        assert!(wait <= Duration::from_secs(24 * 60 * 60));
+    }
+    let _ = retry::unix_seconds(&retry_after);
+});

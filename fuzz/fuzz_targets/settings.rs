@@ -1,0 +1,19 @@
+//! Any value of any setting: taken or refused with a reason, and what was taken makes usable options.
+#![no_main]
+use amp_token::settings::{Config, SETTINGS, Url};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|pairs: Vec<(u8, String)>| {
+    let mut config = Config::new();
+    for (row, value) in &pairs {
+        let setting = &SETTINGS[usize::from(*row) % SETTINGS.len()];
+        if let Err(error) = config.set(setting.name, Some(value)) {
+            assert!(error.to_string().starts_with(setting.name), "{error}");
+        }
+    }
+    if let Ok(options) = config.options() {
+        assert!(options.token_url.ends_with("/oauth/token"));
+        assert!(Url::parse(&options.token_url).is_some() && Url::parse(&options.api_url).is_some());
+    }
+    let _ = format!("{config:?}");
+});

@@ -1,0 +1,175 @@
+//! The commands that use a token: `request`, `graphql`, `hubs`, `pat`.
+//!
+//! The body of a reply is the answer, whatever its status; a status that is no success is told on
+//! standard error, and decides the exit status.
+
+use crate::failure::{CREDENTIALS, Failure, Outcome, SERVER};
+use crate::output;
+use crate::session::Session;
+use amp_token::api::{self, Call};
+use amp_token::cache::TokenCache;
+use amp_token::error::{Error, Kind, clean};
+use amp_token::secret::Secret;
+use amp_token::transport::Response;
+use clap::ArgMatches;
+use serde_json::Value;
+use std::fs::File;
+use std::io::{self, Read};
+use std::process::ExitCode;
+use zeroize::Zeroizing;
+
+/// `amp-token request METHOD PATH`
+pub fn request(session: &Session, arguments: &ArgMatches) -> Outcome<ExitCode> {
+    let body = match arguments.get_one::<String>("data") {
+        Some(data) => content(data)?,
+        None => Zeroizing::default(),
+    };
+    let method = text(arguments, "method").to_ascii_uppercase();
+    let kind = arguments.get_one::<String>("content-type").map_or("application/json", String::as_str);
+    let call = Call {
+        method: &method,
+        path: text(arguments, "path"),
+        content_type: arguments.contains_id("data").then_some(kind),
+        body: &body,
+    };
+    told(&api::request(&cache(session)?, &call)?)
+}
+
+/// `amp-token graphql QUERY`
+pub fn graphql(session: &Session, arguments: &ArgMatches) -> Outcome<ExitCode> {
+    let query = words(content(text(arguments, "query"))?)?;
+    let variables = arguments.get_one::<String>("variables").map(|text| content(text).and_then(words)).transpose()?;
+    told(&api::graphql(&cache(session)?, &query, variables.as_deref().map(String::as_str))?)
+}
+
+/// `amp-token hubs`: a table for people, JSON for programs.
+pub fn hubs(session: &Session, arguments: &ArgMatches) -> Outcome<ExitCode> {
+    let cache = cache(session)?;
+    let (mut path, mut hubs) = (Some("/v2/content/hubs?size=100".to_owned()), Vec::new());
+    while let Some(this) = path {
+        let response = api::request(&cache, &Call { method: "GET", path: &this, content_type: None, body: b"" })?;
+        if response.status != 200 {
+            return Ok(refused(&response));
+        }
+        path = api::next_page(&this, &response.body);
+        let page: Value = serde_json::from_slice(&response.body).map_err(|error| strange(&error))?;
+        hubs.extend(page["_embedded"]["hubs"].as_array().cloned().unwrap_or_default());
+    }
+    if arguments.get_flag("json") {
+        output::answer(&output::json(&Value::from(hubs)))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    const COLUMNS: [&str; 4] = ["id", "name", "label", "status"];
+    // What a server sent must not reach a terminal as it is.
+    let cell = |hub: &Value, column: &str| clean(hub[column].as_str().unwrap_or("-"), &[]);
+    let rows: Vec<_> = hubs.iter().map(|hub| COLUMNS.map(|column| cell(hub, column))).collect();
+    let widths = [0, 1, 2, 3].map(|at| {
+        let cells = rows.iter().map(|row| row[at].chars().count());
+        cells.chain([COLUMNS[at].len()]).max().unwrap_or(0)
+    });
+    let line = |row: [&str; 4]| {
+        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    let mut table = line(COLUMNS.map(|column| column));
+    table.extend(rows.iter().map(|row| line([&row[0], &row[1], &row[2], &row[3]])));
+    output::answer(&table)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `amp-token pat create NAME`: prints the new token, which nothing will ever show again.
+pub fn create_personal_access_token(session: &Session, arguments: &ArgMatches) -> Outcome<ExitCode> {
+    let (name, organization) = (text(arguments, "name"), text(arguments, "organization"));
+    let response = api::create_personal_access_token(&cache(session)?, name, organization)?;
+    if response.status != 200 {
+        return Ok(refused(&response));
+    }
+    let reply: Reply = serde_json::from_slice(&response.body).map_err(|error| strange(&error))?;
+    if let Some(problem) = reply.errors.first() {
+        return Err(Failure::new(SERVER, format!("the API created no token: {}", clean(&problem.message, &[]))));
+    }
+    match reply.data.and_then(|data| data.created) {
+        Some(created) => {
+            output::secret(&[created.token.reveal(), "\n"])?;
+            Ok(ExitCode::SUCCESS)
+        }
+        None => Err(Failure::new(SERVER, "the API's reply holds no token")),
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Reply {
+    data: Option<Data>,
+    #[serde(default)]
+    errors: Vec<Problem>,
+}
+
+#[derive(serde::Deserialize)]
+struct Data {
+    #[serde(rename = "createPersonalAccessToken")]
+    created: Option<Created>,
+}
+
+#[derive(serde::Deserialize)]
+struct Created {
+    token: Secret,
+}
+
+#[derive(serde::Deserialize)]
+struct Problem {
+    message: String,
+}
+
+fn cache(session: &Session) -> Outcome<TokenCache> {
+    Ok(TokenCache::new(&session.config)?)
+}
+
+fn text<'a>(arguments: &'a ArgMatches, name: &str) -> &'a str {
+    arguments.get_one::<String>(name).map_or("", String::as_str)
+}
+
+/// What an argument stands for: itself, or with `@` in front the content of a file, `@-` standard input.
+fn content(argument: &str) -> Outcome<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    match argument.strip_prefix('@') {
+        None => bytes.extend_from_slice(argument.as_bytes()),
+        Some("-") => {
+            io::stdin().lock().read_to_end(&mut bytes).map_err(|error| unread("standard input", &error))?;
+        }
+        Some(path) => {
+            let read = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
+            read.map_err(|error| unread(path, &error))?;
+        }
+    }
+    Ok(bytes)
+}
+
+fn unread(what: &str, error: &io::Error) -> Failure {
+    Error::new(Kind::Io, format!("{what} cannot be read: {error}")).into()
+}
+
+fn words(bytes: Zeroizing<Vec<u8>>) -> Outcome<Zeroizing<String>> {
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(_) => Err(Failure::usage("a query and its variables must be UTF-8")),
+    }
+}
+
+fn strange(error: &serde_json::Error) -> Failure {
+    Failure::new(SERVER, format!("the API's reply is not what it should be: {error}"))
+}
+
+/// Prints the body, and tells of a status that is no success.
+fn told(response: &Response) -> Outcome<ExitCode> {
+    output::bytes(&response.body)?;
+    Ok(if (200..300).contains(&response.status) { ExitCode::SUCCESS } else { refused(response) })
+}
+
+fn refused(response: &Response) -> ExitCode {
+    let (status, advice) = match response.status {
+        401 | 403 => (CREDENTIALS, ": the API key may not do this, or the hub is another account's"),
+        300..=399 => (SERVER, ": redirects are not followed with a token; set api_url to where the API is"),
+        _ => (SERVER, ""),
+    };
+    Failure::new(status, format!("the API answered HTTP {}{advice}", response.status)).report()
+}

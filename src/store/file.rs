@@ -1,0 +1,398 @@
+//! The store of one machine: sealed files in a folder that belongs to one user.
+//!
+//! - **Reading takes no lock.** An entry is written to a file of its own and then renamed, so there
+//!   is a whole one or none, whenever and however a writer ends.
+//! - **The lock dies with its holder.** It is the operating system's (`fcntl`), on a file next to the
+//!   entry. It belongs to a process: neither a forked child nor a descriptor that leaked can keep it
+//!   after the process is gone. (Those of `flock` and "open file descriptions" can: a child shares
+//!   them, and holds on to them for as long as it lives.)
+//! - **Only what is ours is used.** The folder must belong to this user, be closed to all others and
+//!   be no symbolic link; a file must be a regular one of this user's.
+//!
+//! Everything that goes wrong is a log line and an entry that is absent.
+
+use super::seal::{self, Seal};
+use super::{Entry, Lock, Store, Trouble};
+use crate::clock::Clock;
+use crate::error::clean;
+use crate::fork;
+use crate::settings::Options;
+use ring::rand::{SecureRandom, SystemRandom};
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The longest pause between two looks at a lock that somebody else holds.
+const LONGEST_PAUSE: Duration = Duration::from_millis(25);
+
+/// The ending of files that are being written.
+const UNFINISHED: &str = ".tmp";
+
+/// The age at which an unfinished file's writer must be dead. If he was only stopped, he finds his
+/// file gone, and nobody misses it.
+const ABANDONED: Duration = Duration::from_secs(60);
+
+pub(super) struct FileStore {
+    seal: Seal,
+    folder: PathBuf,
+    entry: PathBuf,
+    lock: PathBuf,
+    clock: Clock,
+    trouble: Trouble,
+}
+
+/// What is wrong, in words. What is merely not there is no failure.
+type Attempt<T> = Result<T, String>;
+
+impl FileStore {
+    /// Chooses the folder; touches nothing. `None`: there is nowhere to put it.
+    pub(super) fn open(options: &Options, seal: Seal) -> Option<Self> {
+        fork::watch();
+        let trouble = Trouble::new(&options.log);
+        let Some(folder) = options.store_dir.clone().or_else(|| usual_folder(|name| std::env::var_os(name), owner))
+        else {
+            trouble.tell("there is no XDG_RUNTIME_DIR, XDG_CACHE_HOME or HOME to put it in: set store_dir");
+            return None;
+        };
+        let name = seal.name();
+        Some(FileStore {
+            entry: folder.join(&name),
+            lock: folder.join(format!("{name}.lock")),
+            seal,
+            folder,
+            clock: options.clock.clone(),
+            trouble,
+        })
+    }
+
+    fn try_load(&self) -> Attempt<Option<Vec<u8>>> {
+        if !self.is_there()? {
+            return Ok(None);
+        }
+        let Some(file) = self.open_ours(&self.entry, OpenOptions::new().read(true))? else { return Ok(None) };
+        let mut sealed = Vec::new();
+        file.take(seal::LARGEST as u64 + 1).read_to_end(&mut sealed).map_err(failed("read", &self.entry))?;
+        Ok(Some(sealed))
+    }
+
+    /// `None`: somebody else has it. Otherwise, it is held until the value is dropped.
+    fn try_lock(&self, wait: Duration) -> Attempt<Option<Held>> {
+        let end = self.clock.now().after(wait).monotonic;
+        let mut pauses = (1..).map(|turn| LONGEST_PAUSE.min(Duration::from_millis(1 << turn.min(8))));
+        // Whether to look again, after a short while.
+        let mut look_again = || {
+            let left = Duration::from_nanos(u64::try_from(end - self.clock.now().monotonic).unwrap_or(0));
+            let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+            let pause = Duration::from_millis(1) + self.clock.random_below(pause);
+            self.clock.sleep(pause.min(left));
+            !left.is_zero()
+        };
+        let seat = loop {
+            match Seat::take(&self.lock) {
+                Some(seat) => break seat,
+                None if look_again() => {}
+                None => return Ok(None),
+            }
+        };
+        self.make_folder()?;
+        let options = OpenOptions::new().read(true).write(true).create(true).mode(0o600).clone();
+        // Not there, though it is created? Somebody is deleting all this.
+        let Some(file) = self.open_ours(&self.lock, &options)? else { return Ok(None) };
+        loop {
+            match lock_whole(&file) {
+                Ok(true) => return Ok(Some(Held { _file: file, _seat: seat })),
+                Ok(false) if look_again() => {}
+                Ok(false) => return Ok(None),
+                Err(error) => return Err(failed("locked", &self.lock)(error)),
+            }
+        }
+    }
+
+    fn try_save(&self, entry: &Entry) -> Attempt<()> {
+        self.make_folder()?;
+        self.clean_up();
+        let mut random = [0; 8];
+        let sealed = self.seal.close(entry).filter(|_| SystemRandom::new().fill(&mut random).is_ok());
+        let sealed = sealed.ok_or("this machine has no randomness")?;
+        let name = format!("{}.{:016x}{UNFINISHED}", self.seal.name(), u64::from_ne_bytes(random));
+        let unfinished = self.folder.join(name);
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&unfinished)
+            .and_then(|mut file| file.write_all(&sealed))
+            .and_then(|()| fs::rename(&unfinished, &self.entry));
+        written.map_err(|error| {
+            let _ = fs::remove_file(&unfinished);
+            failed("written", &self.entry)(error)
+        })
+    }
+
+    /// Removes what writers left behind that were killed.
+    fn clean_up(&self) {
+        let Ok(files) = fs::read_dir(&self.folder) else { return };
+        for file in files.flatten() {
+            let unfinished = file.file_name().as_encoded_bytes().ends_with(UNFINISHED.as_bytes());
+            let age = |about: fs::Metadata| about.modified().ok()?.elapsed().ok();
+            if unfinished && file.metadata().ok().and_then(age).is_some_and(|age| age > ABANDONED) {
+                let _ = fs::remove_file(file.path());
+            }
+        }
+    }
+
+    fn make_folder(&self) -> Attempt<()> {
+        if !self.is_there()? {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
+            made.map_err(failed("made", &self.folder))?;
+            self.is_there()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the folder exists; an error if it does and is not ours alone.
+    fn is_there(&self) -> Attempt<bool> {
+        let about = match fs::symlink_metadata(&self.folder) {
+            Ok(about) => about,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(failed("looked at", &self.folder)(error)),
+        };
+        let folder = shown(&self.folder);
+        if !about.is_dir() {
+            return Err(format!("{folder} is not a folder, or a symbolic link to one"));
+        }
+        if about.uid() != user() {
+            return Err(format!("{folder} belongs to another user"));
+        }
+        if about.mode() & 0o077 != 0 {
+            return Err(format!("{folder} is open to other users: chmod go= it"));
+        }
+        Ok(true)
+    }
+
+    /// Opens a file, if it is there and ours.
+    fn open_ours(&self, path: &Path, options: &OpenOptions) -> Attempt<Option<File>> {
+        // Without O_NONBLOCK, a FIFO in place of the file would keep us for ever.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = match options.clone().custom_flags(flags).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("opened", path)(error)),
+        };
+        let about = file.metadata().map_err(failed("looked at", path))?;
+        if !about.is_file() || about.uid() != user() {
+            return Err(format!("{} is not a file of this user's", shown(path)));
+        }
+        Ok(Some(file))
+    }
+}
+
+impl Store for FileStore {
+    fn place(&self) -> String {
+        clean(&self.folder.display().to_string(), &[])
+    }
+
+    fn load(&self) -> Option<Entry> {
+        match self.try_load() {
+            Ok(sealed) => self.trouble.open(&self.seal, &sealed?, self.clock.now()),
+            Err(problem) => {
+                self.trouble.tell(&problem);
+                None
+            }
+        }
+    }
+
+    fn lock(&self, wait: Duration) -> Lock {
+        match self.try_lock(wait) {
+            Ok(Some(held)) => Lock::Held(Box::new(held)),
+            Ok(None) => Lock::Busy,
+            Err(problem) => {
+                self.trouble.tell(&problem);
+                Lock::Unavailable
+            }
+        }
+    }
+
+    fn save(&self, entry: &Entry) {
+        if let Err(problem) = self.try_save(entry) {
+            self.trouble.tell(&problem);
+        }
+    }
+
+    fn remove(&self, token: &str) {
+        // Under the lock, so that the entry that is removed is the one that was looked at. If another
+        // process holds it, that one is about to put another entry in its place.
+        let lock = self.lock(Duration::ZERO);
+        if !matches!(lock, Lock::Busy) && self.load().is_some_and(|entry| entry.token.reveal() == token) {
+            let _ = fs::remove_file(&self.entry);
+        }
+    }
+}
+
+/// The lock, while it is held. The file is closed first, which ends the lock, and then the next
+/// thread of this process may open it.
+struct Held {
+    _file: File,
+    _seat: Seat,
+}
+
+/// The right of one thread of this process to have a lock file open.
+///
+/// The operating system's lock keeps processes apart, not threads; and it ends when its process
+/// closes *any* descriptor of the file. So no two threads may have the same one open. There is no
+/// mutex around the seats, because a forked child could find it locked by a thread that it does not
+/// have; and seats that were taken before a [fork](crate::fork::watch) count as free.
+struct Seat {
+    place: &'static AtomicU64,
+    /// The fork generation (16 bits) and a hash of the file's path (48 bits). Two paths of one hash
+    /// only wait for each other.
+    taken_by: u64,
+}
+
+static SEATS: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+
+impl Seat {
+    fn take(path: &Path) -> Option<Self> {
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        let generation = fork::generation() << 48;
+        let taken_by = generation | hasher.finish() >> 16 | 1;
+        let sitting = || SEATS.iter().filter(|seat| seat.load(Ordering::SeqCst) == taken_by).count();
+        if sitting() > 0 {
+            return None;
+        }
+        let place = SEATS.iter().find(|seat| {
+            let before = seat.load(Ordering::SeqCst);
+            let free = before == 0 || before >> 48 != generation >> 48;
+            free && seat.compare_exchange(before, taken_by, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        })?;
+        let seat = Seat { place, taken_by };
+        // Two threads that sat down at the same time see each other now, and both get up again.
+        if sitting() == 1 { Some(seat) } else { None }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        // In a forked child, it may be another thread's by now.
+        let _ = self.place.compare_exchange(self.taken_by, 0, Ordering::SeqCst, Ordering::SeqCst);
+    }
+}
+
+/// Locks a file for this process; `false`: another one has it.
+fn lock_whole(file: &File) -> io::Result<bool> {
+    // SAFETY: `flock` is plain data, for which all zeros is a value: from the file's beginning, to
+    // its end, whatever its length.
+    let mut request: libc::flock = unsafe { std::mem::zeroed() };
+    request.l_type = libc::F_WRLCK as _;
+    request.l_whence = libc::SEEK_SET as _;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and F_SETLK does nothing
+    // with `request` but read it during the call.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const request) } == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EAGAIN | libc::EINTR) => Ok(false),
+        _ => Err(error),
+    }
+}
+
+/// The user on whose behalf this process acts.
+fn user() -> u32 {
+    // SAFETY: it takes nothing, cannot fail, and touches no memory of ours.
+    unsafe { libc::geteuid() }
+}
+
+/// Where tokens go that need not outlive the session, or else the cache. The environment's paths
+/// count only if they are absolute, as the XDG Base Directory Specification says; and not for a
+/// superuser who still has somebody else's environment, because what he put there, that user could
+/// neither use nor replace.
+fn usual_folder(variable: impl Fn(&str) -> Option<OsString>, owner: impl Fn(&Path) -> Option<u32>) -> Option<PathBuf> {
+    let path = |name| {
+        let path = variable(name).map(PathBuf::from).filter(|path| path.is_absolute())?;
+        (user() != 0 || owner(&path).is_none_or(|owner| owner == 0)).then_some(path)
+    };
+    // Unlike a cache, nobody makes a runtime folder for himself.
+    let runtime = path("XDG_RUNTIME_DIR").filter(|path| owner(path).is_some());
+    let folder = runtime.or_else(|| path("XDG_CACHE_HOME")).or_else(|| Some(path("HOME")?.join(".cache")));
+    Some(folder?.join("amp-token"))
+}
+
+/// The user to whom a folder belongs, if there is one.
+fn owner(folder: &Path) -> Option<u32> {
+    fs::metadata(folder).ok().filter(fs::Metadata::is_dir).map(|about| about.uid())
+}
+
+fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> String {
+    move |error| format!("{} cannot be {what}: {error}", shown(path))
+}
+
+fn shown(path: &Path) -> String {
+    clean(&path.display().to_string(), &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_is_the_first_that_the_environment_names() {
+        let chosen = |set: &[(&str, &str)]| {
+            let variable = |name: &str| set.iter().find(|(have, _)| *have == name).map(|(_, value)| value.into());
+            usual_folder(variable, |path| (path != "/gone").then(|| if path == "/theirs" { 7 } else { user() }))
+        };
+        let all = [("HOME", "/h"), ("XDG_CACHE_HOME", "/c"), ("XDG_RUNTIME_DIR", "/r")];
+        assert_eq!(chosen(&all), Some("/r/amp-token".into()));
+        assert_eq!(chosen(&all[..2]), Some("/c/amp-token".into()));
+        assert_eq!(chosen(&all[..1]), Some("/h/.cache/amp-token".into()));
+        for useless in ["relative", "", "/gone"] {
+            assert_eq!(chosen(&[("XDG_RUNTIME_DIR", useless), ("HOME", "/h")]), Some("/h/.cache/amp-token".into()));
+        }
+        assert_eq!(chosen(&[("HOME", "/gone")]), Some("/gone/.cache/amp-token".into()));
+        assert_eq!(chosen(&[("XDG_RUNTIME_DIR", ""), ("HOME", "")]), None);
+        if user() == 0 {
+            assert_eq!(chosen(&[("XDG_RUNTIME_DIR", "/theirs"), ("HOME", "/h")]), Some("/h/.cache/amp-token".into()));
+            assert_eq!(chosen(&[("HOME", "/theirs")]), None);
+        }
+    }
+
+    #[test]
+    fn one_thread_at_a_time_has_a_seat() {
+        let (path, other) = (Path::new("one thread"), Path::new("another"));
+        let seat = Seat::take(path).unwrap();
+        assert!(Seat::take(path).is_none());
+        assert!(Seat::take(path).is_none(), "asking does not free it");
+        assert!(Seat::take(other).is_some());
+        drop(seat);
+        assert!(Seat::take(path).is_some());
+    }
+
+    #[test]
+    fn many_threads_never_share_a_seat() {
+        let inside = std::sync::atomic::AtomicU32::new(0);
+        let had = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    // Until each had it often enough on average, whoever it was.
+                    while had.load(Ordering::SeqCst) < 200 {
+                        let Some(seat) = Seat::take(Path::new("many threads")) else { continue };
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                        std::thread::yield_now();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        had.fetch_add(1, Ordering::SeqCst);
+                        drop(seat);
+                    }
+                });
+            }
+        });
+    }
+}

@@ -1,0 +1,502 @@
+//! The store of many machines: sealed entries in a Redis or Valkey server.
+//!
+//! - **It is not waited for.** Every exchange, connecting and TLS included, ends within half a second,
+//!   or less for callers with little time; after one that failed, the server is left alone for some
+//!   seconds, and all that is asked of the store meanwhile is answered by "not there".
+//! - **One machine asks for all.** The lock is a key with an owner and a short life: that of a machine
+//!   that died ends by itself, and only its owner can end it earlier.
+//! - **No clock is trusted for long.** An entry is removed by the server when its time is over, and the
+//!   time that the server leaves it counts even where this machine's clock would give it more.
+//! - A connection belongs to one process: a store that a forked child inherits is of no use to it.
+//!
+//! The protocol is RESP 2. Of it, six commands are needed, and a client library would bring more than
+//! forty crates, wait for name look-ups without a bound, and trust other certificates than the rest.
+
+use super::seal::{self, Seal};
+use super::{Entry, Lock, Store, Trouble};
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result, clean};
+use crate::fork;
+use crate::secret::Secret;
+use crate::settings::{Network, Options, Url};
+use crate::tls::Trust;
+use crate::wire::{Deadline, Party, Stream, dial, look_up};
+use ring::rand::{SecureRandom, SystemRandom};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// The longest that one exchange may take; and never more than an eighth of `timeout_ms`, because
+/// three of them may come before the request. What they save is one request, so they may not cost more.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a server that failed is left alone.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// How long a connection is kept for the next exchange: the few of one renewal follow each other
+/// closely, and what has been idle for longer may have been cut off on the way.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// The life of a lock. A holder who takes longer loses it, which costs a second request; a holder who
+/// died keeps the others waiting for no longer than this.
+const HOLD: Duration = Duration::from_secs(5);
+
+/// The longest pause between two looks at a lock that somebody else holds.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Deletes a key if it has a certain value.
+const DELETE_IF: &[u8] = b"if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('del',KEYS[1]) end return 0";
+
+pub(super) struct RedisStore {
+    seal: Seal,
+    entry: String,
+    lock: String,
+    clock: Clock,
+    server: Arc<Server>,
+}
+
+impl RedisStore {
+    /// Understands the URL; sends nothing.
+    pub(super) fn open(options: &Options, seal: Seal, url: &str) -> Result<Self> {
+        fork::watch();
+        let place = Place::parse(url).ok_or_else(|| {
+            Error::new(Kind::Config, "store is not the URL of a Redis server")
+                .advice("use redis://[user:password@]host[:port][/database], or rediss:// for TLS")
+        })?;
+        let name = seal.name();
+        Ok(RedisStore {
+            seal,
+            entry: format!("amp-token:{name}"),
+            lock: format!("amp-token:{name}:lock"),
+            clock: options.clock.clone(),
+            server: Arc::new(Server {
+                place,
+                patience: PATIENCE.min(options.timeout / 8),
+                network: options.network.clone(),
+                clock: options.clock.clone(),
+                trouble: Trouble::new(&options.log),
+                generation: fork::generation(),
+                shut_until: AtomicI64::new(i64::MIN),
+                link: Mutex::default(),
+            }),
+        })
+    }
+
+    /// The stored bytes, and how long the server will keep them.
+    fn fetch(&self) -> Option<(Vec<u8>, Duration)> {
+        let key = self.entry.as_bytes();
+        match <[Reply; 2]>::try_from(self.server.ask(&[&[b"GET", key], &[b"PTTL", key]])?).ok()? {
+            [Reply::Bytes(sealed), Reply::Number(left)] => {
+                Some((sealed, Duration::from_millis(u64::try_from(left).ok()?)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Store for RedisStore {
+    fn place(&self) -> String {
+        let place = &self.server.place;
+        format!("{}://{}", if place.tls { "rediss" } else { "redis" }, place.name())
+    }
+
+    fn load(&self) -> Option<Entry> {
+        // Before asking: the answer was true at some time after.
+        let now = self.clock.now();
+        let (sealed, left) = self.fetch()?;
+        let mut entry = self.server.trouble.open(&self.seal, &sealed, now)?;
+        entry.expires = entry.expires.min(now.after(left).wall);
+        (entry.expires > entry.issued).then_some(entry)
+    }
+
+    fn lock(&self, wait: Duration) -> Lock {
+        let mut random = [0; 16];
+        if SystemRandom::new().fill(&mut random).is_err() {
+            return Lock::Unavailable;
+        }
+        let owner = format!("{:032x}", u128::from_ne_bytes(random));
+        let life = HOLD.as_millis().to_string();
+        let end = self.clock.now().after(wait).monotonic;
+        for turn in 1_u32.. {
+            let take: Command = &[b"SET", self.lock.as_bytes(), owner.as_bytes(), b"NX", b"PX", life.as_bytes()];
+            match self.server.ask_one(take) {
+                Some(Reply::Bytes(_)) => break,
+                Some(Reply::Nothing) => {}
+                _ => return Lock::Unavailable,
+            }
+            let left = Duration::from_nanos(u64::try_from(end - self.clock.now().monotonic).unwrap_or(0));
+            if left.is_zero() {
+                return Lock::Busy;
+            }
+            let pause = LONGEST_PAUSE.min(Duration::from_millis(5 << turn.min(8)));
+            self.clock.sleep((Duration::from_millis(5) + self.clock.random_below(pause)).min(left));
+        }
+        Lock::Held(Box::new(Held { server: self.server.clone(), lock: self.lock.clone(), owner }))
+    }
+
+    fn save(&self, entry: &Entry) {
+        let left = entry.expires.saturating_sub(self.clock.now().wall) / 1_000_000;
+        if let Some(sealed) = self.seal.close(entry).filter(|_| left > 0) {
+            self.server.ask_one(&[b"SET", self.entry.as_bytes(), &sealed, b"PX", left.to_string().as_bytes()]);
+        }
+    }
+
+    fn remove(&self, token: &str) {
+        let Some((sealed, _)) = self.fetch() else { return };
+        if self.seal.open(&sealed, self.clock.now()).is_ok_and(|entry| entry.token.reveal() == token) {
+            self.server.ask_one(&[b"EVAL", DELETE_IF, b"1", self.entry.as_bytes(), &sealed]);
+        }
+    }
+}
+
+/// The lock, while it is held.
+struct Held {
+    server: Arc<Server>,
+    lock: String,
+    owner: String,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // In a forked child this does nothing, and the lock stays the parent's.
+        self.server.ask_one(&[b"EVAL", DELETE_IF, b"1", self.lock.as_bytes(), self.owner.as_bytes()]);
+    }
+}
+
+/// A command and its arguments.
+type Command<'a> = &'a [&'a [u8]];
+
+/// What came back for one command.
+#[derive(Debug, PartialEq, Eq)]
+enum Reply {
+    Nothing,
+    Number(i64),
+    Bytes(Vec<u8>),
+    /// The server did not want to; its own words.
+    Refused(String),
+}
+
+/// A server, and at most one connection to it.
+struct Server {
+    place: Place,
+    patience: Duration,
+    network: Network,
+    clock: Clock,
+    trouble: Trouble,
+    /// The process whose connection it is.
+    generation: u64,
+    /// Until this monotonic time nothing is asked of it.
+    shut_until: AtomicI64,
+    link: Mutex<Link>,
+}
+
+#[derive(Default)]
+struct Link {
+    trust: Option<Arc<Trust>>,
+    /// The connection, and until when it is good for another exchange.
+    open: Option<(Connection, i64)>,
+}
+
+impl Server {
+    /// One exchange with one command. A refusal is no answer.
+    fn ask_one(&self, command: Command) -> Option<Reply> {
+        self.ask(&[command])?.pop()
+    }
+
+    /// Sends commands together and reads their replies, as many. `None`: it failed, or one of them
+    /// was refused.
+    fn ask(&self, commands: &[Command]) -> Option<Vec<Reply>> {
+        if self.generation != fork::generation() || self.clock.now().monotonic < self.shut_until.load(Ordering::Relaxed)
+        {
+            return None;
+        }
+        let problem = match self.exchange(commands) {
+            Ok(replies) => match replies.iter().find_map(Reply::refusal) {
+                None => return Some(replies),
+                // It works, if not as it should: a user without the right to delete, for example.
+                Some(words) => format!("{} answered: {}", self.place.name(), self.place.clean(words)),
+            },
+            Err(error) => {
+                self.shut_until.store(self.clock.now().after(PAUSE).monotonic, Ordering::Relaxed);
+                error.to_string()
+            }
+        };
+        self.trouble.tell(&problem);
+        None
+    }
+
+    fn exchange(&self, commands: &[Command]) -> Result<Vec<Reply>> {
+        let deadline = Deadline::after(self.patience);
+        // Nobody holds it for longer than one exchange.
+        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = link.open.take().filter(|(_, until)| self.clock.now().monotonic < *until);
+        let (connection, replies) = match kept.and_then(|(mut connection, _)| {
+            let replies = connection.ask(commands, deadline).ok()?;
+            Some((connection, replies))
+        }) {
+            Some(done) => done,
+            // None was kept, or it was cut off meanwhile.
+            None => {
+                let mut connection = self.connect(&mut link.trust, deadline)?;
+                let replies = connection.ask(commands, deadline).map_err(|error| self.broken(&error))?;
+                (connection, replies)
+            }
+        };
+        link.open = Some((connection, self.clock.now().after(IDLE).monotonic));
+        Ok(replies)
+    }
+
+    fn connect(&self, trust: &mut Option<Arc<Trust>>, deadline: Deadline) -> Result<Connection> {
+        let Place { tls, host, port, user, password, database } = &self.place;
+        let party = Party::server(host, *port);
+        let found = look_up(host, *port, &party, deadline)?;
+        let (wire, _) = dial(&found, &party, deadline)?;
+        let mut stream: Box<dyn Stream> = Box::new(wire);
+        if *tls {
+            let trust = match trust {
+                Some(trust) => trust,
+                None => trust.insert(Arc::new(Trust::load(&self.network)?)),
+            };
+            stream = Box::new(trust.handshake(stream, host, &party, deadline)?.0);
+        }
+        let mut connection = Connection(BufReader::new(stream));
+        let mut hello: Vec<Command> = Vec::new();
+        let (user, password) = (user.as_ref().map(reveal), password.as_ref().map(reveal));
+        let authenticate: Vec<&[u8]> = [Some(&b"AUTH"[..]), user, password].into_iter().flatten().collect();
+        if password.is_some() {
+            hello.push(&authenticate);
+        }
+        let select: [&[u8]; 2] = [b"SELECT", database.as_bytes()];
+        if !database.is_empty() {
+            hello.push(&select);
+        }
+        let replies = connection.ask(&hello, deadline).map_err(|error| self.broken(&error))?;
+        match replies.iter().find_map(Reply::refusal) {
+            Some(words) => {
+                let words = format!("{} refused the login: {}", self.place.name(), self.place.clean(words));
+                Err(Error::new(Kind::Config, words))
+            }
+            None => Ok(connection),
+        }
+    }
+
+    fn broken(&self, error: &io::Error) -> Error {
+        let words = format!("the exchange with {} failed: {}", self.place.name(), clean(&error.to_string(), &[]));
+        Error::new(Kind::Connect, words)
+    }
+}
+
+fn reveal(secret: &Secret) -> &[u8] {
+    secret.reveal().as_bytes()
+}
+
+impl Reply {
+    fn refusal(&self) -> Option<&str> {
+        match self {
+            Reply::Refused(words) => Some(words),
+            _ => None,
+        }
+    }
+}
+
+/// A connection that is between two exchanges, or broken and to be dropped.
+struct Connection(BufReader<Box<dyn Stream>>);
+
+impl Connection {
+    fn ask(&mut self, commands: &[Command], deadline: Deadline) -> io::Result<Vec<Reply>> {
+        let stream = self.0.get_mut();
+        stream.set_deadline(deadline);
+        stream.write_all(&encode(commands))?;
+        stream.flush()?;
+        commands.iter().map(|_| reply(&mut self.0)).collect()
+    }
+}
+
+/// Commands as bytes: each an array of strings with their lengths, so that nothing needs quoting.
+fn encode(commands: &[Command]) -> Zeroizing<Vec<u8>> {
+    let words = || commands.iter().flat_map(|command| command.iter());
+    // Room for everything, so that no password is left behind in a smaller buffer.
+    let room = words().map(|word| word.len() + 32).sum::<usize>() + commands.len() * 32;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    for command in commands {
+        bytes.extend_from_slice(format!("*{}\r\n", command.len()).as_bytes());
+        for word in *command {
+            bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            bytes.extend_from_slice(word);
+            bytes.extend_from_slice(b"\r\n");
+        }
+    }
+    bytes
+}
+
+/// Reads one reply. Of arrays, none of the commands used has any.
+fn reply(source: &mut impl BufRead) -> io::Result<Reply> {
+    let nonsense = || io::Error::new(io::ErrorKind::InvalidData, "the reply is not that of a Redis server");
+    let mut line = Vec::new();
+    source.take(1024).read_until(b'\n', &mut line)?;
+    if line.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let line = line.strip_suffix(b"\r\n").and_then(|line| std::str::from_utf8(line).ok()).ok_or_else(nonsense)?;
+    let (kind, rest) = line.split_at_checked(1).ok_or_else(nonsense)?;
+    let number = || rest.parse::<i64>().map_err(|_| nonsense());
+    match kind {
+        "+" => Ok(Reply::Bytes(rest.as_bytes().to_vec())),
+        "-" => Ok(Reply::Refused(rest.to_owned())),
+        ":" => Ok(Reply::Number(number()?)),
+        "$" if number()? == -1 => Ok(Reply::Nothing),
+        "$" => {
+            let length = usize::try_from(number()?).ok().filter(|length| *length <= seal::LARGEST);
+            let mut bytes = vec![0; length.ok_or_else(nonsense)? + 2];
+            source.read_exact(&mut bytes)?;
+            if !bytes.ends_with(b"\r\n") {
+                return Err(nonsense());
+            }
+            bytes.truncate(bytes.len() - 2);
+            Ok(Reply::Bytes(bytes))
+        }
+        _ => Err(nonsense()),
+    }
+}
+
+/// What a URL says about a server.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    tls: bool,
+    host: String,
+    port: u16,
+    user: Option<Secret>,
+    password: Option<Secret>,
+    /// Its number in digits; empty for the first.
+    database: String,
+}
+
+impl Place {
+    fn parse(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        let (login, rest) = match rest.rsplit_once('@') {
+            Some((login, rest)) => (Some(login), rest),
+            None => (None, rest),
+        };
+        let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, password) = match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
+            Some((user, password)) => (Some(decoded(user)?), Some(decoded(password)?)),
+            None => (None, None),
+        };
+        // The usual port of Redis, unless there is one behind the host.
+        let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+        let with_port = if has_port { authority.to_owned() } else { format!("{authority}:6379") };
+        let place = format!("http://{with_port}");
+        let place = Url::parse(&place).filter(|place| place.path.is_empty())?;
+        let (user, password) = (user.filter(|user| !user.is_empty()), password.filter(|password| !password.is_empty()));
+        let login_makes_sense = user.is_none() || password.is_some();
+        let sensible = login_makes_sense && database.bytes().all(|byte| byte.is_ascii_digit());
+        sensible.then(|| Place {
+            tls: scheme == "rediss",
+            host: place.host.to_owned(),
+            port: place.port,
+            user,
+            password,
+            database: database.to_owned(),
+        })
+    }
+
+    fn name(&self) -> String {
+        crate::wire::host_and_port(&self.host, self.port)
+    }
+
+    /// A server's words, without the secrets of the login.
+    fn clean(&self, words: &str) -> String {
+        let secrets: Vec<_> = [&self.user, &self.password].into_iter().flatten().map(Secret::reveal).collect();
+        clean(words, &secrets)
+    }
+}
+
+/// Undoes percent-encoding.
+fn decoded(text: &str) -> Option<Secret> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut rest = text.as_bytes();
+    while let Some((first, more)) = rest.split_first() {
+        rest = more;
+        if *first == b'%' {
+            let (digits, more) = rest.split_at_checked(2)?;
+            rest = more;
+            let digit = |byte: u8| char::from(byte).to_digit(16);
+            bytes.push(u8::try_from(digit(digits[0])? * 16 + digit(digits[1])?).ok()?);
+        } else {
+            bytes.push(*first);
+        }
+    }
+    Some(Secret::from(std::str::from_utf8(&bytes).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_says_where_and_who() {
+        for (url, tls, name, user, password, database) in [
+            ("redis://cache", false, "cache:6379", None, None, ""),
+            ("rediss://cache:7/2", true, "cache:7", None, None, "2"),
+            ("redis://[::1]", false, "[::1]:6379", None, None, ""),
+            ("redis://[::1]:9/", false, "[::1]:9", None, None, ""),
+            ("redis://:p%40ss@cache", false, "cache:6379", None, Some("p@ss"), ""),
+            ("redis://me:a/b@cache", false, "cache:6379", Some("me"), Some("a/b"), ""),
+        ] {
+            let place = Place::parse(url).unwrap();
+            assert_eq!((place.tls, place.name().as_str(), place.database.as_str()), (tls, name, database), "{url}");
+            assert_eq!((place.user, place.password), (user.map(Secret::from), password.map(Secret::from)), "{url}");
+        }
+        for bad in [
+            "redis://",
+            "redis://a b",
+            "redis://a:b:c",
+            "redis://a/x",
+            "redis://a/1?b",
+            "redis://:%zz@a",
+            "redis://:%4@a",
+            "redis://:%ff@a",
+            "redis://me@a",
+        ] {
+            assert_eq!(Place::parse(bad), None, "{bad}");
+        }
+        assert!(!format!("{:?}", Place::parse("redis://me:hush@cache")).contains("hush"));
+    }
+
+    #[test]
+    fn commands_are_arrays_of_counted_strings() {
+        let bytes = encode(&[&[b"GET", b"a\r\nb"], &[b"PING"]]);
+        assert_eq!(bytes.as_slice(), b"*2\r\n$3\r\nGET\r\n$4\r\na\r\nb\r\n*1\r\n$4\r\nPING\r\n");
+        assert!(bytes.capacity() > bytes.len());
+    }
+
+    #[test]
+    fn replies_are_read_or_refused() {
+        let read = |mut bytes: &[u8]| reply(&mut bytes).ok();
+        assert_eq!(read(b"+OK\r\n"), Some(Reply::Bytes(b"OK".to_vec())));
+        assert_eq!(read(b"$4\r\na\r\nb\r\n"), Some(Reply::Bytes(b"a\r\nb".to_vec())));
+        assert_eq!(read(b"$-1\r\n"), Some(Reply::Nothing));
+        assert_eq!(read(b":-2\r\n"), Some(Reply::Number(-2)));
+        assert_eq!(read(b"-ERR no\r\n"), Some(Reply::Refused("ERR no".to_owned())));
+        let endless = [b'+'; 5000];
+        for bad in [
+            &b""[..],
+            b"\r\n",
+            b"+OK",
+            b"$-2\r\n",
+            b"$5\r\nabc",
+            b"$1\r\nabcd",
+            b"$99999999999\r\n",
+            b"$18446744073709551615\r\n",
+            b"*1\r\n",
+            b"HTTP/1.1 400 Bad Request\r\n",
+            b"\xff\xff\r\n",
+            &endless,
+        ] {
+            assert_eq!(read(bad), None, "{}", String::from_utf8_lossy(bad));
+        }
+    }
+}

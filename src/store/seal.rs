@@ -1,0 +1,286 @@
+//! Entries that say nothing to anybody but the owner of the client secret.
+//!
+//! A sealed entry and its name are both derived from the client secret, so whoever can open one
+//! could have asked the service for a token anyway. Each entry has a key of its own (HKDF-SHA256
+//! over a random salt) and is bound, through its name, to one client id and one token endpoint.
+//! Anything that is not exactly what [`Seal::close`] made reads as absent. `docs/store-format.md`
+//! describes the bytes, and what the construction does and does not protect against.
+
+use super::Entry;
+use crate::clock::Now;
+use crate::oauth;
+use crate::secret::Secret;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
+use ring::rand::{SecureRandom, SystemRandom};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// The first byte of an entry. Another number is another format, and no business of ours.
+const VERSION: u8 = 1;
+
+/// The salt of the name's derivation: it keeps these keys apart from those of any other program
+/// that derives some from the same secret.
+const NAME_SALT: &[u8] = b"amp_token store v1 name";
+
+/// What the key of an entry is for; the entry's name follows.
+const KEY_INFO: &[u8] = b"amp_token store v1 key";
+
+const NAME: usize = 16;
+const SALT: usize = 32;
+const TIMES: usize = 16;
+const TAG: usize = 16;
+
+/// The bytes in front of what is encrypted: version and salt.
+const HEAD: usize = 1 + SALT;
+
+/// The size of the largest entry.
+pub(super) const LARGEST: usize = HEAD + TIMES + oauth::TOKEN_LIMIT + TAG;
+
+/// The shortest client secret that is used as a key, in bytes. An entry lets whoever can read it
+/// try out secrets at his leisure; the service's own have 64 hexadecimal digits, and what is shorter
+/// than this was made up by a person.
+const SHORTEST_SECRET: usize = 16;
+
+/// How far in the future an entry may have been made, for the sake of machines whose clocks differ
+/// by a little. It stays below the margin at a token's end in any case: see [`Seal::open`].
+const LONGEST_TOLERANCE: Duration = Duration::from_secs(2);
+
+/// Closes and opens the entries of one client at one token endpoint.
+pub(super) struct Seal {
+    secret: Secret,
+    name: [u8; NAME],
+}
+
+/// Why there is nothing usable in an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// It is ours, and its time is over.
+    Expired,
+    /// It is ours, and was made later than now.
+    FromTheFuture,
+    /// It was made by another client, another version or for another place, or was damaged.
+    Sealed,
+}
+
+impl Seal {
+    /// `None`: the secret is too short to keep anything shut.
+    pub(super) fn new(secret: &Secret, token_url: &str, client_id: &str) -> Option<Self> {
+        if secret.reveal().len() < SHORTEST_SECRET {
+            return None;
+        }
+        // With each length in front, no two pairs make the same bytes.
+        let mut info = Vec::new();
+        for part in [token_url, client_id] {
+            info.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            info.extend_from_slice(part.as_bytes());
+        }
+        let mut name = [0; NAME];
+        let derived = Salt::new(HKDF_SHA256, NAME_SALT).extract(secret.reveal().as_bytes());
+        derived.expand(&[&info], NameLength).and_then(|bytes| bytes.fill(&mut name)).ok()?;
+        Some(Seal { secret: secret.clone(), name })
+    }
+
+    /// The entry's name, 32 hexadecimal digits that tell nothing to those who do not know the secret.
+    pub(super) fn name(&self) -> String {
+        self.name.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Seals an entry. `None`: the machine has no randomness.
+    pub(super) fn close(&self, entry: &Entry) -> Option<Vec<u8>> {
+        let mut salt = [0; SALT];
+        SystemRandom::new().fill(&mut salt).ok()?;
+        self.close_with(salt, entry)
+    }
+
+    fn close_with(&self, salt: [u8; SALT], entry: &Entry) -> Option<Vec<u8>> {
+        let token = entry.token.reveal().as_bytes();
+        // As large as it will ever be, so that it never moves and leaves the token behind.
+        let mut sealed = Zeroizing::new(Vec::with_capacity(HEAD + TIMES + token.len() + TAG));
+        sealed.push(VERSION);
+        sealed.extend_from_slice(&salt);
+        sealed.extend_from_slice(&entry.issued.to_be_bytes());
+        sealed.extend_from_slice(&entry.expires.to_be_bytes());
+        sealed.extend_from_slice(token);
+        let (key, nonce, associated) = self.key(&salt)?;
+        let tag = key.seal_in_place_separate_tag(nonce, associated, &mut sealed[HEAD..]).ok()?;
+        sealed.extend_from_slice(tag.as_ref());
+        // Nothing in it is secret any more.
+        Some(std::mem::take(&mut *sealed))
+    }
+
+    /// Opens an entry at the time `now`.
+    ///
+    /// One that was made a little later than now, by a machine whose clock is ahead, counts as made
+    /// now. "A little" is at most a twentieth of its life: half of the margin in which a token is not
+    /// handed out, so that the tolerance can never bring a dead one to life.
+    pub(super) fn open(&self, sealed: &[u8], now: Now) -> Result<Entry, Unfit> {
+        let (head, body) = sealed.split_at_checked(HEAD).ok_or(Unfit::Sealed)?;
+        let (version, salt) = head.split_first().ok_or(Unfit::Sealed)?;
+        if *version != VERSION || body.len() < TIMES + TAG || sealed.len() > LARGEST {
+            return Err(Unfit::Sealed);
+        }
+        let mut body = Zeroizing::new(body.to_vec());
+        let (key, nonce, associated) = self.key(salt).ok_or(Unfit::Sealed)?;
+        let plain = key.open_in_place(nonce, associated, &mut body).map_err(|_| Unfit::Sealed)?;
+        let (issued, rest) = time(plain).ok_or(Unfit::Sealed)?;
+        let (expires, token) = time(rest).ok_or(Unfit::Sealed)?;
+        // Whoever holds the secret can seal anything; a header still takes only a token.
+        let token = std::str::from_utf8(token).ok().filter(|token| oauth::is_token(token)).ok_or(Unfit::Sealed)?;
+        if expires <= now.wall || expires <= issued {
+            return Err(Unfit::Expired);
+        }
+        let lifetime = Duration::from_nanos(expires.abs_diff(issued));
+        let ahead = Duration::from_nanos(issued.abs_diff(issued.min(now.wall)));
+        if ahead > LONGEST_TOLERANCE.min(lifetime / 20) {
+            return Err(Unfit::FromTheFuture);
+        }
+        Ok(Entry { token: Secret::from(token), issued: issued.min(now.wall), expires })
+    }
+
+    /// What encrypts the one entry that has this salt. A key is never used twice, so its nonce may
+    /// be constant.
+    fn key(&self, salt: &[u8]) -> Option<(LessSafeKey, Nonce, Aad<[u8; 1 + NAME]>)> {
+        let derived = Salt::new(HKDF_SHA256, salt).extract(self.secret.reveal().as_bytes());
+        let info = [KEY_INFO, &self.name];
+        let key = derived.expand(&info, &AES_256_GCM).ok()?;
+        let mut associated = [VERSION; 1 + NAME];
+        associated[1..].copy_from_slice(&self.name);
+        let nonce = Nonce::assume_unique_for_key([0; 12]);
+        Some((LessSafeKey::new(UnboundKey::from(key)), nonce, Aad::from(associated)))
+    }
+}
+
+/// The length of a name, in the shape in which ring asks for it.
+struct NameLength;
+
+impl KeyType for NameLength {
+    fn len(&self) -> usize {
+        NAME
+    }
+}
+
+/// Takes a time off the front.
+fn time(bytes: &[u8]) -> Option<(i64, &[u8])> {
+    let (time, rest) = bytes.split_first_chunk()?;
+    Some((i64::from_be_bytes(*time), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+    const URL: &str = "https://auth.example/oauth/token";
+    const ID: &str = "11111111-2222-3333-4444-555555555555";
+    const ISSUED: i64 = 1_700_000_000_000_000_000;
+    const SECOND: i64 = 1_000_000_000;
+
+    fn seal() -> Seal {
+        Seal::new(&SECRET.into(), URL, ID).unwrap()
+    }
+
+    fn entry() -> Entry {
+        Entry { token: "eyJhbGciOiJSUzI1NiJ9.e30.c2ln".into(), issued: ISSUED, expires: ISSUED + 300 * SECOND }
+    }
+
+    fn at(wall: i64) -> Now {
+        Now { monotonic: 0, wall }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn the_format_is_what_the_documentation_says() {
+        // The same bytes come from `docs/store-format.md`'s listing, which uses another
+        // implementation of every algorithm.
+        assert_eq!(seal().name(), "53dd6d6b3060ce7bdc4cf2a07b83f173");
+        let salt = std::array::from_fn(|index| index as u8);
+        assert_eq!(
+            hex(&seal().close_with(salt, &entry()).unwrap()),
+            "01000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f11a439abb7dd0da486bdf0a9595a3b18df97133d1a9fa5427eca6ca9fd996cb513285927151c9fe14c68c325036b3b7f8024172bab14a324430e4756b4"
+        );
+    }
+
+    #[test]
+    fn what_was_closed_opens() {
+        let (one, two) = (seal().close(&entry()).unwrap(), seal().close(&entry()).unwrap());
+        assert_ne!(one, two, "the salt is random");
+        for sealed in [one, two] {
+            assert_eq!(seal().open(&sealed, at(ISSUED)), Ok(entry()));
+            assert!(!String::from_utf8_lossy(&sealed).contains("eyJ"));
+        }
+    }
+
+    #[test]
+    fn whatever_is_changed_reads_as_absent() {
+        let sealed = seal().close(&entry()).unwrap();
+        for bit in 0..sealed.len() * 8 {
+            let mut changed = sealed.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(seal().open(&changed, at(ISSUED)), Err(Unfit::Sealed), "bit {bit}");
+        }
+        for length in 0..sealed.len() {
+            assert_eq!(seal().open(&sealed[..length], at(ISSUED)), Err(Unfit::Sealed), "{length} bytes");
+        }
+        for more in [&b"\0"[..], &sealed, &[0; LARGEST]] {
+            assert_eq!(seal().open(&[&sealed, more].concat(), at(ISSUED)), Err(Unfit::Sealed));
+        }
+    }
+
+    #[test]
+    fn an_entry_belongs_to_one_client_at_one_place() {
+        let sealed = seal().close(&entry()).unwrap();
+        let others = [
+            (&SECRET[1..], URL, ID),
+            (SECRET, "https://auth.example/oauth/token/", ID),
+            (SECRET, URL, "another"),
+            // The same bytes, cut elsewhere.
+            (SECRET, "https://auth.example/oauth/token1", &ID[1..]),
+        ];
+        for (secret, url, id) in others {
+            let other = Seal::new(&secret.into(), url, id).unwrap();
+            assert_ne!(other.name(), seal().name());
+            assert_eq!(other.open(&sealed, at(ISSUED)), Err(Unfit::Sealed));
+        }
+    }
+
+    #[test]
+    fn an_entry_is_good_in_its_own_time_only() {
+        let sealed = seal().close(&entry()).unwrap();
+        let opened = |wall| seal().open(&sealed, at(wall));
+        assert_eq!(opened(ISSUED + 300 * SECOND - 1), Ok(entry()));
+        assert_eq!(opened(ISSUED + 300 * SECOND), Err(Unfit::Expired));
+        // A clock that is a little behind: it counts as made now, and dies no later.
+        let behind = ISSUED - 2 * SECOND;
+        assert_eq!(opened(behind), Ok(Entry { issued: behind, ..entry() }));
+        assert_eq!(opened(behind - 1), Err(Unfit::FromTheFuture));
+        for extreme in [i64::MIN, 0] {
+            assert_eq!(opened(extreme), Err(Unfit::FromTheFuture));
+        }
+        // The tolerance is a matter of scale.
+        let short = seal().close(&Entry { expires: ISSUED + 2 * SECOND, ..entry() }).unwrap();
+        assert!(seal().open(&short, at(ISSUED - SECOND / 10)).is_ok());
+        assert_eq!(seal().open(&short, at(ISSUED - SECOND / 10 - 1)), Err(Unfit::FromTheFuture));
+    }
+
+    #[test]
+    fn nonsense_under_a_good_seal_is_refused() {
+        let made =
+            |token: &str, issued, expires| seal().close(&Entry { token: token.into(), issued, expires }).unwrap();
+        for token in ["", "two words", "line\r\nbreak", "ümlaut"] {
+            assert_eq!(seal().open(&made(token, ISSUED, ISSUED + SECOND), at(ISSUED)), Err(Unfit::Sealed), "{token}");
+        }
+        assert_eq!(seal().open(&made("t", ISSUED, ISSUED), at(ISSUED - 1)), Err(Unfit::Expired));
+        assert_eq!(seal().open(&made("t", i64::MAX, i64::MIN), at(ISSUED)), Err(Unfit::Expired));
+        assert_eq!(seal().open(&made("t", i64::MIN, i64::MAX), at(ISSUED)).map(|entry| entry.expires), Ok(i64::MAX));
+    }
+
+    #[test]
+    fn a_short_secret_seals_nothing() {
+        assert!(Seal::new(&"fifteen letters".into(), URL, ID).is_none());
+        assert!(Seal::new(&"sixteen letters!".into(), URL, ID).is_some());
+    }
+}

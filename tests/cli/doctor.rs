@@ -1,0 +1,233 @@
+//! `amp-token doctor`, with one thing wrong at a time.
+
+use crate::world::{Ended, World};
+use amp_emulator::{CertificateKind, Fault};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+/// What a doctor's visit is to end with.
+struct Visit<'a> {
+    name: &'a str,
+    arguments: Vec<String>,
+    /// The last step, and whether it is fine.
+    last: (&'a str, &'a str),
+    says: &'a str,
+    status: i32,
+}
+
+#[test]
+fn the_doctor_names_the_step_that_fails() {
+    let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let (plain, tls, stranger) = (World::new(), World::with_tls(), World::with_tls());
+    stranger.emulator.set_certificate(CertificateKind::UnknownAuthority).unwrap();
+    let trusting = text(&["--ca-file", tls.emulator.ca_file().to_str().unwrap()]);
+    let mistaken = text(&["--ca-file", stranger.emulator.ca_file().to_str().unwrap()]);
+    let tables: [(&World, Vec<Visit>); 3] = [
+        (
+            &plain,
+            vec![
+                Visit { name: "healthy", arguments: vec![], last: ("request", "ok"), says: "lists 2 hubs", status: 0 },
+                Visit {
+                    name: "dead proxy",
+                    arguments: text(&["--proxy", "http://127.0.0.1:1"]),
+                    last: ("proxy", "FAILED"),
+                    says: "check the proxy setting",
+                    status: 4,
+                },
+                Visit {
+                    name: "dead server",
+                    arguments: text(&["--auth-url", "http://127.0.0.1:1"]),
+                    last: ("tcp", "FAILED"),
+                    says: "check the host and port",
+                    status: 4,
+                },
+                Visit {
+                    name: "no such name",
+                    arguments: text(&["--auth-url", "https://no-such-host.invalid"]),
+                    last: ("dns", "FAILED"),
+                    says: "check the host name",
+                    status: 4,
+                },
+                Visit {
+                    name: "dead API",
+                    arguments: text(&["--api-url", "http://127.0.0.1:1"]),
+                    last: ("request", "FAILED"),
+                    says: "127.0.0.1:1 could not be reached",
+                    status: 4,
+                },
+                Visit {
+                    name: "no credentials",
+                    arguments: text(&["--client-certificate", "x"]),
+                    last: ("credentials", "FAILED"),
+                    says: "set both, or neither",
+                    status: 2,
+                },
+                Visit {
+                    name: "not TLS",
+                    arguments: text(&["--auth-url", &plain.emulator.url().replace("http:", "https:")]),
+                    last: ("tls", "FAILED"),
+                    says: "check that the port speaks https",
+                    status: 4,
+                },
+            ],
+        ),
+        (
+            &tls,
+            vec![Visit {
+                name: "healthy https",
+                arguments: trusting,
+                last: ("request", "ok"),
+                says: "lists 2 hubs",
+                status: 0,
+            }],
+        ),
+        (
+            &stranger,
+            vec![Visit {
+                name: "unknown CA",
+                arguments: mistaken,
+                last: ("tls", "FAILED"),
+                says: "set ca_file to its certificate",
+                status: 4,
+            }],
+        ),
+    ];
+    for (world, visits) in &tables {
+        for visit in visits {
+            let ended = Ended::of(world.command().arg("doctor").args(&visit.arguments));
+            let last = ended.stdout.lines().last().unwrap_or_default();
+            let words: Vec<_> = last.split_whitespace().take(2).collect();
+            assert_eq!(words, [visit.last.1, visit.last.0], "{}: {}", visit.name, ended.stdout);
+            assert!(last.contains(visit.says), "{}: {last}", visit.name);
+            assert_eq!(ended.status, Some(visit.status), "{}", visit.name);
+        }
+    }
+}
+
+#[test]
+fn the_doctor_sees_the_whole_way() {
+    let world = World::with_tls();
+    let ca_file = world.emulator.ca_file().to_str().unwrap();
+    let text = world.run(&["doctor", "--ca-file", ca_file]).answer();
+    let steps: Vec<_> = text.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
+    assert_eq!(steps, ["credentials", "dns", "proxy", "tcp", "tls", "clock", "token", "request"]);
+    assert!(text.contains("TLS 1.3") && text.contains("amp-emulator CA"), "{text}");
+    assert!(!text.contains("eyJ"), "{text}");
+    assert_eq!((world.emulator.stats().token_requests, world.emulator.stats().api_requests), (1, 1));
+}
+
+#[test]
+fn the_doctor_asks_once_and_tells_what_the_servers_said() {
+    let world = World::new();
+    for (fault, last, says, status) in [
+        (Fault::status(503), "token", "try again later", 5),
+        (Fault::close(), "token", "without a reply", 4),
+        (Fault::status(400), "token", "check client_id and client_secret", 3),
+        (Fault::status(403).on("/v2/"), "request", "check what the API key", 3),
+        (Fault::status(429).on("/v2/"), "request", "asks for fewer requests", 5),
+        (Fault::not_json().on("/v2/"), "request", "check api_url", 5),
+        (
+            Fault::status(302).header("Location", "https://elsewhere.example/").on("/v2/"),
+            "request",
+            "elsewhere.example",
+            5,
+        ),
+    ] {
+        world.emulator.reset();
+        world.emulator.fault(fault);
+        let ended = world.run(&["doctor", "--retries", "3"]);
+        let line = ended.stdout.lines().last().unwrap();
+        assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), ["FAILED", last]);
+        assert!(line.contains(says), "{line}");
+        assert_eq!((ended.status, world.emulator.stats().token_requests), (Some(status), 1));
+    }
+}
+
+#[test]
+fn the_doctor_goes_on_after_a_wrong_clock() {
+    let world = World::new();
+    for (skew, says) in [(-3600, "s ahead of the server's: set it"), (3600, "s behind the server's: set it")] {
+        world.emulator.fault(Fault::date_skew_s(skew));
+        let ended = world.run(&["doctor"]);
+        let failed: Vec<_> = ended.stdout.lines().filter(|line| line.starts_with("FAILED")).collect();
+        assert!(failed.len() == 1 && failed[0].contains("clock") && failed[0].contains(says), "{}", ended.stdout);
+        assert!(ended.stdout.lines().last().unwrap().contains("lists 2 hubs"));
+        assert_eq!(ended.status, Some(6));
+    }
+}
+
+#[test]
+fn the_doctor_examines_personal_access_tokens() {
+    let world = World::new();
+    let good = world.run(&["get", "--store", "none"]).answer();
+    for (token, last, status) in
+        [(good.trim(), "lists 2 hubs", 0), ("amp_pat_0123456789abcdefghijkl.x", "does not accept", 3)]
+    {
+        let mut command = world.command();
+        command.env_remove("AMPLIENCE_CLIENT_ID").env_remove("AMPLIENCE_CLIENT_SECRET").env("AMPLIENCE_PAT", token);
+        let ended = Ended::of(command.args(["-q", "doctor"]));
+        assert!(ended.stdout.contains("from AMPLIENCE_PAT") && ended.stdout.contains("none is needed"));
+        assert!(ended.stdout.lines().last().unwrap().contains(last), "{}", ended.stdout);
+        assert!(!ended.stdout.contains(token));
+        assert_eq!(ended.status, Some(status));
+    }
+    assert_eq!(world.emulator.stats().token_requests, 1);
+}
+
+/// A proxy that connects whoever asks, or refuses with this status.
+fn proxy(refusal: Option<u16>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let mut reader = BufReader::new(client.try_clone().unwrap());
+            let mut lines = (&mut reader).lines().map(Result::unwrap);
+            let target = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
+            let _ = lines.find(String::is_empty);
+            if let Some(status) = refusal {
+                write!(client, "HTTP/1.1 {status} No\r\n\r\n").unwrap();
+                continue;
+            }
+            let mut server = TcpStream::connect(target).unwrap();
+            client.write_all(b"HTTP/1.1 200 Yes\r\n\r\n").unwrap();
+            let (mut back, mut forth) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut back, &mut forth));
+            thread::spawn(move || std::io::copy(&mut client, &mut server));
+        }
+    });
+    url
+}
+
+#[test]
+fn the_doctor_sees_the_way_through_a_proxy() {
+    let world = World::with_tls();
+    let ca_file = world.emulator.ca_file().to_str().unwrap();
+    let port = world.emulator.port();
+    let open = proxy(None);
+    let text = world.run(&["doctor", "--ca-file", ca_file, "--proxy", &open]).answer();
+    let line = |step: &str| text.lines().find(|line| line.split_whitespace().nth(1) == Some(step)).unwrap();
+    assert!(line("dns").ends_with("127.0.0.1 is an address already"), "{text}");
+    assert!(line("proxy").contains(&format!("{open} at")), "{text}");
+    assert!(line("proxy").ends_with(&format!("leads to localhost:{port}")), "{text}");
+    assert!(line("tcp").ends_with(&format!("localhost:{port}, through the proxy")), "{text}");
+    assert!(line("tls").contains("TLS 1.3") && line("request").contains("lists 2 hubs"), "{text}");
+
+    for (status, says) in [(403, "ask its operator"), (407, "asks for a user name and password (HTTP 407)")] {
+        let ended = world.run(&["doctor", "--ca-file", ca_file, "--proxy", &proxy(Some(status))]);
+        let last = ended.stdout.lines().last().unwrap();
+        assert!(last.starts_with("FAILED  proxy") && last.contains(says), "{last}");
+        assert_eq!(ended.status, Some(4));
+    }
+}
+
+#[test]
+fn the_doctor_does_not_wait_for_ever() {
+    let world = World::new();
+    world.emulator.fault(Fault::silent());
+    let ended = world.run(&["doctor", "--timeout-ms", "200"]);
+    let last = ended.stdout.lines().last().unwrap();
+    assert!(last.starts_with("FAILED  token") && last.contains("sent no reply within 200 ms"), "{last}");
+    assert_eq!(ended.status, Some(4));
+}

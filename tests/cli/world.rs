@@ -1,0 +1,128 @@
+//! An emulator, an empty home folder, and processes that run in them.
+
+use amp_emulator::Emulator;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The command under test.
+pub const AMP_TOKEN: &str = env!("CARGO_BIN_EXE_amp-token");
+
+/// A secret that would be noticed anywhere.
+pub const SECRET: &str = "se+cret/41&b7=%é";
+
+/// An empty home folder that goes in the end, and an emulator.
+pub struct World {
+    pub home: PathBuf,
+    pub emulator: Emulator,
+}
+
+impl World {
+    pub fn new() -> Self {
+        World::with(Emulator::builder().client("the-id", SECRET).start().unwrap())
+    }
+
+    pub fn with_tls() -> Self {
+        World::with(Emulator::builder().tls(true).client("the-id", SECRET).start().unwrap())
+    }
+
+    pub fn with(emulator: Emulator) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let home = std::env::temp_dir().join(format!("amp-cli-{}-{number}", std::process::id()));
+        fs::create_dir_all(&home).unwrap();
+        World { home, emulator }
+    }
+
+    /// The command with credentials and the emulator's addresses, in an environment without anything else.
+    pub fn command(&self) -> Command {
+        let mut command = self.bare(AMP_TOKEN);
+        command
+            .env("AMPLIENCE_CLIENT_ID", "the-id")
+            .env("AMPLIENCE_CLIENT_SECRET", SECRET)
+            .env("AMPLIENCE_AUTH_URL", self.emulator.url())
+            .env("AMPLIENCE_API_URL", self.emulator.url())
+            .env("AMPLIENCE_RETRIES", "0");
+        command
+    }
+
+    pub fn bare(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", &self.home)
+            .env("XDG_RUNTIME_DIR", &self.home)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// A shell line in which `amp-token` is the command under test.
+    pub fn shell(&self, line: &str) -> Command {
+        let mut path = std::ffi::OsString::from(Path::new(AMP_TOKEN).parent().unwrap());
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap());
+        let mut shell = self.command();
+        let environment: Vec<_> =
+            shell.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
+        shell = self.bare("sh");
+        for (name, value) in environment {
+            shell.env(name, value.unwrap_or_default());
+        }
+        shell.env("PATH", path).arg("-c").arg(line);
+        shell
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Ended {
+        Ended::of(self.command().args(arguments))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.home);
+    }
+}
+
+/// A process that has ended.
+pub struct Ended {
+    pub status: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    pub fn of(command: &mut Command) -> Self {
+        Ended::from(command.output().unwrap())
+    }
+
+    pub fn from(Output { status, stdout, stderr }: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let ended = Ended { status: status.code(), stdout: text(stdout), stderr: text(stderr) };
+        ended.shows_no_secret();
+        ended
+    }
+
+    pub fn shows_no_secret(&self) {
+        let encoded = amp_token::oauth::form_encode(SECRET);
+        for text in [&self.stdout, &self.stderr] {
+            assert!(!text.contains(SECRET) && !text.contains(&encoded), "{text}");
+        }
+    }
+
+    /// It gave its answer, and told nothing else.
+    #[track_caller]
+    pub fn answer(self) -> String {
+        assert_eq!((self.status, self.stderr.as_str()), (Some(0), ""), "{}", self.stdout);
+        self.stdout
+    }
+
+    /// It failed like this, with nothing on standard output.
+    #[track_caller]
+    pub fn failed(&self, status: i32, says: &str) {
+        assert_eq!((self.status, self.stdout.as_str()), (Some(status), ""), "{}", self.stderr);
+        assert!(self.stderr.starts_with("amp-token: "), "{}", self.stderr);
+        assert!(self.stderr.contains(says), "{says:?} is not in {:?}", self.stderr);
+    }
+}

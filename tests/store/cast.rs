@@ -1,0 +1,196 @@
+//! What the tests share: settings, a folder, a log that can be read, and other processes.
+
+use amp_emulator::Emulator;
+use amp_token::cache::TokenCache;
+use amp_token::credentials::Credentials;
+use amp_token::log::Level;
+use amp_token::settings::Config;
+use amp_token::store::{Lock, Store};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Longer than anything takes that works.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// Names and values of settings, as a program would set them.
+#[derive(Clone, Default)]
+pub struct Settings(pub Vec<(String, String)>);
+
+impl Settings {
+    pub fn of(emulator: &Emulator) -> Self {
+        Settings::default()
+            .with("auth_url", &emulator.url())
+            .with("client_id", &emulator.client_id())
+            .with("client_secret", &emulator.client_secret())
+    }
+
+    /// Credentials that are accepted nowhere: for tests of a store alone.
+    pub fn invented() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let client = format!("somebody-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Settings::default().with("client_id", &client).with("client_secret", &"5ec7e7".repeat(10))
+    }
+
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.0.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn in_folder(self, folder: &Path) -> Self {
+        self.with("store", "file").with("store_dir", folder.to_str().unwrap())
+    }
+
+    pub fn config(&self) -> (Config, Lines) {
+        let mut config = Config::new();
+        for (name, value) in &self.0 {
+            config.set(name, Some(value)).unwrap();
+        }
+        let lines = Lines::default();
+        let sink = lines.0.clone();
+        config.log = amp_token::log::Log::to(move |level, line| sink.lock().unwrap().push((level, line.to_owned())));
+        (config, lines)
+    }
+
+    pub fn cache(&self) -> (TokenCache, Lines) {
+        let (config, lines) = self.config();
+        (TokenCache::new(&config).unwrap(), lines)
+    }
+
+    pub fn store(&self) -> (Arc<dyn Store>, Lines) {
+        let (config, lines) = self.config();
+        let text = |name| config.text(name).unwrap();
+        let credentials =
+            Credentials::Client { id: text("client_id").to_owned(), secret: text("client_secret").into() };
+        let options = config.options().unwrap();
+        (amp_token::store::open(&options, &credentials).unwrap().expect("a store"), lines)
+    }
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<Mutex<Vec<(Level, String)>>>);
+
+impl Lines {
+    /// The warnings about the store.
+    pub fn warnings(&self) -> Vec<String> {
+        let lines = self.0.lock().unwrap();
+        let warnings = lines.iter().filter(|(level, line)| *level <= Level::Warning && line.starts_with("store: "));
+        warnings.map(|(_, line)| line.clone()).collect()
+    }
+}
+
+/// A folder of a test's own, which is removed when it is over.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        use std::os::unix::fs::DirBuilderExt;
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("amp-store-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+        Folder(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The names of the files in it with this ending.
+    pub fn files(&self, ending: &str) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(&self.0).unwrap().map(|file| file.unwrap().path());
+        files.filter(|file| file.to_str().unwrap().ends_with(ending)).collect()
+    }
+
+    /// The one entry in it.
+    pub fn entry(&self) -> PathBuf {
+        let mut files = self.files("");
+        files.retain(|file| file.extension().is_none());
+        assert_eq!(files.len(), 1, "{files:?}");
+        files.remove(0)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub fn is_held(lock: &Lock) -> bool {
+    matches!(lock, Lock::Held(_))
+}
+
+/// Another process, which is killed when the test is done with it.
+pub struct Process {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    /// Closed with the test: those who wait for the end, forked children too, see that.
+    _input: ChildStdin,
+}
+
+/// What makes this program play a role, and the settings that it plays it with.
+pub const ROLE: &str = "AMP_STORE_TEST_ROLE";
+pub const ROLE_SETTINGS: &str = "AMP_STORE_TEST_SETTINGS";
+
+/// The command that plays a role.
+pub fn command(program: &str, arguments: &[&str], role: &str, settings: &Settings) -> Command {
+    let lines: Vec<_> = settings.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut command = Command::new(program);
+    command.args(arguments).args(["--exact", "roles::play", "--nocapture", "--test-threads=1"]);
+    command.env(ROLE, role).env(ROLE_SETTINGS, lines.join("\n"));
+    command
+}
+
+impl Process {
+    pub fn start(role: &str, settings: &Settings) -> Self {
+        let program = std::env::current_exe().unwrap();
+        Process::run(&mut command(program.to_str().unwrap(), &[], role, settings))
+    }
+
+    pub fn run(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let _input = child.stdin.take().unwrap();
+        Process { child, output, _input }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The rest of the next line that it says which begins with `word`.
+    pub fn says(&mut self, word: &str) -> String {
+        let mut heard = String::new();
+        loop {
+            let start = heard.len();
+            assert_ne!(self.output.read_line(&mut heard).unwrap(), 0, "it never said {word}, but:\n{heard}");
+            if let Some(rest) = heard[start..].strip_prefix("role: ").and_then(|line| line.strip_prefix(word)) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
+    pub fn signal(&self, signal: libc::c_int) {
+        let id = libc::pid_t::try_from(self.id()).unwrap();
+        // SAFETY: it touches no memory; and the process is our child and not yet waited for, so that
+        // its number cannot be another's.
+        assert_eq!(unsafe { libc::kill(id, signal) }, 0);
+    }
+
+    /// Waits for its end. Whether it was a good one.
+    pub fn ends(&mut self) -> bool {
+        self.child.wait().unwrap().success()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

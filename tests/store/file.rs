@@ -1,0 +1,415 @@
+//! The store of one machine.
+
+use crate::cast::{Folder, LONG, Process, Settings, command, is_held};
+use amp_emulator::Emulator;
+use amp_token::cache::TokenCache;
+use amp_token::clock::{Clock, ManualClock};
+use amp_token::store::{Entry, Lock};
+use amp_token::transport::{Request, Response};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+/// How many processes are meant by "many".
+const MANY: usize = 64;
+
+fn emulator() -> Emulator {
+    Emulator::builder().start().unwrap()
+}
+
+fn is_root() -> bool {
+    // SAFETY: it touches no memory and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+fn entry(token: &str) -> Entry {
+    let now = Clock::System.now();
+    Entry { token: token.into(), issued: now.wall, expires: now.after(LONG).wall }
+}
+
+/// The process that the emulator's first request came from.
+fn leader(emulator: &Emulator) -> u32 {
+    let request = emulator.requests().into_iter().next().unwrap();
+    let agent = request.header("user-agent").unwrap();
+    agent.split_once("process-").unwrap().1.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn many_processes_make_one_request() {
+    let (emulator, folder) = (emulator(), Folder::new());
+    let settings = Settings::of(&emulator).in_folder(folder.path());
+    let hold = emulator.hold();
+    let mut processes: Vec<_> = (0..MANY).map(|_| Process::start("get", &settings)).collect();
+    assert!(emulator.wait_for_token_requests(1, LONG));
+    hold.release();
+    let tokens: BTreeSet<_> = processes.iter_mut().map(|process| process.says("token ")).collect();
+    assert_eq!((emulator.stats().token_requests, tokens.len()), (1, 1));
+    assert_eq!(folder.files(".tmp").len(), 0);
+}
+
+#[test]
+fn a_leader_that_is_killed_costs_one_more_request() {
+    let (emulator, folder) = (emulator(), Folder::new());
+    let settings = Settings::of(&emulator).in_folder(folder.path());
+    let hold = emulator.hold();
+    let mut processes: Vec<_> = (0..MANY).map(|_| Process::start("get", &settings)).collect();
+    assert!(emulator.wait_for_token_requests(1, LONG));
+    let leader = leader(&emulator);
+    let mut leader = processes.remove(processes.iter().position(|process| process.id() == leader).unwrap());
+    leader.signal(libc::SIGKILL);
+    assert!(!leader.ends());
+    hold.release();
+    // Each of them fails by itself if it had to wait for longer than its own time.
+    let tokens: BTreeSet<_> = processes.iter_mut().map(|process| process.says("token ")).collect();
+    assert_eq!(tokens.len(), 1);
+    assert!(emulator.stats().token_requests <= 2, "{:?}", emulator.stats());
+}
+
+#[test]
+fn a_leader_that_is_stopped_is_not_waited_for() {
+    let (emulator, folder) = (emulator(), Folder::new());
+    let settings = Settings::of(&emulator).in_folder(folder.path()).with("timeout_ms", "3000");
+    let hold = emulator.hold();
+    let mut leader = Process::start("get", &settings);
+    assert!(emulator.wait_for_token_requests(1, LONG));
+    leader.signal(libc::SIGSTOP);
+    hold.release();
+    // These wait for half of their time, and then ask by themselves.
+    let mut others: Vec<_> = (0..4).map(|_| Process::start("get", &settings)).collect();
+    for other in &mut others {
+        other.says("token ");
+    }
+    leader.signal(libc::SIGCONT);
+    assert!(leader.ends());
+    Process::start("get", &settings).says("token ");
+}
+
+#[test]
+fn a_warm_store_needs_no_network() {
+    let (emulator, folder) = (emulator(), Folder::new());
+    let settings = Settings::of(&emulator).in_folder(folder.path());
+    let sockets = || {
+        let trace = folder.path().join("trace");
+        let program = std::env::current_exe().unwrap();
+        let arguments = ["-f", "-e", "trace=socket,connect", "-o", trace.to_str().unwrap(), program.to_str().unwrap()];
+        let mut traced = command("strace", &arguments, "get", &settings);
+        assert!(Command::new("strace").arg("-V").output().is_ok(), "this test needs strace: apt-get install strace");
+        let mut process = Process::run(&mut traced);
+        process.says("token ");
+        assert!(process.ends());
+        let calls = fs::read_to_string(&trace).unwrap();
+        fs::remove_file(trace).unwrap();
+        calls.lines().filter(|line| line.contains("socket(") || line.contains("connect(")).count()
+    };
+    assert!(sockets() >= 2, "a cold one does, and strace shows it");
+    assert_eq!(sockets(), 0);
+    assert_eq!(emulator.stats().token_requests, 1);
+}
+
+#[test]
+fn the_lock_dies_with_its_holder_and_no_child_matters() {
+    for role in ["lock and fork", "lock, fork and drop"] {
+        let folder = Folder::new();
+        let settings = Settings::invented().in_folder(folder.path());
+        let (store, _) = settings.store();
+        let mut holder = Process::start(role, &settings);
+        let child: libc::pid_t = holder.says("child ").parse().unwrap();
+        assert!(matches!(store.lock(Duration::ZERO), Lock::Busy), "{role}");
+        holder.signal(libc::SIGKILL);
+        assert!(!holder.ends());
+        assert!(is_held(&store.lock(Duration::ZERO)), "{role}");
+        // SAFETY: it sends nothing, and touches no memory.
+        assert_eq!(unsafe { libc::kill(child, 0) }, 0, "the child lives");
+    }
+}
+
+#[test]
+fn threads_of_one_process_exclude_each_other_too() {
+    let folder = Folder::new();
+    let settings = Settings::invented().in_folder(folder.path());
+    let (one, two) = (settings.store().0, settings.store().0);
+    let held = one.lock(Duration::ZERO);
+    assert!(is_held(&held));
+    assert!(matches!(two.lock(Duration::from_millis(20)), Lock::Busy));
+    // Trying took nothing away from the holder, as closing the file of such a lock would.
+    assert_eq!(Process::start("lock", &settings).says(""), "not held");
+    drop(held);
+    assert!(is_held(&two.lock(Duration::ZERO)));
+    assert_eq!(Process::start("lock", &settings).says(""), "held");
+}
+
+#[test]
+fn two_caches_of_one_process_make_one_request() {
+    let (emulator, folder) = (emulator(), Folder::new());
+    let settings = Settings::of(&emulator).in_folder(folder.path());
+    let hold = emulator.hold();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| settings.cache().0.get().unwrap());
+        }
+        assert!(emulator.wait_for_token_requests(1, LONG));
+        hold.release();
+    });
+    assert_eq!(emulator.stats().token_requests, 1);
+}
+
+#[test]
+fn only_that_token_is_removed() {
+    let folder = Folder::new();
+    let (store, lines) = Settings::invented().in_folder(folder.path()).store();
+    store.remove("none");
+    let kept = entry("kept");
+    store.save(&kept);
+    store.remove("another");
+    assert_eq!(store.load(), Some(kept));
+    // Somebody is about to replace it.
+    let held = store.lock(Duration::ZERO);
+    store.remove("kept");
+    assert!(store.load().is_some());
+    drop(held);
+    store.remove("kept");
+    assert_eq!(store.load(), None);
+    assert_eq!(lines.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn one_renews_while_the_others_go_on() {
+    // In virtual time: two caches that stand for two processes, and a service that looks at what the
+    // other one does while it is asked.
+    let folder = Folder::new();
+    let manual = ManualClock::new(1);
+    let asked = Arc::new(AtomicU32::new(0));
+    let other: Arc<Mutex<Option<TokenCache>>> = Arc::default();
+    let settings = Settings::invented().in_folder(folder.path());
+    let make = |watched: bool| {
+        let (mut config, _) = settings.config();
+        config.clock = Clock::Manual(manual.clone());
+        let (asked, other) = (asked.clone(), other.clone());
+        config.transport = Some(Arc::new(move |_: &Request, _: Duration| {
+            let number = asked.fetch_add(1, Ordering::SeqCst) + 1;
+            if watched && let Some(other) = &*other.lock().unwrap() {
+                assert_eq!(other.get().unwrap().value(), "token-1");
+            }
+            let body = format!(r#"{{"access_token":"token-{number}","expires_in":300}}"#);
+            let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+            Ok(Response { status: 200, headers, body: body.into_bytes().into() })
+        }));
+        TokenCache::new(&config).unwrap()
+    };
+    let first = make(true);
+    assert_eq!(first.get().unwrap().value(), "token-1");
+    *other.lock().unwrap() = Some(make(false));
+    let others_token = || other.lock().unwrap().as_ref().unwrap().get().unwrap().value().to_owned();
+    assert_eq!(others_token(), "token-1");
+    manual.advance(Duration::from_secs(250));
+    assert_eq!(first.get().unwrap().value(), "token-2");
+    // The other one looks again after a while, and finds it.
+    manual.advance(Duration::from_secs(20));
+    assert_eq!(others_token(), "token-2");
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_storm_of_kills_leaves_nothing_broken() {
+    let folder = Folder::new();
+    let settings = Settings::invented().in_folder(folder.path());
+    Process::start("storm", &settings).says("survived");
+    let (store, lines) = settings.store();
+    assert!(is_held(&store.lock(LONG)));
+    // An unfinished file that is young may still be somebody's.
+    let young = folder.path().join("young.tmp");
+    fs::write(&young, "x").unwrap();
+    let old = SystemTime::now() - Duration::from_secs(120);
+    let litter = folder.files(".tmp");
+    println!("{} unfinished files were left behind", litter.len());
+    for file in litter.iter().filter(|file| **file != young) {
+        fs::File::options().write(true).open(file).unwrap().set_modified(old).unwrap();
+    }
+    let planted = folder.path().join("planted.tmp");
+    fs::write(&planted, "x").unwrap();
+    fs::File::options().write(true).open(&planted).unwrap().set_modified(old).unwrap();
+    let last = entry("last");
+    store.save(&last);
+    assert_eq!(store.load(), Some(last));
+    assert_eq!(folder.files(".tmp"), [young]);
+    assert_eq!(folder.files("").len(), 3, "the entry, the lock and the young one");
+    assert_eq!(lines.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn whatever_lies_there_is_no_token() {
+    // What `seal` promises of bytes, as files: every length, and a flip in every byte.
+    let folder = Folder::new();
+    let (store, _) = Settings::invented().in_folder(folder.path()).store();
+    store.save(&entry("token"));
+    let path = folder.entry();
+    let sealed = fs::read(&path).unwrap();
+    for length in 0..sealed.len() {
+        fs::write(&path, &sealed[..length]).unwrap();
+        assert_eq!(store.load(), None);
+    }
+    for position in 0..sealed.len() {
+        let mut changed = sealed.clone();
+        changed[position] ^= 0x10;
+        fs::write(&path, changed).unwrap();
+        assert_eq!(store.load(), None);
+    }
+    fs::write(&path, vec![1; 1_000_000]).unwrap();
+    assert_eq!(store.load(), None);
+    fs::write(&path, sealed).unwrap();
+    assert!(store.load().is_some());
+}
+
+/// A process gets tokens although its store is broken, and says once what is wrong.
+fn gets_along_without(settings: &Settings, role: &str, says: &str, change: impl Fn(&mut Command)) {
+    let program = std::env::current_exe().unwrap();
+    let mut command = command(program.to_str().unwrap(), &[], role, settings);
+    command.env("AMP_STORE_TEST_TWICE", "");
+    change(&mut command);
+    let output = command.output().unwrap();
+    let heard = String::from_utf8(output.stdout).unwrap();
+    let warnings: Vec<_> = heard.lines().filter(|line| line.starts_with("role: warning store: ")).collect();
+    assert!(heard.contains("role: token "), "{says}: {heard}");
+    assert!(warnings.len() == 1 && warnings[0].contains(says), "{says}: {heard}");
+}
+
+#[test]
+fn a_broken_store_costs_one_line() {
+    let emulator = emulator();
+    let unstored = Settings::of(&emulator);
+    let broken = |says: &str, prepare: &dyn Fn(&Folder, &Settings)| {
+        let folder = Folder::new();
+        let settings = unstored.clone().in_folder(&folder.path().join("store"));
+        prepare(&folder, &settings);
+        gets_along_without(&settings, "get", says, |_| {});
+    };
+    // The name of the entry that belongs there.
+    let warm = |settings: &Settings| {
+        settings.cache().0.get().unwrap();
+    };
+    let store = |folder: &Folder| folder.path().join("store");
+    let entry = |folder: &Folder| {
+        let mut files: Vec<_> = fs::read_dir(store(folder)).unwrap().map(|file| file.unwrap().path()).collect();
+        files.retain(|file| file.extension().is_none());
+        files.remove(0)
+    };
+    broken("an entry is damaged", &|folder, settings| {
+        warm(settings);
+        fs::write(entry(folder), "garbage").unwrap();
+    });
+    broken("an entry is damaged", &|folder, settings| {
+        let other = Settings::invented().in_folder(&folder.path().join("other"));
+        other.store().0.save(&self::entry("theirs"));
+        let theirs = fs::read_dir(folder.path().join("other")).unwrap().next().unwrap().unwrap().path();
+        warm(settings);
+        fs::copy(theirs, entry(folder)).unwrap();
+    });
+    broken("made later than this machine's clock shows", &|_, settings| {
+        let mut early = self::entry("early");
+        early.issued += 10_000_000_000;
+        early.expires += 10_000_000_000;
+        settings.store().0.save(&early);
+    });
+    broken("cannot be opened", &|folder, settings| {
+        warm(settings);
+        let elsewhere = folder.path().join("elsewhere");
+        fs::rename(entry(folder), &elsewhere).unwrap();
+        let name = fs::read_dir(store(folder)).unwrap().next().unwrap().unwrap().path().with_extension("");
+        symlink(elsewhere, name).unwrap();
+    });
+    broken("is not a file of this user's", &|folder, settings| {
+        warm(settings);
+        let entry = entry(folder);
+        fs::remove_file(&entry).unwrap();
+        // Opening this one would wait for a writer that never comes.
+        assert!(Command::new("mkfifo").arg(entry).status().unwrap().success());
+    });
+    broken("or a symbolic link to one", &|folder, _| {
+        let real = folder.path().join("real");
+        fs::create_dir(&real).unwrap();
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o700)).unwrap();
+        symlink(real, store(folder)).unwrap();
+    });
+    broken("is not a folder", &|folder, _| fs::write(store(folder), "").unwrap());
+    broken("is open to other users", &|folder, _| {
+        fs::create_dir(store(folder)).unwrap();
+        fs::set_permissions(store(folder), fs::Permissions::from_mode(0o750)).unwrap();
+    });
+    broken("cannot be opened", &|folder, settings| {
+        // A folder in place of the lock file.
+        warm(settings);
+        let lock = entry(folder).with_extension("lock");
+        fs::remove_file(entry(folder)).unwrap();
+        fs::remove_file(&lock).unwrap();
+        fs::create_dir(lock).unwrap();
+    });
+}
+
+#[test]
+fn a_store_that_cannot_be_written_costs_one_line() {
+    let (emulator, folder) = (emulator(), Folder::new());
+    let unstored = Settings::of(&emulator);
+    let full = unstored.clone().in_folder(folder.path());
+    gets_along_without(&full, "get, and write nothing", "cannot be written: File too large", |_| {});
+    assert_eq!(folder.files(".tmp").len(), 0, "what could not be finished is removed");
+
+    // Nobody, not even root, can make a folder there.
+    let nowhere = unstored.clone().with("store", "file").with("store_dir", "/proc/amp-token");
+    gets_along_without(&nowhere, "get", "cannot be made", |_| {});
+    let homeless = unstored.clone().with("store", "file");
+    gets_along_without(&homeless, "get", "set store_dir", |command| {
+        command.env_remove("XDG_RUNTIME_DIR").env_remove("XDG_CACHE_HOME").env_remove("HOME");
+    });
+
+    let closed = Folder::new();
+    let settings = unstored.in_folder(closed.path());
+    fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o500)).unwrap();
+    if is_root() {
+        // Root may write anywhere; so it takes somebody else. And what is his is not root's.
+        std::os::unix::fs::chown(closed.path(), Some(65534), None).unwrap();
+        gets_along_without(&settings, "get", "belongs to another user", |_| {});
+        gets_along_without(&settings, "get as nobody", "Permission denied", |_| {});
+    } else {
+        gets_along_without(&settings, "get", "Permission denied", |_| {});
+        let roots = Settings::of(&emulator).in_folder("/usr".as_ref());
+        gets_along_without(&roots, "get", "belongs to another user", |_| {});
+    }
+}
+
+#[test]
+fn the_folder_and_its_files_are_closed_to_others() {
+    let folder = Folder::new();
+    let inner = folder.path().join("a/b");
+    let (store, _) = Settings::invented().in_folder(&inner).store();
+    let held = store.lock(Duration::ZERO);
+    store.save(&entry("token"));
+    drop(held);
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&inner), 0o700);
+    let files: Vec<_> = fs::read_dir(&inner).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_eq!(files.len(), 2);
+    assert!(files.iter().all(|file| mode(file) == 0o600));
+    let content = fs::read(inner.join(files[0].with_extension("").file_name().unwrap())).unwrap();
+    assert!(!content.windows(5).any(|window| window == b"token"));
+}
+
+#[test]
+fn a_short_secret_is_not_used_as_a_key() {
+    let (mut config, lines) = Settings::default().with("client_id", "id").with("client_secret", "hunter2").config();
+    config.set("store", Some("file")).unwrap();
+    TokenCache::new(&config).unwrap();
+    assert!(lines.warnings()[0].contains("too short"), "{:?}", lines.warnings());
+}
+
+#[cfg(not(feature = "redis"))]
+#[test]
+fn a_build_without_redis_says_how_to_get_one_with_it() {
+    let (config, _) = Settings::invented().with("store", "redis://:sesame@cache").config();
+    let error = TokenCache::new(&config).err().unwrap();
+    assert_eq!(error.kind(), amp_token::error::Kind::Config);
+    assert!(error.to_string().contains("--features redis") && !error.to_string().contains("sesame"), "{error}");
+}

@@ -1,0 +1,394 @@
+//! The store of many machines. Needs `redis-server` and `redis-cli` on the machine, and listens on
+//! loopback only.
+
+use crate::cast::{Folder, LONG, Lines, Process, Settings, is_held};
+use amp_emulator::Emulator;
+use amp_token::clock::{Clock, ManualClock};
+use amp_token::credentials::Credentials;
+use amp_token::store::{Entry, Lock, Store};
+use amp_token::transport::{Request, Response};
+use std::collections::BTreeSet;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+const PASSWORD: &str = "open sesame/@:%";
+const PASSWORD_IN_URL: &str = "open%20sesame%2F%40%3a%25";
+
+/// A server that ends with the test.
+struct Redis {
+    server: Child,
+    port: u16,
+    arguments: Vec<String>,
+    folder: Folder,
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Redis {
+    fn start(arguments: &[&str]) -> Self {
+        let folder = Folder::new();
+        // Somebody else may take the port in between: then with another one.
+        for _ in 0..10 {
+            let port = free_port();
+            let arguments: Vec<_> = arguments
+                .iter()
+                .map(|word| {
+                    word.replace("{port}", &port.to_string()).replace("{folder}", folder.path().to_str().unwrap())
+                })
+                .collect();
+            if let Some(server) = Redis::launch(&arguments, port, &folder) {
+                return Redis { server, port, arguments, folder };
+            }
+        }
+        panic!("redis-server does not start");
+    }
+
+    fn plain() -> Self {
+        Redis::start(&["--port", "{port}"])
+    }
+
+    fn launch(arguments: &[String], port: u16, folder: &Folder) -> Option<Child> {
+        let mut server = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--daemonize", "no", "--dir"])
+            .arg(folder.path())
+            .args(arguments)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("these tests need redis-server: apt-get install redis-server");
+        loop {
+            if server.try_wait().unwrap().is_some() {
+                return None;
+            }
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Some(server);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn stop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+
+    fn restart(&mut self) {
+        self.stop();
+        self.server = Redis::launch(&self.arguments, self.port, &self.folder).expect("the same port");
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// What `redis-cli` answers to a command.
+    fn command(&self, words: &[&str]) -> String {
+        let output = Command::new("redis-cli")
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(words)
+            .output()
+            .expect("these tests need redis-cli: apt-get install redis-tools");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    fn key(&self, pattern: &str) -> String {
+        self.command(&["KEYS", pattern])
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn emulator() -> Emulator {
+    Emulator::builder().start().unwrap()
+}
+
+fn store(url: &str) -> (Arc<dyn Store>, Lines) {
+    Settings::invented().with("store", url).store()
+}
+
+/// Two stores of the same client.
+fn pair(url: &str) -> (Arc<dyn Store>, Arc<dyn Store>) {
+    let settings = Settings::invented().with("store", url);
+    (settings.store().0, settings.store().0)
+}
+
+fn entry(token: &str) -> Entry {
+    let now = Clock::System.now();
+    Entry { token: token.into(), issued: now.wall, expires: now.after(LONG).wall }
+}
+
+/// Eight machines, which share nothing but the server, make one request.
+fn eight_make_one_request(url: &str, ca_file: Option<&str>) {
+    let emulator = emulator();
+    let mut settings = Settings::of(&emulator).with("store", url);
+    if let Some(file) = ca_file {
+        settings = settings.with("ca_file", file);
+    }
+    let hold = emulator.hold();
+    let mut processes: Vec<_> = (0..8).map(|_| Process::start("get", &settings)).collect();
+    assert!(emulator.wait_for_token_requests(1, LONG));
+    hold.release();
+    let tokens: BTreeSet<_> = processes.iter_mut().map(|process| process.says("token ")).collect();
+    assert_eq!((emulator.stats().token_requests, tokens.len()), (1, 1));
+}
+
+#[test]
+fn eight_machines_make_one_request() {
+    eight_make_one_request(&Redis::plain().url(), None);
+}
+
+#[test]
+fn eight_machines_make_one_request_with_a_password_and_a_database() {
+    let redis = Redis::start(&["--port", "{port}", "--requirepass", PASSWORD]);
+    eight_make_one_request(&format!("redis://:{PASSWORD_IN_URL}@127.0.0.1:{}/3", redis.port), None);
+    let entries = redis.command(&["-a", PASSWORD, "--no-auth-warning", "-n", "3", "KEYS", "amp-token:*"]);
+    assert_eq!(entries.lines().count(), 1, "the lock was given back: {entries}");
+}
+
+#[test]
+fn eight_machines_make_one_request_over_tls() {
+    let files = Folder::new();
+    let (ca, url, _redis) = with_tls(&files);
+    eight_make_one_request(&url, Some(&ca));
+}
+
+/// A server that speaks TLS only, its authority's file, and its URL.
+fn with_tls(files: &Folder) -> (String, String, Redis) {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let file = |name: &str, content: &str| {
+        let path = files.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let mut authority = CertificateParams::new([]).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_key = KeyPair::generate().unwrap();
+    let ca = file("ca.pem", &authority.self_signed(&authority_key).unwrap().pem());
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let certificate = certificate.signed_by(&key, &Issuer::new(authority, authority_key)).unwrap();
+    let (certificate, key) = (file("server.pem", &certificate.pem()), file("key.pem", &key.serialize_pem()));
+    let redis = Redis::start(&[
+        "--port",
+        "0",
+        "--tls-port",
+        "{port}",
+        "--tls-auth-clients",
+        "no",
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+    ]);
+    (ca, format!("rediss://localhost:{}", redis.port), redis)
+}
+
+#[test]
+fn a_server_that_is_not_trusted_is_not_used() {
+    let files = Folder::new();
+    let (_, url, _redis) = with_tls(&files);
+    // Not the server's authority.
+    let emulator = Emulator::builder().tls(true).start().unwrap();
+    let ca = emulator.ca_file().to_str().unwrap();
+    let (cache, lines) = Settings::of(&emulator).with("store", &url).with("ca_file", ca).cache();
+    cache.get().unwrap();
+    assert!(lines.warnings()[0].contains("certificate"), "{:?}", lines.warnings());
+}
+
+#[test]
+fn a_leader_that_is_killed_costs_one_more_request() {
+    let (emulator, redis) = (emulator(), Redis::plain());
+    let settings = Settings::of(&emulator).with("store", &redis.url());
+    let hold = emulator.hold();
+    let mut leader = Process::start("get", &settings);
+    assert!(emulator.wait_for_token_requests(1, LONG));
+    let mut others: Vec<_> = (0..7).map(|_| Process::start("get", &settings)).collect();
+    leader.signal(libc::SIGKILL);
+    assert!(!leader.ends());
+    hold.release();
+    // Its lock ends by itself.
+    let tokens: BTreeSet<_> = others.iter_mut().map(|process| process.says("token ")).collect();
+    assert_eq!((emulator.stats().token_requests, tokens.len()), (2, 1));
+}
+
+#[test]
+fn an_entry_says_nothing_and_dies_in_time() {
+    let redis = Redis::plain();
+    let (one, two) = pair(&redis.url());
+    let saved = entry("the-token");
+    one.save(&saved);
+    let loaded = two.load().unwrap();
+    assert_eq!(loaded.token, saved.token);
+    assert!(loaded.expires <= saved.expires);
+    let key = redis.key("*");
+    assert!(key.starts_with("amp-token:") && !key.contains("somebody"), "{key}");
+    assert!(!redis.command(&["GET", &key]).contains("the-token"));
+    let left: u128 = redis.command(&["PTTL", &key]).parse().unwrap();
+    assert!((1..=LONG.as_millis()).contains(&left), "{left}");
+    // The server's idea of what is left counts if it is less.
+    redis.command(&["PEXPIRE", &key, "30000"]);
+    let shortened = two.load().unwrap();
+    assert!(shortened.expires <= Clock::System.now().after(Duration::from_secs(31)).wall);
+    redis.command(&["PERSIST", &key]);
+    assert_eq!(two.load(), None, "not ours: ours has an end");
+    redis.command(&["SET", &key, "garbage", "PX", "60000"]);
+    assert_eq!(two.load(), None);
+}
+
+#[test]
+fn only_that_token_is_removed() {
+    let redis = Redis::plain();
+    let (one, two) = pair(&redis.url());
+    one.remove("none");
+    one.save(&entry("kept"));
+    two.remove("another");
+    assert!(one.load().is_some());
+    two.remove("kept");
+    assert_eq!(one.load(), None);
+    assert_eq!(redis.key("*"), "");
+}
+
+#[test]
+fn a_lock_is_ended_by_its_owner_only() {
+    let redis = Redis::plain();
+    let (one, two) = pair(&redis.url());
+    let mine = one.lock(Duration::ZERO);
+    assert!(is_held(&mine));
+    assert!(matches!(two.lock(Duration::from_millis(20)), Lock::Busy));
+    let life: u64 = redis.command(&["PTTL", &redis.key("*:lock")]).parse().unwrap();
+    assert!((1..=5000).contains(&life), "{life}");
+    // It lasted too long, and the next one came.
+    redis.command(&["DEL", &redis.key("*:lock")]);
+    let theirs = two.lock(Duration::ZERO);
+    assert!(is_held(&theirs));
+    drop(mine);
+    assert!(matches!(one.lock(Duration::ZERO), Lock::Busy));
+    drop(theirs);
+    assert!(is_held(&one.lock(Duration::ZERO)));
+    assert_eq!(redis.key("*"), "");
+}
+
+#[test]
+fn a_forked_child_leaves_its_parents_connection_and_lock_alone() {
+    let redis = Redis::plain();
+    let settings = Settings::invented().with("store", &redis.url());
+    let mut holder = Process::start("lock, fork and drop", &settings);
+    holder.says("child ");
+    // The child dropped what it inherited.
+    assert!(matches!(settings.store().0.lock(Duration::ZERO), Lock::Busy));
+}
+
+#[test]
+fn a_connection_that_was_cut_off_is_made_anew() {
+    let mut redis = Redis::plain();
+    let (store, lines) = store(&redis.url());
+    store.save(&entry("one"));
+    redis.restart();
+    store.save(&entry("two"));
+    assert_eq!(store.load().unwrap().token.reveal(), "two");
+    assert_eq!(lines.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn a_server_that_failed_is_left_alone_for_a_while() {
+    // One that hangs up on everybody, and counts them.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let calls = Arc::new(AtomicU32::new(0));
+    let counter = calls.clone();
+    std::thread::spawn(move || {
+        for _connection in listener.incoming() {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let clock = ManualClock::new(1);
+    let (mut config, _) = Settings::default().with("store", &url).config();
+    config.clock = Clock::Manual(clock.clone());
+    let credentials = Credentials::Client { id: "id".into(), secret: "a secret of some length".into() };
+    let store = amp_token::store::open(&config.options().unwrap(), &credentials).unwrap().unwrap();
+    for round in 1..=3 {
+        for _ in 0..5 {
+            assert_eq!(store.load(), None);
+            assert!(matches!(store.lock(LONG), Lock::Unavailable));
+            store.save(&entry("token"));
+            store.remove("token");
+        }
+        assert_eq!(calls.load(Ordering::SeqCst), round);
+        clock.advance(Duration::from_secs(10));
+    }
+}
+
+/// A process gets a token although its store is broken, and says what is wrong.
+fn gets_along_without(url: &str, says: &str) {
+    let emulator = emulator();
+    let (cache, lines) = Settings::of(&emulator).with("store", url).cache();
+    for _ in 0..2 {
+        let token = cache.get().unwrap();
+        cache.invalidate(&token);
+    }
+    let warnings = lines.warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains(says), "{says}: {warnings:?}");
+    assert!(!warnings[0].contains("sesame"), "{warnings:?}");
+    assert_eq!(emulator.stats().token_requests, 2);
+}
+
+#[test]
+fn a_broken_server_costs_one_line() {
+    gets_along_without(&format!("redis://127.0.0.1:{}", free_port()), "could not be reached");
+    // One that accepts and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    gets_along_without(&format!("redis://{}", silent.local_addr().unwrap()), "failed: timed out");
+    gets_along_without(&format!("rediss://localhost:{}", silent.local_addr().unwrap().port()), "TLS handshake");
+    let emulator = emulator();
+    let http = emulator.url().replace("http://", "redis://");
+    gets_along_without(&http, "is not that of a Redis server");
+    gets_along_without("redis://cache.invalid", "cache.invalid:6379 could not be reached");
+    let redis = Redis::start(&["--port", "{port}", "--requirepass", PASSWORD]);
+    gets_along_without(&redis.url(), "NOAUTH");
+    gets_along_without(&format!("redis://:sesame@127.0.0.1:{}", redis.port), "refused the login: WRONGPASS");
+    let stopped = Redis::plain();
+    let id = libc::pid_t::try_from(stopped.server.id()).unwrap();
+    // SAFETY: it touches no memory, and the process is our child and not yet waited for.
+    assert_eq!(unsafe { libc::kill(id, libc::SIGSTOP) }, 0);
+    gets_along_without(&stopped.url(), "failed: timed out");
+}
+
+#[test]
+fn a_silent_server_leaves_time_to_those_who_have_little() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", silent.local_addr().unwrap());
+    let time_is_left = || {
+        let (mut config, _) = Settings::invented().with("store", &url).with("timeout_ms", "400").config();
+        let left = Arc::new(AtomicBool::new(false));
+        let noticed = left.clone();
+        config.transport = Some(Arc::new(move |_: &Request, left: Duration| {
+            noticed.store(!left.is_zero(), Ordering::SeqCst);
+            let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+            let body = br#"{"access_token":"token","expires_in":300}"#.to_vec();
+            Ok(Response { status: 200, headers, body: body.into() })
+        }));
+        amp_token::cache::TokenCache::new(&config).unwrap().get().unwrap();
+        left.load(Ordering::SeqCst)
+    };
+    // A machine that is busy may be late now and then.
+    assert!((0..10).any(|_| time_is_left()));
+}
+
+#[test]
+fn a_url_that_is_none_is_refused_without_being_repeated() {
+    let (config, _) = Settings::invented().with("store", "redis://:sesame@cache/nonsense").config();
+    let error = amp_token::cache::TokenCache::new(&config).err().unwrap();
+    assert_eq!(error.kind(), amp_token::error::Kind::Config);
+    assert!(!error.to_string().contains("sesame"), "{error}");
+}

@@ -1,0 +1,206 @@
+//! What the other processes do.
+
+use crate::cast::{Lines, ROLE, ROLE_SETTINGS, Settings, is_held};
+use amp_token::store::{Entry, Store};
+use std::io::Read;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+fn say(line: &str) {
+    // The test runner does not end its own line.
+    println!("\nrole: {line}");
+}
+
+/// Not a test, unless it is told to be another process.
+#[test]
+fn play() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let settings = std::env::var(ROLE_SETTINGS).unwrap();
+    let settings = Settings(
+        settings.lines().filter_map(|line| line.split_once('=')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect(),
+    );
+    match role.as_str() {
+        "get" => get(&settings),
+        "get as nobody" => {
+            // SAFETY: it touches no memory.
+            assert_eq!(unsafe { libc::setuid(65534) }, 0);
+            get(&settings);
+        }
+        "get, and write nothing" => {
+            forbid_writing();
+            get(&settings);
+        }
+        "lock" => {
+            let held = settings.store().0.lock(Duration::ZERO);
+            say(if is_held(&held) { "held" } else { "not held" });
+            wait_for_the_end();
+        }
+        "lock and fork" => lock_and_fork(&settings, false),
+        "lock, fork and drop" => lock_and_fork(&settings, true),
+        "storm" => storm(&settings),
+        _ => panic!("no role is called {role}"),
+    }
+}
+
+/// Gets a token, and tells the warnings and the token.
+fn get(settings: &Settings) {
+    let settings = settings.clone().with("user_agent", &format!("process-{}", std::process::id()));
+    let (cache, lines) = settings.cache();
+    let token = cache.get();
+    if let Ok(token) = &token {
+        // Once more from the beginning: a warning is not repeated.
+        if std::env::var_os("AMP_STORE_TEST_TWICE").is_some() {
+            cache.invalidate(token);
+            cache.get().unwrap();
+        }
+    }
+    for line in lines.warnings() {
+        say(&format!("warning {line}"));
+    }
+    match token {
+        Ok(token) => say(&format!("token {}", token.value())),
+        Err(error) => say(&format!("failed {error}")),
+    }
+}
+
+/// Waits until the test is over, however it ends.
+fn wait_for_the_end() -> ! {
+    let _ = std::io::stdin().read(&mut [0]);
+    end(0)
+}
+
+/// Lets every write to a file fail, after a few bytes, as a disk that is full does.
+fn forbid_writing() {
+    let limit = libc::rlimit { rlim_cur: 20, rlim_max: 20 };
+    // SAFETY: `limit` is read during the call only; ignoring the signal that comes with the limit is
+    // allowed at any time.
+    unsafe {
+        assert_ne!(libc::signal(libc::SIGXFSZ, libc::SIG_IGN), libc::SIG_ERR);
+        assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit), 0);
+    }
+}
+
+/// Holds the lock, and has a child that was forked meanwhile. It keeps what it inherited, as the
+/// children of a program do whose other thread was renewing; or it drops it.
+fn lock_and_fork(settings: &Settings, child_drops: bool) {
+    let (store, _) = settings.store();
+    let lock = store.lock(Duration::ZERO);
+    assert!(is_held(&lock));
+    if fork() == 0 {
+        let _kept = if child_drops { None } else { Some(lock) };
+        say(&format!("child {}", std::process::id()));
+        wait_for_the_end();
+    }
+    wait_for_the_end();
+}
+
+fn fork() -> libc::pid_t {
+    // SAFETY: the only other thread is the test runner's, which waits for this one and holds no lock;
+    // so the child may do whatever this thread may.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    child
+}
+
+/// A token that shows whether it is whole.
+fn patterned(seed: u32) -> String {
+    format!("{seed:08x}").repeat(140)
+}
+
+fn is_whole(token: &str) -> bool {
+    token.len() == 8 * 140 && u32::from_str_radix(&token[..8], 16).is_ok_and(|seed| patterned(seed) == token)
+}
+
+fn now() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap()
+}
+
+/// The children of a storm.
+const ALL: usize = 1000;
+
+/// What they and their parent see of each other: who is inside the lock, and who is to be killed.
+struct Shared {
+    inside: AtomicU32,
+    doomed: [AtomicU32; ALL + 1],
+}
+
+impl Shared {
+    fn new() -> &'static Self {
+        let (read_write, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping in a place of the kernel's choice disturbs nothing.
+        let place = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<Self>(), read_write, shared, -1, 0) };
+        assert_ne!(place, libc::MAP_FAILED);
+        // SAFETY: the mapping is large enough, aligned to a page, zeroed, which is a value of atomic
+        // numbers, and never unmapped.
+        unsafe { &*place.cast() }
+    }
+}
+
+/// Kills a thousand children, each at some moment of loading, locking and saving. A child that sees
+/// anything wrong ends by itself, with a number.
+fn storm(settings: &Settings) {
+    const AT_ONCE: usize = 8;
+    let (store, lines) = settings.store();
+    let shared = Shared::new();
+    let mut living = std::collections::VecDeque::new();
+    let mut seed = 1_u32;
+    let mut wrong = Vec::new();
+    for number in 1..=ALL + AT_ONCE {
+        if number <= ALL {
+            match fork() {
+                0 => hammer(store.as_ref(), &lines, shared, number),
+                child => living.push_back((number, child)),
+            }
+        }
+        if living.len() < AT_ONCE && number <= ALL {
+            continue;
+        }
+        // Some moment: a generator of pseudo-random numbers whose start is fixed.
+        seed ^= seed << 13;
+        seed ^= seed >> 17;
+        seed ^= seed << 5;
+        std::thread::sleep(Duration::from_micros((seed % 4000).into()));
+        let Some((number, child)) = living.pop_front() else { break };
+        shared.doomed[number].store(1, Ordering::SeqCst);
+        let mut status = 0;
+        // SAFETY: the child is ours and was not waited for; `status` outlives the calls.
+        unsafe {
+            libc::kill(child, libc::SIGKILL);
+            assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+        }
+        if !libc::WIFSIGNALED(status) {
+            wrong.push(libc::WEXITSTATUS(status));
+        }
+    }
+    assert!(wrong.is_empty(), "children ended by themselves, with {wrong:?}");
+    say("survived");
+}
+
+fn end(number: libc::c_int) -> ! {
+    // SAFETY: it ends the process at once, and runs nothing of the parent's.
+    unsafe { libc::_exit(number) }
+}
+
+fn hammer(store: &dyn Store, lines: &Lines, shared: &Shared, number: usize) -> ! {
+    let number = u32::try_from(number).unwrap();
+    let check = || match store.load() {
+        Some(entry) if !is_whole(entry.token.reveal()) => end(2),
+        _ if !lines.warnings().is_empty() => end(3),
+        _ => {}
+    };
+    loop {
+        check();
+        let lock = store.lock(Duration::from_millis(2));
+        if is_held(&lock) {
+            // Nobody else is here, but perhaps one who died here.
+            let other = shared.inside.swap(number, Ordering::SeqCst);
+            if other != 0 && shared.doomed[other as usize].load(Ordering::SeqCst) == 0 {
+                end(4);
+            }
+            let issued = now();
+            store.save(&Entry { token: patterned(number).as_str().into(), issued, expires: issued + 300_000_000_000 });
+            check();
+            let _ = shared.inside.compare_exchange(number, 0, Ordering::SeqCst, Ordering::SeqCst);
+        }
+    }
+}
