@@ -58,6 +58,8 @@ examples: library
 	@mkdir -p $(OUT)/bin
 	$(CC) -std=c99 -Wstrict-prototypes $(WARNINGS) $(CFLAGS) bindings/c/get_token.c -o $(OUT)/bin/get_token $(LINK)
 	$(CC) -std=c99 -Wstrict-prototypes $(WARNINGS) $(CFLAGS) bindings/c/list_hubs.c -o $(OUT)/bin/list_hubs $(LINK) -lcurl
+	$(CC) -std=c99 -Wstrict-prototypes $(WARNINGS) $(CFLAGS) bindings/c/upload_item.c -o $(OUT)/bin/upload_item $(LINK) -lcurl
+	$(CXX) -std=c++11 $(WARNINGS) $(CFLAGS) bindings/cpp/publish.cpp -o $(OUT)/bin/publish -Ibindings/cpp $(LINK) -pthread
 	$(CXX) -std=c++11 $(WARNINGS) $(CFLAGS) bindings/cpp/get_token.cpp -o $(OUT)/bin/get_token_cpp -Ibindings/cpp $(LINK)
 
 demo: all examples
@@ -69,8 +71,8 @@ test:
 	scripts/test.sh
 
 bench: library command examples
-	@scripts/need.sh cc curl jq curl-headers python3 python3-venv
-	benches/run.sh
+	@scripts/need.sh cargo cc curl jq curl-headers python3 python3-venv
+	benches/run.py
 
 header:
 	AMP_UPDATE_HEADER=1 $(CARGO) build

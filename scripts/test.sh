@@ -13,9 +13,12 @@ echo "== Python: pytest and mypy, in a virtual environment"
 # The shared library as the tests above have just built it.
 cargo build --lib --features "$features"
 venv=$target/venv
-if ! [ -x "$venv/bin/pytest" ]; then
+needs=bindings/python/tests/requirements.txt
+# Again when the list has changed.
+if ! cmp -s "$needs" "$venv/needs"; then
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r bindings/python/tests/requirements.txt
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$needs"
+    cp "$needs" "$venv/needs"
 fi
 AMP_TOKEN_LIBRARY=$(cd "$target/debug" && pwd)/libamp_token.so
 AMP_EMULATOR=$(cd "$target/debug" && pwd)/amp-emulator

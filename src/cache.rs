@@ -26,7 +26,8 @@ use crate::sync::{Condvar, Mutex, MutexGuard, Slot};
 use crate::token::Token;
 use crate::transport::Transport;
 use arc_swap::ArcSwap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -692,7 +693,7 @@ impl Core {
 /// Figures. Hits are counted by the hot path, in stripes of their own cache line, so that threads
 /// that count do not slow each other down.
 struct Counters {
-    hits: [Stripe; stripe::COUNT],
+    hits: [Stripe; STRIPES],
     waits: AtomicU64,
     refreshes: AtomicU64,
     failures: AtomicU64,
@@ -701,6 +702,8 @@ struct Counters {
     last_status: AtomicI64,
 }
 
+const STRIPES: usize = 16;
+
 #[derive(Default)]
 #[repr(align(64))]
 struct Stripe(AtomicU64);
@@ -708,7 +711,7 @@ struct Stripe(AtomicU64);
 impl Default for Counters {
     fn default() -> Self {
         Counters {
-            hits: [const { Stripe(AtomicU64::new(0)) }; stripe::COUNT],
+            hits: Default::default(),
             waits: AtomicU64::new(0),
             refreshes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -722,81 +725,22 @@ impl Default for Counters {
 impl Counters {
     #[inline]
     fn hit(&self) {
-        let (stripe, is_owned) = stripe::of_this_thread();
-        let Stripe(count) = &self.hits[stripe];
-        if is_owned {
-            // Nobody else writes here, so this need not be one locked step, which costs several times as much.
-            count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        } else {
-            count.fetch_add(1, Ordering::Relaxed);
+        thread_local! {
+            static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
         }
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let stripe = STRIPE.with(|stripe| {
+            if stripe.get() == usize::MAX {
+                stripe.set(NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
+            }
+            stripe.get()
+        });
+        self.hits[stripe].0.fetch_add(1, Ordering::Relaxed);
     }
 
     fn hits(&self) -> i64 {
         let sum: u64 = self.hits.iter().map(|stripe| stripe.0.load(Ordering::Relaxed)).sum();
         i64::try_from(sum).unwrap_or(i64::MAX)
-    }
-}
-
-/// Which stripe a thread counts in. The first threads own one each until they end; if there are
-/// more at once, they share the rest.
-mod stripe {
-    use std::cell::Cell;
-    use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-
-    const OWNED: usize = u32::BITS as usize;
-    const SHARED: usize = 16;
-    pub(super) const COUNT: usize = OWNED + SHARED;
-
-    /// A bit for every stripe that is owned. A forked child keeps the bits of threads that it does
-    /// not have, and shares a little more.
-    static TAKEN: AtomicU32 = AtomicU32::new(0);
-    static NEXT_SHARED: AtomicUsize = AtomicUsize::new(0);
-
-    thread_local! {
-        static MINE: Mine = const { Mine(Cell::new(UNKNOWN)) };
-    }
-
-    const UNKNOWN: usize = usize::MAX;
-
-    struct Mine(Cell<usize>);
-
-    impl Drop for Mine {
-        fn drop(&mut self) {
-            if self.0.get() < OWNED {
-                // Release: the next owner must see the last count.
-                TAKEN.fetch_and(!(1 << self.0.get()), Ordering::Release);
-            }
-        }
-    }
-
-    /// The stripe of this thread, and whether no other thread writes to it.
-    #[inline]
-    pub(super) fn of_this_thread() -> (usize, bool) {
-        let stripe = MINE.try_with(|mine| match mine.0.get() {
-            UNKNOWN => {
-                mine.0.set(choose());
-                mine.0.get()
-            }
-            stripe => stripe,
-        });
-        // A thread that is at its end has given its stripe back.
-        stripe.map_or((OWNED, false), |stripe| (stripe, stripe < OWNED))
-    }
-
-    #[cold]
-    fn choose() -> usize {
-        let mut taken = TAKEN.load(Ordering::Relaxed);
-        loop {
-            let free = taken.trailing_ones() as usize;
-            if free >= OWNED {
-                return OWNED + NEXT_SHARED.fetch_add(1, Ordering::Relaxed) % SHARED;
-            }
-            match TAKEN.compare_exchange_weak(taken, taken | 1 << free, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return free,
-                Err(now) => taken = now,
-            }
-        }
     }
 }
 
@@ -847,23 +791,11 @@ mod tests {
     #[test]
     fn hits_are_counted_by_any_number_of_threads() {
         let counters = Counters::default();
-        let count = || (0..100).for_each(|_| counters.hit());
-        // More at once than there are stripes, and more after one another: each ends before the next.
-        let all_there = std::sync::Barrier::new(2 * stripe::COUNT);
         std::thread::scope(|scope| {
-            for _ in 0..2 * stripe::COUNT {
-                scope.spawn(|| {
-                    all_there.wait();
-                    count();
-                    all_there.wait();
-                });
+            for _ in 0..40 {
+                scope.spawn(|| (0..100).for_each(|_| counters.hit()));
             }
         });
-        for _ in 0..2 * stripe::COUNT {
-            std::thread::scope(|scope| {
-                scope.spawn(count);
-            });
-        }
-        assert_eq!(counters.hits(), 4 * 100 * stripe::COUNT as i64);
+        assert_eq!(counters.hits(), 4000);
     }
 }

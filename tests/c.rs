@@ -4,12 +4,15 @@
 
 mod common;
 
-use amp_emulator::Emulator;
+use amp_emulator::{Emulator, Fault};
+use amp_token::api::{self, Call};
+use amp_token::cache::TokenCache;
+use amp_token::settings::Config;
 use common::{C_FLAGS, CPP_FLAGS, compile, library_dir, program, root, run, scratch};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A secret with every character that an encoding could get wrong.
 const NASTY_SECRET: &str = "a+secret/with=chars &%~é";
@@ -20,10 +23,17 @@ fn flags(base: &[&'static str]) -> Vec<&'static str> {
     [base, extra].concat()
 }
 
+/// A folder of this test's own: tests run at once, and some compile the same program.
+fn own_folder() -> PathBuf {
+    let folder = scratch("c").join(std::thread::current().name().unwrap_or("main"));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
 /// Compiles a C program of the repository.
 fn built(source: &str, libraries: &[&str]) -> PathBuf {
     let source = root().join(source);
-    let target = scratch("c").join(source.file_stem().unwrap());
+    let target = own_folder().join(source.file_stem().unwrap());
     compile("cc", &flags(C_FLAGS), &source, &target, libraries);
     target
 }
@@ -118,14 +128,140 @@ fn list_hubs_uses_the_token() {
     assert_eq!(emulator.stats().rejected, 0);
 }
 
+/// A content repository of the emulator's first hub.
+fn repository(emulator: &Emulator) -> String {
+    let mut config = Config::new();
+    for (name, value) in [
+        ("auth_url", emulator.url()),
+        ("api_url", emulator.url()),
+        ("client_id", emulator.client_id()),
+        ("client_secret", emulator.client_secret()),
+        ("proxy", "none".to_owned()),
+    ] {
+        config.set(name, Some(&value)).unwrap();
+    }
+    let cache = TokenCache::new(&config).unwrap();
+    let get = |path: &str| {
+        let call = Call { method: "GET", path, content_type: None, body: b"" };
+        serde_json::from_slice::<serde_json::Value>(&api::request(&cache, &call).unwrap().body).unwrap()
+    };
+    let hubs = get("/v2/content/hubs");
+    let link = hubs["_embedded"]["hubs"][0]["_links"]["content-repositories"]["href"].as_str().unwrap();
+    let repositories = get(link.split('{').next().unwrap());
+    repositories["_embedded"]["content-repositories"][0]["id"].as_str().unwrap().to_owned()
+}
+
+const ITEMS: &str = "/v2/content/content-repositories/";
+
+/// A file with a content item.
+fn item_file() -> PathBuf {
+    let file = own_folder().join("item.json");
+    std::fs::write(&file, r#"{"label":"Grüße","body":{"_meta":{"name":"a"}}}"#).unwrap();
+    file
+}
+
+#[test]
+fn upload_item_repeats_what_is_safe_to_repeat() {
+    let upload_item = built("bindings/c/upload_item.c", &["-lcurl"]);
+    let emulator = Emulator::builder().start().unwrap();
+    let (repository, item) = (repository(&emulator), item_file());
+    // How it ends with these faults, what it says, and how many requests and tokens it took.
+    let upload = |faults: &[Fault]| {
+        emulator.reset();
+        emulator.faults(faults.iter().cloned());
+        let output = with_credentials(&upload_item, &emulator).arg(&repository).arg(&item).output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let stats = emulator.stats();
+        (output.status.code().unwrap(), said, stats.api_requests, stats.token_requests)
+    };
+    let (code, said, requests, tokens) = upload(&[]);
+    assert!(said.contains(r#""label":"Grüße""#) && said.contains(r#""id":"#), "{said}");
+    assert_eq!((code, requests, tokens), (0, 1, 1));
+    for (faults, expected) in [
+        // Revoked under way: the next token, once.
+        (vec![Fault::status(401).on(ITEMS)], (0, 2, 2)),
+        (vec![Fault::status(403).on(ITEMS)], (0, 2, 2)),
+        (vec![Fault::status(401).on(ITEMS), Fault::status(401).on(ITEMS)], (1, 2, 2)),
+        // Too many: again, and not for ever.
+        (vec![Fault::status(429).on(ITEMS), Fault::status(429).on(ITEMS).retry_after(1)], (0, 3, 1)),
+        (vec![Fault::status(429).on(ITEMS).forever()], (1, 5, 1)),
+        // What the server may have acted on is not sent again.
+        (vec![Fault::status(503).on(ITEMS).retry_after(1)], (1, 1, 1)),
+        (vec![Fault::close().on(ITEMS)], (1, 1, 1)),
+        (vec![Fault::status(400)], (2, 0, 1)),
+    ] {
+        let (code, said, requests, tokens) = upload(&faults);
+        assert_eq!((code, requests, tokens), expected, "{faults:?}: {said}");
+        assert!(!said.contains(&emulator.client_secret()) && (code == 0 || !said.is_empty()), "{said}");
+    }
+    for arguments in [vec![], vec!["../hubs", "/dev/null"], vec![repository.as_str(), "/nonexistent"]] {
+        let output = with_credentials(&upload_item, &emulator).args(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}");
+    }
+}
+
+#[test]
+fn publish_publishes_each_item_once() {
+    let publish = built_cpp("c++", "bindings/cpp/publish.cpp", "-std=c++11");
+    let upload_item = built("bindings/c/upload_item.c", &["-lcurl"]);
+    let emulator = Emulator::builder().start().unwrap();
+    let (repository, item) = (repository(&emulator), item_file());
+    let upload = |_| {
+        let created = stdout(with_credentials(&upload_item, &emulator).arg(&repository).arg(&item));
+        let created: serde_json::Value = serde_json::from_str(&created).unwrap();
+        created["id"].as_str().unwrap().to_owned()
+    };
+    let ids: Vec<String> = (0..24).map(upload).collect();
+    let run = |workers: &str, ids: &[String]| {
+        let mut child = with_credentials(&publish, &emulator)
+            .arg(workers)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Not when it refuses to begin.
+        let _ = child.stdin.take().unwrap().write_all((ids.join("\n") + "\n").as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code().unwrap(), said, emulator.stats().publications, emulator.stats().token_requests)
+    };
+    let fresh = |faults: Vec<Fault>| {
+        emulator.reset();
+        emulator.faults(faults);
+    };
+    let path = "/v2/content/content-items/";
+
+    fresh(vec![]);
+    let (code, said, publications, tokens) = run("8", &ids);
+    assert_eq!((code, publications, tokens), (0, 24, 1), "{said}");
+    assert!(said.contains("24 published, 0 not; 1 token(s)"), "{said}");
+
+    // Some are put off, and one token is refused under way.
+    fresh(vec![Fault::status(401).on(path), Fault::status(429).on(path).times(5)]);
+    let (code, said, publications, tokens) = run("16", &ids);
+    assert_eq!((code, publications, tokens), (0, 24, 2), "{said}");
+
+    // What fails is named, and the rest goes on; a connection that broke is not tried again.
+    fresh(vec![Fault::close().on(path)]);
+    let (code, said, publications, _) = run("1", &[&ids[..3], &["0".to_owned(), "../hubs".to_owned()]].concat());
+    assert_eq!((code, publications), (1, 2), "{said}");
+    assert!(said.contains("2 published, 3 not") && said.contains("../hubs: this is no id"), "{said}");
+    assert!(said.contains(&format!("{}: ", ids[0])) && said.contains("0: HTTP 404"), "{said}");
+
+    fresh(vec![Fault::status(400).forever()]);
+    let (code, said, publications, _) = run("8", &ids);
+    assert_eq!((code, publications), (2, 0), "{said}");
+    assert!(said.contains("AMP_CREDENTIALS_REJECTED"), "{said}");
+    assert_eq!(run("none", &ids).0, 2);
+}
+
 #[test]
 fn the_cpp_example_works_in_every_standard() {
     let emulator = Emulator::builder().start().unwrap();
     for standard in ["-std=c++11", "-std=c++14", "-std=c++17", "-std=c++20", "-std=c++23"] {
-        let target = scratch("cpp").join(format!("get_token{standard}"));
-        let flags = [flags(CPP_FLAGS), vec![standard]].concat();
-        compile("c++", &flags, &root().join("bindings/cpp/get_token.cpp"), &target, &[]);
-        let token = stdout(&mut with_credentials(&target, &emulator));
+        let get_token = built_cpp("c++", "bindings/cpp/get_token.cpp", standard);
+        let token = stdout(&mut with_credentials(&get_token, &emulator));
         assert!(token.starts_with("eyJ"), "{token}");
     }
 }
@@ -143,13 +279,30 @@ macro_rules! programs {
 }
 programs!(lifecycle, threads, fork, dlopen, exit_inside);
 
+/// Compiles a C++ program of the repository.
+fn built_cpp(compiler: &str, source: &str, standard: &'static str) -> PathBuf {
+    let source = root().join(source);
+    let target = own_folder().join(format!("{}-{compiler}{standard}", source.file_stem().unwrap().display()));
+    compile(compiler, &[flags(CPP_FLAGS), vec![standard]].concat(), &source, &target, &[]);
+    target
+}
+
 #[test]
 fn the_cpp_binding() {
-    for standard in ["-std=c++11", "-std=c++17", "-std=c++23"] {
-        let target = scratch("cpp").join(format!("cpp_test{standard}"));
-        let flags = [flags(CPP_FLAGS), vec![standard]].concat();
-        compile("c++", &flags, &root().join("tests/c/cpp_test.cpp"), &target, &[]);
-        run(&mut program(&target));
+    for standard in ["-std=c++11", "-std=c++14", "-std=c++17", "-std=c++20", "-std=c++23"] {
+        run(&mut program(&built_cpp("c++", "tests/c/cpp_test.cpp", standard)));
+    }
+}
+
+/// Clang warns of other things than GCC; it is not needed for anything else.
+#[test]
+fn the_cpp_binding_with_clang() {
+    if !common::has("clang++") {
+        println!("there is no clang++ here: left out");
+        return;
+    }
+    for standard in ["-std=c++11", "-std=c++17", "-std=c++20"] {
+        run(&mut program(&built_cpp("clang++", "tests/c/cpp_test.cpp", standard)));
     }
 }
 
@@ -161,8 +314,9 @@ fn valgrind_finds_nothing() {
     }
     assert!(common::has("valgrind"), "valgrind is missing: apt-get install valgrind");
     let tls = Emulator::builder().tls(true).start().unwrap();
-    for source in ["bindings/c/get_token.c", "tests/c/lifecycle.c"] {
-        let built = built(source, &["-ldl"]);
+    for source in ["bindings/c/get_token.c", "tests/c/lifecycle.c", "tests/c/cpp_test.cpp"] {
+        let built =
+            if source.ends_with("cpp") { built_cpp("c++", source, "-std=c++17") } else { built(source, &["-ldl"]) };
         let example = source.starts_with("bindings");
         let mut settings = if example { with_credentials(&built, &tls) } else { program(&built) };
         settings.env("AMPLIENCE_CA_FILE", tls.ca_file());

@@ -5,12 +5,13 @@
 //     amp::token_cache cache(config);
 //     ...
 //     std::string header = "Authorization: " + cache.get().authorization();
+//     amp::response hubs = cache.request("GET", "/v2/content/hubs");
 //
 // Header-only, over amp_token.h, which is the manual of what is underneath. Conventions:
 //
 //   Errors     What fails throws amp::error. Accessors do not fail. std::bad_alloc may come from
 //              anything that returns a std::string.
-//   Ownership  Each object owns its handle and frees it. config and token_cache can be moved, not
+//   Ownership  Each object owns its handle and frees it. config, token_cache and response can be moved, not
 //              copied; copying a token costs as much as counting to two. A moved-from object may be
 //              destroyed or assigned to; anything else throws amp::error (an invalid argument) or
 //              answers nothing, 0 or an empty text.
@@ -301,6 +302,12 @@ class config {
         return *this;
     }
 
+    /// Ends all calls of the logger and the transport, by this config and by all that was made from it: when
+    /// this returns none is running, and none will ever run again. For a program that must be sure of that
+    /// before what they use goes away. Waits for calls that are running; so it must not be called by one of
+    /// them, nor with a lock that one of them needs. Requests that need the transport fail from then on.
+    void stop_callbacks() const noexcept { amp_config_stop_callbacks(handle_.get()); }
+
     /// The C handle, for what this header does not cover; still owned by this object.
     amp_config *handle() const noexcept { return handle_.get(); }
 
@@ -388,6 +395,56 @@ class token {
     std::unique_ptr<amp_token, void (*)(amp_token *)> handle_;
 };
 
+/// A reply of the API, whatever its HTTP status. Immutable.
+class response {
+  public:
+    /// Takes over a handle of the C interface; NULL makes an empty response.
+    explicit response(amp_response *handle) noexcept : handle_(handle, amp_response_free) {}
+
+    /// The HTTP status; 0 if this is empty.
+    int status() const noexcept { return static_cast<int>(amp_response_status(handle_.get())); }
+
+    /// Whether the status is one of success, 200 to 299.
+    bool ok() const noexcept { return status() >= 200 && status() < 300; }
+
+    /// The value of the first header with that name, in any case; NULL: there is none. Valid as long as this
+    /// object's handle.
+    const char *header(const char *name) const noexcept { return amp_response_header(handle_.get(), name); }
+
+    /// The first byte of the body, without a NUL at its end; NULL if it is empty. Valid as header() is.
+    const char *data() const noexcept {
+        return static_cast<const char *>(amp_response_body(handle_.get(), nullptr));
+    }
+
+    /// The number of bytes of the body.
+    std::size_t size() const noexcept {
+        std::size_t length = 0;
+        amp_response_body(handle_.get(), &length);
+        return length;
+    }
+
+    /// A copy of the body.
+    std::string body() const { return data() ? std::string(data(), size()) : std::string(); }
+
+#ifdef AMP_TOKEN_HAS_STRING_VIEW
+    /// The body, without a copy; valid as header() is. (C++17)
+    std::string_view body_view() const noexcept { return data() ? std::string_view(data(), size()) : std::string_view(); }
+#endif
+
+    /// The path that brings the next page of the collection that this reply is a page of, for
+    /// token_cache::request(); NULL: this was the last page, or no collection. Valid as header() is.
+    const char *next_page() const noexcept { return amp_response_next_page(handle_.get()); }
+
+    /// Whether there is a reply in here: not after it was moved away.
+    explicit operator bool() const noexcept { return static_cast<bool>(handle_); }
+
+    /// The C handle; still owned by this object. NULL if this is empty.
+    const amp_response *handle() const noexcept { return handle_.get(); }
+
+  private:
+    std::unique_ptr<amp_response, void (*)(amp_response *)> handle_;
+};
+
 /// Asks for one token now, without a cache. Blocks for timeout_ms at most. Throws amp::error.
 inline token get_token(const config &config) {
     amp_token *handle = nullptr;
@@ -452,6 +509,53 @@ class token_cache {
         amp_token_cache_invalidate(handle_.get(), refused.handle());
     }
 
+    /// Sends a request with a valid token. `path` is one below api_url, or a whole URL of the same origin: the
+    /// token goes nowhere else, and redirects are not followed. Any HTTP status is a reply. A token that the
+    /// API refuses is replaced, and the request repeated, once; see amp_api_request(). Blocks for timeout_ms at
+    /// most. Throws amp::error if there was no token or no reply, or the path leads elsewhere.
+    response request(const std::string &method, const std::string &path) const {
+        return send(method, path, nullptr, nullptr, 0);
+    }
+
+    /// The same with a body, and its media type.
+    response request(const std::string &method, const std::string &path, const std::string &content_type,
+                     const std::string &body) const {
+        return send(method, path, content_type.c_str(), body.data(), body.size());
+    }
+
+    /// Sends a GraphQL request with a valid token; errors of GraphQL itself come as "errors" in the body.
+    /// Throws as request() does.
+    response graphql(const std::string &query) const { return ask(query.c_str(), nullptr); }
+
+    /// The same with variables, a JSON object. Throws amp::error (AMP_INVALID_ARGUMENT) if they are none.
+    response graphql(const std::string &query, const std::string &variables_json) const {
+        return ask(query.c_str(), variables_json.c_str());
+    }
+
+    /// Creates a personal access token for the user that the credentials belong to. Its text is in the body,
+    /// as data.createPersonalAccessToken.token, and nowhere else ever after. Throws as request() does.
+    response create_personal_access_token(const std::string &name, const std::string &organization_id) const {
+        amp_response *handle = nullptr;
+        amp_error *failure = nullptr;
+        const amp_status status =
+            amp_pat_create(handle_.get(), name.c_str(), organization_id.c_str(), &handle, &failure);
+        detail::check(status, failure);
+        return response(handle);
+    }
+
+    /// Calls `visit` with each page of a collection, as a `const amp::response &`, from the first to the last;
+    /// also with a reply that is no success, which is the last then. Throws what request() and `visit` do.
+    template <class Visitor> void pages(const std::string &path, Visitor visit) const {
+        response page = request("GET", path);
+        for (;;) {
+            visit(static_cast<const response &>(page));
+            const char *next = page.next_page();
+            if (!next)
+                return;
+            page = request("GET", next);
+        }
+    }
+
     /// A figure, by a name that amp_token_cache_stat() knows; -1: there is none.
     std::int64_t statistic(const char *name) const noexcept { return amp_token_cache_stat(handle_.get(), name); }
 
@@ -463,6 +567,24 @@ class token_cache {
     const amp_token_cache *handle() const noexcept { return handle_.get(); }
 
   private:
+    response send(const std::string &method, const std::string &path, const char *content_type, const void *body,
+                  std::size_t body_length) const {
+        amp_response *handle = nullptr;
+        amp_error *failure = nullptr;
+        const amp_status status = amp_api_request(handle_.get(), method.c_str(), path.c_str(), content_type, body,
+                                                  body_length, &handle, &failure);
+        detail::check(status, failure);
+        return response(handle);
+    }
+
+    response ask(const char *query, const char *variables_json) const {
+        amp_response *handle = nullptr;
+        amp_error *failure = nullptr;
+        const amp_status status = amp_api_graphql(handle_.get(), query, variables_json, &handle, &failure);
+        detail::check(status, failure);
+        return response(handle);
+    }
+
     std::unique_ptr<amp_token_cache, void (*)(amp_token_cache *)> handle_;
 };
 

@@ -25,6 +25,8 @@ static_assert(!std::is_copy_constructible<amp::token_cache>::value, "a cache has
 static_assert(std::is_nothrow_move_constructible<amp::config>::value, "moving is free");
 static_assert(std::is_nothrow_move_constructible<amp::token_cache>::value, "moving is free");
 static_assert(std::is_nothrow_move_assignable<amp::token_cache>::value, "moving is free");
+static_assert(!std::is_copy_constructible<amp::response>::value, "a response has one owner");
+static_assert(std::is_nothrow_move_assignable<amp::response>::value, "moving is free");
 static_assert(std::is_nothrow_copy_constructible<amp::token>::value, "copying a token only counts");
 static_assert(std::is_nothrow_copy_constructible<amp::error>::value, "exceptions are copied while others fly");
 static_assert(std::is_nothrow_copy_constructible<amp::transport_error>::value, "the same");
@@ -197,9 +199,127 @@ void threads_share_a_cache() {
     CHECK(server.requests == 1);
 }
 
+/// An API behind a transport: it remembers what it was asked, and its collection has three pages.
+struct api {
+    int tokens = 0;
+    std::string last;
+
+    void answer(const amp::http_request &request, amp::http_reply &reply) {
+        const std::string url = request.url();
+        const std::string body(static_cast<const char *>(request.body()), request.body_length());
+        reply.status(200);
+        if (url == "https://auth.amplience.net/oauth/token") {
+            reply.body("{\"access_token\":\"token-" + std::to_string(++tokens) + "\",\"expires_in\":300}");
+            return;
+        }
+        const char *kind = request.header("Content-Type");
+        last = request.method() + std::string(" ") + url + " " + (kind ? kind : "-") + " " + body;
+        if (std::strcmp(request.header("Authorization"), "Bearer token-1") == 0 && tokens == 1 &&
+            url == "https://api.amplience.net/revoked") {
+            reply.status(401);
+            return;
+        }
+        const std::size_t page = url.find("page=");
+        reply.header("X-Trace", "abc");
+        if (url.find("/hubs") != std::string::npos)
+            reply.body("{\"page\":{\"number\":" + std::string(page == std::string::npos ? "0" : url.substr(page + 5)) +
+                       ",\"totalPages\":3}}");
+        else if (url.find("/none") != std::string::npos)
+            reply.status(404);
+    }
+
+    amp::token_cache cache() {
+        amp::config config;
+        config.set("client_id", "id").set("client_secret", "secret").set("retries", 0);
+        config.transport([this](const amp::http_request &request, amp::http_reply &reply) { answer(request, reply); });
+        return amp::token_cache(config);
+    }
+};
+
+void requests_carry_the_token() {
+    api server;
+    amp::response first(nullptr);
+    CHECK(!first && first.status() == 0 && !first.ok() && first.body().empty() && !first.next_page());
+    {
+        const amp::token_cache cache = server.cache();
+        first = cache.request("GET", "/v2/content/hubs");
+        CHECK(server.last == "GET https://api.amplience.net/v2/content/hubs - ");
+        CHECK(cache.request("GET", "/none").status() == 404 && !cache.request("GET", "/none").ok());
+        CHECK(cache.request("GET", "/none").data() == nullptr && cache.request("GET", "/none").size() == 0);
+        const std::string body("with\0inside", 11);
+        CHECK(cache.request("PUT", "/item", "text/plain", body).ok());
+        CHECK(server.last == "PUT https://api.amplience.net/item text/plain " + body);
+        CHECK(server.tokens == 1);
+        CHECK(cache.request("GET", "/revoked").ok() && server.tokens == 2);
+        CHECK(failure_of([&] { cache.request("GET", "https://elsewhere.example/"); }).status() == AMP_INVALID_ARGUMENT);
+        CHECK(failure_of([&] { cache.request("PUT", "/item", "a\nb", body); }).status() == AMP_INVALID_ARGUMENT);
+    }
+    // The reply outlives its cache.
+    const amp::response moved(std::move(first));
+    CHECK(!first && moved && moved.ok() && std::strcmp(moved.header("x-trace"), "abc") == 0 && !moved.header("X-None"));
+    CHECK(moved.body() == std::string(moved.data(), moved.size()) && moved.body().find("totalPages") != std::string::npos);
+    CHECK(std::strcmp(moved.next_page(), "/v2/content/hubs?page=1") == 0);
+#if __cplusplus >= 201703L
+    CHECK(moved.body_view() == moved.body() && moved.body_view().data() == moved.data());
+#endif
+}
+
+void graphql_has_variables() {
+    api server;
+    const amp::token_cache cache = server.cache();
+    CHECK(cache.graphql("{ a }").ok());
+    CHECK(server.last == "POST https://api.amplience.net/graphql application/json {\"query\":\"{ a }\",\"variables\":{}}");
+    CHECK(cache.graphql("{ a }", "{\"b\":1}").ok() && server.last.find("\"variables\":{\"b\":1}") != std::string::npos);
+    CHECK(failure_of([&] { cache.graphql("{ a }", "[]"); }).status() == AMP_INVALID_ARGUMENT);
+    CHECK(cache.create_personal_access_token("a \"name\"", "org").ok());
+    CHECK(server.last.find("createPersonalAccessToken") != std::string::npos);
+}
+
+void pages_are_walked() {
+    api server;
+    const amp::token_cache cache = server.cache();
+    std::string seen;
+    cache.pages("/v2/content/hubs?size=1", [&](const amp::response &page) {
+        CHECK(page.ok());
+        seen += server.last.substr(server.last.find('?')) + ";";
+    });
+    CHECK(seen == "?size=1 - ;?size=1&page=1 - ;?size=1&page=2 - ;");
+    int visits = 0;
+    cache.pages("/none", [&](const amp::response &page) {
+        CHECK(page.status() == 404);
+        ++visits;
+    });
+    CHECK(visits == 1);
+    try {
+        cache.pages("/v2/content/hubs", [](const amp::response &) { throw 7; });
+        CHECK(!"it went on");
+    } catch (int thrown) {
+        CHECK(thrown == 7);
+    }
+}
+
+void callbacks_end_for_good() {
+    fake server;
+    amp::config config = fake_config(server);
+    std::atomic<int> lines{0};
+    config.logger([&lines](std::int32_t, const char *) { ++lines; });
+    const amp::token_cache cache(config);
+    CHECK(cache.get().value() == "token-1");
+    config.stop_callbacks();
+    const int before = lines;
+    cache.invalidate(cache.get());
+    CHECK(failure_of([&] { cache.get(); }).status() == AMP_CONNECT);
+    CHECK(lines == before && server.requests == 1);
+    config.stop_callbacks();
+}
+
 } // namespace
 
 int main() {
+    requests_carry_the_token();
+    graphql_has_variables();
+    pages_are_walked();
+    callbacks_end_for_good();
     tokens_outlive_their_cache();
     a_personal_access_token_never_expires();
     settings_come_in_many_types();

@@ -2,6 +2,9 @@
 
 use crate::world::{Ended, World};
 use amp_emulator::{CertificateKind, Fault};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
 
 /// What a doctor's visit is to end with.
 struct Visit<'a> {
@@ -170,4 +173,61 @@ fn the_doctor_examines_personal_access_tokens() {
         assert_eq!(ended.status, Some(status));
     }
     assert_eq!(world.emulator.stats().token_requests, 1);
+}
+
+/// A proxy that connects whoever asks, or refuses with this status.
+fn proxy(refusal: Option<u16>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let mut reader = BufReader::new(client.try_clone().unwrap());
+            let mut lines = (&mut reader).lines().map(Result::unwrap);
+            let target = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
+            let _ = lines.find(String::is_empty);
+            if let Some(status) = refusal {
+                write!(client, "HTTP/1.1 {status} No\r\n\r\n").unwrap();
+                continue;
+            }
+            let mut server = TcpStream::connect(target).unwrap();
+            client.write_all(b"HTTP/1.1 200 Yes\r\n\r\n").unwrap();
+            let (mut back, mut forth) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut back, &mut forth));
+            thread::spawn(move || std::io::copy(&mut client, &mut server));
+        }
+    });
+    url
+}
+
+#[test]
+fn the_doctor_sees_the_way_through_a_proxy() {
+    let world = World::with_tls();
+    let ca_file = world.emulator.ca_file().to_str().unwrap();
+    let port = world.emulator.port();
+    let open = proxy(None);
+    let text = world.run(&["doctor", "--ca-file", ca_file, "--proxy", &open]).answer();
+    let line = |step: &str| text.lines().find(|line| line.split_whitespace().nth(1) == Some(step)).unwrap();
+    assert!(line("dns").ends_with("127.0.0.1 is an address already"), "{text}");
+    assert!(line("proxy").contains(&format!("{open} at")), "{text}");
+    assert!(line("proxy").ends_with(&format!("leads to localhost:{port}")), "{text}");
+    assert!(line("tcp").ends_with(&format!("localhost:{port}, through the proxy")), "{text}");
+    assert!(line("tls").contains("TLS 1.3") && line("request").contains("lists 2 hubs"), "{text}");
+
+    for (status, says) in [(403, "ask its operator"), (407, "asks for a user name and password (HTTP 407)")] {
+        let ended = world.run(&["doctor", "--ca-file", ca_file, "--proxy", &proxy(Some(status))]);
+        let last = ended.stdout.lines().last().unwrap();
+        assert!(last.starts_with("FAILED  proxy") && last.contains(says), "{last}");
+        assert_eq!(ended.status, Some(4));
+    }
+}
+
+#[test]
+fn the_doctor_does_not_wait_for_ever() {
+    let world = World::new();
+    world.emulator.fault(Fault::silent());
+    let ended = world.run(&["doctor", "--timeout-ms", "200"]);
+    let last = ended.stdout.lines().last().unwrap();
+    assert!(last.starts_with("FAILED  token") && last.contains("sent no reply within 200 ms"), "{last}");
+    assert_eq!(ended.status, Some(4));
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use world::{AMP_TOKEN, Ended, SECRET, World};
 
 const COMMANDS: &[&str] = &["get", "header", "curl-config", "exec", "status", "invalidate", "config", "doctor"];
@@ -282,6 +282,8 @@ fn help_mentions_every_command_setting_and_status() {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
         let own = world.run(&[command, "--help"]).answer();
         assert!(own.contains("Example"), "{own}");
+        // With an option in front, all commands are made, not only the one that is called.
+        assert_eq!(world.run(&["-q", command, "--help"]).answer(), own);
     }
     for setting in SETTINGS.iter().filter(|setting| setting.kind != Type::Secret) {
         assert!(help.contains(&format!("--{} <", setting.name.replace('_', "-"))), "{}", setting.name);
@@ -350,18 +352,26 @@ fn the_emulator_serves_until_it_is_told_to_end() {
     let world = World::new();
     let secret = world.home.join("secret");
     fs::write(&secret, format!("{SECRET}\n")).unwrap();
-    let mut child = world
+    // Also ends when an assertion fails.
+    struct Running(Child);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+        }
+    }
+    let child = world
         .bare(AMP_TOKEN)
         .args(["emulator", "--expires-in", "60", "--client-id", "the-id", "--client-secret-file"])
         .arg(&secret)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines: Vec<_> = BufReader::new(child.stdout.take().unwrap()).lines().take(5).map(Result::unwrap).collect();
+    let mut child = Running(child);
+    let lines: Vec<_> = BufReader::new(child.0.stdout.take().unwrap()).lines().take(5).map(Result::unwrap).collect();
     let url = lines[0].strip_prefix("url=").unwrap();
     assert_eq!(lines[3], "client_id=the-id");
     world.run(&["get", "--auth-url", url]).answer();
-    let ended = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    let ended = Command::new("kill").arg(child.0.id().to_string()).status().unwrap();
     assert!(ended.success());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
 }

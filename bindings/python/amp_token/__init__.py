@@ -10,8 +10,10 @@ A binding of libamp_token, over ctypes, without other dependencies::
 
 One cache serves all threads of a process: it renews its token in time, asks once however many
 threads wait, and never hands out a dead one. :func:`get_token` is for a program that needs a single
-token. For requests and httpx there are :class:`amp_token.requests.AmpAuth` and
-:class:`amp_token.httpx.AmpAuth`. Failures are subclasses of :class:`AmpError`.
+token, and :class:`Session` sends requests that carry it. For other HTTP libraries there are
+:class:`amp_token.requests.AmpAuth`, :class:`amp_token.httpx.AmpAuth` and
+:class:`amp_token.aiohttp.AmpAuth`. Failures are subclasses of :class:`AmpError`. Log lines go to
+``logging.getLogger("amp_token")``.
 
 The native library is the one that the environment variable ``AMP_TOKEN_LIBRARY`` names; else the one
 inside this package; else the system's.
@@ -23,9 +25,11 @@ from . import _ffi
 from ._cache import TokenCache, get_token
 from ._errors import (
     AmpError,
+    ApiError,
     ConfigError,
     ConnectError,
     CredentialsRejectedError,
+    GraphQLError,
     InternalError,
     InvalidArgumentError,
     LocalIoError,
@@ -39,23 +43,30 @@ from ._errors import (
     TimeoutError_,
     TlsError,
 )
+from ._session import Headers, PersonalAccessToken, Response, Session
 from ._token import Token
 
 __all__ = [
     "AmpError",
+    "ApiError",
     "ConfigError",
     "ConnectError",
     "CredentialsRejectedError",
+    "GraphQLError",
+    "Headers",
     "InternalError",
     "InvalidArgumentError",
     "LocalIoError",
     "NetworkError",
     "NoCredentialsError",
+    "PersonalAccessToken",
     "ProtocolError",
     "ProxyError",
     "RateLimitedError",
     "ResolveError",
+    "Response",
     "ServerError",
+    "Session",
     "TimeoutError_",
     "TlsError",
     "Token",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Tuple, Type
+import json
+import re
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
 
 from . import _ffi
 
@@ -121,6 +125,37 @@ class InternalError(AmpError):
     """A defect of the library."""
 
 
+class ApiError(AmpError):
+    """The API answered with an HTTP status that is no success.
+
+    There was a reply, so ``status`` is 0 and ``status_name`` ``"AMP_OK"``; what the API said is
+    ``http_status`` and ``body``.
+    """
+
+    body: bytes
+    """The body of the reply."""
+
+    def __init__(
+        self, message: str, *, status: int = 0, status_name: str = "AMP_OK", body: bytes = b"", **more: Any
+    ) -> None:
+        super().__init__(message, status=status, status_name=status_name, **more)
+        self.body = body
+
+
+class GraphQLError(ApiError):
+    """The reply of the GraphQL API names errors, whatever its HTTP status."""
+
+    errors: List[Dict[str, Any]]
+    """What it names; each has a ``message``, most an ``extensions`` with a ``code``."""
+    data: Optional[Dict[str, Any]]
+    """What it brings nevertheless, or ``None``."""
+
+    def __init__(self, message: str, **more: Any) -> None:
+        super().__init__(message, **more)
+        self.errors = []
+        self.data = None
+
+
 CLASSES: Dict[int, Type[AmpError]] = {
     10: InvalidArgumentError,
     11: ConfigError,
@@ -182,3 +217,62 @@ def take(status: int, error: Any) -> AmpError:
         )
     finally:
         lib.amp_error_free(error)
+
+
+_Refusal = TypeVar("_Refusal", bound=ApiError)
+
+# What a server may have echoed, and a message must not show.
+_SECRET = re.compile(r"eyJ[\w.-]{8,}|amp_pat_[\w.-]+", re.ASCII)
+
+
+def refusal(cls: Type[_Refusal], request: str, status: int, body: bytes, retry_after: Optional[str]) -> _Refusal:
+    """The exception for a reply that is no success, to a request such as ``"GET /v2/content/hubs"``."""
+    said = _said(body)
+    return cls(
+        f"{request} was answered with HTTP {status}{f' ({said})' if said else ''}: {_advice(status)}",
+        http_status=status,
+        body=body,
+        retryable=status in (408, 429) or status >= 500,
+        retry_after=_seconds(retry_after),
+    )
+
+
+def _said(body: bytes) -> str:
+    """The messages and codes of the API's errors."""
+    try:
+        errors = json.loads(body)["errors"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    words = []
+    for error in errors if isinstance(errors, list) else []:
+        if isinstance(error, dict):
+            extensions = error.get("extensions")
+            code = error.get("code") or (extensions.get("code") if isinstance(extensions, dict) else None)
+            words.append(" ".join(str(word) for word in (code, error.get("message")) if word))
+    text = " ".join(_SECRET.sub("[redacted]", "; ".join(words)).split())
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:300]
+
+
+def _advice(status: int) -> str:
+    if status in (401, 403):
+        return "check that the credentials have the permission"
+    if status == 404:
+        return "check the path, and the ids in it"
+    if status == 429:
+        return "wait, then send fewer requests at a time"
+    if status >= 500:
+        return "try again later"
+    if 300 <= status < 400:
+        return "redirects are not followed, so check the path and api_url"
+    return "look at what was sent, and at the body of the reply"
+
+
+def _seconds(retry_after: Optional[str]) -> Optional[float]:
+    """The meaning of a Retry-After header (RFC 9110, 10.2.3)."""
+    text = (retry_after or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

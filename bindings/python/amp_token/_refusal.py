@@ -30,6 +30,8 @@ def may_be_expired(token: Token, status: int, body: bytes) -> bool:
         return False
     try:
         errors = json.loads(body)["errors"]
-        return any(error.get("code") == "FORBIDDEN" for error in errors)
+        return any(
+            error.get("code") == "FORBIDDEN" and error.get("message") == "Authorization required." for error in errors
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -34,7 +34,7 @@ def built(variable: str, name: str) -> str:
 os.environ["AMP_TOKEN_LIBRARY"] = built("AMP_TOKEN_LIBRARY", "libamp_token.so")
 # Processes that tests start find the package, too.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[1]), str(Path(__file__).parent)])
-for _name in [name for name in os.environ if name.startswith("AMPLIENCE_")]:
+for _name in [name for name in os.environ if name.startswith("AMPLIENCE_") or name.lower().endswith("_proxy")]:
     del os.environ[_name]
 
 import amp_token  # noqa: E402
@@ -134,6 +134,9 @@ class Emulator:
     def advance(self, seconds: int) -> None:
         self._post("/_emulator/advance", json.dumps({"seconds": seconds}))
 
+    def expires_in(self, seconds: int) -> None:
+        self._post("/_emulator/expires_in", json.dumps({"seconds": seconds}))
+
     def reset(self) -> None:
         self._post("/_emulator/reset", "")
 
@@ -157,6 +160,7 @@ def emulator_of_the_session() -> Iterator[Emulator]:
 @pytest.fixture
 def emulator(emulator_of_the_session: Emulator) -> Emulator:
     emulator_of_the_session.reset()
+    emulator_of_the_session.expires_in(300)
     return emulator_of_the_session
 
 

@@ -1,21 +1,25 @@
-"""Authorization for requests and httpx, in front of the emulator."""
+"""Authorization for requests, httpx and aiohttp, in front of the emulator."""
 
 from __future__ import annotations
 
 import asyncio
 import http.server
 import io
+import subprocess
+import sys
 import threading
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 import pytest
-from conftest import Emulator, Fake
+from conftest import Emulator, Fake, in_threads
 
 import amp_token
 
 requests = pytest.importorskip("requests")
 httpx = pytest.importorskip("httpx")
+aiohttp = pytest.importorskip("aiohttp", "3.12")
 
+import amp_token.aiohttp  # noqa: E402
 import amp_token.httpx  # noqa: E402
 import amp_token.requests  # noqa: E402
 from amp_token._refusal import origin  # noqa: E402
@@ -62,33 +66,43 @@ def elsewhere() -> Iterator[Elsewhere]:
     server.stop()
 
 
+class Reply(NamedTuple):
+    status: int
+    redirects: int
+
+
 class Client:
-    """One way to send a request: status, and the number of replies that came before."""
+    """One way to send a request: the status of its reply, and the redirects that led there."""
 
     def __init__(self, kind: str, cache: amp_token.TokenCache) -> None:
         self.kind = kind
         self.cache = cache
 
-    def __call__(self, url: str, method: str = "GET", **arguments: Any) -> Any:
+    def __call__(self, url: str, method: str = "GET", **arguments: Any) -> Reply:
         if self.kind == "requests":
             with requests.Session() as session:
-                session.trust_env = False
                 session.auth = amp_token.requests.AmpAuth(self.cache)
-                return session.request(method, url, **arguments)
-        auth = amp_token.httpx.AmpAuth(self.cache)
-        options = {"auth": auth, "trust_env": False, "follow_redirects": True}
+                return self._reply(session.request(method, url, **arguments))
         if self.kind == "httpx":
-            with httpx.Client(**options) as client:
-                return client.request(method, url, **arguments)
+            with httpx.Client(auth=amp_token.httpx.AmpAuth(self.cache), follow_redirects=True) as client:
+                return self._reply(client.request(method, url, **arguments))
+        return asyncio.run(self._send(url, method, arguments))
 
-        async def send() -> Any:
-            async with httpx.AsyncClient(**options) as client:
-                return await client.request(method, url, **arguments)
+    async def _send(self, url: str, method: str, arguments: Dict[str, Any]) -> Reply:
+        if self.kind == "aiohttp":
+            async with aiohttp.ClientSession(middlewares=[amp_token.aiohttp.AmpAuth(self.cache)]) as session:
+                async with session.request(method, url, **arguments) as response:
+                    await response.read()
+                    return Reply(response.status, len(response.history))
+        async with httpx.AsyncClient(auth=amp_token.httpx.AmpAuth(self.cache), follow_redirects=True) as client:
+            return self._reply(await client.request(method, url, **arguments))
 
-        return asyncio.run(send())
+    @staticmethod
+    def _reply(response: Any) -> Reply:
+        return Reply(response.status_code, sum(300 <= reply.status_code < 400 for reply in response.history))
 
 
-@pytest.fixture(params=["requests", "httpx", "httpx-async"])
+@pytest.fixture(params=["requests", "httpx", "httpx-async", "aiohttp"])
 def client(request: pytest.FixtureRequest, cache: amp_token.TokenCache) -> Client:
     return Client(request.param, cache)
 
@@ -96,20 +110,25 @@ def client(request: pytest.FixtureRequest, cache: amp_token.TokenCache) -> Clien
 HUBS = "/v2/content/hubs"
 
 
+def sent(emulator: Emulator) -> int:
+    """How many requests the API has seen."""
+    stats = emulator.stats()
+    return stats["api_requests"] + stats["graphql_requests"]
+
+
 def test_requests_carry_the_token(client: Client, emulator: Emulator) -> None:
-    assert [client(client.cache.api_url + HUBS).status_code for _ in range(3)] == [200] * 3
-    assert emulator.stats()["token_requests"] == 1
+    assert [client(client.cache.api_url + HUBS).status for _ in range(3)] == [200] * 3
+    assert (emulator.stats()["token_requests"], sent(emulator)) == (1, 3)
 
 
 def test_a_refused_token_is_replaced_once(client: Client, emulator: Emulator) -> None:
     emulator.faults({"path": "/v2/", "status": 401})
-    response = client(client.cache.api_url + HUBS)
-    assert response.status_code == 200 and [reply.status_code for reply in response.history] == [401]
-    assert emulator.stats()["token_requests"] == 2
+    assert client(client.cache.api_url + HUBS).status == 200
+    assert (emulator.stats()["token_requests"], sent(emulator)) == (2, 2)
     emulator.faults({"path": "/v2/", "status": 401, "times": "forever"})
-    before = emulator.stats()["api_requests"]
-    assert client(client.cache.api_url + HUBS).status_code == 401
-    assert emulator.stats()["api_requests"] - before <= 2
+    before = sent(emulator)
+    assert client(client.cache.api_url + HUBS).status == 401
+    assert sent(emulator) - before <= 2
 
 
 def test_an_expired_token_comes_back_as_403(
@@ -119,78 +138,79 @@ def test_an_expired_token_comes_back_as_403(
     emulator.advance(299)
     emulator.revoke("")
     # It has only just come: then the 403 speaks of a permission.
-    assert client(client.cache.api_url + HUBS).status_code == 403
-    assert emulator.stats()["token_requests"] == 1
+    assert client(client.cache.api_url + HUBS).status == 403
+    assert (emulator.stats()["token_requests"], sent(emulator)) == (1, 1)
     monkeypatch.setattr(amp_token.Token, "_is_new", lambda self: False)
-    response = client(client.cache.api_url + HUBS)
-    assert response.status_code == 200 and [reply.status_code for reply in response.history] == [403]
-    assert emulator.stats()["token_requests"] == 2
-    # Another 403 is none of our business.
-    emulator.faults({"path": "/v2/", "status": 403, "body": "<html>"})
-    assert client(client.cache.api_url + HUBS).status_code == 403
-    assert emulator.stats()["token_requests"] == 2
+    assert client(client.cache.api_url + HUBS).status == 200
+    assert (emulator.stats()["token_requests"], sent(emulator)) == (2, 3)
+    # Other 403s are none of our business.
+    for body in ("<html>", {"errors": [{"code": "FORBIDDEN", "message": "You may not."}]}):
+        emulator.faults({"path": "/v2/", "status": 403, "body": body})
+        assert client(client.cache.api_url + HUBS).status == 403
+    assert (emulator.stats()["token_requests"], sent(emulator)) == (2, 5)
 
 
 def test_the_refusal_is_the_answer_if_there_is_no_other_token(client: Client, emulator: Emulator) -> None:
     client.cache.value()
     emulator.faults({"path": "/v2/", "status": 401}, {"status": 400})
-    assert client(client.cache.api_url + HUBS).status_code == 401
+    assert client(client.cache.api_url + HUBS).status == 401
 
 
 def test_no_token_no_request(client: Client, emulator: Emulator) -> None:
     emulator.faults({"status": 400})
     with pytest.raises(amp_token.CredentialsRejectedError):
         client(client.cache.api_url + HUBS)
-    assert emulator.stats()["api_requests"] == 0
+    assert sent(emulator) == 0
 
 
 def test_other_hosts_get_no_token(client: Client, emulator: Emulator, elsewhere: Elsewhere) -> None:
-    assert client(elsewhere.url).status_code == 401
+    assert client(elsewhere.url).status == 401
     assert emulator.stats()["token_requests"] == 0
     emulator.faults({"path": "/v2/", "status": 302, "headers": {"Location": elsewhere.url}})
-    response = client(client.cache.api_url + HUBS)
-    assert response.status_code == 401 and len(response.history) == 1
+    assert client(client.cache.api_url + HUBS) == Reply(401, redirects=1)
     assert len(elsewhere.seen) == 2
     assert all("authorization" not in headers for headers in elsewhere.seen)
     # Their refusal says nothing about our token.
     assert client.cache.stats()["invalidations"] == 0
+    # A redirect within the API keeps it.
+    emulator.faults({"path": "/v2/", "status": 302, "headers": {"Location": client.cache.api_url + HUBS}})
+    assert client(client.cache.api_url + HUBS) == Reply(200, redirects=1)
+
+
+QUERY = b'{"query":"{ a }"}'
+
+
+def refused_once(kind: str, emulator: Emulator, **body: Any) -> Tuple[int, int]:
+    """The status of a POST whose first token is refused, and how many requests it took."""
+    emulator.faults({"path": "/graphql", "status": 401})
+    before = sent(emulator)
+    # Each time with a new cache: one whose tokens are refused again and again makes pauses.
+    with amp_token.TokenCache(**emulator.credentials) as cache:
+        url = cache.api_url + "/graphql"
+        reply = Client(kind, cache)(url, "POST", headers={"Content-Type": "application/json"}, **body)
+    return reply.status, sent(emulator) - before
 
 
 def test_bodies_are_sent_again_if_they_can_be(client: Client, emulator: Emulator) -> None:
-    query = b'{"query":"{ a }"}'
-
-    def refuse(**arguments: Any) -> Any:
-        emulator.faults({"path": "/graphql", "status": 401})
-        before = emulator.stats()["token_requests"]
-        response = client(
-            client.cache.api_url + "/graphql", "POST", headers={"Content-Type": "application/json"}, **arguments
-        )
-        assert emulator.stats()["token_requests"] >= before
-        return response
-
-    name = "data" if client.kind == "requests" else "content"
-    first = refuse(**{name: query})
-    assert first.status_code != 401 and len(first.history) == 1
+    name = "content" if "httpx" in client.kind else "data"
+    assert refused_once(client.kind, emulator, **{name: QUERY}) == (200, 2)
+    assert refused_once(client.kind, emulator, json={"query": "{ a }"}) == (200, 2)
 
     def stream() -> Iterator[bytes]:
-        yield query
+        yield QUERY
 
     async def async_stream() -> Any:
-        yield query
+        yield QUERY
 
-    once = refuse(**{name: async_stream() if client.kind == "httpx-async" else stream()})
-    assert once.status_code == 401 and not once.history
+    streamed = async_stream() if client.kind in ("httpx-async", "aiohttp") else stream()
+    assert refused_once(client.kind, emulator, **{name: streamed}) == (401, 1)
 
 
-def test_a_file_is_sent_again_from_where_it_was(cache: amp_token.TokenCache, emulator: Emulator) -> None:
-    emulator.faults({"path": "/graphql", "status": 401})
-    body = io.BytesIO(b'skipped{"query":"{ a }"}')
+@pytest.mark.parametrize("kind", ["requests", "aiohttp"])
+def test_a_file_is_sent_again_from_where_it_was(kind: str, emulator: Emulator) -> None:
+    body = io.BytesIO(b"skipped" + QUERY)
     body.seek(len("skipped"))
-    response = Client("requests", cache)(
-        cache.api_url + "/graphql", "POST", data=body, headers={"Content-Type": "application/json"}
-    )
-    assert response.status_code != 401 and len(response.history) == 1
-    assert response.request.headers["Content-Length"] == str(len(b'{"query":"{ a }"}'))
+    assert refused_once(kind, emulator, data=body) == (200, 2)
 
 
 def test_an_origin_is_scheme_host_and_port() -> None:
@@ -210,7 +230,8 @@ def test_an_origin_is_scheme_host_and_port() -> None:
         assert origin(other) != ours
 
 
-def test_the_event_loop_never_waits(fake: Fake) -> None:
+@pytest.mark.parametrize("kind", ["httpx", "aiohttp"])
+def test_the_event_loop_never_waits(kind: str, fake: Fake) -> None:
     """While the token server keeps silent, the loop runs on; it is the loop that lets it answer."""
     answer = threading.Event()
 
@@ -220,15 +241,106 @@ def test_the_event_loop_never_waits(fake: Fake) -> None:
     fake.before_reply = wait
     cache = fake.cache(api_url="http://127.0.0.1:1")
 
-    async def main() -> str:
-        auth = amp_token.httpx.AmpAuth(cache)
-        flow = auth.async_auth_flow(httpx.Request("GET", cache.api_url + "/x"))
-        first = asyncio.ensure_future(flow.__anext__())
-        await asyncio.sleep(0)
-        assert not first.done()
-        answer.set()
-        request = await first
+    async def authorized_by_httpx() -> str:
+        flow = amp_token.httpx.AmpAuth(cache).async_auth_flow(httpx.Request("GET", cache.api_url + "/x"))
+        request = await flow.__anext__()
         await flow.aclose()
         return str(request.headers["Authorization"])
 
+    async def authorized_by_aiohttp() -> str:
+        seen: List[str] = []
+
+        async def last(request: Any, handler: Any) -> Any:
+            seen.append(request.headers["Authorization"])
+            raise aiohttp.ClientError
+
+        auth = amp_token.aiohttp.AmpAuth(cache)
+        async with aiohttp.ClientSession(cache.api_url, middlewares=[auth, last]) as session:
+            with pytest.raises(aiohttp.ClientError):
+                await session.get("/x")
+        return seen[0]
+
+    async def main() -> str:
+        first = asyncio.ensure_future(authorized_by_httpx() if kind == "httpx" else authorized_by_aiohttp())
+        while not fake.requests:
+            await asyncio.sleep(0)
+        assert not first.done()
+        answer.set()
+        return await first
+
     assert asyncio.run(main()) == "Bearer token-1"
+
+
+# Programs as the libraries' own documentation teaches to write them.
+
+
+def test_a_program_with_requests(cache: amp_token.TokenCache, emulator: Emulator) -> None:
+    auth = amp_token.requests.AmpAuth(cache)
+    assert requests.get(cache.api_url + HUBS, auth=auth, timeout=60).json()["page"]["totalElements"] == 2
+    with requests.Session() as session:
+        session.auth = auth
+        adapter = requests.adapters.HTTPAdapter(pool_maxsize=4)
+        session.mount("http://", adapter)
+
+        def use(_: int) -> List[int]:
+            response = session.get(cache.api_url + HUBS, params={"size": 1}, timeout=60)
+            response.raise_for_status()
+            return [len(response.json()["_embedded"]["hubs"])]
+
+        emulator.faults({"path": "/v2/", "status": 401})
+        assert in_threads(4, use) == [[1]] * 4
+    assert (emulator.stats()["token_requests"], sent(emulator)) == (2, 1 + 4 + 1)
+
+
+@pytest.mark.parametrize("kind", ["httpx", "aiohttp"])
+def test_tasks_share_one_replacement(
+    kind: str, cache: amp_token.TokenCache, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every token is revoked; however many tasks meet the 403, one new token is asked for."""
+    monkeypatch.setattr(amp_token.Token, "_is_new", lambda self: False)
+
+    async def with_httpx() -> List[int]:
+        auth = amp_token.httpx.AmpAuth(cache)
+        async with httpx.AsyncClient(auth=auth, base_url=cache.api_url, timeout=60) as client:
+            responses = await asyncio.gather(*(client.get(HUBS) for _ in range(20)))
+            return [response.raise_for_status().json()["page"]["totalElements"] for response in responses]
+
+    async def with_aiohttp() -> List[int]:
+        auth = amp_token.aiohttp.AmpAuth(cache)
+        async with aiohttp.ClientSession(cache.api_url, middlewares=(auth,), raise_for_status=True) as session:
+
+            async def total() -> int:
+                async with session.get(HUBS) as response:
+                    return int((await response.json(content_type=None))["page"]["totalElements"])
+
+            return list(await asyncio.gather(*(total() for _ in range(20))))
+
+    program = with_httpx if kind == "httpx" else with_aiohttp
+    assert asyncio.run(program()) == [2] * 20
+    emulator.revoke("")
+    assert asyncio.run(program()) == [2] * 20
+    assert emulator.stats()["token_requests"] == 2
+    # Each task sent one request with the dead token at most.
+    assert 41 <= sent(emulator) <= 60
+
+
+def test_a_middleware_for_a_single_request(cache: amp_token.TokenCache, emulator: Emulator) -> None:
+    async def main() -> int:
+        async with aiohttp.ClientSession() as session:
+            async with session.get(cache.api_url + HUBS, middlewares=(amp_token.aiohttp.AmpAuth(cache),)) as response:
+                return int(response.status)
+
+    assert asyncio.run(main()) == 200
+
+
+def test_an_aiohttp_without_middlewares_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    monkeypatch.delattr(aiohttp, "ClientHandlerType")
+    with pytest.raises(ImportError, match="3.12 or later"):
+        importlib.reload(amp_token.aiohttp)
+
+
+def test_other_libraries_are_imported_only_when_used() -> None:
+    program = "import sys, amp_token; sys.exit(len({'requests', 'httpx', 'aiohttp', 'anyio', 'asyncio'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

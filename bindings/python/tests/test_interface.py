@@ -65,6 +65,12 @@ def test_keyword_arguments_are_the_settings(function: Callable[..., Any]) -> Non
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters if parameter.name != "self")
 
 
+def test_a_session_takes_the_same() -> None:
+    from amp_token._session import Settings
+
+    assert list(Settings.__annotations__) == [*settings(), "load", "logger"]
+
+
 def test_the_documentation_names_each_setting_once() -> None:
     assert amp_token.TokenCache.__doc__ is not None
     described = re.findall(r":param (\w+):", amp_token.TokenCache.__doc__)

@@ -159,3 +159,13 @@ fn escaped(text: &str) -> String {
     let line = |line: &str| if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line.to_owned() };
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_text_is_a_request_to_the_formatter() {
+        assert_eq!(escaped(".a\n'b\nc.'\\-"), "\\&.a\n\\&'b\nc.'\\e\\-");
+    }
+}

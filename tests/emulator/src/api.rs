@@ -45,6 +45,11 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Reply {
             Some(_) => create_item(shared, request),
             None => not_found(),
         },
+        ("POST", ["v2", "content", "content-items", id, "publish"]) => publish(shared, request, id),
+        ("GET", ["v2", "content", "publishing-jobs", id]) => match shared.state().publications.get(*id) {
+            Some(job) => hal(200, job),
+            None => not_found(),
+        },
         ("GET", ["v2", "content", "content-items", id]) => match shared.state().items.get(*id) {
             Some(item) => hal(200, item),
             None => not_found(),
@@ -175,11 +180,26 @@ fn create_item(shared: &Shared, request: &Request) -> Reply {
     let id = uuid();
     let href = link(shared, request, &format!("content-items/{id}"));
     item.insert("id".to_owned(), json!(id));
-    item.insert("_links".to_owned(), json!({"self": {"href": href}}));
+    let publish = format!("{href}/publish");
+    item.insert("_links".to_owned(), json!({"self": {"href": href}, "publish": {"href": publish}}));
     let item = Value::Object(item);
     let reply = hal(201, &item);
     shared.state().items.insert(id, item);
     reply
+}
+
+/// As dc-cli expects it: no content, and where the job can be looked at. Here it is done at once.
+fn publish(shared: &Shared, request: &Request, id: &str) -> Reply {
+    if !shared.state().items.contains_key(id) {
+        return not_found();
+    }
+    let job = uuid();
+    let href = link(shared, request, &format!("publishing-jobs/{job}"));
+    let body = json!({"id": job, "state": "COMPLETED", "_links": {"self": {"href": href}}});
+    let mut state = shared.state();
+    state.stats.publications += 1;
+    state.publications.insert(job, body);
+    Reply::empty(204).with("Location", &href)
 }
 
 /// Knows one mutation; to all else the answer is the type of the root.

@@ -38,6 +38,8 @@ pub struct Stats {
     pub connections: u64,
     /// The most requests for a token that were ever waiting for their reply at the same time.
     pub in_flight_token_requests_max: u64,
+    /// How often a content item was published.
+    pub publications: u64,
     /// Requests to either API that were answered with 401 or 403.
     pub rejected: u64,
 }
@@ -48,6 +50,7 @@ pub(crate) struct State {
     pub expires_in: u64,
     pub tokens: Tokens,
     pub items: HashMap<String, Value>,
+    pub publications: HashMap<String, Value>,
     pub stats: Stats,
     pub faults: Queue,
     pub requests: VecDeque<Request>,
@@ -74,6 +77,7 @@ impl Shared {
             expires_in,
             tokens: Tokens::default(),
             items: HashMap::new(),
+            publications: HashMap::new(),
             stats: Stats::default(),
             faults: Queue::default(),
             requests: VecDeque::new(),

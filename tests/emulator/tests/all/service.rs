@@ -134,6 +134,13 @@ fn hubs_come_as_hal() {
     assert_eq!((item.status, &item.json()["label"]), (201, &json!("é")));
     assert_eq!(get(&emulator, &path(&item.json()["_links"]["self"]), &token).json(), item.json());
     assert_eq!(send(&emulator, "POST", &items, &headers, "[1]").status, 400);
+
+    let published = send(&emulator, "POST", &path(&item.json()["_links"]["publish"]), &headers, "");
+    assert_eq!((published.status, emulator.stats().publications), (204, 1));
+    let job = path(&json!({"href": published.header("location").unwrap()}));
+    assert_eq!(get(&emulator, &job, &token).json()["state"], "COMPLETED");
+    assert_eq!(send(&emulator, "POST", "/v2/content/content-items/none/publish", &headers, "").status, 404);
+    assert_eq!(emulator.stats().publications, 1);
 }
 
 #[test]
@@ -223,7 +230,7 @@ fn held_requests_are_counted_and_wait() {
         stats,
         json!({
             "token_requests": 20, "tokens_issued": 20, "token_failures": 0, "api_requests": 0, "graphql_requests": 0,
-            "connections": 20, "in_flight_token_requests_max": 1, "rejected": 0,
+            "connections": 20, "in_flight_token_requests_max": 1, "publications": 0, "rejected": 0,
         })
     );
 }

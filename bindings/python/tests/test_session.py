@@ -1,0 +1,295 @@
+"""Requests with a Session, in front of the emulator."""
+
+from __future__ import annotations
+
+import gc
+import json
+import pickle
+import time
+from email.utils import formatdate
+from typing import Any, Iterator, Type
+
+import pytest
+from conftest import Emulator, Fake, in_threads
+
+import amp_token
+from amp_token import AmpError, ApiError, GraphQLError, Session, _ffi
+
+HUBS = "/v2/content/hubs"
+
+
+@pytest.fixture
+def session(emulator: Emulator) -> Iterator[Session]:
+    with Session(**emulator.credentials) as session:
+        yield session
+
+
+def first_hub(session: Session) -> Any:
+    return next(session.items(HUBS))
+
+
+def test_a_reply(session: Session, emulator: Emulator) -> None:
+    response = session.get(HUBS)
+    assert response.ok and response.status == 200 and response.raise_for_status() is response
+    hubs = response.json()["_embedded"]["hubs"]
+    assert [hub["name"] for hub in hubs] == ["emulated", "emulatedtest"]
+    assert json.loads(response.body) == json.loads(response.text) == response.json()
+    assert response.headers["content-TYPE"] == "application/hal+json" == response.headers.get("Content-Type")
+    assert "Content-Type" in response.headers and "X-None" not in response.headers and 1 not in response.headers
+    assert response.headers.get("X-None") is None and response.headers.get("X-None", "-") == "-"
+    with pytest.raises(KeyError, match="X-None"):
+        response.headers["X-None"]
+    assert response.next_page is None
+    assert repr(response) == f"<amp_token.Response, HTTP 200, {len(response.body)} bytes>"
+    assert emulator.stats()["token_requests"] == 1
+
+
+def test_links_of_a_reply_can_be_followed(session: Session) -> None:
+    hub = first_hub(session)
+    assert session.get(hub["_links"]["self"]["href"]).json() == hub
+
+
+def test_pages_are_walked_to_the_end(session: Session, emulator: Emulator) -> None:
+    link = first_hub(session)["_links"]["content-repositories"]["href"]
+    assert link.endswith("{?page,size,sort}")
+    before = emulator.stats()["api_requests"]
+    sizes = [len(page["_embedded"]["content-repositories"]) for page in session.pages(link)]
+    assert sizes == [20, 20, 5] and emulator.stats()["api_requests"] - before == 3
+    names = [item["name"] for item in session.items(link)]
+    assert names == [f"repository-{number:02}" for number in range(45)]
+    path = link.partition("{")[0] + "?size=7&sort=name"
+    assert [item["name"] for item in session.items(path, "content-repositories")] == names
+    assert list(session.items(path, "others")) == []
+    # Only what is asked for is fetched.
+    before = emulator.stats()["api_requests"]
+    next(session.pages(link))
+    assert emulator.stats()["api_requests"] - before == 1
+
+
+def test_a_collection_of_several_lists_needs_a_name(session: Session, emulator: Emulator) -> None:
+    def reply(body: Any) -> None:
+        emulator.faults({"path": "/v2/", "body": body})
+
+    reply({"_embedded": {"b": [{"id": 1}], "a": []}})
+    with pytest.raises(ValueError, match="one of a, b"):
+        list(session.items(HUBS))
+    reply({"_embedded": {"b": [{"id": 1}], "a": []}})
+    assert list(session.items(HUBS, "b")) == [{"id": 1}]
+    reply({"page": {"totalPages": 0}})
+    assert list(session.items(HUBS)) == []
+    reply([1])
+    with pytest.raises(amp_token.ProtocolError, match="not with a JSON object"):
+        list(session.items(HUBS))
+    emulator.faults({"path": "/v2/", "status": 404})
+    with pytest.raises(ApiError, match="HTTP 404"):
+        list(session.pages(HUBS))
+
+
+def test_bodies_are_sent(session: Session) -> None:
+    repository = next(session.items(first_hub(session)["_links"]["content-repositories"]["href"]))
+    path = f"/v2/content/content-repositories/{repository['id']}/content-items"
+    item = {"label": "Grüße", "body": {"_meta": {"name": "a"}, "number": 1}}
+    created = session.post(path, json=item).raise_for_status()
+    assert created.status == 201
+    for data in (json.dumps(item), json.dumps(item).encode(), bytearray(json.dumps(item).encode())):
+        sent = session.request("post", path, data=data, content_type="application/json").json()
+        assert {name: sent[name] for name in item} == item
+    assert session.get(created.json()["_links"]["self"]["href"]).json()["label"] == "Grüße"
+    assert session.put(path, json=item).status == session.delete(path).status == 404
+    with pytest.raises(amp_token.InvalidArgumentError, match="content_type"):
+        session.post(path, data="x")
+    with pytest.raises(TypeError, match="one body"):
+        session.post(path, data="x", json={})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        session.post(path, json=float("nan"))
+
+
+def test_the_token_goes_nowhere_else(session: Session, emulator: Emulator) -> None:
+    for path in ("http://127.0.0.1:1/v2", "https://api.amplience.net/v2/content/hubs", ""):
+        with pytest.raises(amp_token.InvalidArgumentError):
+            session.get(path)
+    assert emulator.stats()["connections"] == 0
+    emulator.faults({"path": "/v2/", "status": 302, "headers": {"Location": "http://127.0.0.1:1/"}})
+    response = session.get(HUBS)
+    assert response.status == 302 and not response.ok and response.headers["Location"] == "http://127.0.0.1:1/"
+    with pytest.raises(ApiError, match="redirects are not followed"):
+        response.raise_for_status()
+
+
+def test_arguments_are_checked(session: Session) -> None:
+    for path in ("/a\0b", "/\ud800"):
+        with pytest.raises(ValueError, match="path contains"):
+            session.get(path)
+    with pytest.raises(TypeError, match="path must be text"):
+        session.get(b"/v2")  # type: ignore[arg-type]
+    with pytest.raises(amp_token.InvalidArgumentError, match="not a method"):
+        session.request("G T", HUBS)
+    with pytest.raises(TypeError, match="a cache has its settings already"):
+        Session(session.cache, client_id="a")
+    with pytest.raises(TypeError, match="must be a TokenCache"):
+        Session({"client_id": "a"})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="clientid"):
+        Session(clientid="a")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="Session.request"):
+        amp_token.Response()
+
+
+def test_a_revoked_token_is_replaced_once(session: Session, emulator: Emulator) -> None:
+    emulator.expires_in(20)
+    assert session.get(HUBS).ok
+    emulator.revoke("")
+    # A token that has just come is not blamed for a 403; one of a tenth of its lifetime is.
+    assert session.get(HUBS).status == 403
+    while session.cache.stats()["age"] < 2:
+        time.sleep(0.01)
+    before = emulator.stats()
+    assert session.get(HUBS).ok
+    after = emulator.stats()
+    assert after["token_requests"] - before["token_requests"] == 1
+    assert after["api_requests"] - before["api_requests"] == 2
+
+
+def test_a_refusal_of_every_token_is_the_answer(session: Session, emulator: Emulator) -> None:
+    emulator.faults({"path": "/v2/", "status": 401, "times": "forever"})
+    assert session.get(HUBS).status == 401
+    assert (emulator.stats()["token_requests"], emulator.stats()["api_requests"]) == (2, 2)
+
+
+def test_what_the_api_says_becomes_an_exception(session: Session, emulator: Emulator) -> None:
+    with pytest.raises(ApiError) as caught:
+        session.get("/v2/content/none").raise_for_status()
+    error = caught.value
+    assert str(error) == (
+        "GET /v2/content/none was answered with HTTP 404 (NOT_FOUND There is no such thing here.): "
+        "check the path, and the ids in it"
+    )
+    assert isinstance(error, AmpError) and error.http_status == 404 and b"NOT_FOUND" in error.body
+    assert (error.status, error.status_name, error.retryable, error.retry_after) == (0, "AMP_OK", False, None)
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is ApiError and vars(copy) == vars(error) and str(copy) == str(error)
+
+    def refused(**fault: Any) -> ApiError:
+        emulator.faults({"path": "/v2/", **fault})
+        with pytest.raises(ApiError) as caught:
+            session.request("POST", HUBS).raise_for_status()
+        return caught.value
+
+    patient = refused(status=429, retry_after=90)
+    assert patient.retryable and patient.retry_after == 90
+    later = refused(status=503, retry_after=formatdate(time.time() + 90, usegmt=True))
+    assert later.retry_after is not None and 80 < later.retry_after <= 91
+    assert refused(status=503, retry_after="soon").retry_after is None
+    value = session.cache.value()
+    loud = refused(status=400, body={"errors": [{"message": f"no: {value}\n\x1b amp_pat_abc.d"}, 1]})
+    assert "no: [redacted]" in str(loud) and value not in str(loud) and "amp_pat" not in str(loud)
+    assert "\n" not in str(loud) and "\x1b" not in str(loud)
+    for body in ("<html>", "[]", {"errors": 1}, {"errors": [{"extensions": 1}]}):
+        assert "HTTP 400: look at" in str(refused(status=400, body=body))
+
+
+def test_a_body_that_is_not_json(session: Session, emulator: Emulator) -> None:
+    emulator.faults({"path": "/v2/", "body": "<p>", "content_type": "text/html"})
+    response = session.get(HUBS)
+    with pytest.raises(amp_token.ProtocolError, match=r"HTTP 200 and no JSON \(text/html, 3 bytes\)") as caught:
+        response.json()
+    assert caught.value.http_status == 200 and caught.value.__context__ is None
+
+
+def test_graphql(session: Session, emulator: Emulator) -> None:
+    assert session.graphql("{ __typename }", {"a": 1}) == {"__typename": "Query"}
+    with pytest.raises(GraphQLError) as caught:
+        session.graphql("mutation { createPersonalAccessToken(input: {}) { id } }")
+    error = caught.value
+    assert error.errors[0]["extensions"]["code"] == "BAD_USER_INPUT" in str(error)
+    assert error.data is None and error.http_status == 200 and isinstance(error, ApiError)
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is GraphQLError and copy.errors == error.errors
+
+    def replies(kind: Type[AmpError], **fault: Any) -> Any:
+        emulator.faults({"path": "/graphql", **fault})
+        with pytest.raises(AmpError) as caught:
+            session.graphql("{ a }")
+        assert type(caught.value) is kind
+        return caught.value
+
+    partial = replies(GraphQLError, body={"data": {"a": None}, "errors": ["odd"]})
+    assert partial.data == {"a": None} and partial.errors == [{"message": "odd"}]
+    assert replies(GraphQLError, status=400, body={"errors": [{"message": "too complex"}]}).http_status == 400
+    assert replies(ApiError, status=502, body="<html>").http_status == 502
+    assert replies(ApiError, status=400, body={}).http_status == 400
+    replies(amp_token.ProtocolError, body="<html>")
+    replies(amp_token.ProtocolError, body={"data": None})
+    replies(amp_token.ProtocolError, body=[])
+
+
+def test_a_personal_access_token(session: Session, emulator: Emulator) -> None:
+    created = session.create_personal_access_token('the "first"', "organization")
+    assert created.name == 'the "first"' and created.token.startswith("amp_pat_") and created.id
+    assert created.token not in repr(created) and created.last_used_date is None
+    assert created.created_date is not None and created.created_date.endswith("Z")
+    settings = {"api_url": emulator.credentials["api_url"], "proxy": "none", "load": False}
+    with Session(personal_access_token=created.token, **settings) as other:
+        assert other.get(HUBS).ok
+    assert emulator.stats()["token_requests"] == 1
+    emulator.faults({"path": "/graphql", "body": {"data": {"createPersonalAccessToken": {"id": "x"}}}})
+    with pytest.raises(amp_token.ProtocolError, match="createPersonalAccessToken"):
+        session.create_personal_access_token("a", "b")
+
+
+def test_threads_share_a_session(session: Session, emulator: Emulator) -> None:
+    assert in_threads(8, lambda _: [session.get(HUBS).status for _ in range(5)]) == [[200] * 5] * 8
+    assert emulator.stats()["token_requests"] == 1
+
+
+def test_only_its_own_cache_is_closed(emulator: Emulator) -> None:
+    with amp_token.TokenCache(**emulator.credentials) as cache:
+        with Session(cache) as session:
+            assert session.cache is cache and session.get(HUBS).ok
+        assert not cache.closed and session.get(HUBS).ok
+    with Session(**emulator.credentials) as session:
+        pass
+    assert session.cache.closed and "closed" in repr(session)
+    for call in (
+        lambda: session.get(HUBS),
+        lambda: session.graphql("{ a }"),
+        lambda: session.create_personal_access_token("a", "b"),
+    ):
+        with pytest.raises(ValueError, match="closed"):
+            call()
+
+
+def test_failures_before_a_reply(emulator: Emulator) -> None:
+    with Session(**{**emulator.credentials, "client_secret": "wrong"}) as session:
+        with pytest.raises(amp_token.CredentialsRejectedError):
+            session.get(HUBS)
+    with Session(**{**emulator.credentials, "max_response_bytes": 100}) as session:
+        with pytest.raises(amp_token.ProtocolError, match="larger than 100 bytes"):
+            session.get(HUBS)
+
+
+def test_a_session_works_with_a_transport_of_the_application(fake: Fake) -> None:
+    fake.body = b'{"access_token":"a","expires_in":300}'
+    response = Session(fake.cache()).get("/anything?x=1")
+    assert response.json()["expires_in"] == 300 and fake.requests == 2
+
+
+def test_each_response_is_freed_once(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    freed = []
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(quick, name)
+
+        def amp_response_free(self, response: Any) -> None:
+            freed.append(bool(response))
+            quick.amp_response_free(response)
+
+    quick = _ffi.quick
+    monkeypatch.setattr(_ffi, "quick", Counting())
+    headers = session.get(HUBS).headers
+    gc.collect()
+    assert freed == [] and headers["Content-Type"]
+    del headers
+    session.get("/none")
+    gc.collect()
+    assert freed == [True] * 2
