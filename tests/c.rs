@@ -25,7 +25,7 @@ fn flags(base: &[&'static str]) -> Vec<&'static str> {
 
 /// A folder of this test's own: tests run at once, and some compile the same program.
 fn own_folder() -> PathBuf {
-    let folder = scratch("c").join(std::thread::current().name().unwrap_or("main"));
+    let folder = scratch("programs").join(std::thread::current().name().unwrap_or("main"));
     std::fs::create_dir_all(&folder).unwrap();
     folder
 }
