@@ -71,8 +71,8 @@ test:
 	scripts/test.sh
 
 bench: library command examples
-	@scripts/need.sh cc curl jq curl-headers python3 python3-venv
-	benches/run.sh
+	@scripts/need.sh cargo cc curl jq curl-headers python3 python3-venv
+	benches/run.py
 
 header:
 	AMP_UPDATE_HEADER=1 $(CARGO) build

@@ -138,6 +138,8 @@ impl ManualClock {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
 fn system_now() -> Now {
+    // Twice on the hot path; built for size, the compiler would rather call it.
+    #[inline(always)]
     fn read(clock: libc::clockid_t) -> i64 {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: `time` is a valid timespec to write to for the whole call, and both clocks exist

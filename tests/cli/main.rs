@@ -282,6 +282,8 @@ fn help_mentions_every_command_setting_and_status() {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
         let own = world.run(&[command, "--help"]).answer();
         assert!(own.contains("Example"), "{own}");
+        // With an option in front, all commands are made, not only the one that is called.
+        assert_eq!(world.run(&["-q", command, "--help"]).answer(), own);
     }
     for setting in SETTINGS.iter().filter(|setting| setting.kind != Type::Secret) {
         assert!(help.contains(&format!("--{} <", setting.name.replace('_', "-"))), "{}", setting.name);

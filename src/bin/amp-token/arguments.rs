@@ -8,7 +8,7 @@ use crate::failure::{Failure, STATUSES};
 use amp_token::settings::{SETTINGS, Setting, Type};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 /// The option for how long a token must be good.
 pub const MIN_VALIDITY: &str = "min-validity";
@@ -39,12 +39,34 @@ Examples:
 
 /// The whole command line.
 pub fn command() -> Command {
-    Command::new("amp-token")
-        .version(env!("CARGO_PKG_VERSION"))
+    root()
         .about(ABOUT)
         .long_about(LONG_ABOUT)
         .after_help(format!("{EXAMPLES}\n\nUse --help, in place of -h, for the settings and exit statuses."))
         .after_long_help(format!("{EXAMPLES}\n\nExit statuses:\n{}", statuses()))
+        .args(settings())
+        .subcommands(COMMANDS.iter().map(Entry::command))
+        .subcommand(
+            Command::new("generate")
+                .hide(true)
+                .about("Print the manual, or a shell's completions")
+                .arg(Arg::new("what").required(true).value_parser(GENERATED)),
+        )
+}
+
+/// The command line as far as it is needed when this is the first argument: if that is a command, no other
+/// command and nothing that stands before one. Making them all takes longer than all else that `get` does.
+pub fn command_for(first: Option<&OsStr>) -> Command {
+    match COMMANDS.iter().find(|entry| first.is_some_and(|first| first == entry.name)) {
+        Some(entry) => root().subcommand(entry.command()),
+        None => command(),
+    }
+}
+
+/// What every command line has.
+fn root() -> Command {
+    Command::new("amp-token")
+        .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
         .args([
@@ -62,143 +84,161 @@ pub fn command() -> Command {
                 .conflicts_with("verbose")
                 .help("Give no warnings on standard error"),
         ])
-        .args(settings())
-        .subcommands(subcommands())
 }
 
 fn statuses() -> String {
     STATUSES.iter().map(|(status, meaning)| format!("  {status:>3}  {meaning}\n")).collect()
 }
 
-// What is not needed to list a command is deferred until it is the one that was called: making all
-// options of all commands takes longer than all else that `get` does.
-fn subcommands() -> Vec<Command> {
-    let subcommand = |name: &'static str, about: &'static str, long: &'static str, example: &'static str| {
-        Command::new(name)
-            .about(about)
-            .long_about(format!("{about}.\n\n{long}"))
-            .after_help(format!("{}:\n{example}", if example.trim().contains('\n') { "Examples" } else { "Example" }))
-    };
-    #[rustfmt::skip]
-    let list = [
-        subcommand("get", "Print a token",
-            "Prints an access token: the stored one while it is good, else a new one.",
-            "  token=$(amp-token get --min-validity 60) || exit")
-            .defer(takes_token),
-        subcommand("header", "Print the header \"Authorization: Bearer ...\"",
-            "Prints a line that curl takes from its standard input, so that the token appears in no argument\n\
-             list, where every user of the machine could read it.",
-            "  amp-token header | curl -H @- https://api.amplience.net/v2/content/hubs")
-            .defer(takes_token),
-        subcommand("curl-config", "Print the header as a configuration of curl",
-            "Prints a line for curl's option -K, to which more lines can be added.",
-            "  amp-token curl-config | curl -K - https://api.amplience.net/v2/content/hubs")
-            .defer(takes_token),
-        subcommand("exec", "Run a command with AMPLIENCE_ACCESS_TOKEN set",
-            "Becomes the command, with a token in its environment: signals and exit status are the command's own.\n\n\
-             A token dies minutes later, and nothing can change the environment of a running process. A job\n\
-             that runs for longer should call \"amp-token get\" each time that it needs a token. For that the\n\
-             credentials stay in the command's environment, unless --clean is given.",
-            "  amp-token exec --min-validity 120 -- ./publish.sh --all")
-            .defer(|command| {
-                takes_token(command)
-                    .arg(flag("clean", "Remove the variables that may hold secrets (AMPLIENCE_CLIENT_SECRET, AMPLIENCE_PAT, ...)"))
-                    .arg(
-                        Arg::new("command")
-                            .value_name("COMMAND")
-                            .value_parser(value_parser!(OsString))
-                            .value_hint(ValueHint::CommandWithArguments)
-                            .num_args(1..)
-                            .trailing_var_arg(true)
-                            .required(true)
-                            .help("The command and its arguments"),
-                    )
-            }),
-        subcommand("hubs", "List the hubs that the credentials may see",
-            "All of them, page by page: a table for people, JSON for programs.",
-            "  amp-token hubs\n  amp-token hubs --json | jq -r '.[].id'")
-            .defer(|command| command.arg(flag("json", "Answer in JSON")).args(settings())),
-        subcommand("request", "Send a request to the Content Management API",
-            "Prints the body of the reply. The path is taken below api_url; a whole URL must be of the same origin,\n\
-             because the token goes nowhere else. A token that is refused is replaced once. Any HTTP status but\n\
-             success is told on standard error and makes for an exit status other than 0.",
-            "  amp-token request GET /v2/content/hubs\n\
-             \x20 amp-token request POST /v2/content/content-repositories/ID/content-items -d @item.json")
-            .defer(|command| {
-                command
-                    .args([
-                        positional("method", "METHOD", "GET, POST, PUT, PATCH or DELETE"),
-                        positional("path", "PATH", "Such as /v2/content/hubs, with its query"),
-                        data("data", "The body: text, @FILE, or @- for standard input").short('d'),
-                        data("content-type", "The media type of the body; else application/json").value_name("TYPE"),
-                    ])
-                    .args(settings())
-            }),
-        subcommand("graphql", "Send a request to the GraphQL API",
-            "Prints the body of the reply. Problems of GraphQL itself are in it, as \"errors\".",
-            "  amp-token graphql '{ __typename }'\n  amp-token graphql @query.graphql --variables @variables.json")
-            .defer(|command| {
-                command
-                    .args([
-                        positional("query", "QUERY", "The query: text, @FILE, or @- for standard input"),
-                        data("variables", "Its variables, a JSON object: text, @FILE, or @- for standard input"),
-                    ])
-                    .args(settings())
-            }),
-        subcommand("pat", "Create a personal access token",
-            "A personal access token does not expire and has the permissions of its user, who may have five per\n\
-             organization. (How the API lists and deletes them is not documented; \"amp-token graphql\" can send\n\
-             what you know of it.)",
-            "  amp-token pat create 'build server' --organization ID > token && chmod 600 token")
-            .subcommand_required(true)
-            .subcommand(
-                Command::new("create").about("Create one, and print it: nothing will ever show it again").args([
-                    positional("name", "NAME", "What to call it"),
-                    data("organization", "The organization that it is for").value_name("ID").required(true),
-                ]).args(settings()),
-            ),
-        subcommand("status", "Show what a command would work with",
-            "Shows where the credentials come from, the store, how long the stored token is good and when it\n\
-             is renewed. Asks no server and shows no secret.",
-            "  amp-token status --json | jq .token.expires_in")
-            .defer(|command| command.arg(flag("json", "Answer in JSON")).args(settings())),
-        subcommand("invalidate", "Drop the stored token",
-            "The next command asks for a new one. With --stdin the token is only dropped if it is the one that\n\
-             is read there, so that of many jobs whose token was refused, none drops its successor.",
-            "  printf %s \"$AMPLIENCE_ACCESS_TOKEN\" | amp-token invalidate --stdin")
-            .defer(|command| {
-                command.arg(flag("stdin", "Only drop the token that is given on standard input")).args(settings())
-            }),
-        subcommand("config", "Show the settings in force, and where each is from",
-            "A value that may hold a secret is shown as [secret].",
-            "  amp-token config\n  amp-token config --json | jq -r .auth_url.value")
-            .defer(|command| {
-                let json = flag("json", "Answer in JSON");
-                let table = flag("table", "Print all settings there are, as a table in Markdown").conflicts_with("json");
-                command.args([json, table]).args(settings())
-            }),
-        subcommand("doctor", "Find out why there is no token",
-            "Goes the way of a request: credentials, name lookup, proxy, TCP, TLS, clock, token, and a request\n\
-             with that token; one line each, with the time it took. The first step that fails says what to do,\n\
-             and the exit status tells its class. The store is not used, and no secret is shown.",
-            "  amp-token doctor --timeout-ms 10000")
-            .defer(|command| command.args(settings())),
-        #[cfg(feature = "emulator")]
-        subcommand("demo", "Show it all at work, without an account or a network",
-            "Starts a server that stands in for Amplience, within this process, gets a token from it, lists hubs\n\
-             with the token, and says what happened. Uses no setting and no store.",
-            "  amp-token demo"),
-        #[cfg(feature = "emulator")]
-        subcommand("emulator", "Run a local server that stands in for Amplience",
-            "Prints what clients need to know, one name=value a line, and serves on the loopback interface until\n\
-             it is told to end. It can be told to misbehave: see /_emulator/faults in its documentation.",
-            "  amp-token emulator --port 8080 --expires-in 30")
-            .defer(emulator),
-        Command::new("generate").hide(true).about("Print the manual, or a shell's completions")
-            .arg(Arg::new("what").required(true).value_parser(GENERATED)),
-    ];
-    list.into()
+/// A command.
+struct Entry {
+    name: &'static str,
+    about: &'static str,
+    /// What follows that in the long help.
+    more: &'static str,
+    /// Lines to try.
+    examples: &'static str,
+    /// Adds its options, once it is the command that was called.
+    options: fn(Command) -> Command,
 }
+
+impl Entry {
+    const fn new(
+        name: &'static str,
+        about: &'static str,
+        more: &'static str,
+        examples: &'static str,
+        options: fn(Command) -> Command,
+    ) -> Self {
+        Entry { name, about, more, examples, options }
+    }
+
+    fn command(&self) -> Command {
+        let title = if self.examples.contains('\n') { "Examples" } else { "Example" };
+        Command::new(self.name)
+            .about(self.about)
+            .long_about(format!("{}.\n\n{}", self.about, self.more))
+            .after_help(format!("{title}:\n{}", self.examples))
+            .defer(self.options)
+    }
+}
+
+#[rustfmt::skip]
+const COMMANDS: &[Entry] = &[
+    Entry::new("get", "Print a token",
+        "Prints an access token: the stored one while it is good, else a new one.",
+        "  token=$(amp-token get --min-validity 60) || exit",
+        takes_token),
+    Entry::new("header", "Print the header \"Authorization: Bearer ...\"",
+        "Prints a line that curl takes from its standard input, so that the token appears in no argument\n\
+         list, where every user of the machine could read it.",
+        "  amp-token header | curl -H @- https://api.amplience.net/v2/content/hubs",
+        takes_token),
+    Entry::new("curl-config", "Print the header as a configuration of curl",
+        "Prints a line for curl's option -K, to which more lines can be added.",
+        "  amp-token curl-config | curl -K - https://api.amplience.net/v2/content/hubs",
+        takes_token),
+    Entry::new("exec", "Run a command with AMPLIENCE_ACCESS_TOKEN set",
+        "Becomes the command, with a token in its environment: signals and exit status are the command's own.\n\n\
+         A token dies minutes later, and nothing can change the environment of a running process. A job\n\
+         that runs for longer should call \"amp-token get\" each time that it needs a token. For that the\n\
+         credentials stay in the command's environment, unless --clean is given.",
+        "  amp-token exec --min-validity 120 -- ./publish.sh --all",
+        |command| {
+            takes_token(command)
+                .arg(flag("clean", "Remove the variables that may hold secrets (AMPLIENCE_CLIENT_SECRET, AMPLIENCE_PAT, ...)"))
+                .arg(
+                    Arg::new("command")
+                        .value_name("COMMAND")
+                        .value_parser(value_parser!(OsString))
+                        .value_hint(ValueHint::CommandWithArguments)
+                        .num_args(1..)
+                        .trailing_var_arg(true)
+                        .required(true)
+                        .help("The command and its arguments"),
+                )
+        }),
+    Entry::new("hubs", "List the hubs that the credentials may see",
+        "All of them, page by page: a table for people, JSON for programs.",
+        "  amp-token hubs\n  amp-token hubs --json | jq -r '.[].id'",
+        |command| command.arg(flag("json", "Answer in JSON")).args(settings())),
+    Entry::new("request", "Send a request to the Content Management API",
+        "Prints the body of the reply. The path is taken below api_url; a whole URL must be of the same origin,\n\
+         because the token goes nowhere else. A token that is refused is replaced once. Any HTTP status but\n\
+         success is told on standard error and makes for an exit status other than 0.",
+        "  amp-token request GET /v2/content/hubs\n\
+         \x20 amp-token request POST /v2/content/content-repositories/ID/content-items -d @item.json",
+        |command| {
+            command
+                .args([
+                    positional("method", "METHOD", "GET, POST, PUT, PATCH or DELETE"),
+                    positional("path", "PATH", "Such as /v2/content/hubs, with its query"),
+                    data("data", "The body: text, @FILE, or @- for standard input").short('d'),
+                    data("content-type", "The media type of the body; else application/json").value_name("TYPE"),
+                ])
+                .args(settings())
+        }),
+    Entry::new("graphql", "Send a request to the GraphQL API",
+        "Prints the body of the reply. Problems of GraphQL itself are in it, as \"errors\".",
+        "  amp-token graphql '{ __typename }'\n  amp-token graphql @query.graphql --variables @variables.json",
+        |command| {
+            command
+                .args([
+                    positional("query", "QUERY", "The query: text, @FILE, or @- for standard input"),
+                    data("variables", "Its variables, a JSON object: text, @FILE, or @- for standard input"),
+                ])
+                .args(settings())
+        }),
+    Entry::new("pat", "Create a personal access token",
+        "A personal access token does not expire and has the permissions of its user, who may have five per\n\
+         organization. (How the API lists and deletes them is not documented; \"amp-token graphql\" can send\n\
+         what you know of it.)",
+        "  amp-token pat create 'build server' --organization ID > token && chmod 600 token",
+        |command| command.subcommand_required(true).subcommand(
+            Command::new("create").about("Create one, and print it: nothing will ever show it again").args([
+                positional("name", "NAME", "What to call it"),
+                data("organization", "The organization that it is for").value_name("ID").required(true),
+            ]).args(settings()),
+        )),
+    Entry::new("status", "Show what a command would work with",
+        "Shows where the credentials come from, the store, how long the stored token is good and when it\n\
+         is renewed. Asks no server and shows no secret.",
+        "  amp-token status --json | jq .token.expires_in",
+        |command| command.arg(flag("json", "Answer in JSON")).args(settings())),
+    Entry::new("invalidate", "Drop the stored token",
+        "The next command asks for a new one. With --stdin the token is only dropped if it is the one that\n\
+         is read there, so that of many jobs whose token was refused, none drops its successor.",
+        "  printf %s \"$AMPLIENCE_ACCESS_TOKEN\" | amp-token invalidate --stdin",
+        |command| {
+            command.arg(flag("stdin", "Only drop the token that is given on standard input")).args(settings())
+        }),
+    Entry::new("config", "Show the settings in force, and where each is from",
+        "A value that may hold a secret is shown as [secret].",
+        "  amp-token config\n  amp-token config --json | jq -r .auth_url.value",
+        |command| {
+            let json = flag("json", "Answer in JSON");
+            let table = flag("table", "Print all settings there are, as a table in Markdown").conflicts_with("json");
+            command.args([json, table]).args(settings())
+        }),
+    Entry::new("doctor", "Find out why there is no token",
+        "Goes the way of a request: credentials, name lookup, proxy, TCP, TLS, clock, token, and a request\n\
+         with that token; one line each, with the time it took. The first step that fails says what to do,\n\
+         and the exit status tells its class. The store is not used, and no secret is shown.",
+        "  amp-token doctor --timeout-ms 10000",
+        |command| command.args(settings())),
+    #[cfg(feature = "emulator")]
+    Entry::new("demo", "Show it all at work, without an account or a network",
+        "Starts a server that stands in for Amplience, within this process, gets a token from it, lists hubs\n\
+         with the token, and says what happened. Uses no setting and no store.",
+        "  amp-token demo",
+        |command| command),
+    #[cfg(feature = "emulator")]
+    Entry::new("emulator", "Run a local server that stands in for Amplience",
+        "Prints what clients need to know, one name=value a line, and serves on the loopback interface until\n\
+         it is told to end. It can be told to misbehave: see /_emulator/faults in its documentation.",
+        "  amp-token emulator --port 8080 --expires-in 30",
+        emulator),
+];
 
 fn takes_token(command: Command) -> Command {
     let min_validity = Arg::new(MIN_VALIDITY)

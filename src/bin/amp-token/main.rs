@@ -47,7 +47,8 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Outcome<ExitCode> {
-    let matches = match arguments::command().try_get_matches() {
+    let first = std::env::args_os().nth(1);
+    let matches = match arguments::command_for(first.as_deref()).try_get_matches() {
         Ok(matches) => matches,
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {

@@ -23,7 +23,7 @@ impl Session {
         let mut config = Config::new();
         config.log = log(after);
         for setting in SETTINGS.iter().filter(|setting| setting.kind != Type::Secret) {
-            let value = |matches: &ArgMatches| matches.get_one::<String>(setting.name).cloned();
+            let value = |matches: &ArgMatches| matches.try_get_one::<String>(setting.name).ok().flatten().cloned();
             let Some(text) = value(after).or_else(|| value(before)) else { continue };
             if setting.kind.is_secret() && text.contains('@') {
                 return Err(arguments::shows_secret(setting));

@@ -1,0 +1,85 @@
+/* What one writes by hand in C: libcurl, a struct with the token and its end,
+ * and a mutex around both. */
+
+#include <stdbool.h>
+
+#include <curl/curl.h>
+
+#include "contender.h"
+
+struct cache {
+    pthread_mutex_t lock;
+    char token[TOKEN_CAPACITY];
+    size_t length;
+    double end;
+};
+
+struct reply {
+    char text[2 * TOKEN_CAPACITY];
+    size_t length;
+};
+
+static size_t receive(char *data, size_t size, size_t count, void *user_data) {
+    struct reply *reply = user_data;
+    size_t more = size * count;
+    if (more >= sizeof reply->text - reply->length)
+        return 0;
+    memcpy(reply->text + reply->length, data, more);
+    reply->length += more;
+    reply->text[reply->length] = '\0';
+    return more;
+}
+
+static void *contender_open(void) {
+    struct cache *cache = calloc(1, sizeof *cache);
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+    pthread_mutex_init(&cache->lock, NULL);
+    return cache;
+}
+
+/* Asks for a token; with the lock held. */
+static void refresh(struct cache *cache) {
+    char url[512], body[1024];
+    struct reply reply = {.length = 0};
+    CURL *curl = curl_easy_init();
+    char *id = curl_easy_escape(curl, getenv("CLIENT_ID"), 0);
+    char *secret = curl_easy_escape(curl, getenv("CLIENT_SECRET"), 0);
+    snprintf(url, sizeof url, "%s/oauth/token", getenv("AUTH_URL"));
+    snprintf(body, sizeof body, "grant_type=client_credentials&client_id=%s&client_secret=%s", id, secret);
+    curl_easy_setopt(curl, CURLOPT_URL, url);
+    curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
+    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, receive);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, &reply);
+    curl_easy_setopt(curl, CURLOPT_FAILONERROR, 1L);
+    if (getenv("CA_FILE") != NULL)
+        curl_easy_setopt(curl, CURLOPT_CAINFO, getenv("CA_FILE"));
+    double now = contender_seconds();
+    CURLcode code = curl_easy_perform(curl);
+    const char *token = strstr(reply.text, "\"access_token\":\"");
+    const char *lifetime = strstr(reply.text, "\"expires_in\":");
+    if (code != CURLE_OK || token == NULL || lifetime == NULL) {
+        fprintf(stderr, "libcurl: %s\n", curl_easy_strerror(code));
+        exit(1);
+    }
+    token += strlen("\"access_token\":\"");
+    cache->length = strcspn(token, "\"");
+    memcpy(cache->token, token, cache->length);
+    cache->token[cache->length] = '\0';
+    cache->end = now + atof(lifetime + strlen("\"expires_in\":")) - 30;
+    curl_free(id);
+    curl_free(secret);
+    curl_easy_cleanup(curl);
+}
+
+static void contender_text(void *argument, char *buffer) {
+    struct cache *cache = argument;
+    pthread_mutex_lock(&cache->lock);
+    if (contender_seconds() >= cache->end)
+        refresh(cache);
+    memcpy(buffer, cache->token, cache->length + 1);
+    pthread_mutex_unlock(&cache->lock);
+}
+
+static void contender_get(void *cache, char *buffer) {
+    contender_text(cache, buffer);
+}

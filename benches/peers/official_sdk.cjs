@@ -1,0 +1,40 @@
+// Amplience's own SDK; contender.h tells the modes. It has one thread, so a "thread" is a promise here.
+//
+// The class that keeps its token is not exported, but it is the one that every client of the SDK uses.
+
+const folder = "dc-management-sdk-js/build/main/lib";
+const { Oauth2AuthHeaderProvider } = require(`${folder}/oauth2/services/Oauth2AuthHeaderProvider`);
+const { AxiosHttpClient } = require(`${folder}/http/AxiosHttpClient`);
+
+const BATCH = 1000;
+
+async function main() {
+  const [mode = "token", number = "1", seconds = "0.2"] = process.argv.slice(2);
+  const { AUTH_URL, CLIENT_ID, CLIENT_SECRET } = process.env;
+  const provider = new Oauth2AuthHeaderProvider(
+    { client_id: CLIENT_ID, client_secret: CLIENT_SECRET },
+    { authUrl: AUTH_URL },
+    new AxiosHttpClient({}),
+  );
+  if (mode === "token") {
+    console.log((await provider.getToken()).access_token);
+  } else if (mode === "series") {
+    for (let i = 0; i < Number(number); i++) await provider.getAuthHeader();
+  } else if (mode === "herd") {
+    await Promise.all(Array.from({ length: Number(number) }, () => provider.getAuthHeader()));
+  } else if (mode === "gets") {
+    await provider.getAuthHeader();
+    const begin = process.hrtime.bigint();
+    const end = begin + BigInt(Math.round(Number(seconds) * 1e9));
+    let made = 0;
+    while (process.hrtime.bigint() < end) {
+      for (let i = 0; i < BATCH; i++) await provider.getAuthHeader();
+      made += BATCH;
+    }
+    console.log((made / (Number(process.hrtime.bigint() - begin) / 1e9)).toFixed(1));
+  } else {
+    throw new Error(`unknown mode: ${mode}`);
+  }
+}
+
+main();
