@@ -250,6 +250,11 @@ typedef int32_t (*amp_transport_fn)(const amp_http_request *request,
                                     amp_http_reply *reply,
                                     void *user_data);
 
+/**
+ * The application's function that takes a reply's body, piece by piece.
+ */
+typedef bool (*amp_write_fn)(const void *data, size_t length, void *user_data);
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -684,6 +689,31 @@ amp_status amp_api_request(const amp_token_cache *cache,
                            size_t body_length,
                            amp_response **response,
                            amp_error **error);
+
+/**
+ * Gets what is at `path`, of any size, and hands it to `write` as it comes: as
+ * amp_api_request() with "GET", for what should not be taken into memory.
+ *
+ * `write` is called by the calling thread, before this returns, with each piece
+ * of the body of a success (2xx), valid until it returns; `user_data` is passed
+ * on to it. It returns true to go on, and must return normally (no longjmp, no
+ * C++ exception). The body of any other status is in `*response`, as ever.
+ *
+ * On success, which any HTTP status is, `*response` is a reply that the
+ * caller frees with amp_response_free(); on failure it is NULL, and some of the
+ * body may have been written: a transfer that broke off is not begun anew.
+ * Blocks for `timeout_ms` at most, so give large ones enough.
+ *
+ * AMP_IO: `write` returned false. Else as amp_api_request().
+ */
+AMP_API
+AMP_MUST_USE
+amp_status amp_api_download(const amp_token_cache *cache,
+                            const char *path,
+                            amp_write_fn write,
+                            void *user_data,
+                            amp_response **response,
+                            amp_error **error);
 
 /**
  * Sends a GraphQL request with a valid token, and gets the reply. Errors of

@@ -19,7 +19,7 @@ use crate::retry::{self, Deadline};
 use crate::secret::Secret;
 use crate::settings::{Options, Url};
 use crate::token::Token;
-use crate::transport::{Request, Response};
+use crate::transport::{Request, Response, Sink};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -38,6 +38,16 @@ pub struct Call<'a> {
 
 /// Sends a request with the cache's token and returns the reply, whatever its status.
 pub fn request(cache: &TokenCache, call: &Call) -> Result<Response> {
+    exchange(cache, call, None)
+}
+
+/// Gets what is at a path, of any size, and hands it to `sink` piece by piece; the reply that is
+/// returned has a body only if it is no success. A transfer that broke off is not begun anew.
+pub fn download(cache: &TokenCache, path: &str, sink: &mut Sink) -> Result<Response> {
+    exchange(cache, &Call { method: "GET", path, content_type: None, body: b"" }, Some(sink))
+}
+
+fn exchange(cache: &TokenCache, call: &Call, mut sink: Option<&mut Sink>) -> Result<Response> {
     let Options { api_url, clock, timeout, log, .. } = cache.options();
     let url = resolve(api_url, call.path)?;
     check(call)?;
@@ -45,7 +55,7 @@ pub fn request(cache: &TokenCache, call: &Call) -> Result<Response> {
     let mut replaced = false;
     loop {
         let token = cache.get_by(deadline)?;
-        let response = send(cache, call, &url, &token, deadline)?;
+        let response = send(cache, call, &url, &token, deadline, sink.as_deref_mut())?;
         if !is_refusal(&response) {
             return Ok(response);
         }
@@ -149,7 +159,14 @@ fn check(call: &Call) -> Result<()> {
 }
 
 /// Sends it with one token, again if that may be.
-fn send(cache: &TokenCache, call: &Call, url: &str, token: &Token, deadline: Deadline) -> Result<Response> {
+fn send(
+    cache: &TokenCache,
+    call: &Call,
+    url: &str,
+    token: &Token,
+    deadline: Deadline,
+    mut sink: Option<&mut Sink>,
+) -> Result<Response> {
     let Options { clock, retries, response_limit, user_agent, .. } = cache.options();
     let idempotent = matches!(call.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE");
     let mut headers = vec![
@@ -168,11 +185,20 @@ fn send(cache: &TokenCache, call: &Call, url: &str, token: &Token, deadline: Dea
     let transport = cache.transport()?;
     // The last reply that asks for patience, for when there is none left.
     let mut busy = None;
+    // Whether pieces of a body have been handed on, which cannot be taken back.
+    let mut begun = false;
     let result = retry::run(clock, deadline, *retries, |left| {
         busy = None;
-        let response = transport.send(&request, left).map_err(|error| {
+        let reply = match &mut sink {
+            None => transport.send(&request, left),
+            Some(sink) => transport.send_to(&request, left, &mut |piece| {
+                begun = true;
+                sink(piece)
+            }),
+        };
+        let response = reply.map_err(|error| {
             let unsent = matches!(error.stage(), Stage::Setup | Stage::Resolve | Stage::Connect | Stage::Tls);
-            let again = error.is_retryable() && (unsent || idempotent);
+            let again = error.is_retryable() && (unsent || idempotent) && !begun;
             error.retry(again)
         })?;
         let wait = retry::retry_after(&response, clock.now().wall / 1_000_000_000);

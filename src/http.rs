@@ -33,7 +33,7 @@ use crate::proxy::{self, ProxyUrl, Scheme, Target};
 use crate::secret::Secret;
 use crate::settings::{Network, Url, is_loopback};
 use crate::tls::{Identity, Trust};
-use crate::transport::{Request, Response, Transport};
+use crate::transport::{Request, Response, Sink, Transport, is_success, not_taken};
 use crate::wire::{Deadline, Moment, Party, Stream, Wire, dial, is_hangup, look_up};
 use bytes::Bytes;
 use std::fmt;
@@ -136,6 +136,16 @@ impl HttpTransport {
 
     /// [`Transport::send`], and what was seen on the way; also when it fails.
     pub fn exchange(&self, request: &Request, timeout: Duration, observed: &mut Observed) -> Result<Response> {
+        self.exchange_to(request, timeout, observed, None)
+    }
+
+    fn exchange_to(
+        &self,
+        request: &Request,
+        timeout: Duration,
+        observed: &mut Observed,
+        sink: Option<&mut Sink>,
+    ) -> Result<Response> {
         let log = &self.options.log;
         let deadline = Deadline::after(timeout);
         let url = permitted(&request.url)?;
@@ -154,7 +164,7 @@ impl HttpTransport {
             received: false,
             send_failure: None,
         };
-        let response = converse(message, channel, request.response_limit)
+        let response = converse(message, channel, request.response_limit, sink)
             .map_err(|error| translated_error(error, &server, deadline))??;
         observed.passed(Step::Exchange, connected);
         log.debug(|| format!("http: {} replied {} with {} bytes", server.name, response.status, response.body.len()));
@@ -263,6 +273,10 @@ impl Transport for HttpTransport {
     fn send(&self, request: &Request, timeout: Duration) -> Result<Response> {
         self.exchange(request, timeout, &mut Observed::default())
     }
+
+    fn send_to(&self, request: &Request, timeout: Duration, sink: &mut Sink) -> Result<Response> {
+        self.exchange_to(request, timeout, &mut Observed::default(), Some(sink))
+    }
 }
 
 /// Takes a URL apart that a secret or a token may be sent to.
@@ -331,6 +345,7 @@ fn converse(
     message: http::Request<&[u8]>,
     channel: Channel,
     limit: usize,
+    sink: Option<&mut Sink>,
 ) -> std::result::Result<Result<Response>, ureq::Error> {
     let party = channel.party.clone();
     let config = Config::builder()
@@ -352,7 +367,13 @@ fn converse(
     let reply = if wants_no_body { agent.run(message.map(|_| ())) } else { agent.run(message) };
     let (head, mut body) = reply?.into_parts();
     let announced = body.content_length();
-    let body = read_body(&mut body.as_reader(), announced, limit)?;
+    let body = match sink.filter(|_| is_success(head.status.as_u16())) {
+        Some(sink) => match pour(&mut body.as_reader(), sink)? {
+            true => Some(Zeroizing::default()),
+            false => return Ok(Err(not_taken())),
+        },
+        None => read_body(&mut body.as_reader(), announced, limit)?,
+    };
     Ok(match body {
         None => Err(party
             .error(Kind::Protocol, Stage::Receive, format!("the reply of {} is larger than {limit} bytes", party.name))
@@ -370,6 +391,18 @@ fn converse(
             body,
         }),
     })
+}
+
+/// Hands a body on as it comes; `false`: its taker had enough.
+fn pour(reader: &mut impl Read, sink: &mut Sink) -> io::Result<bool> {
+    let mut piece = Zeroizing::new(vec![0; 64 * 1024]);
+    loop {
+        match reader.read(&mut piece)? {
+            0 => return Ok(true),
+            count if sink(&piece[..count]) => {}
+            _ => return Ok(false),
+        }
+    }
 }
 
 /// Reads a whole body; `None`: it is larger than `limit`.
@@ -681,7 +714,7 @@ mod tests {
             received: false,
             send_failure: None,
         };
-        converse(translated(&request, &party)?, channel, 1000)
+        converse(translated(&request, &party)?, channel, 1000, None)
             .map_err(|error| translated_error(error, &party, deadline))?
     }
 

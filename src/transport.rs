@@ -5,7 +5,7 @@
 //! retry, and is back within the time it is given. A reply of any HTTP status is a success here:
 //! only the protocol knows what it means.
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result, Stage};
 use crate::secret::Secret;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -48,10 +48,38 @@ impl std::fmt::Debug for Response {
     }
 }
 
+/// Takes the body of a reply, piece by piece; `false`: no more of it is wanted.
+pub type Sink<'a> = dyn FnMut(&[u8]) -> bool + 'a;
+
 /// Something that carries requests. It may be called from many threads at once.
 pub trait Transport: Send + Sync {
     /// Sends `request` and returns the reply, or why there is none, within `timeout`.
     fn send(&self, request: &Request, timeout: Duration) -> Result<Response>;
+
+    /// As [`Transport::send`], but the body of a success (2xx) goes to `sink`, of any size, and the
+    /// reply that is returned has none. This default takes it into memory first.
+    fn send_to(&self, request: &Request, timeout: Duration, sink: &mut Sink) -> Result<Response> {
+        let mut response = self.send(request, timeout)?;
+        if is_success(response.status) {
+            let body = std::mem::take(&mut response.body);
+            if !body.is_empty() && !sink(&body) {
+                return Err(not_taken());
+            }
+        }
+        Ok(response)
+    }
+}
+
+/// Whether a status means that the body is what was asked for.
+pub fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
+/// The error for a body that its taker does not want to the end.
+pub fn not_taken() -> Error {
+    Error::new(Kind::Io, "the application did not take the whole reply")
+        .at(Stage::Receive)
+        .advice("see the application's own messages: its disk may be full")
 }
 
 impl<F: Fn(&Request, Duration) -> Result<Response> + Send + Sync> Transport for F {

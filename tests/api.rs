@@ -204,6 +204,52 @@ fn a_reply_has_a_limit() {
     assert_eq!(error.kind(), Kind::Protocol);
 }
 
+#[test]
+fn a_download_of_any_size_goes_to_its_taker() {
+    let emulator = Emulator::builder().start().unwrap();
+    let cache = cache(&emulator, &[("max_response_bytes", "1000")]);
+    const SIZE: usize = 3_000_000;
+    emulator.fault(Fault::oversized(SIZE).on(HUBS));
+    let (mut length, mut pieces) = (0, 0);
+    let response = api::download(&cache, HUBS, &mut |piece| {
+        length += piece.len();
+        pieces += 1;
+        true
+    });
+    let response = response.unwrap();
+    assert_eq!((response.status, response.body.len(), length), (200, 0, SIZE));
+    assert!(pieces > 10, "{pieces} pieces");
+    // Its taker may have enough, which is no reason to begin anew.
+    emulator.fault(Fault::oversized(SIZE).on(HUBS));
+    let before = emulator.stats().api_requests;
+    let error = api::download(&cache, HUBS, &mut |_| false).unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (Kind::Io, false));
+    assert_eq!(emulator.stats().api_requests, before + 1);
+    // A transfer that breaks off is not begun anew, because its beginning cannot be taken back.
+    emulator.fault(Fault::truncate().on(HUBS));
+    let before = emulator.stats().api_requests;
+    let mut taken = 0;
+    let error = api::download(&cache, HUBS, &mut |piece| {
+        taken += piece.len();
+        true
+    })
+    .unwrap_err();
+    assert_eq!(error.kind(), Kind::Connect);
+    assert!(taken > 0 && emulator.stats().api_requests == before + 1);
+    // What is no success is a reply like any other; a refused token is replaced.
+    emulator.fault(Fault::status(404).body("gone").on(HUBS));
+    let response = api::download(&cache, HUBS, &mut |_| panic!("not a success")).unwrap();
+    assert_eq!((response.status, &response.body[..]), (404, &b"gone"[..]));
+    emulator.fault(Fault::status(401).on(HUBS));
+    let mut taken = Vec::new();
+    let response = api::download(&cache, HUBS, &mut |piece| {
+        taken.extend_from_slice(piece);
+        true
+    });
+    assert_eq!(response.unwrap().status, 200);
+    assert!(serde_json::from_slice::<Value>(&taken).is_ok());
+}
+
 /// The service of the night: tokens that die by the virtual clock, an API that refuses dead ones with
 /// Amplience's 403, and a shelf of what was published.
 struct Night {

@@ -96,6 +96,7 @@ fn valid(kind: &str) -> &'static str {
         "int32_t" | "int64_t" => "0",
         "amp_log_fn" => "on_log",
         "amp_transport_fn" => "on_request",
+        "amp_write_fn" => "on_piece",
         // Only the library makes these, for the time of a callback: see tests/c/transport.c.
         "const amp_http_request *" | "amp_http_reply *" => "NULL",
         other => panic!("say in tests/header.rs what a valid {other} is"),
@@ -111,6 +112,7 @@ const MAY_BE_NULL: &[(&str, usize)] = &[
     ("amp_config_set_transport", 2),
     ("amp_token_cache_copy", 3), // the length is not wanted
     ("amp_api_graphql", 2),      // no variables
+    ("amp_api_download", 3),     // user data is anything
 ];
 
 /// Calls every function with NULL in every pointer parameter: all at once, and each alone with the

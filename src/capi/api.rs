@@ -2,7 +2,7 @@
 
 use super::cache::amp_token_cache;
 use super::error::{amp_error, amp_status};
-use super::ffi;
+use super::ffi::{self, UserData, amp_write_fn};
 use crate::api::{self, Call};
 use crate::error::Result;
 use crate::transport::Response;
@@ -85,6 +85,39 @@ pub extern "C" fn amp_api_request(
             body: ffi::bytes(body, body_length, "body")?,
         };
         Ok((path.to_owned(), api::request(cache, &call)?))
+    })
+}
+
+/// Gets what is at `path`, of any size, and hands it to `write` as it comes: as
+/// amp_api_request() with "GET", for what should not be taken into memory.
+///
+/// `write` is called by the calling thread, before this returns, with each piece
+/// of the body of a success (2xx), valid until it returns; `user_data` is passed
+/// on to it. It returns true to go on, and must return normally (no longjmp, no
+/// C++ exception). The body of any other status is in `*response`, as ever.
+///
+/// On success, which any HTTP status is, `*response` is a reply that the
+/// caller frees with amp_response_free(); on failure it is NULL, and some of the
+/// body may have been written: a transfer that broke off is not begun anew.
+/// Blocks for `timeout_ms` at most, so give large ones enough.
+///
+/// AMP_IO: `write` returned false. Else as amp_api_request().
+#[unsafe(no_mangle)]
+#[must_use]
+pub extern "C" fn amp_api_download(
+    cache: Option<&amp_token_cache>,
+    path: *const c_char,
+    write: amp_write_fn,
+    user_data: *mut c_void,
+    response: *mut *mut amp_response,
+    error: *mut *mut amp_error,
+) -> amp_status {
+    answer(cache, response, error, |cache| {
+        let path = ffi::text(path, "path")?;
+        ffi::some(write, "write")?;
+        let user_data = UserData(user_data);
+        let response = api::download(cache, path, &mut |piece| ffi::call_writer(write, piece, user_data))?;
+        Ok((path.to_owned(), response))
     })
 }
 

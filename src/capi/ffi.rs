@@ -206,6 +206,21 @@ pub type amp_transport_fn = Option<
     ) -> i32,
 >;
 
+/// The application's function that takes a reply's body, piece by piece.
+#[allow(non_camel_case_types)]
+pub type amp_write_fn =
+    Option<unsafe extern "C" fn(data: *const c_void, length: usize, user_data: *mut c_void) -> bool>;
+
+/// Hands a piece of a body to the application.
+pub(super) fn call_writer(write: amp_write_fn, piece: &[u8], user_data: UserData) -> bool {
+    match write {
+        // SAFETY: the application gave this function for this purpose, with this user data; the
+        // piece lives until it returns, as the header says.
+        Some(write) => unsafe { write(piece.as_ptr().cast(), piece.len(), user_data.0) },
+        None => false,
+    }
+}
+
 /// Calls the application's log function.
 pub(super) fn call_logger(logger: amp_log_fn, level: i32, message: &str, user_data: UserData) {
     if let Some(logger) = logger {

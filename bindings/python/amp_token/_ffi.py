@@ -68,6 +68,7 @@ error_out = POINTER(error_p)
 
 log_fn = CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
 transport_fn = CFUNCTYPE(c_int32, request_p, reply_p, c_void_p)
+write_fn = CFUNCTYPE(c_bool, c_void_p, c_size_t, c_void_p)
 
 amp_status = c_int
 
@@ -111,6 +112,10 @@ FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "amp_api_request": (
         amp_status,
         [cache_p, c_char_p, c_char_p, c_char_p, c_void_p, c_size_t, POINTER(response_p), error_out],
+    ),
+    "amp_api_download": (
+        amp_status,
+        [cache_p, c_char_p, write_fn, c_void_p, POINTER(response_p), error_out],
     ),
     "amp_api_graphql": (amp_status, [cache_p, c_char_p, c_char_p, POINTER(response_p), error_out]),
     "amp_pat_create": (amp_status, [cache_p, c_char_p, c_char_p, POINTER(response_p), error_out]),

@@ -8,7 +8,7 @@ import json as _json
 import re
 import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Optional, Type, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Type, Union
 
 from . import _errors, _ffi, _logging
 from ._cache import PathText, TokenCache, _call
@@ -258,6 +258,42 @@ class Session:
             _byref(pointer),
         )
         return Response._adopt(pointer, method, path)
+
+    def download(self, path: str, file: BinaryIO) -> Response:
+        """Gets what is at a path, of any size, and writes it to a file as it comes.
+
+        :param file: something with a ``write`` method that takes bytes
+        :return: the reply; its body is empty, unless the status is no success (2xx): then nothing was written
+        :raises AmpError: there was no token, or no reply, or it broke off; some of it may have been written
+        :raises ValueError: the cache is closed
+
+        What ``file.write`` raises is raised here. ``timeout_ms`` bounds the whole transfer.
+        """
+        raised: List[BaseException] = []
+
+        def write(data: int, length: int, _: object) -> bool:
+            try:
+                file.write(ctypes.string_at(data, length))
+            except BaseException as problem:  # nothing may cross the native frames
+                raised.append(problem)
+            return not raised
+
+        handle = self._cache._open()
+        pointer = _ffi.response_p()
+        try:
+            _call(
+                _ffi.blocking.amp_api_download,
+                handle.pointer,
+                _argument("path", path),
+                _ffi.write_fn(write),
+                None,
+                _byref(pointer),
+            )
+        except _errors.AmpError:
+            if raised:
+                raise raised[0] from None
+            raise
+        return Response._adopt(pointer, "GET", path)
 
     def get(self, path: str) -> Response:
         """A ``GET`` request; see :meth:`request`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import pickle
 import time
@@ -42,6 +43,23 @@ def test_a_reply(session: Session, emulator: Emulator) -> None:
     assert response.next_page is None
     assert repr(response) == f"<amp_token.Response, HTTP 200, {len(response.body)} bytes>"
     assert emulator.stats()["token_requests"] == 1
+
+
+def test_a_download_goes_to_a_file(session: Session, emulator: Emulator) -> None:
+    emulator.faults({"kind": "oversized", "size": 3_000_000, "path": HUBS})
+    file = io.BytesIO()
+    response = session.download(HUBS, file)
+    assert response.ok and response.body == b"" and len(file.getvalue()) == 3_000_000
+    emulator.faults({"status": 404, "body": "gone", "path": HUBS})
+    file = io.BytesIO()
+    assert session.download(HUBS, file).body == b"gone" and file.getvalue() == b""
+
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        session.download(HUBS, Full())
 
 
 def test_links_of_a_reply_can_be_followed(session: Session) -> None:
