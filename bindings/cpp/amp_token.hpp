@@ -198,6 +198,12 @@ template <class Function> Function *keep(Function function) {
     return kept->back().get();
 }
 
+/// Who takes a body, and what that threw.
+struct write_function {
+    std::function<bool(const char *, std::size_t)> function;
+    std::exception_ptr thrown;
+};
+
 extern "C" {
 
 /// Passes a log line on. Nothing thrown may reach C.
@@ -221,6 +227,17 @@ inline std::int32_t amp_token_hpp_send(const amp_http_request *request, amp_http
                             "the application's transport function threw an exception");
     }
     return 0;
+}
+
+/// Passes a piece of a body on. What is thrown is kept, to be thrown again on the other side of C.
+inline bool amp_token_hpp_write(const void *data, std::size_t size, void *taker) {
+    write_function &taken = *static_cast<write_function *>(taker);
+    try {
+        return taken.function(static_cast<const char *>(data), size);
+    } catch (...) {
+        taken.thrown = std::current_exception();
+        return false;
+    }
 }
 
 } // extern "C"
@@ -521,6 +538,23 @@ class token_cache {
     response request(const std::string &method, const std::string &path, const std::string &content_type,
                      const std::string &body) const {
         return send(method, path, content_type.c_str(), body.data(), body.size());
+    }
+
+    /// Gets what is at `path`, of any size, and calls `take` with each piece of it as it comes; `take` returns
+    /// false to have no more (AMP_IO), and what it throws is thrown here. The reply has a body only if it is
+    /// no success; then `take` was not called. Otherwise as request("GET", path); see amp_api_download().
+    response download(const std::string &path, std::function<bool(const char *, std::size_t)> take) const {
+        detail::write_function taker = {std::move(take), nullptr};
+        amp_response *handle = nullptr;
+        amp_error *failure = nullptr;
+        const amp_status status =
+            amp_api_download(handle_.get(), path.c_str(), detail::amp_token_hpp_write, &taker, &handle, &failure);
+        if (taker.thrown) {
+            amp_error_free(failure);
+            std::rethrow_exception(taker.thrown);
+        }
+        detail::check(status, failure);
+        return response(handle);
     }
 
     /// Sends a GraphQL request with a valid token; errors of GraphQL itself come as "errors" in the body.

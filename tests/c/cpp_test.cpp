@@ -8,6 +8,7 @@
 #include <cstring>
 #include <iostream>
 #include <thread>
+#include <stdexcept>
 #include <type_traits>
 
 #define CHECK(condition)                                                                                               \
@@ -251,6 +252,20 @@ void requests_carry_the_token() {
         CHECK(server.last == "PUT https://api.amplience.net/item text/plain " + body);
         CHECK(server.tokens == 1);
         CHECK(cache.request("GET", "/revoked").ok() && server.tokens == 2);
+        std::string taken;
+        const amp::response got = cache.download("/v2/content/hubs", [&taken](const char *data, std::size_t size) {
+            taken.append(data, size);
+            return true;
+        });
+        CHECK(got.ok() && got.size() == 0 && taken == first.body());
+        CHECK(failure_of([&] { cache.download("/v2/content/hubs", [](const char *, std::size_t) { return false; }); }).status() == AMP_IO);
+        bool caught = false;
+        try {
+            cache.download("/v2/content/hubs", [](const char *, std::size_t) -> bool { throw std::runtime_error("full"); });
+        } catch (const std::runtime_error &error) {
+            caught = std::string(error.what()) == "full";
+        }
+        CHECK(caught);
         CHECK(failure_of([&] { cache.request("GET", "https://elsewhere.example/"); }).status() == AMP_INVALID_ARGUMENT);
         CHECK(failure_of([&] { cache.request("PUT", "/item", "a\nb", body); }).status() == AMP_INVALID_ARGUMENT);
     }
