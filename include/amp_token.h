@@ -450,7 +450,7 @@ amp_status amp_config_set_transport(amp_config *config,
  * Waits for calls that are running; so it must not be called by one of them,
  * nor with a lock that one of them needs. Requests that need the transport
  * fail with AMP_CONNECT from then on. NULL is allowed. Any thread, but not
- * while another thread uses the config.
+ * while another thread changes the config.
  */
 AMP_API void amp_config_stop_callbacks(const amp_config *config);
 

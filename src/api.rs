@@ -52,9 +52,17 @@ fn exchange(cache: &TokenCache, call: &Call, mut sink: Option<&mut Sink>) -> Res
     let url = resolve(api_url, call.path)?;
     check(call)?;
     let deadline = Deadline::after(clock, *timeout);
-    let mut replaced = false;
+    let mut refused: Option<Response> = None;
     loop {
-        let token = cache.get_by(deadline)?;
+        let token = match (cache.get_by(deadline), refused.take()) {
+            (Ok(token), before) => {
+                refused = before;
+                token
+            }
+            // There is no other token to be had now: then the refusal is the reply.
+            (Err(_), Some(refusal)) => return Ok(refusal),
+            (Err(error), None) => return Err(error),
+        };
         let response = send(cache, call, &url, &token, deadline, sink.as_deref_mut())?;
         if !is_refusal(&response) {
             return Ok(response);
@@ -68,10 +76,10 @@ fn exchange(cache: &TokenCache, call: &Call, mut sink: Option<&mut Sink>) -> Res
             });
             return Ok(response);
         }
-        if replaced || (response.status == 403 && is_young(&token, clock)) {
+        if refused.is_some() || (response.status == 403 && is_young(&token, clock)) {
             return Ok(response);
         }
-        replaced = true;
+        refused = Some(response);
         cache.invalidate(&token);
     }
 }

@@ -377,6 +377,7 @@ fn converse(
     Ok(match body {
         None => Err(party
             .error(Kind::Protocol, Stage::Receive, format!("the reply of {} is larger than {limit} bytes", party.name))
+            .advice("check the URL; for large replies of the API raise max_response_bytes, or download them")
             .http(head.status.as_u16())),
         Some(body) => Ok(Response {
             status: head.status.as_u16(),

@@ -181,7 +181,7 @@ pub extern "C" fn amp_config_set_transport(
 /// Waits for calls that are running; so it must not be called by one of them,
 /// nor with a lock that one of them needs. Requests that need the transport
 /// fail with AMP_CONNECT from then on. NULL is allowed. Any thread, but not
-/// while another thread uses the config.
+/// while another thread changes the config.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_config_stop_callbacks(config: Option<&amp_config>) {
     ffi::or((), || {
