@@ -108,4 +108,7 @@ clean:
 	rm -rf $(OUT)
 	$(CARGO) clean
 
+# Two runs of cargo write to the same places.
+.NOTPARALLEL:
+
 .PHONY: all library command examples demo test bench header install uninstall clean
