@@ -21,7 +21,7 @@ pub struct Request {
     pub headers: Vec<(&'static str, Secret)>,
     /// The body, empty for none. Secret because it may be the token request's.
     pub body: Zeroizing<Vec<u8>>,
-    /// The most bytes of a reply's body that may be read; more is [`Kind::Protocol`](crate::error::Kind::Protocol).
+    /// The most bytes of a reply's body that may be read; more is [`Kind::Protocol`].
     pub response_limit: usize,
 }
 
