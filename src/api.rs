@@ -13,7 +13,6 @@
 //!   `Retry-After` is waited for on those methods, within `timeout_ms`.
 
 use crate::cache::TokenCache;
-use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Stage, clean};
 use crate::retry::{self, Deadline};
 use crate::secret::Secret;
@@ -54,14 +53,10 @@ fn exchange(cache: &TokenCache, call: &Call, mut sink: Option<&mut Sink>) -> Res
     let deadline = Deadline::after(clock, *timeout);
     let mut refused: Option<Response> = None;
     loop {
-        let token = match (cache.get_by(deadline), refused.take()) {
-            (Ok(token), before) => {
-                refused = before;
-                token
-            }
-            // There is no other token to be had now: then the refusal is the reply.
-            (Err(_), Some(refusal)) => return Ok(refusal),
-            (Err(error), None) => return Err(error),
+        let token = match cache.get_by(deadline) {
+            Ok(token) => token,
+            // If there is no other token to be had now, the refusal is the reply.
+            Err(error) => return refused.ok_or(error),
         };
         let response = send(cache, call, &url, &token, deadline, sink.as_deref_mut())?;
         if !is_refusal(&response) {
@@ -76,7 +71,7 @@ fn exchange(cache: &TokenCache, call: &Call, mut sink: Option<&mut Sink>) -> Res
             });
             return Ok(response);
         }
-        if refused.is_some() || (response.status == 403 && is_young(&token, clock)) {
+        if refused.is_some() || (response.status == 403 && token.is_young(clock.now())) {
             return Ok(response);
         }
         refused = Some(response);
@@ -242,11 +237,6 @@ fn is_refusal(response: &Response) -> bool {
         403 => serde_json::from_slice(&response.body).is_ok_and(|body: Body| body.errors.iter().any(says_so)),
         _ => false,
     }
-}
-
-/// Whether a token has just been issued: then a 403 is not about its age.
-fn is_young(token: &Token, clock: &Clock) -> bool {
-    clock.now().is_before(token.issued().after(token.lifetime() / 10))
 }
 
 #[cfg(test)]

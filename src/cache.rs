@@ -183,28 +183,12 @@ impl TokenCache {
     /// A token that is good for at least `min_validity` more.
     pub fn get_for(&self, min_validity: Duration) -> Result<Arc<Token>> {
         let core = &self.0;
-        let now = core.clock().now();
-        let min_validity = min_validity.max(core.options().min_validity);
-        if let Some(token) = core.slot.load().filter(|token| token.is_fresh(now) && token.is_usable(now, min_validity))
-        {
-            token.mark_used();
-            core.counters.hit();
-            return Ok(token);
-        }
-        core.acquire(min_validity, core.deadline())
+        core.held_or_acquired(min_validity.max(core.options().min_validity), core.deadline())
     }
 
     /// As [`TokenCache::get`], by a deadline of the caller's.
     pub fn get_by(&self, deadline: Deadline) -> Result<Arc<Token>> {
-        let core = &self.0;
-        match core.slot.load().filter(|token| token.is_fresh(core.clock().now())) {
-            Some(token) => {
-                token.mark_used();
-                core.counters.hit();
-                Ok(token)
-            }
-            None => core.acquire(core.options().min_validity, deadline),
-        }
+        self.0.held_or_acquired(self.0.options().min_validity, deadline)
     }
 
     /// What carries requests, in this process.
@@ -354,6 +338,19 @@ impl Core {
         self.slot.set(token);
         // After the token: who sees the new count finds the new token.
         self.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// The token in hand if it is fresh and lasts, else the slow path.
+    fn held_or_acquired(self: &Arc<Self>, min_validity: Duration, deadline: Deadline) -> Result<Arc<Token>> {
+        let now = self.clock().now();
+        match self.slot.load().filter(|token| token.is_fresh(now) && token.is_usable(now, min_validity)) {
+            Some(token) => {
+                token.mark_used();
+                self.counters.hit();
+                Ok(token)
+            }
+            None => self.acquire(min_validity, deadline),
+        }
     }
 
     /// The slow path: a token that is not fresh, or not there.
@@ -565,8 +562,7 @@ impl Core {
             self.install(None);
             // A token that did its work for a while and was then revoked is one thing; tokens that
             // are refused as soon as they come would have every call ask for the next.
-            let hardly_used = now.is_before(current.issued().after(current.lifetime() / 10));
-            state.rejections = if hardly_used { state.rejections.saturating_add(1) } else { 1 };
+            state.rejections = if current.is_young(now) { state.rejections.saturating_add(1) } else { 1 };
             // (What a flight that is under way brings is not known yet: its token may be a good one.)
             if state.rejections > 1 && state.flight.is_none() && !current.is_permanent() {
                 let wait = pause(self.clock(), state.rejections - 1, FIRST_PAUSE * 2, LONGEST_PAUSE);

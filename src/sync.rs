@@ -23,6 +23,11 @@ impl Slot {
         look(self.0.load().as_ref())
     }
 
+    /// A counted reference to the token.
+    pub fn load(&self) -> Option<Arc<Token>> {
+        self.0.load_full()
+    }
+
     /// Replaces the token.
     pub fn set(&self, token: Option<Arc<Token>>) {
         self.0.store(token);
@@ -33,32 +38,16 @@ impl Slot {
 impl Slot {
     /// Runs `look` on the token.
     pub fn with<R>(&self, look: impl FnOnce(Option<&Arc<Token>>) -> R) -> R {
-        let token = self.get();
-        look(token.as_ref())
+        look(self.load().as_ref())
+    }
+
+    /// A counted reference to the token.
+    pub fn load(&self) -> Option<Arc<Token>> {
+        self.0.lock().unwrap().clone()
     }
 
     /// Replaces the token.
     pub fn set(&self, token: Option<Arc<Token>>) {
         *self.0.lock().unwrap() = token;
-    }
-
-    fn get(&self) -> Option<Arc<Token>> {
-        self.0.lock().unwrap().clone()
-    }
-}
-
-#[cfg(not(amp_model))]
-impl Slot {
-    /// A counted reference to the token.
-    pub fn load(&self) -> Option<Arc<Token>> {
-        self.0.load_full()
-    }
-}
-
-#[cfg(amp_model)]
-impl Slot {
-    /// A counted reference to the token.
-    pub fn load(&self) -> Option<Arc<Token>> {
-        self.get()
     }
 }

@@ -95,6 +95,11 @@ impl Token {
         now.is_before(self.usable_until(min_validity))
     }
 
+    /// Whether it is in the first tenth of its life: then a refusal is not about its age.
+    pub fn is_young(&self, now: Now) -> bool {
+        now.is_before(self.issued.after(self.lifetime() / 10))
+    }
+
     /// The end of the time in which it may be handed out.
     pub fn usable_until(&self, min_validity: Duration) -> Now {
         if self.is_permanent() {

@@ -10,7 +10,7 @@ use amp_token::api::{self, Call};
 use amp_token::cache::TokenCache;
 use amp_token::error::{Error, Kind, clean};
 use amp_token::secret::Secret;
-use amp_token::transport::Response;
+use amp_token::transport::{Response, is_success};
 use clap::ArgMatches;
 use serde_json::Value;
 use std::fs::File;
@@ -162,7 +162,7 @@ fn strange(error: &serde_json::Error) -> Failure {
 /// Prints the body, and tells of a status that is no success.
 fn told(response: &Response) -> Outcome<ExitCode> {
     output::bytes(&response.body)?;
-    Ok(if (200..300).contains(&response.status) { ExitCode::SUCCESS } else { refused(response) })
+    Ok(if is_success(response.status) { ExitCode::SUCCESS } else { refused(response) })
 }
 
 fn refused(response: &Response) -> ExitCode {
