@@ -96,11 +96,11 @@ struct Shared {
 struct Progress {
     flight: Option<Arc<Flight>>,
     pause: Option<Pause>,
-    /// Failed flights since the last success.
+    /// Failed flights since the last success, but for those whose pause was cut short.
     failures: u32,
     /// The last token that was invalidated: getting it again is no news.
     dropped: Option<Arc<Token>>,
-    /// Invalidations of tokens that had hardly been used.
+    /// Invalidations in a row, of tokens that had hardly been used.
     rejections: u32,
     thread: Option<JoinHandle<()>>,
     /// Whether the thread is in a flight, and must not be waited for.
@@ -505,6 +505,10 @@ impl Core {
                 self.install(Some(token.clone()));
                 state.pause = None;
                 state.failures = 0;
+                // What is replaced was not refused, so refusals are no longer in a row.
+                if current.is_some() {
+                    state.rejections = 0;
+                }
                 self.counters.refreshes.fetch_add(1, Ordering::Relaxed);
                 self.counters.last_status.store(0, Ordering::Relaxed);
                 (Outcome::Token(token), 0, Ok(line))
@@ -517,14 +521,13 @@ impl Core {
                 (Outcome::GaveUp(Error::new(Kind::Timeout, what)), until, Ok(what.to_owned()))
             }
             Err(error) => {
-                state.failures = state.failures.saturating_add(1);
                 self.counters.failures.fetch_add(1, Ordering::Relaxed);
                 self.counters.last_status.store(i64::from(error.kind().number()), Ordering::Relaxed);
                 // One hasty attempt is no verdict for those who have run out of tokens meanwhile, and
                 // its missing a near deadline is none at all.
                 let usable = current.as_deref().is_some_and(|token| token.is_usable(now, Duration::ZERO));
                 let soft = plan.hasty && (error.kind() == Kind::Timeout || !usable);
-                let until = self.pause_until(&error, state.failures, current.as_deref(), now);
+                let until = self.pause_until(&error, &mut state.failures, current.as_deref(), now);
                 let error = error.wait(Some(Duration::from_nanos(u64::try_from(until - now.monotonic).unwrap_or(0))));
                 state.pause = Some(Pause { until, error: error.clone(), soft });
                 let line = format!("no token: {error}");
@@ -541,12 +544,17 @@ impl Core {
 
     /// The end of the pause after a failure, on the monotonic clock: random, growing, never before
     /// a `Retry-After`. While a token is still usable the pause is at most half of what it has left,
-    /// so that the last attempt comes close before its end, however long the failures go on.
-    fn pause_until(&self, error: &Error, failures: u32, current: Option<&Token>, now: Now) -> i64 {
-        let mut wait = pause(self.clock(), failures, FIRST_PAUSE, LONGEST_PAUSE);
-        if let Some(token) = current.filter(|token| token.is_usable(now, Duration::ZERO)) {
-            let floor = token.lifetime() / 2000;
-            wait = wait.min(now.until(token.usable_until(Duration::ZERO)) / 2).max(floor);
+    /// so that the last attempt comes close before its end, however long the failures go on. A pause
+    /// that is cut short does not make the next one longer: else the many short ones at the end of a
+    /// token's life would be followed by one that outlasts the outage many times.
+    fn pause_until(&self, error: &Error, failures: &mut u32, current: Option<&Token>, now: Now) -> i64 {
+        let mut wait = pause(self.clock(), failures.saturating_add(1), FIRST_PAUSE, LONGEST_PAUSE);
+        let longest = current
+            .filter(|token| token.is_usable(now, Duration::ZERO))
+            .map(|token| (now.until(token.usable_until(Duration::ZERO)) / 2).max(token.lifetime() / 2000));
+        match longest {
+            Some(longest) if longest < wait => wait = longest,
+            _ => *failures = failures.saturating_add(1),
         }
         // A pause of nothing at all would be none.
         let wait = wait.max(Duration::from_millis(1)).max(error.retry_after().unwrap_or_default());

@@ -273,6 +273,35 @@ fn a_pause_grows_and_its_cap_holds() {
     assert!(start.until(service.clock.now()) > Duration::from_secs(600));
 }
 
+/// Attempts come thick at the end of a token's life; the pauses after it must not have grown by them.
+#[test]
+fn a_short_token_does_not_make_a_long_outage() {
+    let down = Arc::new(AtomicBool::new(false));
+    let is_down = down.clone();
+    let service =
+        Service::new(
+            move |service, number| {
+                if is_down.load(Ordering::SeqCst) { Ok(unavailable()) } else { Ok(service.grant(number)) }
+            },
+        );
+    service.lifetime.store(2, Ordering::SeqCst);
+    let cache = service.cache(&[("retries", "0")]);
+    for _ in 0..20 {
+        down.store(false, Ordering::SeqCst);
+        cache.get().unwrap();
+        down.store(true, Ordering::SeqCst);
+        let before = service.requests();
+        for _ in 0..2000 {
+            service.pass(0.001);
+            let _ = cache.get();
+        }
+        assert!(service.requests() - before > 5, "{} requests", service.requests() - before);
+        let wait = cache.get().unwrap_err().retry_after().unwrap();
+        assert!(wait < Duration::from_secs(2), "{wait:?} after an outage of 0.4 s");
+        service.clock.advance(wait);
+    }
+}
+
 #[test]
 fn a_retry_after_is_obeyed() {
     let service = Service::new(|service, number| {
@@ -356,6 +385,21 @@ fn only_the_current_token_is_invalidated() {
     assert_eq!(cache.get().unwrap().value(), "token-2");
     assert_eq!(service.requests(), 2);
     assert_eq!(first.value(), "token-1");
+}
+
+#[test]
+fn refusals_with_good_tokens_between_are_not_in_a_row() {
+    let service = Service::healthy();
+    let cache = service.cache(&[]);
+    for _ in 0..10 {
+        cache.invalidate(&cache.get().unwrap());
+        // The next call asks, without a pause; the token that it gets lives its life.
+        cache.get().unwrap();
+        service.pass(300.0);
+        cache.get().unwrap();
+        service.pass(250.0);
+        cache.get().unwrap();
+    }
 }
 
 #[test]
