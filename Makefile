@@ -67,7 +67,7 @@ demo: all examples
 	@scripts/demo.sh $(OUT)
 
 test:
-	@scripts/need.sh cargo cc c++ nm curl curl-headers python3 python3-venv valgrind strace redis-server openssl tinyproxy make
+	@scripts/need.sh cargo cc c++ nm abidiff curl curl-headers python3 python3-venv valgrind strace redis-server openssl tinyproxy make
 	scripts/test.sh
 
 bench: library command examples

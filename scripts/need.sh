@@ -13,6 +13,7 @@ package_of() {
         curl-headers) echo libcurl4-openssl-dev ;;
         python3-venv) echo python3-venv ;;
         nm | readelf) echo binutils ;;
+        abidw | abidiff) echo abigail-tools ;;
         # Without the service that starts with the system.
         tinyproxy) echo tinyproxy-bin ;;
         *) echo "$1" ;;

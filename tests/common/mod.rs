@@ -94,9 +94,13 @@ pub struct Prototype {
     pub comment: String,
 }
 
-/// Every function that the header declares, in its order.
-pub fn prototypes() -> Vec<Prototype> {
-    let header = std::fs::read_to_string(root().join("include/amp_token.h")).unwrap();
+/// The header of today.
+pub fn header() -> String {
+    std::fs::read_to_string(root().join("include/amp_token.h")).unwrap()
+}
+
+/// Every function that a header declares, in its order.
+pub fn prototypes(header: &str) -> Vec<Prototype> {
     let mut found = Vec::new();
     for (start, _) in header.match_indices("\nAMP_API") {
         let comment_start = header[..start].rfind("/**").unwrap();
