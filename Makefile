@@ -4,6 +4,7 @@
 #   make demo        the main job, shown on the embedded emulator
 #   make test        all tests
 #   make bench       speed, side by side with other libraries (takes minutes)
+#   make soak        MINUTES=10 SEED=: many processes and threads, with servers that misbehave
 #   make install     PREFIX=/usr/local DESTDIR= LIBDIR=$(PREFIX)/lib
 #   make uninstall
 #   make header      rewrites include/amp_token.h after a change of src/capi/
@@ -21,6 +22,10 @@ DESTDIR =
 
 # Cargo features of the library: `redis` adds the Redis store.
 FEATURES =
+
+# Of `make soak`: how long, and the order of the faults (any number; random).
+MINUTES = 10
+SEED =
 
 CARGO = cargo
 CC = cc
@@ -74,6 +79,13 @@ bench: library command examples
 	@scripts/need.sh cargo cc curl jq curl-headers python3 python3-venv
 	benches/run.py
 
+# With the features of the command, the library that was just built for it is used.
+soak: command
+	@scripts/need.sh cargo cc python3 redis-server
+	@$(MAKE) --no-print-directory library FEATURES='cli,emulator,redis' OUT=$(OUT)/soak
+	$(CC) -std=c99 -Wstrict-prototypes -Wall -Wextra -Wpedantic -Werror $(CFLAGS) tests/soak/worker.c -o $(OUT)/soak/worker -Iinclude -L$(OUT)/soak/lib -lamp_token -pthread
+	OUT=$(OUT)/soak MINUTES='$(MINUTES)' SEED='$(SEED)' tests/soak/soak.py $(OUT)/soak/lib $(OUT)/bin/amp-token $(OUT)/soak/worker
+
 header:
 	AMP_UPDATE_HEADER=1 $(CARGO) build
 
@@ -111,4 +123,4 @@ clean:
 # Two runs of cargo write to the same places.
 .NOTPARALLEL:
 
-.PHONY: all library command examples demo test bench header install uninstall clean
+.PHONY: all library command examples demo test bench soak header install uninstall clean

@@ -13,7 +13,11 @@ package_of() {
         curl-headers) echo libcurl4-openssl-dev ;;
         python3-venv) echo python3-venv ;;
         nm | readelf) echo binutils ;;
+        ld.lld) echo lld ;;
         abidw | abidiff) echo abigail-tools ;;
+        # A compiler with the sources of its standard library.
+        rust-src) echo rustc-web cargo-web rust-web-src ;;
+        tsan-runtime) echo libclang-rt-19-dev ;;
         # Without the service that starts with the system.
         tinyproxy) echo tinyproxy-bin ;;
         *) echo "$1" ;;
@@ -23,6 +27,8 @@ package_of() {
 present() {
     case $1 in
         curl-headers) printf '#include <curl/curl.h>\n' | cc -E - >/dev/null 2>&1 ;;
+        rust-src) ls -d /usr/src/rustc-*/library/std >/dev/null 2>&1 ;;
+        tsan-runtime) ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.tsan-* >/dev/null 2>&1 ;;
         python3-venv) python3 -c 'import venv, ensurepip' >/dev/null 2>&1 ;;
         *) command -v "$1" >/dev/null 2>&1 ;;
     esac

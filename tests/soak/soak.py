@@ -1,0 +1,474 @@
+#!/usr/bin/env python3
+"""The soak: many processes with many threads use the library for a long time while the server misbehaves.
+
+Usage: soak.py LIBRARY_FOLDER COMMAND WORKER, after which it reads MINUTES (10) and SEED (random) from the
+environment. LIBRARY_FOLDER holds libamp_token.so with the Redis store, COMMAND is amp-token with the emulator,
+WORKER is worker.c compiled. Writes soak.svg and soak.md into OUT (the current folder).
+
+The emulator hands out tokens of two seconds. Phases with one fault and phases without any take turns. Each
+worker is one way of using the library: see WORKERS. It passes only if
+
+- no worker met what no fault explains (see worker.c), and each worked to the end;
+- each status that came out of a call is one that the present or last fault may cause, and none comes later
+  than the pauses after failures last (SETTLED seconds into a phase without a fault);
+- no call took longer than its timeout, with room for a busy machine (LONGEST_MS);
+- no server met a token that had expired, but where the fault was to revoke tokens, or a request took longer
+  than MIN_VALIDITY_MS to arrive (one in LATE_ONE_IN);
+- those who share a token sent no more requests than its renewals, invalidations and failures explain;
+- every request that the server counted is one that a worker counted;
+- memory and file descriptors of each worker are no more in the last third of the time than in the second,
+  but for RSS_ROOM and FD_ROOM.
+"""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+LIFETIME = 2  # seconds; the shortest that a whole number of seconds can be renewed in
+FAULT_SECONDS, QUIET_SECONDS = 4, 11
+SETTLED = 9  # the pause after the fourth failure in a row is 4 s at most, and the next is 8 s
+RENEWED_AFTER = 1.3  # seconds: with MIN_VALIDITY_MS a token is due nine tenths through the 1.6 s that it is used
+MIN_VALIDITY_MS = 400  # for a request to arrive in, on a busy machine
+TIMEOUT_MS = 4000
+LONGEST_MS = 2 * TIMEOUT_MS + 2000
+LATE_ONE_IN = 10000  # requests may be on their way for longer than MIN_VALIDITY_MS, where processes wait for a core
+RSS_ROOM = 1024 + 512  # KiB; malloc's own arenas move by some hundred
+FD_ROOM = 0  # more than the highest number of descriptors that the second third saw
+
+TOKEN = {"path": "/oauth/token", "times": "forever"}
+API = {"path": "/v2/", "times": "forever"}
+# A name, the faults that the emulators are told, and the statuses that they explain. A word in place of faults
+# is something that phase() does each second.
+FAULTS = [
+    ("slow replies", [dict(TOKEN, latency_ms=300), dict(API, latency_ms=200)], set()),
+    ("503 with Retry-After", [dict(TOKEN, status=503, retry_after=1)], {"AMP_SERVER"}),
+    ("500, half of the time", [dict(TOKEN, status=500, probability=0.5, seed=1)], {"AMP_SERVER"}),
+    ("429", [dict(TOKEN, status=429, retry_after=1)], {"AMP_RATE_LIMITED"}),
+    ("resets", [dict(TOKEN, kind="reset"), dict(API, kind="reset", probability=0.3, seed=2)], {"AMP_CONNECT"}),
+    ("closed connections", [dict(TOKEN, kind="close", probability=0.7, seed=3)], {"AMP_CONNECT"}),
+    ("truncated replies", [dict(TOKEN, kind="truncate", probability=0.7, seed=4)], {"AMP_CONNECT", "AMP_PROTOCOL"}),
+    ("silence", [dict(TOKEN, kind="silent")], {"AMP_TIMEOUT"}),
+    ("endless headers", [dict(TOKEN, kind="slow_headers", interval_ms=50)], {"AMP_TIMEOUT", "AMP_PROTOCOL"}),
+    ("HTML for a token", [dict(TOKEN, kind="not_json", probability=0.7, seed=5)], {"AMP_PROTOCOL"}),
+    ("an endless body", [dict(TOKEN, kind="oversized", size=1 << 20)], {"AMP_PROTOCOL"}),
+    ("an invented lifetime", [dict(TOKEN, body={"access_token": "{access_token}", "expires_in": "soon"})],
+     {"AMP_PROTOCOL"}),
+    ("401 for good credentials", [dict(TOKEN, status=401, body={"error": "invalid_client"}, probability=0.5, seed=6)],
+     {"AMP_CREDENTIALS_REJECTED"}),
+    # (One that is revoked while its request is repeated for that reason is refused to the caller.)
+    ("revoked tokens", "revoke", {"AMP_CREDENTIALS_REJECTED", "HTTP_401"}),
+    ("an emptied store folder", "empty", set()),
+    ("a Redis server that starts anew", "restart", set()),
+]
+REJECTING = {"revoked tokens"}
+
+# A name, who shares its token, and settings beside the credentials.
+WORKERS = [
+    ("memory, HTTP", "memory", {}),
+    ("memory, HTTPS, background thread", "https", {"background_refresh": "true"}),
+    ("file store 1", "file", {"store": "file"}),
+    ("file store 2", "file", {"store": "file"}),
+    ("Redis store 1", "redis", {"store": "redis"}),
+    ("Redis store 2", "redis", {"store": "redis"}),
+    ("personal access token", "none", {}),
+]
+
+
+class Emulator:
+    """`amp-token emulator` as a process."""
+
+    def __init__(self, command, *options):
+        self.process = subprocess.Popen(
+            [command, "emulator", "--quiet", "--expires-in", str(LIFETIME), *options], stdout=subprocess.PIPE, text=True)
+        self.settings = {}
+        while "client_secret" not in self.settings or ("--tls" in options and "ca_file" not in self.settings):
+            line = self.process.stdout.readline()
+            if not line:
+                raise SystemExit("the emulator did not start")
+            name, _, value = line.strip().partition("=")
+            self.settings[name] = value
+
+    def control(self, name, body=None):
+        arguments = [self.settings["auth_url"] + "/_emulator/" + name]
+        if "ca_file" in self.settings:
+            import ssl
+            context = ssl.create_default_context(cafile=self.settings["ca_file"])
+        else:
+            context = None
+        data = None if body is None else body.encode()
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+        with opener.open(urllib.request.Request(*arguments, data=data), timeout=30) as reply:
+            return json.load(reply)
+
+
+class Redis:
+    """A redis-server on a free port, which can be stopped and started again."""
+
+    def __init__(self, folder):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder = folder
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(
+            ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir", self.folder],
+            stdout=subprocess.DEVNULL)
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise SystemExit("redis-server did not start")
+
+    def restart(self):
+        self.process.kill()
+        self.process.wait()
+        self.start()
+
+
+class Worker:
+    """A worker process and what it said."""
+
+    def __init__(self, name, group, arguments, environment):
+        self.name, self.group = name, group
+        self.counters, self.history, self.samples, self.done = {}, [], [], False
+        self.process = subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        self.complaint = ""
+        self.readers = [threading.Thread(target=self.read), threading.Thread(target=self.read_complaint)]
+        for reader in self.readers:
+            reader.start()
+
+    def read_complaint(self):
+        self.complaint = self.process.stderr.read()
+
+    def read(self):
+        for line in self.process.stdout:
+            if line == "done\n":
+                self.done = True
+                continue
+            counters = {}
+            for word in line.split():
+                name, _, number = word.partition("=")
+                counters[name] = int(number)
+            self.history.append((time.monotonic(), counters))
+            self.counters = counters
+
+    def sample(self, at):
+        try:
+            status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+            descriptors = len(os.listdir(f"/proc/{self.process.pid}/fd"))
+            rss = int(status.partition("VmRSS:")[2].split()[0])
+        except (OSError, IndexError, ValueError):
+            return  # it has ended
+        self.samples.append((at, rss, descriptors))
+
+
+class Soak:
+    def __init__(self, library, command, worker, seconds, seed):
+        self.library, self.command, self.worker = library, command, worker
+        self.seconds, self.seed = seconds, seed
+        self.random = random.Random(seed)
+        self.folder = tempfile.mkdtemp(prefix="amp-soak-")
+        self.processes, self.workers, self.phases, self.problems = [], [], [], []
+        self.rejected, self.late, self.seen, self.requests = 0, 0, 0, {}
+
+    def run(self):
+        try:
+            self.start()
+            self.drive()
+            self.judge()
+        finally:
+            redis = [self.redis.process] if hasattr(self, "redis") else []
+            for process in self.processes + redis + [worker.process for worker in self.workers]:
+                process.kill()
+                process.wait()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self):
+        options = ["--client-id", "soak"]
+        self.emulators = {}
+        # Personal access tokens have one of their own, whose tokens are never revoked: nothing renews them.
+        for name, more in (("plain", []), ("tls", ["--tls", "--ca-file", f"{self.folder}/ca.pem"]), ("pat", [])):
+            self.emulators[name] = Emulator(self.command, *options, *more)
+            self.processes.append(self.emulators[name].process)
+        self.redis = Redis(self.folder)
+        self.store = f"{self.folder}/store"
+        environment = dict(os.environ, LD_LIBRARY_PATH=self.library)
+        for name, group, more in WORKERS:
+            emulator = self.emulators[{"https": "tls", "none": "pat"}.get(group, "plain")]
+            settings = {
+                key: value for key, value in emulator.settings.items()
+                if key in ("auth_url", "api_url", "client_id", "client_secret", "ca_file")}
+            settings.update({"timeout_ms": str(TIMEOUT_MS), "connect_timeout_ms": "2000", "proxy": "none"}, **more)
+            if group != "none":
+                settings["min_validity_ms"] = str(MIN_VALIDITY_MS)
+            if group == "none":
+                del settings["client_id"], settings["client_secret"]
+                settings["personal_access_token"] = self.personal_access_token()
+            if group == "file":
+                settings["store_dir"] = self.store
+            if group == "redis":
+                settings["store"] = f"redis://127.0.0.1:{self.redis.port}"
+            arguments = [self.worker, str(self.seconds)] + [f"{key}={value}" for key, value in settings.items()]
+            self.workers.append(Worker(name, group, arguments, environment))
+
+    def personal_access_token(self):
+        """One that the emulator accepts, made as a user makes one."""
+        settings = self.emulators["pat"].settings
+        environment = dict(os.environ, AMPLIENCE_PROXY="none")
+        for name in ("auth_url", "api_url", "client_id", "client_secret"):
+            environment["AMPLIENCE_" + name.upper()] = settings[name]
+        made = subprocess.run(
+            [self.command, "pat", "create", "--organization", "1", "soak"], env=environment, capture_output=True, text=True)
+        if made.returncode:
+            raise SystemExit(f"no personal access token: {made.stderr}")
+        return made.stdout.strip()
+
+    def drive(self):
+        began = time.monotonic()
+        deck, now = [], 0.0
+        while self.alive() and now < self.seconds:
+            if not deck:
+                deck = self.random.sample(FAULTS, len(FAULTS))
+            self.phase("none", [], set(), QUIET_SECONDS, began)
+            # The last phase is without a fault: what is wrong then has no excuse.
+            if time.monotonic() - began + FAULT_SECONDS + QUIET_SECONDS < self.seconds:
+                self.phase(*deck.pop(), FAULT_SECONDS, began)
+            now = time.monotonic() - began
+        early = now < self.seconds
+        for worker in self.workers:
+            if early:
+                worker.process.terminate()  # one failed, and judge() says how
+            try:
+                worker.process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                self.problems.append(f"{worker.name}: still running a minute after its time: something hangs")
+                worker.process.kill()
+            for reader in worker.readers:
+                reader.join(timeout=10)
+
+    def phase(self, title, faults, explains, seconds, began):
+        start = time.monotonic()
+        self.phases.append((start, title, explains))
+        for emulator in self.emulators.values():
+            emulator.control("faults", json.dumps(faults if isinstance(faults, list) else []))
+        if faults == "restart":
+            self.redis.restart()
+        while time.monotonic() - start < seconds and self.alive():
+            if faults == "empty":
+                shutil.rmtree(self.store, ignore_errors=True)
+            if faults == "revoke":
+                for name in ("plain", "tls"):
+                    self.emulators[name].control("revoke", "")
+            self.look(title, began)
+            time.sleep(1)
+
+    def alive(self):
+        return all(worker.process.poll() is None for worker in self.workers)
+
+    def look(self, name, began):
+        at = time.monotonic() - began
+        for worker in self.workers:
+            worker.sample(at)
+        rejected = sum(emulator.control("stats")["rejected"] for emulator in self.emulators.values())
+        recent = {phase for start, phase, _ in self.phases[-2:]}
+        if not recent & REJECTING:
+            self.late += rejected - self.rejected
+        self.rejected = rejected
+        if int(at) % 10 == 0:
+            gets = sum(worker.counters.get("gets", 0) + worker.counters.get("copies", 0) for worker in self.workers)
+            rss = sum(worker.samples[-1][1] for worker in self.workers if worker.samples)
+            fds = sum(worker.samples[-1][2] for worker in self.workers if worker.samples)
+            print(f"{int(at):5d} s  {gets:12,} gets  {rss:8,} KiB  {fds:4d} descriptors  fault: {name}", flush=True)
+
+    def judge(self):
+        for worker in self.workers:
+            if worker.process.returncode == -signal.SIGTERM:
+                continue
+            if worker.process.returncode or not worker.done:
+                self.problems.append(f"{worker.name}: ended with {worker.process.returncode}: {worker.complaint.strip()}")
+            elif worker.complaint:
+                self.problems.append(f"{worker.name}: {worker.complaint.strip()}")
+            self.judge_errors(worker)
+            self.judge_growth(worker)
+        self.judge_requests()
+        calls = sum(worker.counters.get("api", 0) for worker in self.workers)
+        if self.late > 1 + calls / LATE_ONE_IN:
+            self.problems.append(f"the API refused {self.late} tokens that were not revoked")
+
+    def judge_errors(self, worker):
+        before = {}
+        for at, counters in worker.history:
+            begun = [phase for phase in self.phases if phase[0] <= at]
+            explained = set()
+            if begun:
+                start, name, explains = begun[-1]
+                explained |= explains
+                if len(begun) > 1 and at - start < SETTLED:
+                    explained |= begun[-2][2]
+            for status, count in counters.items():
+                more = count - before.get(status, 0)
+                if status.startswith(("AMP_", "HTTP_")) and more and status not in explained:
+                    self.problems.append(
+                        f"{worker.name}: {more} × {status}, which nothing explains (fault: {begun[-1][1]}, "
+                        f"{at - begun[-1][0]:.1f} s after it began)")
+            if counters["longest_ms"] > LONGEST_MS:
+                self.problems.append(f"{worker.name}: a call took {counters['longest_ms']} ms, timeout_ms is {TIMEOUT_MS}")
+            before = counters
+
+    def judge_growth(self, worker):
+        third = self.seconds / 3
+        middle = [sample for sample in worker.samples if third <= sample[0] < 2 * third]
+        last = [sample for sample in worker.samples if sample[0] >= 2 * third]
+        if not middle or not last:
+            return  # it ended early, which is a problem already
+        rss = statistics.median(sample[1] for sample in last) - statistics.median(sample[1] for sample in middle)
+        if rss > RSS_ROOM:
+            self.problems.append(f"{worker.name}: memory grew by {rss:,.0f} KiB")
+        # The lowest: descriptors come and go, and one that stays stays at all times.
+        lowest = [min(sample[2] for sample in part) for part in (middle, last)]
+        if lowest[1] > lowest[0] + FD_ROOM:
+            self.problems.append(f"{worker.name}: file descriptors grew from {lowest[0]} to {lowest[1]}")
+
+    def judge_requests(self):
+        """In the phases without a fault: after one, whatever failed may be asked for again."""
+        for group in sorted({worker.group for worker in self.workers}):
+            sent = explained = 0
+            for worker in self.workers:
+                if worker.group != group:
+                    continue
+                for (_, before), (at, now) in zip(worker.history, worker.history[1:]):
+                    start, name, _ = [phase for phase in self.phases if phase[0] <= at][-1]
+                    if name != "none" or at - start < 2:
+                        continue
+                    more = lambda counter: now[counter] - before[counter]  # noqa: B023, E731
+                    sent += more("requests")
+                    explained += more("invalidations")
+                    # Those without a store ask for themselves, and a child may find what it inherited due.
+                    if group in ("memory", "https"):
+                        explained += more("caches") + more("children")
+            quiet = sum(QUIET_SECONDS for _, name, _ in self.phases if name == "none")
+            explained += 0 if group == "none" else quiet / RENEWED_AFTER + 5
+            self.requests[group] = (sent, explained)
+            if sent > explained:
+                self.problems.append(f"{group}: {sent} requests for a token, and {explained:.0f} can be explained")
+        counted = sum(worker.counters.get("requests", 0) for worker in self.workers)
+        self.seen = sum(self.emulators[name].control("stats")["token_requests"] for name in ("plain", "tls"))
+        if self.seen > counted:
+            self.problems.append(f"the server saw {self.seen} requests for a token, and the workers know of {counted}")
+
+    def report(self, out):
+        """The table and the plot."""
+        total = lambda name: sum(worker.counters.get(name, 0) for worker in self.workers)  # noqa: E731
+        longest = max((counters["longest_ms"] for worker in self.workers for _, counters in worker.history), default=0)
+        errors = {}
+        for worker in self.workers:
+            for name, count in worker.counters.items():
+                if name.startswith(("AMP_", "HTTP_")):
+                    errors[name] = errors.get(name, 0) + count
+        met = [name for _, name, _ in self.phases if name != "none"]
+        rows = [
+            ("time", f"{self.seconds // 60} min, seed {self.seed}"),
+            ("processes, threads", f"{len(self.workers)}, {10 * len(self.workers)}"),
+            ("tokens handed out", f"{total('gets') + total('copies'):,}"),
+            ("calls of the API", f"{total('api'):,}"),
+            ("of those, with a token that was dead on arrival", f"{self.late:,}"),
+            ("refreshes", f"{total('refreshes'):,}"),
+            ("requests for a token, as the workers count and as the servers do", f"{total('requests'):,} and {self.seen:,}"),
+            ("invalidations", f"{total('invalidations'):,}"),
+            ("caches made and freed", f"{total('caches'):,}"),
+            ("children forked", f"{total('children'):,}"),
+            ("faults", f"{len(met):,}, of {len(set(met))} kinds"),
+            ("calls that failed, each explained by a fault" if not self.problems else "calls that failed",
+             ", ".join(f"{name} {count:,}" for name, count in sorted(errors.items())) or "none"),
+            ("longest call", f"{longest:,} ms, with timeout_ms={TIMEOUT_MS}"),
+        ]
+        table = "| | |\n| --- | --- |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
+        table += "\n| worker | tokens | refreshes | memory in the second and the last third | descriptors |\n"
+        table += "| --- | --- | --- | --- | --- |\n"
+        for worker in self.workers:
+            third = self.seconds / 3
+            parts = [[sample for sample in worker.samples if low <= sample[0] < high]
+                     for low, high in ((third, 2 * third), (2 * third, self.seconds + 60))]
+            memory = [f"{statistics.median(sample[1] for sample in part):,.0f}" for part in parts if part]
+            descriptors = [str(min(sample[2] for sample in part)) for part in parts if part]
+            tokens = worker.counters.get("gets", 0) + worker.counters.get("copies", 0)
+            table += (f"| {worker.name} | {tokens:,} | {worker.counters.get('refreshes', 0):,} | "
+                      f"{' and '.join(memory)} KiB | {' and '.join(descriptors)} |\n")
+        (out / "soak.md").write_text(table)
+        (out / "soak.svg").write_text(self.plot())
+        print(table)
+
+    def plot(self):
+        """Memory above, descriptors below, one line for each worker; grey where there was a fault."""
+        colours = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5"]
+        width, left, top, height, gap = 860, 60, 20, 170, 40
+        began = self.phases[0][0]
+        x = lambda at: left + (width - left - 10) * at / self.seconds  # noqa: E731
+        parts = []
+        for number, (title, field) in enumerate((("memory (RSS), MiB", 1), ("file descriptors", 2))):
+            bottom = top + number * (height + gap) + height
+            unit = 1024 if field == 1 else 1
+            most = max((sample[field] for worker in self.workers for sample in worker.samples), default=1) / unit * 1.1
+            for start, name, _ in self.phases:
+                if name != "none":
+                    parts.append(f'<rect x="{x(start - began):.1f}" y="{bottom - height}" height="{height}" '
+                                 f'width="{max(x(FAULT_SECONDS) - left, 0.5):.1f}" fill="#eee"/>')
+            parts.append(f'<text x="{left}" y="{bottom - height - 6}">{title}</text>')
+            for part in range(5):
+                y = bottom - height * part / 4
+                parts.append(f'<line x1="{left}" x2="{width - 10}" y1="{y}" y2="{y}" stroke="#ccc"/>'
+                             f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{most * part / 4:.1f}</text>')
+            for worker, colour in zip(self.workers, colours):
+                step = max(1, len(worker.samples) // 400)
+                points = " ".join(f"{x(sample[0]):.1f},{bottom - height * sample[field] / unit / most:.1f}"
+                                  for sample in worker.samples[::step])
+                parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}"/>')
+        bottom = top + 2 * height + gap
+        for part in range(5):
+            at = self.seconds * part / 4
+            parts.append(f'<text x="{x(at):.1f}" y="{bottom + 16}" text-anchor="middle">{at / 60:.3g} min</text>')
+        for number, (worker, colour) in enumerate(zip(self.workers, colours)):
+            row, column = divmod(number, 4)
+            at_x, at_y = left + column * 200, bottom + 40 + row * 18
+            parts.append(f'<rect x="{at_x}" y="{at_y - 9}" width="10" height="10" fill="{colour}"/>'
+                         f'<text x="{at_x + 15}" y="{at_y}">{worker.name}</text>')
+        return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 70}" '
+                f'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="#fff"/>'
+                + "\n".join(parts) + "</svg>\n")
+
+
+def main():
+    library, command, worker = sys.argv[1:4]
+    seconds = int(float(os.environ.get("MINUTES") or 10) * 60)
+    seed = int(os.environ.get("SEED") or random.randrange(1 << 32))
+    # Ends as by Ctrl-C, which run() cleans up after.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    print(f"soak: {seconds} s, SEED={seed}", flush=True)
+    soak = Soak(library, command, worker, seconds, seed)
+    soak.run()
+    soak.report(pathlib.Path(os.environ.get("OUT") or "."))
+    for problem in soak.problems[:50]:
+        print(f"soak: {problem}")
+    print("soak: " + (f"{len(soak.problems)} problems" if soak.problems else "nothing was lost"))
+    return 1 if soak.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+/* One process of the soak (tests/soak/soak.py): a cache that many threads use in every way that a
+ * program may, for as long as it is told, with every token looked at.
+ *
+ * Usage: worker SECONDS NAME=VALUE..., the settings of the config.
+ *
+ * Each second it prints its counters since the start, as NAME=NUMBER words; "done" is the last line.
+ * Whatever no fault of a server can explain is told on standard error and ends the process with
+ * status 1: a token that had expired, one that came back after it was invalidated, a child that
+ * failed. Errors are only counted, by status: soak.py knows which faults there were. */
+
+/* MAP_ANONYMOUS */
+#define _DEFAULT_SOURCE
+
+#include "../c/check.h"
+
+#include "amp_token.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { STATUSES = 128, BURST = 2000 };
+
+/* Shared with the children that are forked, so that what they count is not lost. */
+static struct counters {
+    uint64_t gets, copies, api, invalidations, caches, children, requests, refused;
+    uint64_t longest_ms;
+    uint64_t errors[STATUSES];
+} *counters;
+
+static const amp_token_cache *cache;
+static const amp_config *config;
+static int stop;
+
+static uint64_t add(uint64_t *counter, uint64_t more) { return __atomic_add_fetch(counter, more, __ATOMIC_RELAXED); }
+
+static int stopped(void) { return __atomic_load_n(&stop, __ATOMIC_RELAXED); }
+
+static int64_t milliseconds(clockid_t clock) {
+    struct timespec now;
+
+    CHECK(clock_gettime(clock, &now) == 0);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void pause_ms(unsigned milliseconds) {
+    struct timespec left = {milliseconds / 1000, (long)(milliseconds % 1000) * 1000000};
+
+    while (nanosleep(&left, &left) != 0 && errno == EINTR) {
+    }
+}
+
+static void note(amp_status status, amp_error *error, int64_t began) {
+    uint64_t took = (uint64_t)(milliseconds(CLOCK_MONOTONIC) - began);
+    uint64_t longest = __atomic_load_n(&counters->longest_ms, __ATOMIC_RELAXED);
+
+    while (took > longest && !__atomic_compare_exchange_n(&counters->longest_ms, &longest, took, 0,
+                                                          __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+    CHECK((unsigned)status < STATUSES);
+    CHECK((status == AMP_OK) == (error == NULL));
+    if (status != AMP_OK) {
+        CHECK(amp_error_message(error)[0] != '\0');
+        add(&counters->errors[status], 1);
+        amp_error_free(error);
+    }
+}
+
+/* A token, or NULL after an error that was counted. */
+static amp_token *get_from(const amp_token_cache *from) {
+    int64_t began = milliseconds(CLOCK_MONOTONIC), before = milliseconds(CLOCK_REALTIME);
+    amp_token *token = NULL;
+    amp_error *error = NULL;
+    amp_status status = amp_token_cache_get(from, &token, &error);
+
+    note(status, error, began);
+    add(&counters->gets, 1);
+    /* Whole seconds, rounded down. */
+    if (token && amp_token_expires_at(token) < before / 1000) {
+        fprintf(stderr, "a token was handed out that had expired: at %lld, and it is %lld\n",
+                (long long)amp_token_expires_at(token), (long long)before / 1000);
+        exit(1);
+    }
+    return token;
+}
+
+/* Many copies without a pause: the hot path, while others renew. */
+static void *copier(void *unused) {
+    char buffer[4096];
+
+    while (!stopped()) {
+        int i;
+
+        for (i = 0; i < BURST; i++) {
+            size_t length = 0;
+            amp_error *error = NULL;
+            int64_t began = milliseconds(CLOCK_MONOTONIC);
+            amp_status status = amp_token_cache_copy(cache, buffer, sizeof buffer, &length, &error);
+
+            note(status, error, began);
+            if (status != AMP_OK)
+                break;
+            CHECK(length > 0 && buffer[length] == '\0');
+        }
+        add(&counters->copies, (uint64_t)i);
+        pause_ms(100);
+    }
+    return unused;
+}
+
+static void *getter(void *unused) {
+    while (!stopped()) {
+        amp_token_free(get_from(cache));
+        pause_ms(1);
+    }
+    return unused;
+}
+
+static void *caller(void *unused) {
+    while (!stopped()) {
+        amp_response *response = NULL;
+        amp_error *error = NULL;
+        int64_t began = milliseconds(CLOCK_MONOTONIC);
+        amp_status status =
+            amp_api_request(cache, "GET", "/v2/content/hubs?size=1", NULL, NULL, 0, &response, &error);
+
+        note(status, error, began);
+        if (status == AMP_OK && amp_response_status(response) != 200) {
+            CHECK(amp_response_status(response) == 401);
+            add(&counters->refused, 1);
+        }
+        amp_response_free(response);
+        add(&counters->api, 1);
+        pause_ms(50);
+    }
+    return unused;
+}
+
+/* What was invalidated must not be handed out again. */
+static void *invalidator(void *unused) {
+    while (!stopped()) {
+        amp_token *old = get_from(cache), *fresh;
+
+        if (old && amp_token_expires_at(old) != INT64_MAX) {
+            amp_token_cache_invalidate(cache, old);
+            add(&counters->invalidations, 1);
+            fresh = get_from(cache);
+            if (fresh && strcmp(amp_token_value(fresh), amp_token_value(old)) == 0) {
+                fprintf(stderr, "a token came back after it was invalidated\n");
+                exit(1);
+            }
+            amp_token_free(fresh);
+        }
+        amp_token_free(old);
+        pause_ms(5000);
+    }
+    return unused;
+}
+
+/* One token from a cache of its own, and a config that says no. */
+static void use_new_cache(void) {
+    amp_config *bad = amp_config_new();
+    amp_token_cache *own = NULL;
+    amp_error *error = NULL;
+
+    CHECK(amp_config_set(bad, "retries", "many", &error) == AMP_INVALID_ARGUMENT);
+    amp_error_free(error);
+    amp_config_free(bad);
+    CHECK(amp_token_cache_new(config, &own, NULL) == AMP_OK);
+    amp_token_free(get_from(own));
+    add(&counters->caches, 1);
+    add(&counters->requests, (uint64_t)amp_token_cache_stat(own, "requests"));
+    amp_token_cache_free(own);
+}
+
+static void *churner(void *unused) {
+    while (!stopped()) {
+        use_new_cache();
+        pause_ms(1000);
+    }
+    return unused;
+}
+
+/* Children use what they inherited amid running threads, and a cache of their own. */
+static void *forker(void *unused) {
+    while (!stopped()) {
+        int status = 0;
+        pid_t child = fork();
+
+        CHECK(child >= 0);
+        if (child == 0) {
+            uint64_t requests = (uint64_t)amp_token_cache_stat(cache, "requests");
+            int i;
+
+            alarm(60); /* one that hangs dies, and is seen */
+            for (i = 0; i < 10; i++)
+                amp_token_free(get_from(cache));
+            add(&counters->requests, (uint64_t)amp_token_cache_stat(cache, "requests") - requests);
+            use_new_cache();
+            _exit(0);
+        }
+        CHECK(waitpid(child, &status, 0) == child);
+        if (status != 0) {
+            fprintf(stderr, "a child ended with wait status %d\n", status);
+            exit(1);
+        }
+        add(&counters->children, 1);
+        pause_ms(1000);
+    }
+    return unused;
+}
+
+static void print(int last) {
+    uint64_t own = (uint64_t)amp_token_cache_stat(cache, "requests");
+    int i;
+
+    printf("gets=%llu copies=%llu api=%llu invalidations=%llu caches=%llu children=%llu requests=%llu "
+           "own_requests=%llu refreshes=%llu waits=%llu longest_ms=%llu",
+           (unsigned long long)counters->gets, (unsigned long long)counters->copies,
+           (unsigned long long)counters->api, (unsigned long long)counters->invalidations,
+           (unsigned long long)counters->caches, (unsigned long long)counters->children,
+           (unsigned long long)(counters->requests + own), (unsigned long long)own,
+           (unsigned long long)amp_token_cache_stat(cache, "refreshes"),
+           (unsigned long long)amp_token_cache_stat(cache, "waits"),
+           (unsigned long long)__atomic_exchange_n(&counters->longest_ms, 0, __ATOMIC_RELAXED));
+    if (counters->refused)
+        printf(" HTTP_401=%llu", (unsigned long long)counters->refused);
+    for (i = 1; i < STATUSES; i++)
+        if (counters->errors[i])
+            printf(" %s=%llu", amp_status_name(i), (unsigned long long)counters->errors[i]);
+    printf(last ? "\ndone\n" : "\n");
+    fflush(stdout);
+}
+
+int main(int argc, char **argv) {
+    static void *(*const bodies[])(void *) = {copier,  copier,      copier,  copier, getter,
+                                              getter,  caller,      churner, forker, invalidator};
+    enum { THREADS = sizeof bodies / sizeof *bodies };
+    pthread_t threads[THREADS];
+    amp_config *made = amp_config_new();
+    amp_token_cache *main_cache = NULL;
+    int i;
+    long second, seconds;
+
+    CHECK(argc > 1);
+    seconds = strtol(argv[1], NULL, 10);
+    counters = mmap(NULL, sizeof *counters, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(counters != MAP_FAILED);
+    for (i = 2; i < argc; i++) {
+        char *value = strchr(argv[i], '=');
+        amp_error *error = NULL;
+
+        CHECK(value != NULL);
+        *value++ = '\0';
+        if (amp_config_set(made, argv[i], value, &error) != AMP_OK)
+            fprintf(stderr, "%s\n", amp_error_message(error));
+        CHECK(error == NULL);
+    }
+    CHECK(amp_token_cache_new(made, &main_cache, NULL) == AMP_OK);
+    config = made;
+    cache = main_cache;
+    for (i = 0; i < THREADS; i++)
+        CHECK(pthread_create(&threads[i], NULL, bodies[i], NULL) == 0);
+    for (second = 0; second < seconds; second++) {
+        pause_ms(1000);
+        print(0);
+    }
+    __atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+    for (i = 0; i < THREADS; i++)
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    print(1);
+    amp_token_cache_free(main_cache);
+    amp_config_free(made);
+    return 0;
+}
