@@ -9,11 +9,11 @@
 //! `MSG_NOSIGNAL`, but only in `write`: its `write_vectored` is a bare `writev`. So [`Wire`] keeps
 //! the default `write_vectored`, which calls `write`.
 
-use crate::error::{Error, Kind, Result, Stage};
+use crate::error::{Error, Kind, Result, Stage, exhausted};
 use crate::settings::is_loopback;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -149,10 +149,10 @@ impl Party {
         }
         let name = &self.name;
         let words = moment.words();
-        if let Some(problem) = exhausted(error) {
+        if let Some((problem, advice)) = exhausted(error) {
             return self
                 .error(Kind::Io, words.stage, format!("{name} could not be talked to: {problem}"))
-                .advice(MAKE_ROOM);
+                .advice(advice);
         }
         // Only our own deadline comes without a number: the system's ETIMEDOUT is a lost connection.
         if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
@@ -244,28 +244,6 @@ pub(crate) fn is_hangup(error: &io::Error) -> bool {
     matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
-/// What to do when a process has run out of something.
-pub(crate) const MAKE_ROOM: &str = "close what is not needed, or raise the limit (ulimit -n)";
-
-/// What this machine has run out of, if that is the error.
-pub(crate) fn exhausted(error: &io::Error) -> Option<&'static str> {
-    #[cfg(unix)]
-    const TABLE: [(i32, &str); 5] = [
-        (libc::EMFILE, "this process has too many open files"),
-        (libc::ENFILE, "this machine has too many open files"),
-        (libc::ENOBUFS, "this machine has no buffer space left"),
-        (libc::ENOMEM, "this machine has no memory left"),
-        // Comes from starting the thread of a lookup; a socket's own is dealt with in `Wire`.
-        (libc::EAGAIN, "this process can start no further thread"),
-    ];
-    // Winsock's WSAEMFILE and WSAENOBUFS.
-    #[cfg(not(unix))]
-    const TABLE: [(i32, &str); 2] =
-        [(10024, "this process has too many open sockets"), (10055, "this machine has no buffer space left")];
-    let code = error.raw_os_error()?;
-    TABLE.iter().find(|(have, _)| *have == code).map(|(_, words)| *words)
-}
-
 /// An input or output error in words.
 fn reason(error: &io::Error) -> String {
     match error.kind() {
@@ -305,6 +283,8 @@ fn addresses(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<Socket
     let name = (host.to_owned(), port);
     std::thread::Builder::new().name("amp-lookup".to_owned()).spawn(move || {
         let found = name.to_socket_addrs().map(Iterator::collect);
+        // A resolver that cannot open its files or a socket says that there is no such name.
+        let found = found.map_err(|error| no_socket_to_be_had().unwrap_or(error));
         // Nobody listens any more when the deadline has passed.
         let _ = sender.send(found);
     })?;
@@ -313,6 +293,11 @@ fn addresses(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<Socket
         Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
         Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the lookup failed")),
     }
+}
+
+/// The reason why this process can open no socket at present, if that is so.
+fn no_socket_to_be_had() -> Option<io::Error> {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).err().filter(|error| exhausted(error).is_some())
 }
 
 /// Connects to a host, trying the addresses that were found one after the other. None of them can
