@@ -20,7 +20,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -155,24 +155,34 @@ fn both_ways(a: &TcpStream, b: &TcpStream) {
     });
 }
 
-/// Passes connections on, but hangs up on each after some bytes of the client's: none to `span`, as the
-/// connections come. A polite end comes first and a reset after it, so that the next byte that is sent
-/// meets EPIPE, and raises SIGPIPE unless that is prevented. Healthy once the flag is set.
-fn hanging_up(target: SocketAddr, span: usize) -> (SocketAddr, Arc<AtomicBool>) {
+/// When to hang up on a connection: after so many bytes of the client's, or of the server's. The number
+/// is that of the connection, which is different each time.
+enum Cut {
+    Request(fn(u64) -> u64),
+    Reply(fn(u64) -> u64),
+}
+
+/// Passes connections on, but hangs up in the middle of each. A polite end comes first and a reset after
+/// it, so that the next byte that is sent meets EPIPE, and raises SIGPIPE unless that is prevented.
+/// Healthy once the flag is set.
+fn hanging_up(target: SocketAddr, cut: Cut) -> (SocketAddr, Arc<AtomicBool>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let (mended, count) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0));
+    let (mended, count) = (Arc::new(AtomicBool::new(false)), AtomicU64::new(0));
     let flag = mended.clone();
     serve(listener, move |client| {
         let Ok(server) = TcpStream::connect(target) else { return };
         if flag.load(Ordering::SeqCst) {
             return both_ways(&client, &server);
         }
-        // Spread over all of the span, in whatever number of connections.
-        let allowed = count.fetch_add(1, Ordering::SeqCst) * 6151 % span;
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        let (mut from, mut to, allowed) = match cut {
+            Cut::Request(allowed) => (&client, &server, allowed(number)),
+            Cut::Reply(allowed) => (&server, &client, allowed(number)),
+        };
         std::thread::scope(|scope| {
-            scope.spawn(|| std::io::copy(&mut &server, &mut &client));
-            let _ = std::io::copy(&mut (&client).take(allowed as u64), &mut &server);
+            scope.spawn(move || std::io::copy(&mut to, &mut from));
+            let _ = std::io::copy(&mut from.take(allowed), &mut to);
             let _ = client.shutdown(Shutdown::Both);
             let _ = server.shutdown(Shutdown::Both);
         });
@@ -315,17 +325,21 @@ const ROWS: &[(&str, &str, Setup)] = &[
         let place = format!("redis://127.0.0.1:{}", redis.1);
         Ok(slow(http()).argument(place).keep(redis))
     }),
-    ("the server hangs up, SIGPIPE not ignored: HTTP", "hung-up-on", || Ok(cut_off(http(), 200))),
-    ("the server hangs up, SIGPIPE not ignored: HTTPS", "hung-up-on", || Ok(cut_off(https(), 500))),
+    ("the server hangs up, SIGPIPE not ignored: HTTP", "hung-up-on", || {
+        Ok(cut_off(http(), Cut::Request(|number| number * 61 % 200)))
+    }),
+    ("the server hangs up, SIGPIPE not ignored: HTTPS", "hung-up-on", || {
+        Ok(cut_off(https(), Cut::Request(|number| number * 61 % 500)))
+    }),
     ("the server hangs up, SIGPIPE not ignored: a proxy", "hung-up-on", || {
         let (emulator, world) = https();
         let proxy = proxy(TcpListener::bind("127.0.0.1:0").unwrap());
-        let (address, mended) = hanging_up(([127, 0, 0, 1], proxy).into(), 500);
+        let (address, mended) = hanging_up(([127, 0, 0, 1], proxy).into(), Cut::Request(|number| number * 61 % 500));
         Ok(until_mended(merely((emulator, world.set("PROXY", format!("http://{address}")))), mended))
     }),
     ("the server hangs up, SIGPIPE not ignored: Redis", "hung-up-on", || {
         let redis = Redis::start()?;
-        let (address, mended) = hanging_up(([127, 0, 0, 1], redis.1).into(), 400);
+        let (address, mended) = hanging_up(([127, 0, 0, 1], redis.1).into(), Cut::Reply(|number| number % 8 * 5));
         let world = merely(http()).set("STORE", format!("redis://{address}")).keep(redis);
         Ok(until_mended(world, mended))
     }),
@@ -387,15 +401,15 @@ fn stored(name: &str) -> Result<World, &'static str> {
 }
 
 /// The service behind what hangs up on token requests.
-fn cut_off((emulator, world): (Emulator, World), span: usize) -> World {
-    let (address, mended) = hanging_up(port(&emulator), span);
+fn cut_off((emulator, world): (Emulator, World), cut: Cut) -> World {
+    let (address, mended) = hanging_up(port(&emulator), cut);
     let url = emulator.url().replace(&emulator.port().to_string(), &address.port().to_string());
     until_mended(merely((emulator, world.set("AUTH_URL", url))), mended)
 }
 
 /// The service behind what hangs up on requests to the API.
 fn cut_upload((emulator, world): (Emulator, World)) -> World {
-    let (address, mended) = hanging_up(port(&emulator), 500_000);
+    let (address, mended) = hanging_up(port(&emulator), Cut::Request(|number| number * 61_000 % 500_000));
     let url = emulator.url().replace(&emulator.port().to_string(), &address.port().to_string());
     until_mended(merely((emulator, world.set("API_URL", url))), mended)
 }
