@@ -67,12 +67,6 @@ impl World {
         let folder = own_folder(name);
         self.set("STORE", "file").set("STORE_DIR", folder.display())
     }
-
-    /// Tokens that die soon, so that they are renewed in front of our eyes.
-    fn short(self, emulator: &Emulator) -> Self {
-        emulator.set_expires_in(2);
-        self
-    }
 }
 
 /// A new and empty folder that only its owner may use.
@@ -110,10 +104,11 @@ fn https() -> (Emulator, World) {
     (emulator, world)
 }
 
-/// With tokens of two seconds.
-fn renewing(world: (Emulator, World)) -> (Emulator, World) {
-    let (emulator, world) = world;
-    let world = world.short(&emulator);
+/// The lifetime of tokens where they are to be renewed, in seconds.
+const LIFETIME: u64 = 3;
+
+fn renewing((emulator, world): (Emulator, World)) -> (Emulator, World) {
+    emulator.set_expires_in(LIFETIME);
     (emulator, world)
 }
 
@@ -123,9 +118,9 @@ fn merely((emulator, world): (Emulator, World)) -> World {
 }
 
 /// A service that takes its time.
-fn slow((emulator, world): (Emulator, World)) -> World {
+fn slow((emulator, world): (Emulator, World)) -> (Emulator, World) {
     emulator.fault(Fault::latency_ms(300).forever());
-    merely((emulator, world))
+    (emulator, world)
 }
 
 fn port(emulator: &Emulator) -> SocketAddr {
@@ -305,6 +300,10 @@ const ROWS: &[(&str, &str, Setup)] = &[
         let world = world.set("CA_FILE", emulator.ca_file().display()).store("few-lookup");
         Ok(behind_a_name((emulator, world)))
     }),
+    ("0, 1, 2, … descriptors are left: Redis, HTTPS", "few-descriptors", || {
+        let redis = Redis::start()?;
+        Ok(merely(https()).set("STORE", format!("redis://127.0.0.1:{}", redis.1)).keep(redis))
+    }),
     ("no descriptor is left for a renewal", "no-descriptor-for-a-renewal", || Ok(merely(renewing(https())))),
     ("file store on a full disk", "full-disk", || stored("full")),
     ("file store, and files may not grow (RLIMIT_FSIZE)", "file-size", || stored("size")),
@@ -314,16 +313,19 @@ const ROWS: &[(&str, &str, Setup)] = &[
     ("0, 8, 16, … KiB of memory are left (RLIMIT_AS)", "little-memory", || Ok(merely(https()))),
     ("no thread can be started: look-up of a name", "no-thread-for-a-lookup", || Ok(behind_a_name(https()))),
     ("no thread can be started: `background_refresh`", "no-thread-for-renewals", || Ok(merely(renewing(http())))),
-    ("1,000 signals a second at every thread: HTTP", "storm", || Ok(slow(http()))),
-    ("1,000 signals a second at every thread: HTTPS", "storm", || Ok(slow(https()))),
+    ("1,000 signals a second at every thread: HTTP", "storm", || Ok(merely(slow(http())))),
+    ("1,000 signals a second at every thread: HTTPS", "storm", || Ok(merely(slow(https())))),
+    ("1,000 signals a second at every thread: look-up of a name, and a proxy", "storm", || {
+        Ok(behind_a_name(slow(https())))
+    }),
     ("1,000 signals a second at every thread: waiting for the lock of a file store", "storm", || {
         let folder = own_folder("storm");
-        Ok(slow(http()).set("STORE", "file").argument(folder.display()))
+        Ok(merely(slow(http())).set("STORE", "file").argument(folder.display()))
     }),
     ("1,000 signals a second at every thread: waiting for the lock in Redis", "storm", || {
         let redis = Redis::start()?;
         let place = format!("redis://127.0.0.1:{}", redis.1);
-        Ok(slow(http()).argument(place).keep(redis))
+        Ok(merely(slow(http())).argument(place).keep(redis))
     }),
     ("the server hangs up, SIGPIPE not ignored: HTTP", "hung-up-on", || {
         Ok(cut_off(http(), Cut::Request(|number| number * 61 % 200)))
@@ -360,7 +362,7 @@ const ROWS: &[(&str, &str, Setup)] = &[
         let proxy = proxy(TcpListener::bind("127.0.0.1:0").unwrap());
         let hole = black_hole(&format!("127.0.0.2:{proxy}"));
         let world = merely(https()).set("PROXY", format!("http://proxy.test:{proxy}"));
-        Ok(world.set("CONNECT_TIMEOUT_MS", 2000).argument("127.0.0.2 127.0.0.1").keep(hole))
+        Ok(world.set("CONNECT_TIMEOUT_MS", 6000).argument("127.0.0.2 127.0.0.1").keep(hole))
     }),
     ("a name has IPv6 addresses only", "look-up", || {
         let proxy = proxy(on_ipv6()?);
@@ -395,7 +397,7 @@ const ROWS: &[(&str, &str, Setup)] = &[
     }),
 ];
 
-/// A file store and tokens of two seconds.
+/// A file store, and tokens that die soon.
 fn stored(name: &str) -> Result<World, &'static str> {
     Ok(merely(renewing(http())).store(name))
 }

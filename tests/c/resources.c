@@ -40,6 +40,9 @@
 
 enum { KIB = 1024, MIB = 1024 * KIB, A_DAY = 24 * 60 * 60 };
 
+/* The lifetime of tokens where they are to be renewed, in seconds. */
+enum { LIFETIME = 3 };
+
 /* ---- what the library finds here ---------------------------------------- */
 
 /* Seconds by which somebody has set the wall clock. */
@@ -432,7 +435,7 @@ static int64_t requests_of_another(void) {
     return requests;
 }
 
-/* Tokens of 2 seconds, so that they are renewed during the fault and after. */
+/* With tokens that die soon, so that they are renewed during the fault and after. */
 static void broken_store(void (*begin)(void), void (*end)(void), int is_shared) {
     amp_token_cache *cache = new_cache();
 
@@ -541,7 +544,8 @@ static void no_thread_for_renewals(void) {
 enum { GETTERS = 4, ROUNDS = 3 };
 
 static int signals_seen;
-static int storm_is_over;
+static int at_work;
+static int64_t requests;
 static char round_name[200];
 
 static void count_signal(int number) {
@@ -556,15 +560,18 @@ static void *get_in_storm(void *unused) {
     (void)unused;
     /* (There are no retries that could hide an error.) */
     amp_token_free(get(cache));
+    __atomic_add_fetch(&requests, amp_token_cache_stat(cache, "requests"), __ATOMIC_SEQ_CST);
     amp_token_cache_free(cache);
+    __atomic_sub_fetch(&at_work, 1, __ATOMIC_SEQ_CST);
     return NULL;
 }
 
 static pthread_t getters[GETTERS];
 
+/* Signals each thread until all are done; they are joined only after that. */
 static void *storm(void *unused) {
     (void)unused;
-    while (!__atomic_load_n(&storm_is_over, __ATOMIC_SEQ_CST)) {
+    while (__atomic_load_n(&at_work, __ATOMIC_SEQ_CST) > 0) {
         int i;
 
         for (i = 0; i < GETTERS; i++)
@@ -588,20 +595,18 @@ static void signal_storm(const char *place) {
 
         if (place)
             snprintf(round_name, sizeof round_name, "%s/%d", place, round);
-        storm_is_over = 0;
+        at_work = GETTERS;
+        requests = 0;
         CHECK(setitimer(ITIMER_REAL, &each_ms, NULL) == 0);
         for (i = 0; i < GETTERS; i++)
             CHECK(pthread_create(&getters[i], NULL, get_in_storm, NULL) == 0);
         CHECK(pthread_create(&stormer, NULL, storm, NULL) == 0);
-        for (i = 0; i < GETTERS; i++) {
-            /* Not joined before the storm is over, which sends to it. */
-            while (pthread_tryjoin_np(getters[i], NULL) == EBUSY)
-                usleep(1000);
-            getters[i] = pthread_self();
-        }
-        __atomic_store_n(&storm_is_over, 1, __ATOMIC_SEQ_CST);
+        /* (These waits go on whatever the signals do.) */
         CHECK(pthread_join(stormer, NULL) == 0);
+        for (i = 0; i < GETTERS; i++)
+            CHECK(pthread_join(getters[i], NULL) == 0);
         CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
+        CHECK(requests == (place ? 1 : GETTERS));
     }
     CHECK(signals_seen > 100);
     say("measured\t%d signals were handled", signals_seen);
@@ -696,8 +701,8 @@ static double seconds_really(void) {
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-/* Uses a cache until it has handed out so many tokens of 2 seconds more; none
- * of them may be dead, by the clock that nobody sets. */
+/* Uses a cache until it has handed out so many more of the tokens that die soon; none of
+ * them may be dead, by the clock that nobody sets. */
 static void use_tokens(const amp_token_cache *cache, int count) {
     char current[4096] = "", next[4096];
     double had = 0;
@@ -706,7 +711,7 @@ static void use_tokens(const amp_token_cache *cache, int count) {
         double before = seconds_really();
         amp_token *token = get(cache);
 
-        CHECK(amp_token_expires_in(token) <= 2);
+        CHECK(amp_token_expires_in(token) <= LIFETIME);
         CHECK(amp_token_length(token) < sizeof next);
         strcpy(next, amp_token_value(token));
         amp_token_free(token);
@@ -715,7 +720,7 @@ static void use_tokens(const amp_token_cache *cache, int count) {
             had = seconds_really(); /* it was asked for earlier */
             count--;
         }
-        CHECK(before - had < 2);
+        CHECK(before - had < LIFETIME);
         rest_ms(2);
     }
 }
