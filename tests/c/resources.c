@@ -773,7 +773,7 @@ static void hanging_lookups(void) {
 
     hangs = 1;
     for (i = 0; i < CACHES; i++) {
-        amp_token_cache *one = new_cache();
+        amp_token_cache *one = new_cache_with("timeout_ms", "30");
 
         CHECK(try_get(one, NULL) == AMP_TIMEOUT);
         amp_token_cache_free(one);
