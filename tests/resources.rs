@@ -27,7 +27,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// Far more than any row needs, because the machine may be busy: who is not done by then hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 type Answer = Box<dyn FnMut(&str)>;
 
