@@ -10,7 +10,7 @@
 //! The first two are sorted out when the configuration is loaded; files are read here, each time
 //! that credentials are asked for, so that a secret that was rotated on disk is found.
 
-use crate::error::{Error, Kind, Result, clean};
+use crate::error::{Error, Kind, Result, clean, exhausted};
 use crate::log::Log;
 use crate::oauth;
 use crate::secret::Secret;
@@ -197,8 +197,8 @@ impl Finder {
     fn read(&self, file: &Path, setting: &str, must_exist: bool) -> Result<Option<Zeroizing<Vec<u8>>>> {
         use std::io::Read;
         let failed = |error: std::io::Error| {
-            Error::new(Kind::Io, format!("{setting} {} cannot be read: {error}", shown(file)))
-                .advice("check the path and its permissions")
+            let advice = exhausted(&error).map_or("check the path and its permissions", |(_, advice)| advice);
+            Error::new(Kind::Io, format!("{setting} {} cannot be read: {error}", shown(file))).advice(advice)
         };
         let opened = match std::fs::File::open(file) {
             Ok(opened) => opened,

@@ -7,6 +7,7 @@
 //! thread that waited for it.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -285,6 +286,34 @@ impl fmt::Debug for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// What this machine has run out of, if that is the error, and what to do about it.
+pub(crate) fn exhausted(error: &io::Error) -> Option<(&'static str, &'static str)> {
+    type Row = (i32, &'static str, &'static str);
+    const CLOSE_FILES: &str = "close what is not needed, or raise the limit (ulimit -n)";
+    const FREE_MEMORY: &str = "end what is not needed, and try again";
+    #[cfg(unix)]
+    const TABLE: [Row; 5] = [
+        (libc::EMFILE, "this process has too many open files", CLOSE_FILES),
+        (libc::ENFILE, "this machine has too many open files", CLOSE_FILES),
+        (libc::ENOBUFS, "this machine has no buffer space left", FREE_MEMORY),
+        (libc::ENOMEM, "this machine has no memory left", FREE_MEMORY),
+        // Comes from starting the thread of a look-up; a socket's own is dealt with in `Wire`.
+        (
+            libc::EAGAIN,
+            "this process can start no further thread",
+            "end threads that are not needed, or raise the limits of threads and memory (ulimit -u, ulimit -v)",
+        ),
+    ];
+    // Winsock's WSAEMFILE and WSAENOBUFS.
+    #[cfg(not(unix))]
+    const TABLE: [Row; 2] = [
+        (10024, "this process has too many open sockets", CLOSE_FILES),
+        (10055, "this machine has no buffer space left", FREE_MEMORY),
+    ];
+    let code = error.raw_os_error()?;
+    TABLE.iter().find(|(have, ..)| *have == code).map(|(_, lack, advice)| (*lack, *advice))
+}
 
 /// The longest piece of a server's text that an error or a log line repeats, in characters.
 pub const QUOTE_LIMIT: usize = 200;

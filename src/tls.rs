@@ -8,10 +8,10 @@
 //!   that opens TLS, and replaces every certificate by its own, gives itself away there.
 //! - Nothing is installed for the whole process: the cryptography is handed over explicitly.
 
-use crate::error::{Error, Kind, Result, Stage, clean};
+use crate::error::{Error, Kind, Result, Stage, clean, exhausted};
 use crate::log::Log;
 use crate::settings::Network;
-use crate::wire::{Deadline, MAKE_ROOM, Moment, Party, Stream, exhausted, is_hangup};
+use crate::wire::{Deadline, Moment, Party, Stream, is_hangup};
 use rustls::client::ResolvesClientCert;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -127,9 +127,9 @@ fn roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
         rustls_native_certs::ErrorKind::Io { inner, .. } => exhausted(inner),
         _ => None,
     });
-    if let Some(lack) = lack {
+    if let Some((lack, advice)) = lack {
         let message = format!("the CA certificates of this machine could not be read: {lack}");
-        return Err(Error::new(Kind::Io, message).at(Stage::Tls).advice(MAKE_ROOM));
+        return Err(Error::new(Kind::Io, message).at(Stage::Tls).advice(advice));
     }
     let (mut usable, _) = store.add_parsable_certificates(system.certs);
     let problem = system.errors.first().map_or_else(

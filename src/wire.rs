@@ -9,11 +9,13 @@
 //! `MSG_NOSIGNAL`, but only in `write`: its `write_vectored` is a bare `writev`. So [`Wire`] keeps
 //! the default `write_vectored`, which calls `write`.
 
-use crate::error::{Error, Kind, Result, Stage};
+use crate::error::{Error, Kind, Result, Stage, exhausted};
+use crate::fork;
 use crate::settings::is_loopback;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -149,10 +151,10 @@ impl Party {
         }
         let name = &self.name;
         let words = moment.words();
-        if let Some(problem) = exhausted(error) {
+        if let Some((problem, advice)) = exhausted(error) {
             return self
                 .error(Kind::Io, words.stage, format!("{name} could not be talked to: {problem}"))
-                .advice(MAKE_ROOM);
+                .advice(advice);
         }
         // Only our own deadline comes without a number: the system's ETIMEDOUT is a lost connection.
         if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
@@ -244,28 +246,6 @@ pub(crate) fn is_hangup(error: &io::Error) -> bool {
     matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
-/// What to do when a process has run out of something.
-pub(crate) const MAKE_ROOM: &str = "close what is not needed, or raise the limit (ulimit -n)";
-
-/// What this machine has run out of, if that is the error.
-pub(crate) fn exhausted(error: &io::Error) -> Option<&'static str> {
-    #[cfg(unix)]
-    const TABLE: [(i32, &str); 5] = [
-        (libc::EMFILE, "this process has too many open files"),
-        (libc::ENFILE, "this machine has too many open files"),
-        (libc::ENOBUFS, "this machine has no buffer space left"),
-        (libc::ENOMEM, "this machine has no memory left"),
-        // Comes from starting the thread of a lookup; a socket's own is dealt with in `Wire`.
-        (libc::EAGAIN, "this process can start no further thread"),
-    ];
-    // Winsock's WSAEMFILE and WSAENOBUFS.
-    #[cfg(not(unix))]
-    const TABLE: [(i32, &str); 2] =
-        [(10024, "this process has too many open sockets"), (10055, "this machine has no buffer space left")];
-    let code = error.raw_os_error()?;
-    TABLE.iter().find(|(have, _)| *have == code).map(|(_, words)| *words)
-}
-
 /// An input or output error in words.
 fn reason(error: &io::Error) -> String {
     match error.kind() {
@@ -300,11 +280,20 @@ fn addresses(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<Socket
     if is_loopback(host) {
         return Ok(vec![at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into())]);
     }
+    let turn = loop {
+        match Turn::take() {
+            Some(turn) => break turn,
+            None => std::thread::sleep(deadline.left()?.min(Duration::from_millis(5))),
+        }
+    };
     // The system's lookup knows no deadline, so it gets a thread that may be left behind.
     let (sender, receiver) = sync_channel(1);
     let name = (host.to_owned(), port);
     std::thread::Builder::new().name("amp-lookup".to_owned()).spawn(move || {
+        let _turn = turn;
         let found = name.to_socket_addrs().map(Iterator::collect);
+        // A resolver that cannot open its files or a socket says that there is no such name.
+        let found = found.map_err(|error| no_socket_to_be_had().unwrap_or(error));
         // Nobody listens any more when the deadline has passed.
         let _ = sender.send(found);
     })?;
@@ -312,6 +301,40 @@ fn addresses(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<Socket
         Ok(found) => found,
         Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
         Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the lookup failed")),
+    }
+}
+
+/// The reason why this process can open no socket at present, if that is so.
+fn no_socket_to_be_had() -> Option<io::Error> {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).err().filter(|error| exhausted(error).is_some())
+}
+
+/// The right to have one look-up under way. Where the system's hang, every call would leave another
+/// thread behind; so there are at most [`MOST_LOOKUPS`], and who comes later waits until one ends.
+struct Turn;
+
+const MOST_LOOKUPS: u64 = 64;
+
+/// The fork generation, and below it (32 bits) how many look-ups it has under way. There is no lock
+/// around them, because a forked child could inherit it locked.
+static LOOKUPS: AtomicU64 = AtomicU64::new(0);
+
+impl Turn {
+    fn take() -> Option<Turn> {
+        fork::watch();
+        let generation = fork::generation();
+        let taken = LOOKUPS.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |before| {
+            // The threads of the process that this one was forked from are not in this one.
+            let others = if before >> 32 == generation { before & u64::from(u32::MAX) } else { 0 };
+            (others < MOST_LOOKUPS).then_some(generation << 32 | (others + 1))
+        });
+        taken.ok().map(|_| Turn)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        LOOKUPS.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
