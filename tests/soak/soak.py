@@ -67,7 +67,7 @@ FAULTS = [
     ("401 for good credentials", [dict(TOKEN, status=401, body={"error": "invalid_client"}, probability=0.5, seed=6)],
      {"AMP_CREDENTIALS_REJECTED"}),
     # (One that is revoked while its request is repeated for that reason is refused to the caller.)
-    ("revoked tokens", "revoke", {"AMP_CREDENTIALS_REJECTED", "HTTP_401"}),
+    ("revoked tokens", "revoke", {"AMP_CREDENTIALS_REJECTED", "HTTP_401_403"}),
     ("an emptied store folder", "empty", set()),
     ("a Redis server that starts anew", "restart", set()),
 ]

@@ -129,7 +129,11 @@ static void *caller(void *unused) {
 
         note(status, error, began);
         if (status == AMP_OK && amp_response_status(response) != 200) {
-            CHECK(amp_response_status(response) == 401);
+            int32_t answer = amp_response_status(response);
+
+            if (answer != 401 && answer != 403)
+                fprintf(stderr, "HTTP %d\n", (int)answer);
+            CHECK(answer == 401 || answer == 403);
             add(&counters->refused, 1);
         }
         amp_response_free(response);
@@ -227,7 +231,7 @@ static void print(int last) {
            (unsigned long long)amp_token_cache_stat(cache, "waits"),
            (unsigned long long)__atomic_exchange_n(&counters->longest_ms, 0, __ATOMIC_RELAXED));
     if (counters->refused)
-        printf(" HTTP_401=%llu", (unsigned long long)counters->refused);
+        printf(" HTTP_401_403=%llu", (unsigned long long)counters->refused);
     for (i = 1; i < STATUSES; i++)
         if (counters->errors[i])
             printf(" %s=%llu", amp_status_name(i), (unsigned long long)counters->errors[i]);
