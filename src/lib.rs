@@ -23,6 +23,7 @@
 //! | [`store`] | sharing tokens with other processes, sealed |
 //! | [`api`] | requests that carry the token |
 //! | [`token`], [`secret`], [`error`], [`log`] | what the others work with |
+//! | `vault` | where secrets are in memory |
 //! | [`clock`], [`fork`], [`sync`] | time and chance; processes; locks |
 //! | `capi` | the C interface |
 //!
@@ -47,4 +48,5 @@ pub mod sync;
 pub mod tls;
 pub mod token;
 pub mod transport;
+mod vault;
 mod wire;

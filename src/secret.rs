@@ -1,43 +1,53 @@
-//! Text that must not be seen: wiped when dropped, never printed.
+//! Text that must not be seen: wiped when dropped, left out of core dumps, never printed.
 //!
-//! Every secret and token lives in a [`Secret`] from the moment it enters the library. A buffer is
-//! filled once and never grows, because a growing one leaves copies behind that nobody wipes.
+//! Every secret and token lives in a [`Secret`] for as long as the library keeps it. What it passes through
+//! on its way is wiped, and filled once: a growing buffer leaves copies behind that nobody wipes.
 
+use crate::vault::Place;
 use std::fmt;
 use zeroize::Zeroizing;
 
 /// A secret text.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<Box<str>>);
+pub struct Secret(Place);
 
 impl Secret {
-    /// Takes over `text`; its buffer is the one that will be wiped.
+    /// Takes over `text`, whose buffer is wiped.
     pub fn new(text: String) -> Self {
-        // A buffer with room to spare would be moved by `into_boxed_str`, leaving the old one.
-        if text.len() == text.capacity() {
-            Secret(Zeroizing::new(text.into_boxed_str()))
-        } else {
-            let text = Zeroizing::new(text);
-            Secret::from(text.as_str())
-        }
+        Secret::from(Zeroizing::new(text).as_str())
     }
 
     /// The text itself: for the place that sends it, and no other.
+    #[inline]
     pub fn reveal(&self) -> &str {
-        &self.0
+        // SAFETY: every secret is made from a `str`, and its bytes do not change.
+        unsafe { std::str::from_utf8_unchecked(self.0.bytes()) }
     }
 
     /// Whether there is no text.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.reveal().is_empty()
     }
 }
 
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
-        Secret(Zeroizing::new(Box::from(text)))
+        Secret(Place::new(text.as_bytes()))
     }
 }
+
+impl Clone for Secret {
+    fn clone(&self) -> Self {
+        Secret::from(self.reveal())
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.reveal() == other.reveal()
+    }
+}
+
+impl Eq for Secret {}
 
 impl<'de> serde::Deserialize<'de> for Secret {
     fn deserialize<D: serde::Deserializer<'de>>(text: D) -> Result<Self, D::Error> {

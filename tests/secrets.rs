@@ -1,8 +1,10 @@
-//! After everything is freed, the process's memory holds no trace of a secret or a token.
+//! A core dump made while everything lives holds no secret and no token, and after everything is freed the
+//! process's memory holds no trace of them either.
 //!
-//! The work is done in a child process, which reads its own memory through /proc. Neither the secret
-//! nor the token is ever in a place there that the library does not own: what is searched for is kept
-//! masked.
+//! The work is done in a child process, which reads its own memory through /proc, and then dies of a signal
+//! that makes it leave a core dump. Neither the secret nor the token is ever in a place there that the library
+//! does not own: what is searched for is kept masked. (In a real application, the strings that it passed in
+//! and the tokens that it copied out are in places of its own, which the library cannot protect.)
 #![cfg(target_os = "linux")]
 
 use amp_emulator::Emulator;
@@ -11,9 +13,14 @@ use amp_token::cache::TokenCache;
 use amp_token::settings::Config;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use zeroize::Zeroizing;
 
 const CHILD: &str = "AMP_TEST_SECRETS_CHILD";
+/// The folder for its core dump.
+const DUMP: &str = "AMP_TEST_SECRETS_DUMP";
 const MASK: u8 = 0xa5;
 
 /// The part of a text that is searched for, masked. Not its beginning: that is where an allocator
@@ -22,15 +29,35 @@ fn masked(text: &[u8]) -> Vec<u8> {
     text.iter().skip(24).take(24).map(|byte| byte ^ MASK).collect()
 }
 
-/// Every place of this process's memory where the text is, with the name of its mapping.
-fn find(needle: &[u8]) -> Vec<String> {
+/// Where in `bytes` the text is.
+fn occurrences<'a>(bytes: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    let first = needle[0] ^ MASK;
+    let is_it = move |window: &[u8]| window[0] == first && window.iter().zip(needle).all(|(a, b)| a ^ MASK == *b);
+    bytes.windows(needle.len()).enumerate().filter(move |(_, window)| is_it(window)).map(|(offset, _)| offset)
+}
+
+/// A place of this process's memory where the text is.
+#[derive(Debug)]
+struct Found {
+    _mapping: String,
+    _address: u64,
+    /// Whether the kernel would write it into a core dump.
+    is_dumped: bool,
+}
+
+/// Every place of this process's memory where the text is.
+fn find(needle: &[u8]) -> Vec<Found> {
     let mut found = Vec::new();
     let mut memory = File::open("/proc/self/mem").unwrap();
     let mut piece = vec![0_u8; 1 << 16];
     let own = piece.as_ptr() as u64;
-    for line in std::fs::read_to_string("/proc/self/maps").unwrap().lines() {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut lines = smaps.lines();
+    while let Some(line) = lines.next() {
         let (range, rest) = line.split_once(' ').unwrap();
         let name = rest.split_whitespace().nth(4).unwrap_or("anonymous");
+        let flags = lines.find(|line| line.starts_with("VmFlags:")).unwrap();
+        let is_dumped = !flags.split_whitespace().any(|flag| flag == "dd");
         if !rest.starts_with('r') || name.starts_with("[v") {
             continue;
         }
@@ -42,11 +69,10 @@ fn find(needle: &[u8]) -> Vec<String> {
             if memory.read_exact(&mut piece[..length]).is_err() {
                 break;
             }
-            for (offset, window) in piece[..length].windows(needle.len()).enumerate() {
+            for offset in occurrences(&piece[..length], needle) {
                 let address = at + offset as u64;
-                let is_own = (own..own + piece.len() as u64).contains(&address);
-                if window[0] ^ MASK == needle[0] && !is_own && window.iter().zip(needle).all(|(a, b)| a ^ MASK == *b) {
-                    found.push(format!("{name} at {address:x}"));
+                if !(own..own + piece.len() as u64).contains(&address) {
+                    found.push(Found { _mapping: name.to_owned(), _address: address, is_dumped });
                 }
             }
             // Overlapping, so that nothing is missed at the seam.
@@ -66,7 +92,27 @@ fn wipe(bytes: &mut [u8]) {
     }
 }
 
-/// The child: uses the library with a secret from standard input, frees all, and looks.
+/// In every other place that a secret can come from: a personal access token, the password of a proxy, and of Redis.
+fn elsewhere(secret: &[u8]) -> Vec<TokenCache> {
+    let text = |parts: [&str; 2]| Zeroizing::new([parts[0], std::str::from_utf8(secret).unwrap(), parts[1]].concat());
+    let mut settings = vec![("personal_access_token", text(["", ""])), ("proxy", text(["http://me:", "@127.0.0.1:9"]))];
+    if cfg!(feature = "redis") {
+        settings.push(("store", text(["redis://:", "@127.0.0.1:9"])));
+    }
+    let cache = |(name, value): &(&str, Zeroizing<String>)| {
+        let mut config = Config::new();
+        config.set(name, Some(value)).unwrap();
+        if *name != "personal_access_token" {
+            config.set("client_id", Some("other")).unwrap();
+            config.set("client_secret", Some("a secret that is not searched for")).unwrap();
+        }
+        TokenCache::new(&config).unwrap()
+    };
+    settings.iter().map(cache).collect()
+}
+
+/// The child: uses the library with a secret from standard input, looks, frees all, and looks again. Or, instead
+/// of freeing, dies with a core dump.
 #[test]
 fn child() {
     let Some(url) = std::env::var_os(CHILD) else { return };
@@ -83,6 +129,10 @@ fn child() {
         config.set("ca_file", Some(&ca)).unwrap();
     }
     config.set("client_secret", Some(std::str::from_utf8(&secret).unwrap())).unwrap();
+    let others = elsewhere(&secret);
+    // Ordinary memory, in which the search must find something, or it is worth nothing.
+    let control: Vec<u8> = secret.iter().rev().copied().collect();
+    let control_mask = masked(&control);
     wipe(&mut secret);
     let cache = TokenCache::new(&config).unwrap();
     let token_mask = cache.with(|token| masked(token.value().as_bytes())).unwrap();
@@ -90,23 +140,39 @@ fn child() {
     let end_mask = cache.with(|token| masked(&token.value().as_bytes()[token.value().len() - 48..])).unwrap();
     let get = Call { method: "GET", path: "/v2/content/hubs", content_type: None, body: b"" };
     assert_eq!(api::request(&cache, &get).unwrap().status, 200);
-    // While it lives it must be found, or the search is worth nothing.
-    assert!(!find(&end_mask).is_empty() && !find(&secret_mask).is_empty(), "the search finds nothing at all");
-    drop(cache);
-    drop(config);
-    for (what, mask) in [("client secret", secret_mask), ("token", token_mask), ("token's end", end_mask)] {
-        let places = find(&mask);
+    let masks =
+        [("control", control_mask), ("client secret", secret_mask), ("token", token_mask), ("token's end", end_mask)];
+    for (what, mask) in &masks {
+        let places = find(mask);
+        let dumped = places.iter().filter(|place| place.is_dumped).count();
+        println!("LIVE {what}: {} places, {dumped} dumped {places:?}", places.len());
+        println!("MASKED {what}: {}", mask.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    }
+    if let Some(folder) = std::env::var_os(DUMP) {
+        std::env::set_current_dir(folder).unwrap();
+        let most = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: a plain structure that lives through the call; then the process ends, as it should.
+        unsafe {
+            libc::setrlimit(libc::RLIMIT_CORE, &most);
+            libc::abort();
+        }
+    }
+    drop((cache, config, others, control));
+    for (what, mask) in &masks[1..] {
+        let places = find(mask);
         println!("RESULT {what}: {} places {places:?}", places.len());
     }
 }
 
-fn look(tls: bool) -> String {
+/// What the child printed.
+fn look(tls: bool, dump: Option<&Path>) -> String {
     use std::hash::BuildHasher;
     let random = |salt: u32| format!("{:016x}", std::hash::RandomState::new().hash_one(salt));
     let secret: String = (0..4).map(random).collect();
     let emulator = Emulator::builder().tls(tls).client("the-id", secret.clone()).start().unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "child", "--nocapture", "--test-threads=1"]).env(CHILD, emulator.url());
+    command.envs(dump.map(|folder| (DUMP, folder)));
     if tls {
         command.env("AMP_TEST_CA", emulator.ca_file());
     }
@@ -114,15 +180,51 @@ fn look(tls: bool) -> String {
     child.stdin.take().unwrap().write_all(secret.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}");
-    assert_eq!(text.matches("RESULT").count(), 3, "{text}");
+    assert_eq!(text.matches("LIVE").count(), 4, "{text}");
+    match dump {
+        Some(_) => assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{text}"),
+        None => assert!(output.status.success() && text.matches("RESULT").count() == 3, "{text}"),
+    }
     text
+}
+
+/// While all of it lives, every place that holds a secret is one that the kernel leaves out of core dumps.
+fn assert_none_is_dumped(text: &str) {
+    for line in text.lines().filter(|line| line.contains("LIVE")) {
+        let is_control = line.contains("control");
+        assert!(!line.contains(": 0 places"), "the search finds nothing at all: {line}");
+        assert_eq!(line.contains(", 0 dumped"), !is_control, "{line}");
+    }
+}
+
+#[test]
+fn a_core_dump_holds_no_live_secret() {
+    let folder = std::env::temp_dir().join(format!("amp-core-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let text = look(true, Some(&folder));
+    let core = std::fs::read_dir(&folder).unwrap().next().map(|file| std::fs::read(file.unwrap().path()).unwrap());
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_none_is_dumped(&text);
+    let Some(core) = core else {
+        // Then what the kernel says about each place, asserted above, is all there is to see.
+        println!("no core file came about: see /proc/sys/kernel/core_pattern, and the limit on its size");
+        return;
+    };
+    for line in text.lines().filter_map(|line| line.strip_prefix("MASKED ")) {
+        let (what, digits) = line.split_once(": ").unwrap();
+        let pairs = (0..digits.len()).step_by(2).map(|at| &digits[at..at + 2]);
+        let mask: Vec<u8> = pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+        let count = occurrences(&core, &mask).count();
+        println!("core dump of {} bytes, {what}: {count} places", core.len());
+        assert_eq!(count > 0, what == "control", "{what}: {count} places in the core dump");
+    }
 }
 
 #[test]
 fn nothing_is_left_in_memory() {
     for tls in [false, true] {
-        let text = look(tls);
+        let text = look(tls, None);
+        assert_none_is_dumped(&text);
         for line in text.lines().filter(|line| line.contains("RESULT")) {
             assert!(line.contains(": 0 places"), "with TLS: {tls}: {line}");
         }
