@@ -12,7 +12,8 @@ package_of() {
         c++) echo g++ ;;
         curl-headers) echo libcurl4-openssl-dev ;;
         python3-venv) echo python3-venv ;;
-        nm | readelf) echo binutils ;;
+        nm | readelf | strip) echo binutils ;;
+        dpkg-deb) echo dpkg ;;
         # Without the service that starts with the system.
         tinyproxy) echo tinyproxy-bin ;;
         *) echo "$1" ;;
@@ -23,6 +24,7 @@ present() {
     case $1 in
         curl-headers) printf '#include <curl/curl.h>\n' | cc -E - >/dev/null 2>&1 ;;
         python3-venv) python3 -c 'import venv, ensurepip' >/dev/null 2>&1 ;;
+        musl) [ -e /lib/ld-musl-x86_64.so.1 ] ;;
         *) command -v "$1" >/dev/null 2>&1 ;;
     esac
 }
