@@ -117,7 +117,7 @@ uninstall:
 package:
 	FEATURES='$(FEATURES)' packaging/package.sh
 
-sizes:
+sizes: package
 	scripts/sizes.py
 
 supply-chain:

@@ -50,14 +50,16 @@ elif dpkg-query -W $packages >/dev/null 2>&1; then
 else
     installed=yes
 fi
+# existing: those paths of the packages that are there.
+existing() { while read -r path; do [ ! -e "/$path" ] || echo "/$path"; done <"$work/paths"; }
 if [ -n "$installed" ]; then
+    for deb in "${debs[@]}"; do dpkg-deb --fsys-tarfile "$deb" | tar -t; done | sort -u >"$work/paths"
+    existing >"$work/before"
     dpkg -i "${debs[@]}" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
     root=''
     pkgconfig=''
     # The loader's cache was renewed by the trigger: programs find the library without being told.
     ldconfig -p | grep -q 'libamp_token\.so\.0 ' || { echo "the loader does not know the library"; exit 1; }
-    # shellcheck disable=SC2086 # a list of words
-    dpkg -L $packages | sort -u >"$work/files"
 else
     root=$work/unpacked
     for deb in "${debs[@]}"; do dpkg-deb -x "$deb" "$root"; done
@@ -74,8 +76,8 @@ if [ -n "$installed" ]; then
     # shellcheck disable=SC2086 # a list of words
     dpkg --purge $packages >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
     installed=''
-    left=$(while read -r file; do [ ! -e "$file" ] || [ -d "$file" ] || echo "$file"; done <"$work/files")
-    left+=$(find /usr /etc /var/lib/dpkg/info -xdev \( -name '*amp[-_]token*' -o -name AmpToken \) -newer "$work/files" 2>/dev/null || true)
+    existing | diff "$work/before" - || { echo "left behind (>)"; exit 1; }
+    left=$(find /var/lib/dpkg/info \( -name 'libamp-token*' -o -name 'amp-token.*' \))
     [ -z "$left" ] || { echo "left behind: $left"; exit 1; }
     ! ldconfig -p | grep 'libamp_token' || { echo "the loader still knows the library"; exit 1; }
     echo "installed, used, and removed without a trace"
