@@ -21,16 +21,20 @@ leave() {
 trap leave EXIT
 unset AMP_TOKEN_LIBRARY PYTHONPATH LD_LIBRARY_PATH
 
-# inventory FOLDER BILL NOTICES: the bill of materials is whole, and each crate on it has its notices.
+# inventory FOLDER BILL NOTICES: the bill of materials is a valid one, and each crate on it has its notices.
 inventory() {
-    python3 - "$1/$2" "$1/$3" <<'PYTHON'
+    "$tools/python" - "$1/$2" "$1/$3" <<'PYTHON'
 import gzip, json, sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 def read(path):
     return (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8").read()
 
-bill, notices = json.loads(read(sys.argv[1])), read(sys.argv[2])
-crates = [part for part in bill["components"] if part["name"] not in ("rust-std", "amp_emulator")]
+bill, notices = read(sys.argv[1]), read(sys.argv[2])
+problem = JsonStrictValidator(SchemaVersion.V1_5).validate_str(bill)
+assert not problem, str(problem)[:200]
+crates = [part for part in json.loads(bill)["components"] if part["name"] not in ("rust-std", "amp_emulator")]
 for crate in crates:
     assert crate["purl"] and crate["licenses"] and crate["hashes"][0]["content"], crate
     assert f"{crate['name']} {crate['version']}" in notices, f"no notice of {crate['name']}"
@@ -51,7 +55,7 @@ else
     installed=yes
 fi
 # existing: those paths of the packages that are there.
-existing() { while read -r path; do [ ! -e "/$path" ] || echo "/$path"; done <"$work/paths"; }
+existing() { while read -r path; do [ ! -e "/$path" ] && [ ! -L "/$path" ] || echo "/$path"; done <"$work/paths"; }
 if [ -n "$installed" ]; then
     for deb in "${debs[@]}"; do dpkg-deb --fsys-tarfile "$deb" | tar -t; done | sort -u >"$work/paths"
     existing >"$work/before"

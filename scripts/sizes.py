@@ -147,7 +147,7 @@ def features():
 
 def choices():
     rows = []
-    for level in ("s", "z", "2", "3"):
+    for level in ("s", "z", "3"):
         for lto in ("fat", "thin"):
             start = time.monotonic()
             so = library(opt_level=f'"{level}"' if level in "sz" else level, lto=f'"{lto}"')
