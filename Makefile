@@ -26,9 +26,9 @@ DESTDIR =
 # Cargo features of the library: `redis` adds the Redis store.
 FEATURES =
 
+# What builds, how, and where that ends up: `make package` builds for older systems than this one.
 CARGO = cargo
-# How to build what is shipped, and where it ends up: `make package` does it for older systems than this one.
-CARGO_BUILD = $(CARGO) build --release
+CARGO_FLAGS = --release
 RELEASE = $(TARGET)/release
 CC = cc
 PYTHON = python3
@@ -44,10 +44,11 @@ LINK = -Iinclude -L$(OUT)/lib -Wl,-rpath,'$$ORIGIN/../lib' -lamp_token
 all: library command
 
 # The shared library under its full name, the two links that linker and loader look for, and the
-# static library. Cargo decides itself whether there is anything to do.
+# static library. Cargo decides itself whether there is anything to do. Only these two kinds: along with
+# a Rust library, which cannot be optimized as a whole, cargo would not do it for them either.
 library:
 	@scripts/need.sh cargo cc
-	AMP_SONAME=$(SO).$(ABI) $(CARGO_BUILD) --lib --features '$(FEATURES)'
+	AMP_SONAME=$(SO).$(ABI) $(CARGO) rustc $(CARGO_FLAGS) --lib --crate-type cdylib,staticlib --features '$(FEATURES)'
 	@mkdir -p $(OUT)/lib
 	@cp -p $(RELEASE)/libamp_token.a $(OUT)/lib/
 	@cp -p $(RELEASE)/$(SO) $(OUT)/lib/$(SO).$(VERSION)
@@ -56,7 +57,7 @@ library:
 
 command:
 	@scripts/need.sh cargo cc
-	AMP_SONAME=$(SO).$(ABI) $(CARGO_BUILD) --features 'cli,emulator,redis $(FEATURES)' --bin amp-token
+	AMP_SONAME=$(SO).$(ABI) $(CARGO) build $(CARGO_FLAGS) --features 'cli,emulator,redis $(FEATURES)' --bin amp-token
 	@mkdir -p $(OUT)/bin
 	@cp -p $(RELEASE)/amp-token $(OUT)/bin/
 

@@ -18,7 +18,7 @@ date=$(date -uR -d "@$SOURCE_DATE_EPOCH")
 move() {
     local to=$work/$1/${3:-$2}
     mkdir -p "$(dirname "$to")"
-    mv "$staged/"$2 "$to"
+    mv "$staged/$2" "$to"
 }
 
 # documents PACKAGE INVENTORY FEATURES: what every package has in its documentation folder.

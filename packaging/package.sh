@@ -26,7 +26,7 @@ mkdir -p "$work" "$out"
 # build TARGET FOLDER GOAL…: make's goals, with the libraries built for that target, and kept in that folder.
 build() {
     local triple=${1%%.*}
-    make --no-print-directory CARGO_BUILD="cargo zigbuild --release --target $1" RELEASE="$target/$triple/release" \
+    make --no-print-directory CARGO=cargo-zigbuild CARGO_FLAGS="--release --target $1" RELEASE="$target/$triple/release" \
         OUT="build/$2" FEATURES="$features" "${@:3}"
 }
 

@@ -37,7 +37,7 @@ done
 export PATH=$work/bin PKG_CONFIG_PATH=$2
 ! command -v rustc cargo || { echo "there is Rust in PATH, which users do not have"; exit 1; }
 # A variable of the pkg-config file comes with its spaces escaped.
-eval "libraries=$(pkg-config --variable=libdir amp_token)"
+libraries=$(eval "printf %s $(pkg-config --variable=libdir amp_token)")
 run() { LD_LIBRARY_PATH="$libraries" "$@"; }
 
 echo "pkg-config, shared, C and C++"

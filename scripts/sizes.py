@@ -150,7 +150,7 @@ def choices():
     for level in ("s", "z", "3"):
         for lto in ("fat", "thin"):
             start = time.monotonic()
-            so = library(opt_level=f'"{level}"' if level in "sz" else level, lto=f'"{lto}"')
+            so = library(opt_level=level, lto=lto)
             took = time.monotonic() - start
             get = median(5, "scripts/with-emulator.sh", SHIPPED / "bin/amp-token", START, "get", so)
             rows.append([f"`{level}`", lto, kilobytes(so), milliseconds(median(101, START, "load", so)), f"{get:.0f} ns"])
