@@ -8,6 +8,10 @@
 #   make install     PREFIX=/usr/local DESTDIR= LIBDIR=$(PREFIX)/lib
 #   make uninstall
 #   make header      rewrites include/amp_token.h after a change of src/capi/
+#   make package     .deb, tarball and wheels, under build/packages/, for systems with glibc 2.17 or later
+#   make sizes       measures sizes and start-up, and rewrites the table in README.md
+#   make supply-chain  licences, versions and sources of what is linked in
+#   make doxygen     the header as web pages, under build/doxygen/
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # The number in the library's name. It changes only when programs must be built again.
@@ -27,7 +31,10 @@ FEATURES =
 MINUTES = 10
 SEED =
 
+# What builds, how, and where that ends up: `make package` builds for older systems than this one.
 CARGO = cargo
+CARGO_FLAGS = --release
+RELEASE = $(TARGET)/release
 CC = cc
 PYTHON = python3
 CFLAGS = -O2 -g
@@ -42,21 +49,22 @@ LINK = -Iinclude -L$(OUT)/lib -Wl,-rpath,'$$ORIGIN/../lib' -lamp_token
 all: library command
 
 # The shared library under its full name, the two links that linker and loader look for, and the
-# static library. Cargo decides itself whether there is anything to do.
+# static library. Cargo decides itself whether there is anything to do. Only these two kinds: along with
+# a Rust library, which cannot be optimized as a whole, cargo would not do it for them either.
 library:
 	@scripts/need.sh cargo cc
-	AMP_SONAME=$(SO).$(ABI) $(CARGO) build --release --lib --features '$(FEATURES)'
+	AMP_SONAME=$(SO).$(ABI) $(CARGO) rustc $(CARGO_FLAGS) --lib --crate-type cdylib,staticlib --features '$(FEATURES)'
 	@mkdir -p $(OUT)/lib
-	@cp -p $(TARGET)/release/libamp_token.a $(OUT)/lib/
-	@cp -p $(TARGET)/release/$(SO) $(OUT)/lib/$(SO).$(VERSION)
+	@cp -p $(RELEASE)/libamp_token.a $(OUT)/lib/
+	@cp -p $(RELEASE)/$(SO) $(OUT)/lib/$(SO).$(VERSION)
 	@ln -sf $(SO).$(VERSION) $(OUT)/lib/$(SO).$(ABI)
 	@ln -sf $(SO).$(ABI) $(OUT)/lib/$(SO)
 
 command:
 	@scripts/need.sh cargo cc
-	AMP_SONAME=$(SO).$(ABI) $(CARGO) build --release --features 'cli,emulator,redis $(FEATURES)' --bin amp-token
+	AMP_SONAME=$(SO).$(ABI) $(CARGO) build $(CARGO_FLAGS) --features 'cli,emulator,redis $(FEATURES)' --bin amp-token
 	@mkdir -p $(OUT)/bin
-	@cp -p $(TARGET)/release/amp-token $(OUT)/bin/
+	@cp -p $(RELEASE)/amp-token $(OUT)/bin/
 
 examples: library
 	@scripts/need.sh cc c++ curl curl-headers
@@ -79,10 +87,9 @@ bench: library command examples
 	@scripts/need.sh cargo cc curl jq curl-headers python3 python3-venv
 	benches/run.py
 
-# With the features of the command, the library that was just built for it is used.
 soak: command
 	@scripts/need.sh cargo cc python3 redis-server
-	@$(MAKE) --no-print-directory library FEATURES='cli,emulator,redis' OUT=$(OUT)/soak
+	@$(MAKE) --no-print-directory library FEATURES=redis OUT=$(OUT)/soak
 	$(CC) -std=c99 -Wstrict-prototypes -Wall -Wextra -Wpedantic -Werror $(CFLAGS) tests/soak/worker.c -o $(OUT)/soak/worker -Iinclude -L$(OUT)/soak/lib -lamp_token -pthread
 	OUT=$(OUT)/soak MINUTES='$(MINUTES)' SEED='$(SEED)' tests/soak/soak.py $(OUT)/soak/lib $(OUT)/bin/amp-token $(OUT)/soak/worker
 
@@ -90,7 +97,10 @@ header:
 	AMP_UPDATE_HEADER=1 $(CARGO) build
 
 # What may stand in the way of a path with spaces is quoted; PREFIX may hold them.
-install: all
+install: all install-built
+
+# What is built already, without asking cargo.
+install-built:
 	$(INSTALL) -d "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(LIBDIR)/cmake/AmpToken" "$(DESTDIR)$(BINDIR)"
 	$(INSTALL) -d "$(DESTDIR)$(DATADIR)/man/man1" "$(DESTDIR)$(DATADIR)/doc/libamp_token"
 	$(INSTALL) -d "$(DESTDIR)$(DATADIR)/bash-completion/completions" "$(DESTDIR)$(DATADIR)/zsh/site-functions" "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d"
@@ -116,6 +126,21 @@ uninstall:
 	rm -f "$(DESTDIR)$(DATADIR)/bash-completion/completions/amp-token" "$(DESTDIR)$(DATADIR)/zsh/site-functions/_amp-token" "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/amp-token.fish"
 	rm -rf "$(DESTDIR)$(LIBDIR)/cmake/AmpToken" "$(DESTDIR)$(DATADIR)/doc/libamp_token"
 
+package:
+	FEATURES='$(FEATURES)' packaging/package.sh
+
+sizes: package
+	scripts/sizes.py
+
+supply-chain:
+	"$$(packaging/tools.sh)/cargo-deny" check licenses bans sources
+
+# A word of the header that Doxygen does not understand is an error.
+doxygen:
+	@scripts/need.sh doxygen
+	@mkdir -p $(OUT)
+	doxygen packaging/Doxyfile
+
 clean:
 	rm -rf $(OUT)
 	$(CARGO) clean
@@ -123,4 +148,5 @@ clean:
 # Two runs of cargo write to the same places.
 .NOTPARALLEL:
 
-.PHONY: all library command examples demo test bench soak header install uninstall clean
+.PHONY: all library command examples demo test bench soak header install install-built uninstall package sizes supply-chain \
+	doxygen clean

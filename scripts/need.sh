@@ -12,12 +12,13 @@ package_of() {
         c++) echo g++ ;;
         curl-headers) echo libcurl4-openssl-dev ;;
         python3-venv) echo python3-venv ;;
-        nm | readelf) echo binutils ;;
+        nm | readelf | strip) echo binutils ;;
         ld.lld) echo lld ;;
         abidw | abidiff) echo abigail-tools ;;
         # A compiler with the sources of its standard library.
         rust-src) echo rustc-web cargo-web rust-web-src ;;
         tsan-runtime) echo libclang-rt-19-dev ;;
+        dpkg-deb) echo dpkg ;;
         # Without the service that starts with the system.
         tinyproxy) echo tinyproxy-bin ;;
         *) echo "$1" ;;
@@ -30,6 +31,7 @@ present() {
         rust-src) ls -d /usr/src/rustc-*/library/std >/dev/null 2>&1 ;;
         tsan-runtime) ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.tsan-* >/dev/null 2>&1 ;;
         python3-venv) python3 -c 'import venv, ensurepip' >/dev/null 2>&1 ;;
+        musl) [ -e /lib/ld-musl-x86_64.so.1 ] ;;
         *) command -v "$1" >/dev/null 2>&1 ;;
     esac
 }

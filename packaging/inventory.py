@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""inventory.py: says what is linked into a binary, as cargo resolves it.
+
+    inventory.py sbom|notices|copyright FEATURES >FILE
+
+``sbom`` is a bill of materials (CycloneDX 1.5, JSON); ``notices`` the licence texts that must go along with a
+binary; ``copyright`` the file of a Debian package. FEATURES are the cargo features of that binary, or "".
+The output depends on Cargo.lock, the crates and SOURCE_DATE_EPOCH, and on nothing else.
+"""
+
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import uuid
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = "x86_64-unknown-linux-gnu"
+LICENCE_FILE = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|COPYRIGHT|UNLICENSE)", re.IGNORECASE)
+# Which licence is taken where a crate offers several: the first of these.
+PREFERRED = ["Apache-2.0", "MIT", "ISC", "BSD-3-Clause"]
+
+
+def cargo(*arguments):
+    command = [os.environ.get("CARGO", "cargo"), *arguments, "--locked"]
+    return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+class Crate:
+    def __init__(self, package, checksum):
+        self.name, self.version, self.checksum = package["name"], package["version"], checksum
+        self.folder = Path(package["manifest_path"]).parent
+        self.repository, self.authors = package["repository"], package["authors"]
+        self.ours = package["source"] is None
+        self.licence = re.sub(r"\s*/\s*", " OR ", package["license"] or "")
+        if not self.licence:
+            sys.exit(f"{self.title} names no licence")
+
+    @property
+    def title(self):
+        return f"{self.name} {self.version}"
+
+    @property
+    def purl(self):
+        return f"pkg:cargo/{self.name}@{self.version}"
+
+    def texts(self):
+        """Its licence files: (name, text). A crate of this repository has them at the top."""
+        folder = ROOT if self.ours else self.folder
+        files = sorted(file for file in folder.iterdir() if file.is_file() and LICENCE_FILE.match(file.name))
+        return [(file.name, file.read_text("utf-8", "replace").replace("\r\n", "\n").strip("\n")) for file in files]
+
+    def taken(self):
+        """The licences that are made use of: one of each choice."""
+        taken = []
+        for part in self.licence.replace("(", "").replace(")", "").split(" AND "):
+            choices = part.split(" OR ")
+            chosen = next((licence for licence in PREFERRED if licence in choices), None)
+            if chosen is None:
+                sys.exit(f"{self.title}: none of {choices} is among {PREFERRED}, for which packages have texts")
+            taken.append(chosen)
+        return taken
+
+    def copyrights(self):
+        """The lines of its licence files that say whose it is."""
+        lines = []
+        for _, text in self.texts():
+            for line in text.splitlines():
+                match = re.match(r"\W*Copyright\s+(?:\(c\)|©)?\s*(\d.*)", line, re.IGNORECASE)
+                if match and match[1].strip(" .*") not in lines:
+                    lines.append(match[1].strip(" .*"))
+        # The text of Apache-2.0 names nobody.
+        return lines or self.authors or [f"the {self.name} authors"]
+
+
+def linked(features):
+    """The crates that are compiled into the binary, sorted, and who needs whom of them."""
+    tree = cargo("tree", "-p", "amp_token", "-e", "normal,no-proc-macro", "--target", TARGET,
+                 "--features", features, "--prefix", "none", "-f", "{p}")  # fmt: skip
+    wanted = {tuple(line.split()[:2]) for line in tree.splitlines() if line}
+    metadata = json.loads(cargo("metadata", "--format-version", "1", "--features", features))
+    lock = tomllib.loads((ROOT / "Cargo.lock").read_text())
+    sums = {(package["name"], package["version"]): package.get("checksum") for package in lock["package"]}
+    crates = {}
+    for package in metadata["packages"]:
+        key = package["name"], package["version"]
+        if (key[0], "v" + key[1]) in wanted:
+            crates[package["id"]] = Crate(package, sums[key])
+    if len(crates) != len(wanted):
+        sys.exit(f"cargo tree names {len(wanted)} crates, and cargo metadata knows {len(crates)} of them")
+    needs = {}
+    for node in metadata["resolve"]["nodes"]:
+        if node["id"] in crates:
+            normal = [need["pkg"] for need in node["deps"] if any(kind["kind"] is None for kind in need["dep_kinds"])]
+            needs[crates[node["id"]].purl] = sorted(crates[pkg].purl for pkg in normal if pkg in crates)
+    return sorted(crates.values(), key=lambda crate: (crate.name, crate.version)), needs
+
+
+def rust_version():
+    return subprocess.run(["rustc", "--version"], check=True, stdout=subprocess.PIPE, text=True).stdout.split()[1]
+
+
+def sbom(crates, needs):
+    def component(crate):
+        entry = {
+            "type": "library",
+            "bom-ref": crate.purl,
+            "name": crate.name,
+            "version": crate.version,
+            "purl": crate.purl,
+            "licenses": [{"expression": crate.licence}],
+        }
+        if crate.checksum:
+            entry["hashes"] = [{"alg": "SHA-256", "content": crate.checksum}]
+        if crate.repository:
+            entry["externalReferences"] = [{"type": "vcs", "url": crate.repository}]
+        return entry
+
+    rust = {
+        "type": "library",
+        "bom-ref": "rust-std",
+        "name": "rust-std",
+        "version": rust_version(),
+        "description": "The Rust standard library",
+        "licenses": [{"expression": "MIT OR Apache-2.0"}],
+    }
+    main = next(crate for crate in crates if crate.name == "amp_token")
+    made = datetime.datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", 0)), datetime.timezone.utc)
+    bill = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "version": 1,
+        "metadata": {"timestamp": made.strftime("%Y-%m-%dT%H:%M:%SZ"), "component": component(main)},
+        "components": [component(crate) for crate in crates if crate is not main] + [rust],
+        "dependencies": [{"ref": ref, "dependsOn": [*needed, "rust-std"]} for ref, needed in sorted(needs.items())],
+    }
+    # The same contents have the same number.
+    bill["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(bill, sort_keys=True)).urn
+    return json.dumps(bill, indent=2) + "\n"
+
+
+def notices(crates, _):
+    """Each text once, after the names of those it is of."""
+    holders = {}
+    without = []
+    for crate in crates:
+        if crate.ours:
+            continue
+        texts = crate.texts()
+        if not texts:
+            without.append(crate)
+        for _, text in texts:
+            holders.setdefault(text, []).append(crate.title)
+    parts = [
+        "The binaries of libamp_token contain code of others, under the licences that follow.\n\n"
+        f"The Rust standard library {rust_version()}: copyright the Rust project's contributors, MIT OR Apache-2.0;\n"
+        "compiler runtime and unwinder of the LLVM project: Apache-2.0 WITH LLVM-exception.\n"
+        + "".join(
+            f"{crate.title}: {', '.join(crate.copyrights())}; {crate.licence}, whose text is below\n" for crate in without
+        )
+    ]
+    for text, names in sorted(holders.items(), key=lambda item: item[1]):
+        parts.append(", ".join(sorted(set(names))) + "\n\n" + text + "\n")
+    return ("\n" + "-" * 78 + "\n\n").join(parts)
+
+
+def copyright(crates, _):
+    """In Debian's machine-readable form. Sources of others are named as cargo's own folder of them is laid out."""
+
+    def indented(text):
+        return "".join(f" {line.rstrip() or '.'}\n" for line in text.splitlines())
+
+    def stanza(files, owners, licence):
+        return f"Files: {files}\nCopyright: " + "\n ".join(owners) + f"\nLicense: {licence}\n"
+
+    ours = next(crate for crate in crates if crate.name == "amp_token")
+    others = [crate for crate in crates if not crate.ours]
+    parts = [
+        "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n"
+        "Upstream-Name: libamp_token\n"
+        "Comment: The sources of others are crates that are linked in; each file's name here begins with the\n"
+        " crate's name and version. Where a crate may be used under one of several licences, the one that is\n"
+        " made use of is named. Their own texts are in third-party-notices.gz next to this file.\n",
+        stanza("*", ours.copyrights(), "MIT or Apache-2.0"),
+    ]
+    bodies = {}
+    for crate in others:
+        taken = crate.taken()
+        parts.append(stanza(f"{crate.name}-{crate.version}/*", crate.copyrights(), " and ".join(taken)))
+        texts = crate.texts()
+        if len(taken) == 1 and len(texts) == 1:
+            bodies.setdefault(taken[0], texts[0][1])
+    bodies["MIT"] = dict(ours.texts())["LICENSE-MIT"]
+    bodies["Apache-2.0"] = "On Debian systems the text is in /usr/share/common-licenses/Apache-2.0."
+    for licence in sorted({licence for crate in others for licence in crate.taken()} | {"MIT", "Apache-2.0"}):
+        lines = [line for line in bodies[licence].splitlines() if not re.match(r"\W*Copyright|\W*All rights", line)]
+        parts.append(f"License: {licence}\n" + indented("\n".join(lines).strip("\n")))
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    kinds = {"sbom": sbom, "notices": notices, "copyright": copyright}
+    if len(sys.argv) != 3 or sys.argv[1] not in kinds:
+        sys.exit(__doc__)
+    sys.stdout.write(kinds[sys.argv[1]](*linked(sys.argv[2])))

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# package.sh: what people without Rust install, under build/packages/: three .deb, a tarball that works wherever it is
+# unpacked, and wheels for glibc and musl. Each holds the licences of what is linked in, and a bill of materials.
+#
+# All but the musl wheel hold the same library, built once, with zig as the linker: it has the stubs of old versions of
+# glibc, so that what is built on a new system runs from glibc 2.17 (2012) on. The same sources, crates and tools make
+# the same bytes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/need.sh cargo cc make strip dpkg-deb gzip tar
+tools=$(packaging/tools.sh)
+export PATH="$tools:$PATH"
+
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+epoch=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$epoch}
+target=${CARGO_TARGET_DIR:-target}
+features=${FEATURES:-}
+work=build/packaging
+out=build/packages
+# Names of this machine's folders are not for what is shipped.
+export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo --remap-path-prefix=$PWD=libamp_token"
+rm -rf "$work" "$out"
+mkdir -p "$work" "$out"
+
+# build TARGET FOLDER GOAL…: make's goals, with the libraries built for that target, and kept in that folder.
+build() {
+    local triple=${1%%.*}
+    make --no-print-directory CARGO=cargo-zigbuild CARGO_FLAGS="--release --target $1" RELEASE="$target/$triple/release" \
+        OUT="build/$2" FEATURES="$features" "${@:3}"
+}
+
+# inventory FOLDER FEATURES: what goes along with every binary.
+inventory() {
+    mkdir -p "$1"
+    packaging/inventory.py notices "$2" >"$1/NOTICE-THIRD-PARTY"
+    packaging/inventory.py sbom "$2" >"$1/libamp_token.cdx.json"
+}
+
+# wheel LIBRARY PLATFORM: from a copy of the Python package, which holds what goes along.
+wheel() {
+    local source=$work/wheel-$2
+    mkdir "$source"
+    cp -r bindings/python/{amp_token,hatch_build.py,pyproject.toml,README.md} LICENSE-MIT LICENSE-APACHE "$source/"
+    cp "$work/library/"* "$source/"
+    find "$source" -name __pycache__ -prune -exec rm -r {} +
+    AMP_TOKEN_LIBRARY=$PWD/$1 AMP_WHEEL_PLATFORM=$2 pip wheel --quiet --disable-pip-version-check --no-deps \
+        --no-build-isolation --wheel-dir "$out" "$source"
+}
+
+echo "== building"
+linux=x86_64-unknown-linux-gnu.2.17
+build "$linux" portable all
+strip --strip-debug --enable-deterministic-archives build/portable/lib/libamp_token.a
+inventory "$work/library" "$features"
+inventory "$work/everything" "cli,emulator,redis"
+
+echo "== the tarball"
+name=libamp_token-$version-x86_64-linux
+build "$linux" portable install-built PREFIX=/ LIBDIR=/lib BINDIR=/bin INCLUDEDIR=/include DATADIR=/share \
+    DESTDIR="$work/$name" >"$work/log"
+# Found from where the file lies. pkg-config escapes the spaces of that path itself.
+sed -i -e "s|^prefix=.*|prefix=\${pcfiledir}/../..|" -e "s|^libdir=.*|libdir=\${prefix}/lib|" \
+    -e "s|^includedir=.*|includedir=\${prefix}/include|" -e 's|"||g' "$work/$name/lib/pkgconfig/amp_token.pc"
+cp "$work/everything/"* "$work/$name/share/doc/libamp_token/"
+tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$work" -cf - "$name" |
+    gzip -9n >"$out/$name.tar.gz"
+
+echo "== the .deb"
+build "$linux" portable install-built PREFIX=/usr LIBDIR=/usr/lib/x86_64-linux-gnu DESTDIR="$work/debian" >"$work/log"
+packaging/debs.sh "$version" "$work" "$out"
+
+echo "== the wheels"
+wheel build/portable/lib/libamp_token.so manylinux_2_17_x86_64
+# Rust links musl statically unless told otherwise, and a shared library needs the system's.
+if rustup target add x86_64-unknown-linux-musl >"$work/log" 2>&1; then
+    RUSTFLAGS="$RUSTFLAGS -C target-feature=-crt-static" build x86_64-unknown-linux-musl musl library
+    wheel build/musl/lib/libamp_token.so musllinux_1_2_x86_64
+else
+    echo "there is no Rust for x86_64-unknown-linux-musl here: the musl wheel is left out"
+fi
+(cd "$out" && sha256sum -- * >SHA256SUMS && ls -l)

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# check-library.sh FILE [GLIBC]: a shared library as users load it: its name, its protections, its exports, what it
+# needs, and that it needs no newer glibc than that.
+set -euo pipefail
+so=$1 floor=${2:-}
+exports=$(dirname "$0")/../tests/exports.txt
+dynamic=$(readelf -dW "$so")
+segments=$(readelf -lW "$so")
+must() { grep -qE "$2" <<<"$3" || { echo "$so: missing: $1"; exit 1; }; }
+must_not() { ! grep -qE "$2" <<<"$3" || { echo "$so: not allowed: $1"; exit 1; }; }
+must 'SONAME' 'SONAME.*\[libamp_token\.so\.0\]' "$dynamic"
+must 'nodelete' 'NODELETE' "$dynamic"
+must 'immediate binding' 'BIND_NOW|FLAGS.*NOW' "$dynamic"
+must_not 'a search path' 'RPATH|RUNPATH' "$dynamic"
+must_not 'relocations in code' 'TEXTREL' "$dynamic"
+must 'read-only relocations' 'GNU_RELRO' "$segments"
+must 'a word about the stack' 'GNU_STACK' "$segments"
+must_not 'an executable stack' 'GNU_STACK.*RWE' "$segments"
+# The parts of a C library, and gcc's unwinder.
+foreign=$(sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' <<<"$dynamic" |
+    grep -vxE '(libc|libm|libdl|libpthread|librt|libutil)\.so\.[0-9]|ld-linux-x86-64\.so\.2|libgcc_s\.so\.1|libc\.so' || true)
+[ -z "$foreign" ] || { echo "$so: needs $foreign"; exit 1; }
+diff <(nm -D --defined-only "$so" | awk '{ sub(/@.*/, "", $3); print $3 }' | sort) "$exports" ||
+    { echo "$so: its exports (<) are not those of tests/exports.txt (>)"; exit 1; }
+newest=$(readelf -VW "$so" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1 || true)
+if [ -n "$floor" ] && [ "$(printf '%s\n' "GLIBC_$floor" "$newest" | sort -V | tail -n 1)" != "GLIBC_$floor" ]; then
+    echo "$so: needs $newest, and not more than GLIBC_$floor is allowed"
+    exit 1
+fi
+echo "the shared library: $(stat -Lc %s "$so") bytes, ${newest:-no glibc}, name, protections and exports as they must be"

@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""sizes.py: measures what is shipped, and what it is made of; rewrites the table of README.md and docs/size.md.
+
+Run by `make sizes`, after `make package`. It builds the library many times, in a folder of its own: some ten minutes.
+"""
+
+import os
+import re
+import statistics
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+os.chdir(ROOT)
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", "target")).resolve() / "sizes"
+START = ROOT / "build/sizes/start"
+SHIPPED = ROOT / "build/portable"
+PACKAGES = ROOT / "build/packages"
+STANDARD = {"std", "core", "alloc"}
+
+
+def run(*command, **environment):
+    done = subprocess.run(command, env={**os.environ, **environment}, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout
+
+
+def cargo(*arguments, **settings):
+    """Builds; says how many seconds it took. Settings are those of the release profile."""
+    environment = {f"CARGO_PROFILE_RELEASE_{name.upper()}": value for name, value in settings.items() if name != "flags"}
+    start = time.monotonic()
+    run("cargo", *arguments, "--release", "--quiet", CARGO_TARGET_DIR=str(TARGET), RUSTFLAGS=settings.get("flags", ""),
+        **environment)  # fmt: skip
+    return time.monotonic() - start
+
+
+def library(features="", **settings):
+    cargo("rustc", "--lib", "--crate-type", "cdylib", "--features", features, **settings)
+    return TARGET / "release/libamp_token.so"
+
+
+def median(times, *command):
+    """Of what start.c prints, in nanoseconds."""
+
+    def once():
+        done = subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        return float(done.stderr)
+
+    return statistics.median(once() for _ in range(times))
+
+
+def kilobytes(size):
+    return f"{(size.stat().st_size if isinstance(size, Path) else size) / 1000:,.0f} kB"
+
+
+def milliseconds(nanoseconds):
+    return f"{nanoseconds / 1e6:.2f} ms"
+
+
+def table(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
+
+
+def one(pattern):
+    (found,) = PACKAGES.glob(pattern)
+    return found
+
+
+def shipped():
+    """The table of the README."""
+    so, command = SHIPPED / "lib/libamp_token.so", SHIPPED / "bin/amp-token"
+    return table(
+        ["what", "measured"],
+        [
+            ["the shared library", kilobytes(so)],
+            ["the static library", kilobytes(SHIPPED / "lib/libamp_token.a")],
+            ["the command, with emulator and Redis", kilobytes(command)],
+            ["the wheel", kilobytes(one("*manylinux*.whl"))],
+            ["the package `libamp-token0`", kilobytes(one("libamp-token0_*.deb"))],
+            ["the package `amp-token`", kilobytes(one("amp-token_*.deb"))],
+            ["`dlopen` and `amp_version()`", milliseconds(median(201, START, "load", so))],
+            ["`amp-token --version`, from start to end", milliseconds(median(201, START, "run", command, "--version"))],
+            ["`true`, from start to end, to compare", milliseconds(median(201, START, "run", "true"))],
+        ],
+    )
+
+
+def sections(so):
+    found = re.findall(r"\] (\.\S+)\s+\S+\s+\S+\s+\S+\s+([0-9a-f]+)", run("readelf", "-SW", str(so)))
+    return {name: int(size, 16) for name, size in found}
+
+
+def weights():
+    """Code by crate, from the symbols of a library that has kept them; then what is not code."""
+    so = library(strip="none", flags="-C symbol-mangling-version=v0")
+    code = Counter()
+    for line in run("nm", "-C", "-S", "--defined-only", str(so)).splitlines():
+        match = re.match(r"[0-9a-f]+ ([0-9a-f]+) [tTwW] (.*)", line)
+        if not match:
+            continue
+        size, name = int(match[1], 16), match[2]
+        names = re.findall(r"(?<![\w:])([a-z_][a-z0-9_]*)(?=::)", name)
+        # A generic function of the standard library is there for the crate that is named in its arguments.
+        crate = next((crate for crate in names if crate not in STANDARD), "the standard library" if names else None)
+        if name.startswith("ring_core_"):
+            crate = "ring"
+        elif name.startswith("amp_"):
+            crate = "amp_token"
+        code[crate or "others, without a Rust name"] += size
+    parts = sections(so)
+    rest = parts[".text"] - sum(code.values())
+    few = {name: size for name, size in code.items() if size < 8000}
+    rows = [[f"`{name}`" if " " not in name else name, kilobytes(size)] for name, size in code.most_common() if name not in few]
+    rows.append([f"{len(few)} more crates", kilobytes(sum(few.values()))])
+    if rest > 0:
+        rows.append(["code without a symbol", kilobytes(rest)])
+    unwind = sum(parts.get(name, 0) for name in (".eh_frame", ".eh_frame_hdr", ".gcc_except_table"))
+    rows += [
+        ["constants, tables and texts (`.rodata`, `.data.rel.ro`)", kilobytes(parts[".rodata"] + parts[".data.rel.ro"])],
+        ["relocations", kilobytes(parts[".rela.dyn"])],
+        ["what it takes to stop a panic at the border (unwind tables)", kilobytes(unwind)],
+    ]
+    foreign = [name for name in code if re.match(r"clap|amp_emulator|rsa|rcgen", name)]
+    absent = "none of it" if not foreign else "IN IT: " + ", ".join(foreign)
+    rows.append(["`clap`, `amp_emulator` and what they need", absent])
+    return table(["part of the shared library", "size"], rows)
+
+
+def features():
+    rows = []
+    for names in ("cli", "cli,redis", "cli,emulator,redis"):
+        so = kilobytes(library(names.replace("cli,emulator,redis", "cli,emulator")))
+        cargo("build", "--bin", "amp-token", "--features", names)
+        rows.append([f"`{names}`", kilobytes(TARGET / "release/amp-token")])
+        if names == "cli,redis":
+            redis = so
+        elif names != "cli":
+            both = so
+    plain = kilobytes(library())
+    return table(["the command, built with", "size"], rows) + "\n" + table(
+        ["the shared library, built with", "size"],
+        [["no feature, as shipped", plain], ["`cli,emulator`", both], ["`cli,redis`", redis]],
+    )  # fmt: skip
+
+
+def choices():
+    rows = []
+    for level in ("s", "z", "3"):
+        for lto in ("fat", "thin"):
+            start = time.monotonic()
+            so = library(opt_level=level, lto=lto)
+            took = time.monotonic() - start
+            get = median(5, "scripts/with-emulator.sh", SHIPPED / "bin/amp-token", START, "get", so)
+            rows.append([f"`{level}`", lto, kilobytes(so), milliseconds(median(101, START, "load", so)), f"{get:.0f} ns"])
+            print(rows[-1], f"built in {took:.0f} s", flush=True)
+    return table(["`opt-level`", "`lto`", "shared library", "`dlopen`", "a cached get, copied"], rows)
+
+
+def between(path, marker, text):
+    """Replaces what stands between <!-- marker: … --> and <!-- end of marker -->."""
+    file = ROOT / path
+    kept = re.sub(
+        rf"(<!-- {marker}:[^>]*-->\n).*?(<!-- end of {marker} -->)",
+        lambda match: match[1] + text + match[2],
+        file.read_text(),
+        flags=re.DOTALL,
+    )
+    file.write_text(kept)
+
+
+def main():
+    START.parent.mkdir(parents=True, exist_ok=True)
+    run("cc", "-O2", "-Wall", "-Wextra", "-Iinclude", "benches/start.c", "-o", str(START), "-ldl")
+    between("README.md", "sizes", shipped())
+    between("docs/size.md", "weights", weights())
+    between("docs/size.md", "features", features())
+    between("docs/size.md", "choices", choices())
+
+
+if __name__ == "__main__":
+    main()
