@@ -19,6 +19,10 @@ package_of() {
         rust-src) echo rustc-web cargo-web rust-web-src ;;
         tsan-runtime) echo libclang-rt-19-dev ;;
         dpkg-deb) echo dpkg ;;
+        qemu-aarch64) echo qemu-user ;;
+        aarch64-linux-gnu-gcc) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
+        x86_64-w64-mingw32-gcc-posix) echo gcc-mingw-w64-x86-64 ;;
+        musl-gcc) echo musl-tools ;;
         # Without the service that starts with the system.
         tinyproxy) echo tinyproxy-bin ;;
         *) echo "$1" ;;
@@ -31,6 +35,8 @@ present() {
         rust-src) ls -d /usr/src/rustc-*/library/std >/dev/null 2>&1 ;;
         tsan-runtime) ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.tsan-* >/dev/null 2>&1 ;;
         python3-venv) python3 -c 'import venv, ensurepip' >/dev/null 2>&1 ;;
+        # Debian keeps it out of PATH.
+        wine64) command -v wine64 >/dev/null 2>&1 || [ -x /usr/lib/wine/wine64 ] ;;
         musl) [ -e /lib/ld-musl-x86_64.so.1 ] ;;
         *) command -v "$1" >/dev/null 2>&1 ;;
     esac

@@ -75,12 +75,19 @@ static void an_error_stays_what_it_was(void) {
     amp_token_cache *cache = fake_cache(&fake);
     amp_token *token = (amp_token *)&fake; /* to see it set to NULL */
     amp_error *error = NULL, *second = NULL;
+    int before;
 
     CHECK(amp_token_cache_get(cache, &token, &error) == AMP_CREDENTIALS_REJECTED);
     CHECK(token == NULL && error != NULL);
-    /* During the pause the same failure comes at once, as an object of its own. */
-    CHECK(amp_token_cache_get(cache, &token, &second) == AMP_CREDENTIALS_REJECTED);
-    CHECK(fake.requests == 1);
+    /* During the pause the same failure comes at once, as an object of its own. (The first pauses are
+     * short, and may be over before a slow machine asks again.) */
+    do {
+        amp_error_free(second);
+        second = NULL;
+        before = fake.requests;
+        CHECK(amp_token_cache_get(cache, &token, &second) == AMP_CREDENTIALS_REJECTED);
+    } while (fake.requests != before && before < 20);
+    CHECK(fake.requests == before);
     CHECK(second != NULL && second != error);
     CHECK(amp_error_retry_after_ms(second) >= 0);
     amp_error_free(second);

@@ -43,6 +43,7 @@ MIN_VALIDITY_MS = 400  # for a request to arrive in, on a busy machine
 TIMEOUT_MS = 4000
 LONGEST_MS = 2 * TIMEOUT_MS + 2000
 LATE_ONE_IN = 10000  # requests may be on their way for longer than MIN_VALIDITY_MS, where processes wait for a core
+LATE_SECONDS = 5  # how long after that a pause may still be told of
 RSS_ROOM = 1024 + 512  # KiB; malloc's own arenas move by some hundred
 FD_ROOM = 0  # more than the highest number of descriptors that the second third saw
 
@@ -186,7 +187,7 @@ class Soak:
         self.random = random.Random(seed)
         self.folder = tempfile.mkdtemp(prefix="amp-soak-")
         self.processes, self.workers, self.phases, self.problems = [], [], [], []
-        self.rejected, self.late, self.seen, self.requests = 0, 0, 0, {}
+        self.rejected, self.late, self.late_at, self.seen, self.requests = 0, 0, [], 0, {}
 
     def run(self):
         try:
@@ -288,8 +289,9 @@ class Soak:
             worker.sample(at)
         rejected = sum(emulator.control("stats")["rejected"] for emulator in self.emulators.values())
         recent = {phase for start, phase, _ in self.phases[-2:]}
-        if not recent & REJECTING:
+        if rejected > self.rejected and not recent & REJECTING:
             self.late += rejected - self.rejected
+            self.late_at.append(time.monotonic())
         self.rejected = rejected
         if int(at) % 10 == 0:
             gets = sum(worker.counters.get("gets", 0) + worker.counters.get("copies", 0) for worker in self.workers)
@@ -322,6 +324,9 @@ class Soak:
                 explained |= explains
                 if len(begun) > 1 and at - start < SETTLED:
                     explained |= begun[-2][2]
+            # What was dead on arrival is counted elsewhere; two in a row are called by their name.
+            if any(abs(at - late) < LATE_SECONDS for late in self.late_at):
+                explained |= {"HTTP_401_403", "AMP_CREDENTIALS_REJECTED"}
             for status, count in counters.items():
                 more = count - before.get(status, 0)
                 if status.startswith(("AMP_", "HTTP_")) and more and status not in explained:

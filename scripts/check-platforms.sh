@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# check-platforms.sh [PLATFORM...]: builds for other platforms than this one, and runs what can be run here.
+#
+#   aarch64  Linux on 64-bit ARM: the library's own tests, those of the cache, and a C program that gets a
+#            token over HTTP and HTTPS, in qemu
+#   musl     Linux without glibc: the same tests, natively
+#   windows  the library's own tests, and the C program with the .dll over HTTP and HTTPS, in wine
+#   macos    compiled, no more: there is nothing here that could link or run it
+#
+# All if none is named. Needs rustup, which adds the standard library of each.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")/platforms
+export CARGO_TARGET_DIR=$target_dir CARGO_INCREMENTAL=0
+work=$(mktemp -d)
+emulator=''
+trap 'kill $emulator 2>/dev/null || true; rm -rf "$work"' EXIT
+
+# A token by a program, over HTTP and over HTTPS, from the emulator, which runs natively.
+gets_tokens() {
+    local options settings token
+    for options in '' '--tls'; do
+        # shellcheck disable=SC2086 # no option or one
+        "$target_dir/debug/amp-emulator" $options --ca-file "$work/ca.pem" >"$work/settings" &
+        emulator=$!
+        until grep -q client_secret "$work/settings" && { [ -z "$options" ] || grep -q ca_file "$work/settings"; }; do
+            kill -0 "$emulator"
+        done
+        settings=$(sed -n 's/^\([a-z_]*\)=/AMPLIENCE_\U\1\E=/p' "$work/settings")
+        mapfile -t settings <<<"$settings"
+        token=$(env "${settings[@]}" AMPLIENCE_PROXY=none "$@" | tr -d '\r')
+        kill "$emulator"
+        wait "$emulator" 2>/dev/null || true
+        [[ $token == eyJ* ]] || { echo "no token${options:+ over HTTPS}: $token"; exit 1; }
+        echo "a token${options:+ over HTTPS}"
+    done
+}
+
+native() { cargo build -q -p amp_emulator; }
+
+aarch64() {
+    scripts/need.sh qemu-aarch64 aarch64-linux-gnu-gcc
+    rustup -q target add aarch64-unknown-linux-gnu
+    export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu'
+    cargo test -q --target aarch64-unknown-linux-gnu --lib --test cache
+    native
+    aarch64-linux-gnu-gcc -Iinclude bindings/c/get_token.c -o "$work/get_token" \
+        -L"$target_dir/aarch64-unknown-linux-gnu/debug/deps" -lamp_token
+    gets_tokens qemu-aarch64 -L /usr/aarch64-linux-gnu \
+        -E LD_LIBRARY_PATH="$target_dir/aarch64-unknown-linux-gnu/debug/deps" "$work/get_token"
+}
+
+musl() {
+    scripts/need.sh musl-gcc
+    rustup -q target add x86_64-unknown-linux-musl
+    export CC_x86_64_unknown_linux_musl=musl-gcc
+    cargo test -q --target x86_64-unknown-linux-musl --lib --test cache
+}
+
+windows() {
+    scripts/need.sh x86_64-w64-mingw32-gcc-posix wine64
+    rustup -q target add x86_64-pc-windows-gnu
+    export CC_x86_64_pc_windows_gnu=x86_64-w64-mingw32-gcc-posix
+    export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc-posix
+    export WINEDEBUG=-all WINEPREFIX=$work/wine
+    # Wine 8 lacks a library that every Rust program of today loads.
+    cat >"$work/random.c" <<'C'
+#include <windows.h>
+#include <ntsecapi.h>
+__declspec(dllexport) BOOL WINAPI ProcessPrng(PBYTE bytes, SIZE_T count) { return RtlGenRandom(bytes, count); }
+C
+    mkdir -p "$work/bin"
+    x86_64-w64-mingw32-gcc-posix -shared "$work/random.c" -o "$work/bin/bcryptprimitives.dll"
+    cat >"$work/run" <<RUN
+#!/bin/sh
+export WINEPATH='Z:$work/bin'
+exec "$(command -v wine64 || echo /usr/lib/wine/wine64)" "\$@"
+RUN
+    chmod +x "$work/run"
+    export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=$work/run
+    cargo build -q --target x86_64-pc-windows-gnu --lib
+    cargo test -q --target x86_64-pc-windows-gnu --lib
+    native
+    cp "$target_dir/x86_64-pc-windows-gnu/debug/amp_token.dll" "$work/bin/"
+    x86_64-w64-mingw32-gcc-posix -Iinclude bindings/c/get_token.c -o "$work/bin/get_token.exe" "$work/bin/amp_token.dll"
+    gets_tokens "$work/run" "$work/bin/get_token.exe"
+}
+
+macos() {
+    # Its assembler files need a compiler that knows the platform: zig's.
+    PATH=$(packaging/tools.sh):$PATH
+    rustup -q target add aarch64-apple-darwin
+    cargo-zigbuild check -q --target aarch64-apple-darwin --lib --features redis
+}
+
+[ $# -gt 0 ] || set -- aarch64 musl windows macos
+for platform in "$@"; do
+    echo "== $platform"
+    (trap - EXIT; "$platform")
+    echo "== $platform: ok"
+done
