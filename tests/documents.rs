@@ -38,3 +38,48 @@ fn the_header_names_every_statistic() {
         assert!(header.contains(&format!("\"{name}\"")), "{name}");
     }
 }
+
+/// A function that the fuzzer never calls is one that nobody has tried in odd orders.
+#[test]
+fn the_fuzzer_calls_every_function() {
+    let target = include_str!("../fuzz/fuzz_targets/c_abi.rs");
+    // After what declares them.
+    let (_, calls) = target.split_once("\n}\n").unwrap();
+    for name in include_str!("exports.txt").lines() {
+        assert!(calls.contains(&format!("{name}(")), "fuzz/fuzz_targets/c_abi.rs does not call {name}");
+    }
+}
+
+/// Each `test` that a table of these pages names exists: a function, a module and a function, or a file.
+#[test]
+fn tests_that_are_named_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = String::new();
+    let mut folders = vec![root.join("src"), root.join("tests"), root.join("bindings/python/tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            match entry.extension().and_then(|ending| ending.to_str()) {
+                None if entry.is_dir() => folders.push(entry),
+                Some("rs" | "py") => sources.push_str(&std::fs::read_to_string(&entry).unwrap()),
+                _ => {}
+            }
+        }
+    }
+    let mut missing = Vec::new();
+    for (page, heading) in [("SECURITY.md", "| promise | test |"), ("docs/hunts.md", "| test that keeps it fixed |")] {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        let (_, table) = text.split_once(heading).unwrap();
+        for row in table.trim_start().lines().skip(1).take_while(|line| line.starts_with('|')) {
+            let cell = row.trim_end_matches([' ', '|']).rsplit_once(" | ").unwrap().1;
+            for name in cell.split('`').skip(1).step_by(2) {
+                let is_file = name.contains('/') && root.join(name).exists();
+                let function = name.rsplit("::").next().unwrap();
+                let is_function = ["fn ", "def "].iter().any(|word| sources.contains(&format!("{word}{function}(")));
+                if !is_file && !is_function {
+                    missing.push(format!("{page}: {name}"));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "named, but not there: {missing:?}");
+}

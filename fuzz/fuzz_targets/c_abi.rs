@@ -10,7 +10,18 @@ use std::ptr::{null, null_mut};
 // What the header declares, with every handle a plain pointer.
 type Handle = *mut c_void;
 unsafe extern "C" {
+    fn amp_version() -> *const c_char;
+    fn amp_abi_version() -> u32;
+    fn amp_status_name(status: i32) -> *const c_char;
     fn amp_config_new() -> Handle;
+    fn amp_config_load(config: Handle, error: *mut Handle) -> i32;
+    fn amp_config_set_logger(
+        config: Handle,
+        log: Option<extern "C" fn(i32, *const c_char, *mut c_void)>,
+        data: *mut c_void,
+        error: *mut Handle,
+    ) -> i32;
+    fn amp_config_stop_callbacks(config: Handle);
     fn amp_config_set(config: Handle, name: *const c_char, value: *const c_char, error: *mut Handle) -> i32;
     fn amp_config_set_transport(
         config: Handle,
@@ -22,7 +33,10 @@ unsafe extern "C" {
     fn amp_token_get(config: Handle, token: *mut Handle, error: *mut Handle) -> i32;
     fn amp_token_value(token: Handle) -> *const c_char;
     fn amp_token_length(token: Handle) -> usize;
+    fn amp_token_authorization(token: Handle) -> *const c_char;
+    fn amp_token_expires_at(token: Handle) -> i64;
     fn amp_token_expires_in(token: Handle) -> i64;
+    fn amp_token_refresh_in_ms(token: Handle) -> i64;
     fn amp_token_clone(token: Handle) -> Handle;
     fn amp_token_free(token: Handle);
     fn amp_token_cache_new(config: Handle, cache: *mut Handle, error: *mut Handle) -> i32;
@@ -31,6 +45,7 @@ unsafe extern "C" {
     fn amp_token_cache_copy(cache: Handle, buffer: *mut c_char, size: usize, length: *mut usize, error: *mut Handle) -> i32;
     fn amp_token_cache_invalidate(cache: Handle, token: Handle);
     fn amp_token_cache_stat(cache: Handle, name: *const c_char) -> i64;
+    fn amp_token_cache_epoch(cache: Handle) -> *const u64;
     fn amp_token_cache_free(cache: Handle);
     fn amp_api_request(
         cache: Handle,
@@ -42,23 +57,82 @@ unsafe extern "C" {
         response: *mut Handle,
         error: *mut Handle,
     ) -> i32;
+    fn amp_api_download(
+        cache: Handle,
+        path: *const c_char,
+        write: Option<extern "C" fn(*const c_void, usize, *mut c_void) -> bool>,
+        data: *mut c_void,
+        response: *mut Handle,
+        error: *mut Handle,
+    ) -> i32;
+    fn amp_api_graphql(
+        cache: Handle,
+        query: *const c_char,
+        variables: *const c_char,
+        response: *mut Handle,
+        error: *mut Handle,
+    ) -> i32;
+    fn amp_pat_create(
+        cache: Handle,
+        name: *const c_char,
+        organization: *const c_char,
+        response: *mut Handle,
+        error: *mut Handle,
+    ) -> i32;
+    fn amp_response_status(response: Handle) -> i32;
+    fn amp_response_next_page(response: Handle) -> *const c_char;
     fn amp_response_body(response: Handle, length: *mut usize) -> *const c_void;
     fn amp_response_header(response: Handle, name: *const c_char) -> *const c_char;
     fn amp_response_free(response: Handle);
+    fn amp_http_request_method(request: Handle) -> *const c_char;
+    fn amp_http_request_url(request: Handle) -> *const c_char;
+    fn amp_http_request_header_name(request: Handle, index: usize) -> *const c_char;
+    fn amp_http_request_header(request: Handle, name: *const c_char) -> *const c_char;
+    fn amp_http_request_body(request: Handle, length: *mut usize) -> *const c_void;
+    fn amp_http_request_timeout_ms(request: Handle) -> i64;
+    fn amp_http_reply_add_header(reply: Handle, name: *const c_char, value: *const c_char);
     fn amp_http_reply_set_status(reply: Handle, status: i32);
     fn amp_http_reply_append_body(reply: Handle, data: *const c_void, length: usize) -> bool;
     fn amp_http_reply_fail(reply: Handle, status: i32, message: *const c_char);
+    fn amp_error_status(error: Handle) -> i32;
     fn amp_error_message(error: Handle) -> *const c_char;
+    fn amp_error_http_status(error: Handle) -> i32;
+    fn amp_error_oauth_code(error: Handle) -> *const c_char;
+    fn amp_error_is_retryable(error: Handle) -> bool;
+    fn amp_error_retry_after_ms(error: Handle) -> i64;
+    fn amp_error_attempts(error: Handle) -> u32;
     fn amp_error_free(error: Handle);
 }
 
+extern "C" fn log(_: i32, message: *const c_char, _: *mut c_void) {
+    assert!(unsafe { libc::strlen(message) } > 0);
+}
+
+/// Takes small pieces only.
+extern "C" fn write(_: *const c_void, length: usize, _: *mut c_void) -> bool {
+    length < 60
+}
+
 /// A service whose answers go round.
-extern "C" fn send(_: Handle, reply: Handle, data: *mut c_void) -> i32 {
+extern "C" fn send(request: Handle, reply: Handle, data: *mut c_void) -> i32 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let body = format!(r#"{{"access_token":"t{number}","expires_in":{}}}"#, 1 + number % 400);
     unsafe {
+        assert!(!amp_http_request_method(request).is_null() && !amp_http_request_url(request).is_null());
+        assert!(amp_http_request_timeout_ms(request) >= 0);
+        for index in 0.. {
+            let name = amp_http_request_header_name(request, index);
+            if name.is_null() {
+                break;
+            }
+            assert!(!amp_http_request_header(request, name).is_null());
+        }
+        let mut length = 1;
+        let has_body = !amp_http_request_body(request, &mut length).is_null();
+        assert_eq!(has_body, length > 0);
+        amp_http_reply_add_header(reply, c"Retry-After".as_ptr(), c"1".as_ptr());
         match number % 7 {
             0 => amp_http_reply_fail(reply, 31, null()),
             1 => amp_http_reply_set_status(reply, 503),
@@ -77,6 +151,9 @@ enum Step {
     Config,
     Set(u8, String, Option<String>),
     Transport(bool),
+    Load,
+    Logger(bool),
+    StopCallbacks,
     FreeConfig,
     Get,
     Cache,
@@ -90,6 +167,9 @@ enum Step {
     Look,
     FreeToken,
     Request(String, String, Option<String>, Vec<u8>),
+    Download(String),
+    Graphql(String, Option<String>),
+    CreatePat(String, String),
     FreeResponse,
     Threads,
 }
@@ -101,17 +181,68 @@ fn text(text: &str) -> CString {
     CString::new(text.replace('\0', "")).unwrap()
 }
 
-struct Shared(Handle);
+/// Live handles that several threads use at once.
+struct Shared {
+    config: Handle,
+    cache: Handle,
+    token: Handle,
+}
 unsafe impl Sync for Shared {}
 
+/// All that any thread may do with handles that others use, each thread beginning at another place.
+fn use_together(shared: &Shared, start: usize) {
+    for step in start..start + 8 {
+        let (mut token, mut other, mut response) = (null_mut(), null_mut(), null_mut());
+        unsafe {
+            match step % 8 {
+                0 => drop(amp_token_cache_get(shared.cache, &mut token, null_mut())),
+                1 => drop(amp_token_cache_get_for(shared.cache, 0, &mut token, null_mut())),
+                2 => amp_token_cache_invalidate(shared.cache, shared.token),
+                3 => {
+                    let mut buffer = [0 as c_char; 64];
+                    amp_token_cache_copy(shared.cache, buffer.as_mut_ptr(), buffer.len(), null_mut(), null_mut());
+                }
+                4 => token = amp_token_clone(shared.token),
+                5 => drop(amp_token_get(shared.config, &mut token, null_mut())),
+                6 => {
+                    let (method, path) = (c"GET".as_ptr(), c"/x".as_ptr());
+                    amp_api_request(shared.cache, method, path, null(), null(), 0, &mut response, null_mut());
+                }
+                _ => drop(amp_token_cache_new(shared.config, &mut other, null_mut())),
+            }
+            let epoch = amp_token_cache_epoch(shared.cache);
+            assert!(epoch.is_null() == shared.cache.is_null());
+            amp_token_cache_stat(shared.cache, c"hits".as_ptr());
+            amp_token_cache_invalidate(shared.cache, token);
+            amp_token_free(token);
+            amp_response_free(response);
+            amp_token_cache_free(other);
+        }
+    }
+}
+
+fn look_at_response(response: Handle) {
+    unsafe {
+        assert!(response.is_null() == (amp_response_status(response) == 0));
+        amp_response_header(response, c"retry-after".as_ptr());
+        amp_response_body(response, null_mut());
+        amp_response_next_page(response);
+    }
+}
+
 fuzz_target!(|steps: Vec<Step>| unsafe {
+    assert!(!amp_version().is_null() && amp_abi_version() > 0 && !amp_status_name(steps.len() as i32).is_null());
     let (mut config, mut cache, mut response) = (null_mut(), null_mut(), null_mut());
     let mut tokens: Vec<Handle> = Vec::new();
     let check = |status: i32, error: Handle| {
         // An error object comes with a failure, and only with one.
         assert_eq!(status != 0, !error.is_null());
         if !error.is_null() {
-            assert!(*amp_error_message(error) != 0);
+            assert_eq!(amp_error_status(error), status);
+            assert!(*amp_error_message(error) != 0 && amp_error_http_status(error) >= 0);
+            amp_error_oauth_code(error);
+            amp_error_is_retryable(error);
+            assert!(amp_error_retry_after_ms(error) >= -1 && amp_error_attempts(error) < 100);
             amp_error_free(error);
         }
     };
@@ -138,6 +269,10 @@ fuzz_target!(|steps: Vec<Step>| unsafe {
                 let data = if *fails { 1 as *mut c_void } else { null_mut() };
                 check(amp_config_set_transport(config, Some(send), data, &mut error), error);
             }
+            // Only settings that are unset, so that the requests stay within this process.
+            Step::Load => check(amp_config_load(config, &mut error), error),
+            Step::Logger(on) => check(amp_config_set_logger(config, on.then_some(log), null_mut(), &mut error), error),
+            Step::StopCallbacks => amp_config_stop_callbacks(config),
             Step::FreeConfig => {
                 amp_config_free(config);
                 config = null_mut();
@@ -187,7 +322,9 @@ fuzz_target!(|steps: Vec<Step>| unsafe {
             Step::Look => {
                 for token in tokens.iter().copied().filter(|token| !token.is_null()) {
                     assert_eq!(libc::strlen(amp_token_value(token)), amp_token_length(token));
-                    assert!(amp_token_expires_in(token) >= 0);
+                    assert_eq!(libc::strlen(amp_token_authorization(token)), amp_token_length(token) + 7);
+                    assert!(amp_token_expires_in(token) >= 0 && amp_token_expires_at(token) > 0);
+                    assert!(amp_token_refresh_in_ms(token) >= 0);
                 }
             }
             Step::FreeToken => amp_token_free(tokens.pop().unwrap_or(null_mut())),
@@ -200,24 +337,38 @@ fuzz_target!(|steps: Vec<Step>| unsafe {
                 let status =
                     amp_api_request(cache, method.as_ptr(), path.as_ptr(), kind, body, length, &mut response, &mut error);
                 check(status, error);
-                amp_response_header(response, c"x".as_ptr());
-                amp_response_body(response, null_mut());
+                look_at_response(response);
+            }
+            Step::Download(path) => {
+                amp_response_free(response);
+                let path = text(path);
+                let status = amp_api_download(cache, path.as_ptr(), Some(write), null_mut(), &mut response, &mut error);
+                check(status, error);
+                look_at_response(response);
+            }
+            Step::Graphql(query, variables) => {
+                amp_response_free(response);
+                let (query, variables) = (text(query), variables.as_deref().map(text));
+                let variables = variables.as_ref().map_or(null(), |text| text.as_ptr());
+                check(amp_api_graphql(cache, query.as_ptr(), variables, &mut response, &mut error), error);
+                look_at_response(response);
+            }
+            Step::CreatePat(name, organization) => {
+                amp_response_free(response);
+                let (name, organization) = (text(name), text(organization));
+                check(amp_pat_create(cache, name.as_ptr(), organization.as_ptr(), &mut response, &mut error), error);
+                look_at_response(response);
             }
             Step::FreeResponse => {
                 amp_response_free(response);
                 response = null_mut();
             }
             Step::Threads => {
-                let shared = Shared(cache);
+                let shared = Shared { config, cache, token: tokens.last().copied().unwrap_or(null_mut()) };
                 std::thread::scope(|scope| {
-                    for _ in 0..3 {
+                    for start in 0..4 {
                         let shared = &shared;
-                        scope.spawn(move || {
-                            let mut token = null_mut();
-                            amp_token_cache_get(shared.0, &mut token, null_mut());
-                            amp_token_cache_invalidate(shared.0, token);
-                            amp_token_free(token);
-                        });
+                        scope.spawn(move || use_together(shared, start));
                     }
                 });
             }
