@@ -13,8 +13,7 @@ cd "$(dirname "$0")/.."
 target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")/platforms
 export CARGO_TARGET_DIR=$target_dir CARGO_INCREMENTAL=0
 work=$(mktemp -d)
-emulator=''
-trap 'kill $emulator 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'rm -rf "$work"' EXIT
 
 # A token by a program, over HTTP and over HTTPS, from the emulator, which runs natively.
 gets_tokens() {
@@ -31,7 +30,7 @@ gets_tokens() {
         token=$(env "${settings[@]}" AMPLIENCE_PROXY=none "$@" | tr -d '\r')
         kill "$emulator"
         wait "$emulator" 2>/dev/null || true
-        [[ $token == eyJ* ]] || { echo "no token${options:+ over HTTPS}: $token"; exit 1; }
+        [[ $token == eyJ* ]] || { echo "no token${options:+ over HTTPS}"; exit 1; }
         echo "a token${options:+ over HTTPS}"
     done
 }
@@ -98,6 +97,10 @@ macos() {
 [ $# -gt 0 ] || set -- aarch64 musl windows macos
 for platform in "$@"; do
     echo "== $platform"
-    (trap - EXIT; "$platform")
+    (
+        emulator=''
+        trap '[ -z "$emulator" ] || kill "$emulator" 2>/dev/null || true' EXIT
+        "$platform"
+    )
     echo "== $platform: ok"
 done

@@ -32,4 +32,23 @@ pub fn watch() {
         // It can only fail for want of memory, and then the next cache tries again.
         WATCHING.store(failure == 0, Ordering::SeqCst);
     }
+    #[cfg(windows)]
+    stay_loaded();
+}
+
+/// What `-z nodelete` does elsewhere: threads of ours may still run when the application lets go of the
+/// library.
+#[cfg(windows)]
+fn stay_loaded() {
+    use std::ffi::c_void;
+    #[link(name = "kernel32")]
+    unsafe extern "system" {
+        fn GetModuleHandleExW(flags: u32, address: *const c_void, module: *mut *mut c_void) -> i32;
+    }
+    const PIN: u32 = 1;
+    const FROM_ADDRESS: u32 = 4;
+    let mut module = std::ptr::null_mut();
+    // SAFETY: the address is in this very library (or program), and the handle is written to a variable of
+    // ours. A failure changes nothing.
+    unsafe { GetModuleHandleExW(PIN | FROM_ADDRESS, stay_loaded as *const c_void, &raw mut module) };
 }
