@@ -231,7 +231,8 @@ fn look_at_response(response: Handle) {
 }
 
 fuzz_target!(|steps: Vec<Step>| unsafe {
-    assert!(!amp_version().is_null() && amp_abi_version() > 0 && !amp_status_name(steps.len() as i32).is_null());
+    amp_abi_version();
+    assert!(!amp_version().is_null() && !amp_status_name(steps.len() as i32).is_null());
     let (mut config, mut cache, mut response) = (null_mut(), null_mut(), null_mut());
     let mut tokens: Vec<Handle> = Vec::new();
     let check = |status: i32, error: Handle| {
@@ -366,10 +367,10 @@ fuzz_target!(|steps: Vec<Step>| unsafe {
             Step::Threads => {
                 let shared = Shared { config, cache, token: tokens.last().copied().unwrap_or(null_mut()) };
                 std::thread::scope(|scope| {
-                    for start in 0..4 {
-                        let shared = &shared;
-                        scope.spawn(move || use_together(shared, start));
-                    }
+                    let shared = &shared;
+                    let threads = [0, 2, 4, 6].map(|start| scope.spawn(move || use_together(shared, start)));
+                    // The scope alone would not wait for the very end of a thread, which looks like a leak.
+                    threads.map(|thread| thread.join().unwrap());
                 });
             }
         }
