@@ -36,8 +36,8 @@ tr ':' '\n' <<<"$PATH" | while read -r folder; do
 done
 export PATH=$work/bin PKG_CONFIG_PATH=$2
 ! command -v rustc cargo || { echo "there is Rust in PATH, which users do not have"; exit 1; }
-# A variable of the pkg-config file comes with its spaces escaped.
-libraries=$(eval "printf %s $(pkg-config --variable=libdir amp_token)")
+# A variable of the pkg-config file may come with its spaces escaped.
+libraries=$(pkg-config --variable=libdir amp_token | sed 's/\\\(.\)/\1/g')
 run() { LD_LIBRARY_PATH="$libraries" "$@"; }
 
 echo "pkg-config, shared, C and C++"
