@@ -90,7 +90,7 @@ bench: library command examples
 soak: command
 	@scripts/need.sh cargo cc python3 redis-server
 	@$(MAKE) --no-print-directory library FEATURES=redis OUT=$(OUT)/soak
-	$(CC) -std=c99 -Wstrict-prototypes -Wall -Wextra -Wpedantic -Werror $(CFLAGS) tests/soak/worker.c -o $(OUT)/soak/worker -Iinclude -L$(OUT)/soak/lib -lamp_token -pthread
+	$(CC) -std=c99 -Wstrict-prototypes $(WARNINGS) $(CFLAGS) tests/soak/worker.c -o $(OUT)/soak/worker -Iinclude -L$(OUT)/soak/lib -lamp_token -pthread
 	OUT=$(OUT)/soak MINUTES='$(MINUTES)' SEED='$(SEED)' tests/soak/soak.py $(OUT)/soak/lib $(OUT)/bin/amp-token $(OUT)/soak/worker
 
 header:

@@ -35,5 +35,5 @@ chmod +x "$folder/cc"
 export PATH=/usr/bin:/bin RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}
 export CARGO_TARGET_DIR=$folder
 export RUSTFLAGS="-Zsanitizer=thread -Zexternal-clangrt -Clinker=$folder/cc"
-export TSAN_OPTIONS="halt_on_error=0 exitcode=66 suppressions=$PWD/tests/tsan.supp"
+export TSAN_OPTIONS="halt_on_error=0 exitcode=66"
 cargo test -Zbuild-std --target "$target" --lib --test cache -- "$@"

@@ -9,11 +9,11 @@
 #define _GNU_SOURCE
 
 #include "check.h"
+#include "find.h"
 
 #include "amp_token.h"
 
 #include <arpa/inet.h>
-#include <dlfcn.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -37,15 +37,6 @@ static struct {
 } lib;
 
 static pthread_barrier_t loaded, used;
-
-/* ISO C has no cast from void * to a function; POSIX promises that the bytes
- * are the same. */
-static void find(void *library, const char *name, void *place) {
-    void *symbol = dlsym(library, name);
-
-    CHECK(symbol != NULL);
-    memcpy(place, &symbol, sizeof symbol);
-}
 
 static void find_all(void *library) {
     find(library, "amp_version", &lib.version);

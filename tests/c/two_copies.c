@@ -8,10 +8,10 @@
  * would be bound to it, were its own calls open to that. */
 
 #include "check.h"
+#include "find.h"
 
 #include "amp_token.h"
 
-#include <dlfcn.h>
 #include <stdint.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -37,15 +37,6 @@ struct copy {
     bool (*append_body)(amp_http_reply *, const void *, size_t);
 };
 
-/* ISO C has no cast from void * to a function; POSIX promises that the bytes
- * are the same. */
-static void find(struct copy *copy, const char *name, void *place) {
-    void *symbol = dlsym(copy->library, name);
-
-    CHECK(symbol != NULL);
-    memcpy(place, &symbol, sizeof symbol);
-}
-
 /* Each copy has a server whose tokens tell whose they are. */
 static int32_t carry(const amp_http_request *request, amp_http_reply *reply, void *user_data) {
     struct copy *copy = user_data;
@@ -67,18 +58,18 @@ static void load(struct copy *copy, const char *path, int visibility, const char
         fprintf(stderr, "%s\n", dlerror());
     CHECK(copy->library != NULL);
     copy->secret = secret;
-    find(copy, "amp_config_new", &copy->config_new);
-    find(copy, "amp_config_set", &copy->config_set);
-    find(copy, "amp_config_set_transport", &copy->config_set_transport);
-    find(copy, "amp_config_free", &copy->config_free);
-    find(copy, "amp_token_cache_new", &copy->cache_new);
-    find(copy, "amp_token_cache_get", &copy->cache_get);
-    find(copy, "amp_token_cache_stat", &copy->cache_stat);
-    find(copy, "amp_token_cache_free", &copy->cache_free);
-    find(copy, "amp_token_value", &copy->token_value);
-    find(copy, "amp_token_free", &copy->token_free);
-    find(copy, "amp_http_reply_set_status", &copy->set_status);
-    find(copy, "amp_http_reply_append_body", &copy->append_body);
+    find(copy->library, "amp_config_new", &copy->config_new);
+    find(copy->library, "amp_config_set", &copy->config_set);
+    find(copy->library, "amp_config_set_transport", &copy->config_set_transport);
+    find(copy->library, "amp_config_free", &copy->config_free);
+    find(copy->library, "amp_token_cache_new", &copy->cache_new);
+    find(copy->library, "amp_token_cache_get", &copy->cache_get);
+    find(copy->library, "amp_token_cache_stat", &copy->cache_stat);
+    find(copy->library, "amp_token_cache_free", &copy->cache_free);
+    find(copy->library, "amp_token_value", &copy->token_value);
+    find(copy->library, "amp_token_free", &copy->token_free);
+    find(copy->library, "amp_http_reply_set_status", &copy->set_status);
+    find(copy->library, "amp_http_reply_append_body", &copy->append_body);
     config = copy->config_new();
     CHECK(copy->config_set(config, "client_id", secret, NULL) == AMP_OK);
     CHECK(copy->config_set(config, "client_secret", secret, NULL) == AMP_OK);

@@ -187,7 +187,7 @@ class Soak:
         self.random = random.Random(seed)
         self.folder = tempfile.mkdtemp(prefix="amp-soak-")
         self.processes, self.workers, self.phases, self.problems = [], [], [], []
-        self.rejected, self.late, self.late_at, self.seen, self.requests = 0, 0, [], 0, {}
+        self.rejected, self.late, self.late_at, self.seen = 0, 0, [], 0
 
     def run(self):
         try:
@@ -370,7 +370,6 @@ class Soak:
                         explained += more("caches") + more("children")
             quiet = sum(QUIET_SECONDS for _, name, _ in self.phases if name == "none")
             explained += 0 if group == "none" else quiet / RENEWED_AFTER + 5
-            self.requests[group] = (sent, explained)
             if sent > explained:
                 self.problems.append(f"{group}: {sent} requests for a token, and {explained:.0f} can be explained")
         counted = sum(worker.counters.get("requests", 0) for worker in self.workers)
