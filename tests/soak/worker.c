@@ -6,7 +6,9 @@
  * Each second it prints its counters since the start, as NAME=NUMBER words; "done" is the last line.
  * Whatever no fault of a server can explain is told on standard error and ends the process with
  * status 1: a token that had expired, one that came back after it was invalidated, a child that
- * failed. Errors are only counted, by status: soak.py knows which faults there were. */
+ * failed, a pause longer than any may be, no token at the end when all is well. Errors are only
+ * counted, by status: soak.py knows which faults there were. Those that a call is told within a pause
+ * that was announced are counted apart: nothing was tried, and the pause is what explains them. */
 
 /* MAP_ANONYMOUS */
 #define _DEFAULT_SOURCE
@@ -22,14 +24,17 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { STATUSES = 128, BURST = 2000 };
+enum { STATUSES = 128, BURST = 2000, LONGEST_PAUSE_MS = 60000 };
 
 /* Shared with the children that are forked, so that what they count is not lost. */
 static struct counters {
     uint64_t gets, copies, api, invalidations, caches, children, requests, refused;
-    uint64_t longest_ms;
-    uint64_t errors[STATUSES];
+    uint64_t longest_ms, longest_pause_ms;
+    uint64_t errors[STATUSES], told_again[STATUSES];
 } *counters;
+
+/* The ends of the pauses that the cache announced, by status. */
+static int64_t paused_until[STATUSES];
 
 static const amp_token_cache *cache;
 static const amp_config *config;
@@ -53,19 +58,33 @@ static void pause_ms(unsigned milliseconds) {
     }
 }
 
-static void note(amp_status status, amp_error *error, int64_t began) {
-    uint64_t took = (uint64_t)(milliseconds(CLOCK_MONOTONIC) - began);
-    uint64_t longest = __atomic_load_n(&counters->longest_ms, __ATOMIC_RELAXED);
+static void raise_to(uint64_t *highest, uint64_t value) {
+    uint64_t seen = __atomic_load_n(highest, __ATOMIC_RELAXED);
 
-    while (took > longest && !__atomic_compare_exchange_n(&counters->longest_ms, &longest, took, 0,
-                                                          __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    while (value > seen &&
+           !__atomic_compare_exchange_n(highest, &seen, value, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
     }
+}
+
+/* Counts how a call ended that began at `began`, and frees the error. */
+static void note(amp_status status, amp_error *error, int64_t began) {
+    int64_t now = milliseconds(CLOCK_MONOTONIC), pause = amp_error_retry_after_ms(error);
+
+    raise_to(&counters->longest_ms, (uint64_t)(now - began));
     CHECK((unsigned)status < STATUSES);
     CHECK((status == AMP_OK) == (error == NULL));
-    if (status != AMP_OK) {
-        CHECK(amp_error_message(error)[0] != '\0');
+    if (status == AMP_OK)
+        return;
+    CHECK(amp_error_message(error)[0] != '\0');
+    amp_error_free(error);
+    if (began < __atomic_load_n(&paused_until[status], __ATOMIC_RELAXED))
+        add(&counters->told_again[status], 1);
+    else
         add(&counters->errors[status], 1);
-        amp_error_free(error);
+    if (pause > 0) {
+        CHECK(pause <= LONGEST_PAUSE_MS);
+        raise_to(&counters->longest_pause_ms, (uint64_t)pause);
+        raise_to((uint64_t *)&paused_until[status], (uint64_t)(now + pause));
     }
 }
 
@@ -164,6 +183,24 @@ static void *invalidator(void *unused) {
     return unused;
 }
 
+/* When all is well, and the last pause over, there is a token. */
+static void recover(void) {
+    amp_token *token = NULL;
+    amp_error *error = NULL;
+
+    if (amp_token_cache_get(cache, &token, &error) != AMP_OK) {
+        int64_t pause = amp_error_retry_after_ms(error);
+
+        amp_error_free(error);
+        pause_ms(pause > 0 ? (unsigned)pause + 1 : 0);
+        if (amp_token_cache_get(cache, &token, &error) != AMP_OK) {
+            fprintf(stderr, "no token at the end: %s\n", amp_error_message(error));
+            exit(1);
+        }
+    }
+    amp_token_free(token);
+}
+
 /* One token from a cache of its own, and a config that says no. */
 static void use_new_cache(void) {
     amp_config *bad = amp_config_new();
@@ -200,6 +237,7 @@ static void *forker(void *unused) {
             int i;
 
             alarm(60); /* one that hangs dies, and is seen */
+            memset(paused_until, 0, sizeof paused_until); /* a child begins without a pause */
             for (i = 0; i < 10; i++)
                 amp_token_free(get_from(cache));
             add(&counters->requests, (uint64_t)amp_token_cache_stat(cache, "requests") - requests);
@@ -222,19 +260,23 @@ static void print(int last) {
     int i;
 
     printf("gets=%llu copies=%llu api=%llu invalidations=%llu caches=%llu children=%llu requests=%llu "
-           "own_requests=%llu refreshes=%llu waits=%llu longest_ms=%llu",
+           "own_requests=%llu refreshes=%llu waits=%llu longest_pause_ms=%llu longest_ms=%llu",
            (unsigned long long)counters->gets, (unsigned long long)counters->copies,
            (unsigned long long)counters->api, (unsigned long long)counters->invalidations,
            (unsigned long long)counters->caches, (unsigned long long)counters->children,
            (unsigned long long)(counters->requests + own), (unsigned long long)own,
            (unsigned long long)amp_token_cache_stat(cache, "refreshes"),
            (unsigned long long)amp_token_cache_stat(cache, "waits"),
+           (unsigned long long)counters->longest_pause_ms,
            (unsigned long long)__atomic_exchange_n(&counters->longest_ms, 0, __ATOMIC_RELAXED));
     if (counters->refused)
         printf(" HTTP_401_403=%llu", (unsigned long long)counters->refused);
-    for (i = 1; i < STATUSES; i++)
+    for (i = 1; i < STATUSES; i++) {
         if (counters->errors[i])
             printf(" %s=%llu", amp_status_name(i), (unsigned long long)counters->errors[i]);
+        if (counters->told_again[i])
+            printf(" again_%s=%llu", amp_status_name(i), (unsigned long long)counters->told_again[i]);
+    }
     printf(last ? "\ndone\n" : "\n");
     fflush(stdout);
 }
@@ -275,6 +317,7 @@ int main(int argc, char **argv) {
     __atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
     for (i = 0; i < THREADS; i++)
         CHECK(pthread_join(threads[i], NULL) == 0);
+    recover();
     print(1);
     amp_token_cache_free(main_cache);
     amp_config_free(made);
