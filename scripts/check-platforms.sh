@@ -17,21 +17,12 @@ trap 'rm -rf "$work"' EXIT
 
 # A token by a program, over HTTP and over HTTPS, from the emulator, which runs natively.
 gets_tokens() {
-    local options settings token
-    for options in '' '--tls'; do
+    local tls token
+    for tls in '' --tls; do
         # shellcheck disable=SC2086 # no option or one
-        "$target_dir/debug/amp-emulator" $options --ca-file "$work/ca.pem" >"$work/settings" &
-        emulator=$!
-        until grep -q client_secret "$work/settings" && { [ -z "$options" ] || grep -q ca_file "$work/settings"; }; do
-            kill -0 "$emulator"
-        done
-        settings=$(sed -n 's/^\([a-z_]*\)=/AMPLIENCE_\U\1\E=/p' "$work/settings")
-        mapfile -t settings <<<"$settings"
-        token=$(env "${settings[@]}" AMPLIENCE_PROXY=none "$@" | tr -d '\r')
-        kill "$emulator"
-        wait "$emulator" 2>/dev/null || true
-        [[ $token == eyJ* ]] || { echo "no token${options:+ over HTTPS}"; exit 1; }
-        echo "a token${options:+ over HTTPS}"
+        token=$(scripts/with-emulator.sh "$target_dir/debug/amp-emulator" $tls "$@" | tr -d '\r')
+        [[ $token == eyJ* ]] || { echo "no token${tls:+ over HTTPS}"; exit 1; }
+        echo "a token${tls:+ over HTTPS}"
     done
 }
 
@@ -97,10 +88,6 @@ macos() {
 [ $# -gt 0 ] || set -- aarch64 musl windows macos
 for platform in "$@"; do
     echo "== $platform"
-    (
-        emulator=''
-        trap '[ -z "$emulator" ] || kill "$emulator" 2>/dev/null || true' EXIT
-        "$platform"
-    )
+    ("$platform")
     echo "== $platform: ok"
 done

@@ -1,10 +1,21 @@
 #!/usr/bin/env bash
-# with-emulator.sh AMP_TOKEN COMMAND…: runs the command with the emulator of the service beside it, which that
-# amp-token starts, and with the environment that a user sets; ends as the command ends.
+# with-emulator.sh PROGRAM [--tls] COMMAND…: runs the command with the emulator of the service beside it and with
+# the environment that a user sets; ends as the command ends. PROGRAM is an amp-token, or amp-emulator.
 set -euo pipefail
-amp_token=$1
+program=$1
 shift
 work=$(mktemp -d)
+# Nothing of whoever runs this.
+# shellcheck disable=SC2086 # names, as many as there are
+unset ${!AMPLIENCE_@} HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy
+start=("$program" emulator --port 0)
+[ "${program##*/}" != amp-emulator ] || start=("$program")
+last=AMPLIENCE_CLIENT_SECRET
+if [ "$1" = --tls ]; then
+    shift
+    start+=(--tls --ca-file "$work/ca.pem")
+    last=AMPLIENCE_CA_FILE
+fi
 server=''
 stop() {
     if [ -n "$server" ]; then
@@ -17,19 +28,18 @@ trap stop EXIT
 trap 'exit 130' INT TERM
 # A file that is a pipe: what it says is read as it is said.
 mkfifo "$work/said"
-"$amp_token" emulator --port 0 >"$work/said" 2>&1 &
+"${start[@]}" >"$work/said" 2>&1 &
 server=$!
 exec 3<"$work/said"
 while read -r line <&3; do
     case $line in
-        client_id=* | client_secret=* | auth_url=* | api_url=*)
+        client_id=* | client_secret=* | auth_url=* | api_url=* | ca_file=*)
             name=${line%%=*}
             export "AMPLIENCE_${name^^}=${line#*=}"
             ;;
     esac
-    [ "${line%%=*}" != client_secret ] || break
+    [ -z "${!last:-}" ] || break
 done
-[ -n "${AMPLIENCE_CLIENT_SECRET:-}" ] || { echo "the emulator of $amp_token did not start: $line"; exit 1; }
+[ -n "${!last:-}" ] || { echo "the emulator of $program did not start: $line"; exit 1; }
 export AMPLIENCE_STORE_DIR=$work/store HOME=$work
-unset HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy
 "$@"
