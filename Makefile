@@ -77,7 +77,7 @@ examples: library
 
 demo: all examples
 	@scripts/need.sh python3 curl
-	@scripts/demo.sh $(OUT)
+	@scripts/with-emulator.sh $(OUT)/bin/amp-token scripts/demo.sh $(OUT)
 
 test:
 	@scripts/need.sh cargo cc c++ nm abidiff curl curl-headers python3 python3-venv valgrind strace redis-server openssl tinyproxy make
