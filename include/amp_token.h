@@ -638,6 +638,16 @@ void amp_token_cache_invalidate(const amp_token_cache *cache,
 AMP_API const uint64_t *amp_token_cache_epoch(const amp_token_cache *cache);
 
 /**
+ * Where requests with a token go: the setting `api_url` as it is in force,
+ * from wherever it came, without a slash or "/v2/content" at its end. A
+ * program that sends its own requests puts paths such as "/v2/content/hubs"
+ * behind it, and sends the token nowhere else.
+ *
+ * NULL if `cache` is NULL; borrowed from `cache`. Any thread.
+ */
+AMP_API const char *amp_token_cache_api_url(const amp_token_cache *cache);
+
+/**
  * A figure about the cache, by name: "hits", "waits", "refreshes",
  * "failures", "requests", "invalidations" (counts), "last_refresh_ms",
  * "last_status", "age", "expires_in" (seconds).

@@ -29,20 +29,14 @@ static amp_token_cache *cache_from_environment(void) {
     return cache;
 }
 
-/* The whole URL, in memory that the caller frees. A base URL that already ends
- * in /v2/content is understood, as libamp_token does. */
-static char *url_of(const char *path) {
-    const char *set = getenv("AMPLIENCE_API_URL"), *suffix = "/v2/content";
-    const char *base = set && *set ? set : "https://api.amplience.net";
-    size_t length = strlen(base), room = length + strlen(path) + 1;
+/* The whole URL, in memory that the caller frees. */
+static char *url_of(const amp_token_cache *cache, const char *path) {
+    const char *base = amp_token_cache_api_url(cache);
+    size_t room = strlen(base) + strlen(path) + 1;
     char *url = malloc(room);
 
-    while (length > 0 && base[length - 1] == '/')
-        length--;
-    if (length >= strlen(suffix) && strncmp(base + length - strlen(suffix), suffix, strlen(suffix)) == 0)
-        length -= strlen(suffix);
     if (url)
-        snprintf(url, room, "%.*s%s", (int)length, base, path);
+        snprintf(url, room, "%s%s", base, path);
     return url;
 }
 
@@ -141,7 +135,7 @@ int main(void) {
     int result = 2;
     amp_token_cache *cache = cache_from_environment();
     CURL *curl = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK ? curl_easy_init() : NULL;
-    char *url = url_of("/v2/content/hubs");
+    char *url = cache ? url_of(cache, "/v2/content/hubs") : NULL;
 
     if (cache && curl && url)
         result = list_hubs(cache, curl, url);

@@ -87,20 +87,14 @@ static int is_id(const char *text) {
     return *text && text[strspn(text, "0123456789abcdefABCDEF-")] == '\0';
 }
 
-/* The whole URL, in memory that the caller frees. A base URL that already ends
- * in /v2/content is understood, as libamp_token does. */
-static char *url_of(const char *repository) {
-    const char *set = getenv("AMPLIENCE_API_URL"), *suffix = "/v2/content";
-    const char *base = set && *set ? set : "https://api.amplience.net";
-    size_t length = strlen(base), room = length + strlen(repository) + 64;
+/* The whole URL, in memory that the caller frees. */
+static char *url_of(const amp_token_cache *cache, const char *repository) {
+    const char *base = amp_token_cache_api_url(cache);
+    size_t room = strlen(base) + strlen(repository) + 64;
     char *url = malloc(room);
 
-    while (length > 0 && base[length - 1] == '/')
-        length--;
-    if (length >= strlen(suffix) && strncmp(base + length - strlen(suffix), suffix, strlen(suffix)) == 0)
-        length -= strlen(suffix);
     if (url)
-        snprintf(url, room, "%.*s/v2/content/content-repositories/%s/content-items", (int)length, base, repository);
+        snprintf(url, room, "%s/v2/content/content-repositories/%s/content-items", base, repository);
     return url;
 }
 
@@ -220,8 +214,8 @@ int main(int argc, char **argv) {
     if (curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK)
         curl = curl_easy_init();
     headers = curl_slist_append(NULL, "Content-Type: application/json");
-    url = url_of(argv[1]);
     cache = cache_from_environment();
+    url = cache ? url_of(cache, argv[1]) : NULL;
     if (!cache)
         result = 2;
     else if (!curl || !headers || !url || prepare(curl, url, headers, &item) != CURLE_OK)

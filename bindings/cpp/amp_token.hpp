@@ -590,6 +590,9 @@ class token_cache {
         }
     }
 
+    /// Where requests with a token go; see amp_token_cache_api_url(). Valid as long as this object's handle.
+    const char *api_url() const noexcept { return amp_token_cache_api_url(handle_.get()); }
+
     /// A figure, by a name that amp_token_cache_stat() knows; -1: there is none.
     std::int64_t statistic(const char *name) const noexcept { return amp_token_cache_stat(handle_.get(), name); }
 

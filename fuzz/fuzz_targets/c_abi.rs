@@ -46,6 +46,7 @@ unsafe extern "C" {
     fn amp_token_cache_invalidate(cache: Handle, token: Handle);
     fn amp_token_cache_stat(cache: Handle, name: *const c_char) -> i64;
     fn amp_token_cache_epoch(cache: Handle) -> *const u64;
+    fn amp_token_cache_api_url(cache: Handle) -> *const c_char;
     fn amp_token_cache_free(cache: Handle);
     fn amp_api_request(
         cache: Handle,
@@ -212,6 +213,7 @@ fn use_together(shared: &Shared, start: usize) {
             }
             let epoch = amp_token_cache_epoch(shared.cache);
             assert!(epoch.is_null() == shared.cache.is_null());
+            assert!(amp_token_cache_api_url(shared.cache).is_null() == shared.cache.is_null());
             amp_token_cache_stat(shared.cache, c"hits".as_ptr());
             amp_token_cache_invalidate(shared.cache, token);
             amp_token_free(token);

@@ -5,7 +5,7 @@ use super::error::{amp_error, amp_status};
 use super::ffi::{self, amp_token};
 use crate::cache::TokenCache;
 use crate::error::{Error, Kind};
-use std::ffi::c_char;
+use std::ffi::{CString, c_char};
 use std::time::Duration;
 
 /// The current token of one set of credentials, renewed in time and shared by
@@ -15,11 +15,14 @@ use std::time::Duration;
 /// threads at once. A process that forks may go on using it in parent and
 /// child. It must not be freed while another thread uses it; tokens that it
 /// handed out stay valid when it is freed.
-pub struct amp_token_cache(TokenCache);
+pub struct amp_token_cache {
+    cache: TokenCache,
+    api_url: CString,
+}
 
 impl amp_token_cache {
     pub(super) fn inner(&self) -> &TokenCache {
-        &self.0
+        &self.cache
     }
 }
 
@@ -42,7 +45,9 @@ pub extern "C" fn amp_token_cache_new(
     ffi::call(error, || {
         let cache = ffi::out(cache, "cache")?;
         let config = ffi::some(config, "config")?;
-        cache.set(Box::into_raw(Box::new(amp_token_cache(TokenCache::new(config.inner())?))));
+        let made = TokenCache::new(config.inner())?;
+        let api_url = ffi::c_text(&made.options().api_url);
+        cache.set(Box::into_raw(Box::new(amp_token_cache { cache: made, api_url })));
         Ok(())
     })
 }
@@ -68,7 +73,7 @@ pub extern "C" fn amp_token_cache_get(
 ) -> amp_status {
     ffi::call(error, || {
         let token = ffi::out(token, "token")?;
-        token.set(amp_token::give(ffi::some(cache, "cache")?.0.get()?));
+        token.set(amp_token::give(ffi::some(cache, "cache")?.cache.get()?));
         Ok(())
     })
 }
@@ -92,7 +97,7 @@ pub extern "C" fn amp_token_cache_get_for(
         let min_validity = u64::try_from(min_validity_ms).map_err(|_| {
             Error::invalid(format!("min_validity_ms is {min_validity_ms}")).advice("pass 0 or more milliseconds")
         })?;
-        token.set(amp_token::give(ffi::some(cache, "cache")?.0.get_for(Duration::from_millis(min_validity))?));
+        token.set(amp_token::give(ffi::some(cache, "cache")?.cache.get_for(Duration::from_millis(min_validity))?));
         Ok(())
     })
 }
@@ -123,7 +128,7 @@ pub extern "C" fn amp_token_cache_copy(
         if buffer.is_null() && capacity > 0 {
             return Err(Error::invalid("buffer is NULL").advice("pass a buffer, or 0 as its capacity"));
         }
-        let (needed, fits) = cache.0.with(|token| {
+        let (needed, fits) = cache.cache.with(|token| {
             let text = token.value_with_nul();
             (text.len(), ffi::copy(text, buffer, capacity))
         })?;
@@ -149,7 +154,7 @@ pub extern "C" fn amp_token_cache_copy(
 pub extern "C" fn amp_token_cache_invalidate(cache: Option<&amp_token_cache>, token: *const amp_token) {
     ffi::or((), || {
         if let (Some(cache), Some(token)) = (cache, amp_token::look(token)) {
-            cache.0.invalidate(token);
+            cache.cache.invalidate(token);
         }
     });
 }
@@ -162,7 +167,18 @@ pub extern "C" fn amp_token_cache_invalidate(cache: Option<&amp_token_cache>, to
 /// NULL if `cache` is NULL; valid until the cache is freed. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_cache_epoch(cache: Option<&amp_token_cache>) -> *const u64 {
-    ffi::or(std::ptr::null(), || cache.map_or(std::ptr::null(), |cache| cache.0.epoch().as_ptr().cast_const()))
+    ffi::or(std::ptr::null(), || cache.map_or(std::ptr::null(), |cache| cache.cache.epoch().as_ptr().cast_const()))
+}
+
+/// Where requests with a token go: the setting `api_url` as it is in force,
+/// from wherever it came, without a slash or "/v2/content" at its end. A
+/// program that sends its own requests puts paths such as "/v2/content/hubs"
+/// behind it, and sends the token nowhere else.
+///
+/// NULL if `cache` is NULL; borrowed from `cache`. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn amp_token_cache_api_url(cache: Option<&amp_token_cache>) -> *const c_char {
+    ffi::or(std::ptr::null(), || cache.map_or(std::ptr::null(), |cache| cache.api_url.as_ptr()))
 }
 
 /// A figure about the cache, by name: "hits", "waits", "refreshes",
@@ -175,7 +191,7 @@ pub extern "C" fn amp_token_cache_epoch(cache: Option<&amp_token_cache>) -> *con
 pub extern "C" fn amp_token_cache_stat(cache: Option<&amp_token_cache>, name: *const c_char) -> i64 {
     ffi::or(-1, || {
         let (Some(cache), Ok(name)) = (cache, ffi::text(name, "name")) else { return -1 };
-        cache.0.statistic(name).unwrap_or(-1)
+        cache.cache.statistic(name).unwrap_or(-1)
     })
 }
 

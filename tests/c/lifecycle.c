@@ -216,6 +216,7 @@ static void figures_have_names(void) {
     CHECK(amp_token_cache_stat(cache, "failures") == 0);
     CHECK(amp_token_cache_stat(cache, "expires_in") > 0);
     CHECK(amp_token_cache_stat(cache, "shoe_size") == -1);
+    CHECK(strcmp(amp_token_cache_api_url(cache), "https://api.amplience.net") == 0);
     amp_token_cache_free(cache);
 }
 

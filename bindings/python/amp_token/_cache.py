@@ -42,8 +42,6 @@ STATISTICS = (
     "expires_in",
 )
 
-_DEFAULT_API_URL = "https://api.amplience.net"
-
 _byref = ctypes.byref
 
 
@@ -234,6 +232,7 @@ class TokenCache:
     __slots__ = ("_state", "_api_url", "__weakref__")
 
     _state: _State
+    _api_url: str
 
     def __init__(
         self,
@@ -266,7 +265,6 @@ class TokenCache:
         for name in ("self", "load", "logger"):
             del settings[name]
         self._state = _CLOSED
-        self._api_url = _api_url(api_url, load)
         config = _NativeConfig(settings, load, logger)
         try:
             self._prepare(config.pointer)
@@ -280,6 +278,7 @@ class TokenCache:
             self._state = _State(_Handle(pointer, None, False))
         else:
             self._state = _State(_Handle(pointer, config, _may_work_in_background(background_refresh, load)))
+        self._api_url = _ffi.quick.amp_token_cache_api_url(pointer).decode()
 
     def _prepare(self, config: Any) -> None:
         """Has the last word on the native config; for tests."""
@@ -442,14 +441,6 @@ def _handle_of(state: _State) -> _Handle:
     if state.handle is None:
         raise ValueError("the TokenCache is closed: make a new one")
     return state.handle
-
-
-def _api_url(given: Optional[str], load: bool) -> str:
-    """What the setting comes to, as the native library works it out."""
-    url = given or (os.environ.get("AMPLIENCE_API_URL") if load else None) or _DEFAULT_API_URL
-    url = url.rstrip("/")
-    suffix = "/v2/content"
-    return url[: -len(suffix)] if url.endswith(suffix) else url
 
 
 def get_token(

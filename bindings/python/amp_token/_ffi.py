@@ -107,6 +107,7 @@ FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "amp_token_cache_invalidate": (None, [cache_p, token_p]),
     # The address of the counter, for c_uint64.from_address().
     "amp_token_cache_epoch": (c_void_p, [cache_p]),
+    "amp_token_cache_api_url": (c_char_p, [cache_p]),
     "amp_token_cache_stat": (c_int64, [cache_p, c_char_p]),
     "amp_token_cache_free": (None, [cache_p]),
     "amp_api_request": (
