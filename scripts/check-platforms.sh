@@ -4,7 +4,8 @@
 #   aarch64  Linux on 64-bit ARM: the library's own tests, those of the cache, and a C program that gets a
 #            token over HTTP and HTTPS, in qemu
 #   musl     Linux without glibc: the same tests, natively
-#   windows  the library's own tests, and the C program with the .dll over HTTP and HTTPS, in wine
+#   windows  the library's own tests, and the C program with the .dll and `amp-token get` over HTTP and HTTPS, in
+#            wine
 #   macos    compiled, no more: there is nothing here that could link or run it
 #
 # All if none is named. Needs rustup, which adds the standard library of each.
@@ -76,6 +77,8 @@ RUN
     cp "$target_dir/x86_64-pc-windows-gnu/debug/amp_token.dll" "$work/bin/"
     x86_64-w64-mingw32-gcc-posix -Iinclude bindings/c/get_token.c -o "$work/bin/get_token.exe" "$work/bin/amp_token.dll"
     gets_tokens "$work/run" "$work/bin/get_token.exe"
+    cargo build -q --target x86_64-pc-windows-gnu --features cli,emulator --bin amp-token
+    gets_tokens "$work/run" "$target_dir/x86_64-pc-windows-gnu/debug/amp-token.exe" get
 }
 
 macos() {

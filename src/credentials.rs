@@ -331,7 +331,6 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
 
     struct Folder(PathBuf);
 
@@ -460,6 +459,7 @@ mod tests {
     #[test]
     fn a_file_that_everybody_can_read_earns_a_warning() {
         use std::os::unix::fs::PermissionsExt;
+        use std::sync::{Arc, Mutex};
         let folder = Folder::new("open");
         let file = folder.file("secret", "hush");
         let lines = Arc::new(Mutex::new(Vec::new()));

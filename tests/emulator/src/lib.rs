@@ -368,8 +368,8 @@ impl Drop for Files {
 }
 
 fn create_private_folder(path: &Path) -> io::Result<()> {
-    let mut folder = fs::DirBuilder::new();
     #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut folder, 0o700);
-    folder.create(path)
+    return std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), 0o700).create(path);
+    #[cfg(not(unix))]
+    fs::create_dir(path)
 }
