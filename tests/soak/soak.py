@@ -149,6 +149,7 @@ class Worker:
     def __init__(self, name, group, arguments, environment):
         self.name, self.group = name, group
         self.counters, self.history, self.samples, self.done = {}, [], [], False
+        self.errors = []  # what each was told in full, and when
         self.process = subprocess.Popen(
             arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         self.complaint = ""
@@ -163,6 +164,9 @@ class Worker:
         for line in self.process.stdout:
             if line == "done\n":
                 self.done = True
+                continue
+            if line.startswith("! "):
+                self.errors.append((time.monotonic(), line[2:].strip()))
                 continue
             counters = {}
             for word in line.split():
@@ -318,22 +322,23 @@ class Soak:
     def judge_errors(self, worker):
         before = {}
         for at, counters in worker.history:
+            # The present phase, and those that ended while a call that fails now may have been under way.
             begun = [phase for phase in self.phases if phase[0] <= at]
             explained = set()
-            if begun:
-                start, name, explains = begun[-1]
-                explained |= explains
-                if len(begun) > 1 and at - start < GRACE_SECONDS:
-                    explained |= begun[-2][2]
+            for (_, _, explains), (end, _, _) in zip(begun, begun[1:] + [(at, None, None)]):
+                if at - end < GRACE_SECONDS:
+                    explained |= explains
             # What was dead on arrival is counted elsewhere; two in a row are called by their name.
             if any(abs(at - late) < LATE_SECONDS for late in self.late_at):
                 explained |= {"HTTP_401_403", "AMP_CREDENTIALS_REJECTED"}
             for status, count in counters.items():
                 more = count - before.get(status, 0)
                 if status.startswith(("AMP_", "HTTP_")) and more and status not in explained:
+                    phases = ", ".join(f"{name} {at - start:.1f} s" for start, name, _ in begun[-3:])
+                    said = [text for when, text in worker.errors if at - 2 < when <= at and text.startswith(status)]
                     self.problems.append(
-                        f"{worker.name}: {more} × {status}, which nothing explains (fault: {begun[-1][1]}, "
-                        f"{at - begun[-1][0]:.1f} s after it began)")
+                        f"{worker.name}: {more} × {status}, which nothing explains (phases began this long ago: {phases}): "
+                        f"{said[-1] if said else 'not told'}")
             if counters["longest_ms"] > LONGEST_MS:
                 self.problems.append(f"{worker.name}: a call took {counters['longest_ms']} ms, timeout_ms is {TIMEOUT_MS}")
             before = counters

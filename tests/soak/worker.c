@@ -4,6 +4,7 @@
  * Usage: worker SECONDS NAME=VALUE..., the settings of the config.
  *
  * Each second it prints its counters since the start, as NAME=NUMBER words; "done" is the last line.
+ * Between these, "! STATUS MESSAGE" for each error that is counted on its own.
  * Whatever no fault of a server can explain is told on standard error and ends the process with
  * status 1: a token that had expired, one that came back after it was invalidated, a child that
  * failed, a pause longer than any may be, no token at the end when all is well. Errors are only
@@ -66,6 +67,18 @@ static void raise_to(uint64_t *highest, uint64_t value) {
     }
 }
 
+/* Without stdio, whose locks may be held for ever in a child. */
+static void tell(amp_status status, const amp_error *error) {
+    char line[512];
+    int length = snprintf(line, sizeof line - 1, "! %s %s", amp_status_name(status), amp_error_message(error));
+
+    CHECK(length > 0);
+    if ((size_t)length > sizeof line - 2)
+        length = (int)sizeof line - 2;
+    line[length++] = '\n';
+    CHECK(write(STDOUT_FILENO, line, (size_t)length) == length);
+}
+
 /* Counts how a call ended that began at `began`, and frees the error. */
 static void note(amp_status status, amp_error *error, int64_t began) {
     int64_t now = milliseconds(CLOCK_MONOTONIC), pause = amp_error_retry_after_ms(error);
@@ -76,11 +89,13 @@ static void note(amp_status status, amp_error *error, int64_t began) {
     if (status == AMP_OK)
         return;
     CHECK(amp_error_message(error)[0] != '\0');
-    amp_error_free(error);
-    if (began < __atomic_load_n(&paused_until[status], __ATOMIC_RELAXED))
+    if (began < __atomic_load_n(&paused_until[status], __ATOMIC_RELAXED)) {
         add(&counters->told_again[status], 1);
-    else
+    } else {
         add(&counters->errors[status], 1);
+        tell(status, error);
+    }
+    amp_error_free(error);
     if (pause > 0) {
         CHECK(pause <= LONGEST_PAUSE_MS);
         raise_to(&counters->longest_pause_ms, (uint64_t)pause);
@@ -162,13 +177,19 @@ static void *caller(void *unused) {
     return unused;
 }
 
-/* What was invalidated must not be handed out again. */
+/* What was invalidated must not be handed out again. A token is left alone until one has been renewed in
+ * the ordinary way: two that are refused in a row, each as soon as it came, are a failure that announces
+ * a pause, and here no server would explain it. */
 static void *invalidator(void *unused) {
+    int64_t dropped_at = 0; /* in refreshes */
+
     while (!stopped()) {
         amp_token *old = get_from(cache), *fresh;
+        int64_t refreshes = amp_token_cache_stat(cache, "refreshes");
 
-        if (old && amp_token_expires_at(old) != INT64_MAX) {
+        if (old && amp_token_expires_at(old) != INT64_MAX && refreshes >= dropped_at + 2) {
             amp_token_cache_invalidate(cache, old);
+            dropped_at = refreshes;
             add(&counters->invalidations, 1);
             fresh = get_from(cache);
             if (fresh && strcmp(amp_token_value(fresh), amp_token_value(old)) == 0) {
