@@ -480,11 +480,24 @@ impl Core {
             deadline: plan.deadline,
             retries: plan.retries,
         };
-        let result = shared.source.obtain(&wish);
+        let (result, unshared) = match shared.source.obtain(&wish) {
+            Ok(Some((token, unshared))) => (Ok(Some(token)), unshared),
+            Ok(None) => (Ok(None), None),
+            Err(error) => (Err(error), None),
+        };
         std::mem::forget(landing);
         let took = start.until(self.clock().now());
         self.counters.last_refresh_ms.store(i64::try_from(took.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
-        self.settle(shared, &flight, plan, result)
+        let outcome = self.settle(shared, &flight, plan, result);
+        if let (Outcome::Token(token), Some(unshared)) = (&outcome, unshared) {
+            unshared.share();
+            // Whoever has dropped it meanwhile could not take it out of the store, where it was not yet.
+            let refused = shared.lock().dropped.as_ref().is_some_and(|dropped| dropped.value() == token.value());
+            if refused {
+                shared.source.forget(token);
+            }
+        }
+        outcome
     }
 
     /// Publishes the result of a flight.

@@ -71,6 +71,21 @@ pub struct Wish<'a> {
     pub retries: u32,
 }
 
+/// A new token that other processes wait for, and the lock under which it was asked for.
+pub struct Unshared {
+    store: Arc<dyn Store>,
+    entry: Entry,
+    _lock: Lock,
+}
+
+impl Unshared {
+    /// Puts it into the store. That may take long, as a disk may, and no bound of ours would end it:
+    /// so this comes after all that threads of this process wait for.
+    pub fn share(self) {
+        self.store.save(&self.entry);
+    }
+}
+
 impl Source {
     /// Finds the credentials and gets the transport ready; sends nothing.
     pub fn new(recipe: Arc<Recipe>) -> Result<Self> {
@@ -82,39 +97,35 @@ impl Source {
         Ok(Source { recipe, transport, known })
     }
 
-    /// Gets a token, from the store or the service. `None`: there was no hurry, and another process
-    /// is already renewing it.
-    pub fn obtain(&self, wish: &Wish) -> Result<Option<Token>> {
+    /// Gets a token, from the store or the service, and tells whether it must still be shared. `None`:
+    /// there was no hurry, and another process is already renewing it.
+    pub fn obtain(&self, wish: &Wish) -> Result<Option<(Token, Option<Unshared>)>> {
         let known = self.known();
         if let Credentials::PersonalAccessToken(_) = known.credentials {
             // It may have been replaced on disk since.
             let known = if wish.current.is_some() { self.find_again()? } else { known };
-            return Ok(Some(Token::permanent(known.credentials.secret(), self.recipe.options.clock.now())));
+            let token = Token::permanent(known.credentials.secret(), self.recipe.options.clock.now());
+            return Ok(Some((token, None)));
         }
-        let Some(store) = &known.store else { return self.request(&known, wish).map(Some) };
+        let Some(store) = &known.store else { return Ok(Some((self.request(&known, wish)?, None))) };
         if let Some(token) = self.load(store.as_ref(), wish) {
-            return Ok(Some(token));
+            return Ok(Some((token, None)));
         }
         // Whoever waits for another process still needs the time to ask by itself afterwards.
         let wait = if wish.urgent { wish.deadline.left(&self.recipe.options.clock) / 2 } else { Duration::ZERO };
-        let _lock = match store.lock(wait) {
+        let lock = match store.lock(wait) {
             Lock::Busy if !wish.urgent => return Ok(None),
             lock => lock,
         };
         // Another process may have renewed it while this one waited.
         if let Some(token) = self.load(store.as_ref(), wish) {
-            return Ok(Some(token));
+            return Ok(Some((token, None)));
         }
         let token = self.request(&known, wish)?;
+        let entry = Entry { token: token.value().into(), issued: token.issued().wall, expires: token.expires().wall };
         // The credentials may have turned out to be others, and the store with them.
-        if let Some(store) = &self.known().store {
-            store.save(&Entry {
-                token: token.value().into(),
-                issued: token.issued().wall,
-                expires: token.expires().wall,
-            });
-        }
-        Ok(Some(token))
+        let unshared = self.known().store.map(|store| Unshared { store, entry, _lock: lock });
+        Ok(Some((token, unshared)))
     }
 
     /// What carries requests.
@@ -268,7 +279,14 @@ pub fn token(config: &Config) -> Result<Token> {
     let Options { clock, timeout, retries, min_validity, log, .. } = recipe.options.clone();
     let source = Source::new(recipe)?;
     let wish = Wish { current: None, urgent: true, deadline: Deadline::after(&clock, timeout), retries };
-    let token = source.obtain(&wish)?.ok_or_else(|| Error::new(Kind::Internal, "an urgent wish was put off"))?;
+    let obtain = |wish: &Wish| {
+        let (token, unshared) = source.obtain(wish)?.unzip();
+        if let Some(unshared) = unshared.flatten() {
+            unshared.share();
+        }
+        Ok(token)
+    };
+    let token = obtain(&wish)?.ok_or_else(|| Error::new(Kind::Internal, "an urgent wish was put off"))?;
     let now = clock.now();
     if !token.is_usable(now, min_validity) {
         vet(&token, None, None, now)?;
@@ -279,7 +297,7 @@ pub fn token(config: &Config) -> Result<Token> {
     }
     let deadline = Deadline::after(&clock, RENEWAL_BUDGET.min(timeout));
     let renewal = Wish { current: Some(&token), urgent: false, deadline, retries: 0 };
-    let renewed = source.obtain(&renewal).and_then(|renewed| {
+    let renewed = obtain(&renewal).and_then(|renewed| {
         renewed.map(|renewed| vet(&renewed, Some(&token), None, clock.now()).map(|()| renewed)).transpose()
     });
     Ok(match renewed {

@@ -101,9 +101,16 @@ impl FileStore {
             }
         };
         self.make_folder()?;
-        let options = OpenOptions::new().read(true).write(true).create(true).mode(0o600).clone();
-        // Not there, though it is created? Somebody is deleting all this.
-        let Some(file) = self.open_ours(&self.lock, &options)? else { return Ok(None) };
+        let mut options = OpenOptions::new().read(true).write(true).mode(0o600).clone();
+        let file = match self.open_ours(&self.lock, &options)? {
+            Some(file) => file,
+            // Only now, because this waits for whoever changes the folder, and a busy disk may keep that one.
+            None => match self.open_ours(&self.lock, options.create(true))? {
+                Some(file) => file,
+                // Not there, though it is created? Somebody is deleting all this.
+                None => return Ok(None),
+            },
+        };
         loop {
             match lock_whole(&file) {
                 Ok(true) => return Ok(Some(Held { _file: file, _seat: seat })),

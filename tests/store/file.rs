@@ -4,14 +4,15 @@ use crate::cast::{Folder, LONG, Process, Settings, command, is_held};
 use amp_emulator::Emulator;
 use amp_token::cache::TokenCache;
 use amp_token::clock::{Clock, ManualClock};
+use amp_token::log::Log;
 use amp_token::store::{Entry, Lock};
 use amp_token::transport::{Request, Response};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 /// How many processes are meant by "many".
@@ -86,6 +87,30 @@ fn a_leader_that_is_stopped_is_not_waited_for() {
     leader.signal(libc::SIGCONT);
     assert!(leader.ends());
     Process::start("get", &settings).says("token ");
+}
+
+#[test]
+fn a_token_is_there_before_it_is_stored() {
+    let (emulator, folder) = (emulator(), Folder::new());
+    let settings = Settings::of(&emulator).in_folder(folder.path());
+    let (cache, stored_before) = (Arc::new(OnceLock::<TokenCache>::new()), Arc::new(AtomicBool::new(true)));
+    let (mut config, _) = settings.config();
+    config.log = Log::to({
+        let (cache, stored_before, store) = (cache.clone(), stored_before.clone(), settings.store().0);
+        move |_, line| {
+            if line.starts_with("got token") {
+                let cache = cache.get().unwrap();
+                stored_before.store(store.load().is_some(), Ordering::SeqCst);
+                // Nobody waits for the store; and what is refused now is not left in it.
+                cache.invalidate(&cache.get().unwrap());
+            }
+        }
+    });
+    let cache = cache.get_or_init(|| TokenCache::new(&config).unwrap());
+    cache.get().unwrap();
+    assert!(!stored_before.load(Ordering::SeqCst));
+    assert_eq!((cache.statistic("waits"), emulator.stats().token_requests), (Some(0), 1));
+    assert!(settings.store().0.load().is_none());
 }
 
 #[test]
