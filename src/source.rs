@@ -121,6 +121,11 @@ impl Source {
         if let Some(token) = self.load(store.as_ref(), wish) {
             return Ok(Some((token, None)));
         }
+        if wish.deadline.left(&self.recipe.options.clock).is_zero() {
+            return Err(Error::new(Kind::Timeout, format!("the store {} took all the time there was", store.place()))
+                .at(Stage::Connect)
+                .advice("use another store_dir or store, or allow more time with timeout_ms"));
+        }
         let token = self.request(&known, wish)?;
         let entry = Entry { token: token.value().into(), issued: token.issued().wall, expires: token.expires().wall };
         // The credentials may have turned out to be others, and the store with them.

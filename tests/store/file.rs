@@ -4,6 +4,7 @@ use crate::cast::{Folder, LONG, Process, Settings, command, is_held};
 use amp_emulator::Emulator;
 use amp_token::cache::TokenCache;
 use amp_token::clock::{Clock, ManualClock};
+use amp_token::error::Kind;
 use amp_token::log::Log;
 use amp_token::store::{Entry, Lock};
 use amp_token::transport::{Request, Response};
@@ -111,6 +112,27 @@ fn a_token_is_there_before_it_is_stored() {
     assert!(!stored_before.load(Ordering::SeqCst));
     assert_eq!((cache.statistic("waits"), emulator.stats().token_requests), (Some(0), 1));
     assert!(settings.store().0.load().is_none());
+}
+
+#[test]
+fn a_store_that_takes_all_the_time_is_named() {
+    let (emulator, folder) = (emulator(), Folder::new());
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let settings = Settings::of(&emulator).in_folder(&file).with("timeout_ms", "1000");
+    let (mut config, _) = settings.config();
+    let manual = ManualClock::new(1);
+    config.clock = Clock::Manual(manual.clone());
+    // The store is not usable, says so, and meanwhile the time goes by.
+    config.log = Log::to(move |_, line| {
+        if line.starts_with("store: ") {
+            manual.advance(Duration::from_secs(1));
+        }
+    });
+    let error = TokenCache::new(&config).unwrap().get().err().unwrap();
+    assert_eq!(error.kind(), Kind::Timeout);
+    assert!(error.to_string().contains("file took all the time there was"), "{error}");
+    assert_eq!(emulator.stats().token_requests, 0);
 }
 
 #[test]
