@@ -177,19 +177,22 @@ static void *caller(void *unused) {
     return unused;
 }
 
-/* What was invalidated must not be handed out again. A token is left alone until one has been renewed in
- * the ordinary way: two that are refused in a row, each as soon as it came, are a failure that announces
- * a pause, and here no server would explain it. */
+/* What was invalidated must not be handed out again. After one that was, here or by a caller whom the API
+ * refused, tokens are left alone until one has been renewed in the ordinary way: two that are refused in a
+ * row, each as soon as it came, are a failure that announces a pause, and no server would explain it. */
 static void *invalidator(void *unused) {
-    int64_t dropped_at = 0; /* in refreshes */
+    int64_t dropped = 0, dropped_at = 0; /* in refreshes */
 
     while (!stopped()) {
         amp_token *old = get_from(cache), *fresh;
         int64_t refreshes = amp_token_cache_stat(cache, "refreshes");
 
+        if (amp_token_cache_stat(cache, "invalidations") != dropped) {
+            dropped = amp_token_cache_stat(cache, "invalidations");
+            dropped_at = refreshes;
+        }
         if (old && amp_token_expires_at(old) != INT64_MAX && refreshes >= dropped_at + 2) {
             amp_token_cache_invalidate(cache, old);
-            dropped_at = refreshes;
             add(&counters->invalidations, 1);
             fresh = get_from(cache);
             if (fresh && strcmp(amp_token_value(fresh), amp_token_value(old)) == 0) {
