@@ -480,9 +480,8 @@ impl Core {
             deadline: plan.deadline,
             retries: plan.retries,
         };
-        let (result, unshared) = match shared.source.obtain(&wish) {
-            Ok(Some((token, unshared))) => (Ok(Some(token)), unshared),
-            Ok(None) => (Ok(None), None),
+        let (result, unshared) = match shared.source.obtain(&wish).map(Option::unzip) {
+            Ok((token, unshared)) => (Ok(token), unshared.flatten()),
             Err(error) => (Err(error), None),
         };
         std::mem::forget(landing);

@@ -102,15 +102,11 @@ impl FileStore {
         };
         self.make_folder()?;
         let mut options = OpenOptions::new().read(true).write(true).mode(0o600).clone();
-        let file = match self.open_ours(&self.lock, &options)? {
-            Some(file) => file,
-            // Only now, because this waits for whoever changes the folder, and a busy disk may keep that one.
-            None => match self.open_ours(&self.lock, options.create(true))? {
-                Some(file) => file,
-                // Not there, though it is created? Somebody is deleting all this.
-                None => return Ok(None),
-            },
-        };
+        let there = self.open_ours(&self.lock, &options)?;
+        // Made only if it is not there: that waits for whoever changes the folder, and a busy disk may keep that one.
+        let file = if there.is_some() { there } else { self.open_ours(&self.lock, options.create(true))? };
+        // Not there, though it is created? Somebody is deleting all this.
+        let Some(file) = file else { return Ok(None) };
         loop {
             match lock_whole(&file) {
                 Ok(true) => return Ok(Some(Held { _file: file, _seat: seat })),

@@ -186,9 +186,10 @@ static void *invalidator(void *unused) {
     while (!stopped()) {
         amp_token *old = get_from(cache), *fresh;
         int64_t refreshes = amp_token_cache_stat(cache, "refreshes");
+        int64_t invalidations = amp_token_cache_stat(cache, "invalidations");
 
-        if (amp_token_cache_stat(cache, "invalidations") != dropped) {
-            dropped = amp_token_cache_stat(cache, "invalidations");
+        if (invalidations != dropped) {
+            dropped = invalidations;
             dropped_at = refreshes;
         }
         if (old && amp_token_expires_at(old) != INT64_MAX && refreshes >= dropped_at + 2) {
