@@ -35,11 +35,14 @@
  *   Threads    A handle that a function takes as pointer to const may be used
  *              by many threads at once. A config belongs to one thread at a
  *              time. There is no global state: no init, no cleanup, no
- *              process-wide logger, and no thread unless background_refresh
- *              is on.
+ *              process-wide logger. No thread stays unless background_refresh
+ *              is on; only if the system does not answer, a look-up of a name
+ *              or a touch of the store's files is left to a thread of its own,
+ *              and the call goes on. There are at most 64 of each kind.
  *   fork       Parent and child may both go on using what was made before; a
  *              child shares no connection with its parent.
  *   Signals    SIGPIPE is never raised. Calls go on after a signal handler ran.
+ *              Threads that the library starts handle no signals.
  *   exit       may be called at any time, also with other threads inside the
  *              library. The library stays loaded once it is: dlclose() of it
  *              is allowed and does nothing.

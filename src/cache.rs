@@ -16,6 +16,7 @@
 //! - **A forked child** finds the [generation](crate::fork) changed and makes a new [`Shared`]
 //!   (lock, transport, flight) from the recipe; the token itself it keeps.
 
+use crate::aside;
 use crate::clock::{Clock, Now};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::fork;
@@ -657,7 +658,7 @@ impl Core {
     fn start_thread(self: &Arc<Self>, shared: &Arc<Shared>, state: &mut Progress) -> bool {
         let (core, shared) = (Arc::downgrade(self), shared.clone());
         let body = move || Core::renew_until_closed(&core, &shared);
-        match std::thread::Builder::new().name("amp-token".to_owned()).spawn(body) {
+        match aside::spawn("amp-token", body) {
             Ok(thread) => {
                 state.thread = Some(thread);
                 true

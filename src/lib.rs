@@ -24,11 +24,12 @@
 //! | [`api`] | requests that carry the token |
 //! | [`token`], [`secret`], [`error`], [`log`] | what the others work with |
 //! | `vault` | where secrets are in memory |
-//! | [`clock`], [`fork`], [`sync`] | time and chance; processes; locks |
+//! | [`clock`], [`fork`], [`sync`], `aside` | time and chance; processes; locks; threads of ours |
 //! | `capi` | the C interface |
 //!
 
 pub mod api;
+mod aside;
 pub mod cache;
 mod capi;
 pub mod clock;

@@ -9,14 +9,12 @@
 //! `MSG_NOSIGNAL`, but only in `write`: its `write_vectored` is a bare `writev`. So [`Wire`] keeps
 //! the default `write_vectored`, which calls `write`.
 
+use crate::aside::Places;
 use crate::error::{Error, Kind, Result, Stage, exhausted};
-use crate::fork;
 use crate::settings::is_loopback;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// The moment by which something has to be over, and the time that was given for it.
@@ -40,7 +38,7 @@ impl Deadline {
     }
 
     /// The time that is left.
-    fn left(self) -> io::Result<Duration> {
+    pub(crate) fn left(self) -> io::Result<Duration> {
         let left = self.at.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
@@ -280,62 +278,20 @@ fn addresses(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<Socket
     if is_loopback(host) {
         return Ok(vec![at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into())]);
     }
-    let turn = loop {
-        match Turn::take() {
-            Some(turn) => break turn,
-            None => std::thread::sleep(deadline.left()?.min(Duration::from_millis(5))),
-        }
-    };
-    // The system's lookup knows no deadline, so it gets a thread that may be left behind.
-    let (sender, receiver) = sync_channel(1);
+    // The system's look-up knows no deadline.
     let name = (host.to_owned(), port);
-    std::thread::Builder::new().name("amp-lookup".to_owned()).spawn(move || {
-        let _turn = turn;
+    LOOKUPS.within(deadline, move || {
         let found = name.to_socket_addrs().map(Iterator::collect);
         // A resolver that cannot open its files or a socket says that there is no such name.
-        let found = found.map_err(|error| no_socket_to_be_had().unwrap_or(error));
-        // Nobody listens any more when the deadline has passed.
-        let _ = sender.send(found);
-    })?;
-    match receiver.recv_timeout(deadline.left()?) {
-        Ok(found) => found,
-        Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
-        Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the lookup failed")),
-    }
+        found.map_err(|error| no_socket_to_be_had().unwrap_or(error))
+    })?
 }
+
+static LOOKUPS: Places = Places::new("amp-lookup");
 
 /// The reason why this process can open no socket at present, if that is so.
 fn no_socket_to_be_had() -> Option<io::Error> {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).err().filter(|error| exhausted(error).is_some())
-}
-
-/// The right to have one look-up under way. Where the system's hang, every call would leave another
-/// thread behind; so there are at most [`MOST_LOOKUPS`], and who comes later waits until one ends.
-struct Turn;
-
-const MOST_LOOKUPS: u64 = 64;
-
-/// The fork generation, and below it (32 bits) how many look-ups it has under way. There is no lock
-/// around them, because a forked child could inherit it locked.
-static LOOKUPS: AtomicU64 = AtomicU64::new(0);
-
-impl Turn {
-    fn take() -> Option<Turn> {
-        fork::watch();
-        let generation = fork::generation();
-        let taken = LOOKUPS.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |before| {
-            // The threads of the process that this one was forked from are not in this one.
-            let others = if before >> 32 == generation { before & u64::from(u32::MAX) } else { 0 };
-            (others < MOST_LOOKUPS).then_some(generation << 32 | (others + 1))
-        });
-        taken.ok().map(|_| Turn)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        LOOKUPS.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 /// Connects to a host, trying the addresses that were found one after the other. None of them can

@@ -8,15 +8,20 @@
 //!   them, and holds on to them for as long as it lives.)
 //! - **Only what is ours is used.** The folder must belong to this user, be closed to all others and
 //!   be no symbolic link; a file must be a regular one of this user's.
+//! - **It is not waited for.** A disk may stand still for any time, and a file server for ever, and no
+//!   call for a file knows a deadline. So threads of their own touch the files, which see sealed bytes
+//!   only; one that takes too long is left behind, and until it is through, the store is left alone.
 //!
 //! Everything that goes wrong is a log line and an entry that is absent.
 
 use super::seal::{self, Seal};
 use super::{Entry, Lock, Store, Trouble};
+use crate::aside::Places;
 use crate::clock::Clock;
 use crate::error::clean;
 use crate::fork;
 use crate::settings::Options;
+use crate::wire::Deadline;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -26,6 +31,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// The longest pause between two looks at a lock that somebody else holds.
@@ -38,13 +44,20 @@ const UNFINISHED: &str = ".tmp";
 /// file gone, and nobody misses it.
 const ABANDONED: Duration = Duration::from_secs(60);
 
+/// The longest that a caller waits for the files; and never more than a quarter of `timeout_ms`. It is
+/// long for a disk, even a busy one, and what takes longer is paid for once: by the caller who finds out.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+static TOUCHES: Places = Places::new("amp-files");
+
 pub(super) struct FileStore {
     seal: Seal,
-    folder: PathBuf,
-    entry: PathBuf,
-    lock: PathBuf,
+    files: Arc<Files>,
+    patience: Duration,
     clock: Clock,
     trouble: Trouble,
+    /// There for as long as the thread is that was left behind last.
+    left_behind: Mutex<Weak<()>>,
 }
 
 /// What is wrong, in words. What is merely not there is no failure.
@@ -62,16 +75,126 @@ impl FileStore {
         };
         let name = seal.name();
         Some(FileStore {
-            entry: folder.join(&name),
-            lock: folder.join(format!("{name}.lock")),
+            files: Arc::new(Files {
+                entry: folder.join(&name),
+                lock: folder.join(format!("{name}.lock")),
+                name,
+                folder,
+            }),
             seal,
-            folder,
+            patience: PATIENCE.min(options.timeout / 4),
             clock: options.clock.clone(),
             trouble,
+            left_behind: Mutex::default(),
         })
     }
 
-    fn try_load(&self) -> Attempt<Option<Vec<u8>>> {
+    /// Does something with the files, as far as patience goes.
+    fn with_files<T: Send + 'static>(&self, work: impl FnOnce(&Files) -> Attempt<T> + Send + 'static) -> Attempt<T> {
+        let folder = shown(&self.files.folder);
+        // The next one would be left behind, too.
+        if self.left_behind().strong_count() > 0 {
+            return Err(format!("{folder} does not answer yet"));
+        }
+        let (files, there) = (self.files.clone(), Arc::new(()));
+        let left_behind = Arc::downgrade(&there);
+        let done = TOUCHES.within(Deadline::after(self.patience), move || {
+            let _there = there;
+            work(&files)
+        });
+        done.unwrap_or_else(|error| {
+            *self.left_behind() = left_behind;
+            Err(match error.kind() {
+                ErrorKind::TimedOut => format!("{folder} does not answer within {} ms", self.patience.as_millis()),
+                _ => format!("{folder} needs a thread: {error}"),
+            })
+        })
+    }
+
+    fn left_behind(&self) -> MutexGuard<'_, Weak<()>> {
+        self.left_behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None`: somebody else has it. Otherwise, it is held until the value is dropped.
+    fn try_lock(&self, wait: Duration) -> Attempt<Option<Held>> {
+        let end = self.clock.now().after(wait).monotonic;
+        let mut pauses = (1..).map(|turn| LONGEST_PAUSE.min(Duration::from_millis(1 << turn.min(8))));
+        loop {
+            // A thread that is left behind keeps its seat, because it may yet open the file and close it.
+            if let Some(seat) = Seat::take(&self.files.lock)
+                && let Some(inside) = self.with_files(|files| Ok(files.lock()?.map(|file| (file, seat))))?
+            {
+                return Ok(Some(Held { inside: Some(inside), patience: self.patience }));
+            }
+            let left = Duration::from_nanos(u64::try_from(end - self.clock.now().monotonic).unwrap_or(0));
+            if left.is_zero() {
+                return Ok(None);
+            }
+            let pause = Duration::from_millis(1) + self.clock.random_below(pauses.next().unwrap_or(LONGEST_PAUSE));
+            self.clock.sleep(pause.min(left));
+        }
+    }
+
+    fn try_save(&self, entry: &Entry) -> Attempt<()> {
+        let mut random = [0; 8];
+        let sealed = self.seal.close(entry).filter(|_| SystemRandom::new().fill(&mut random).is_ok());
+        let sealed = sealed.ok_or("this machine has no randomness")?;
+        self.with_files(move |files| files.write(&sealed, u64::from_ne_bytes(random)))
+    }
+}
+
+impl Store for FileStore {
+    fn place(&self) -> String {
+        clean(&self.files.folder.display().to_string(), &[])
+    }
+
+    fn load(&self) -> Option<Entry> {
+        match self.with_files(Files::read) {
+            Ok(sealed) => self.trouble.open(&self.seal, &sealed?, self.clock.now()),
+            Err(problem) => {
+                self.trouble.tell(&problem);
+                None
+            }
+        }
+    }
+
+    fn lock(&self, wait: Duration) -> Lock {
+        match self.try_lock(wait) {
+            Ok(Some(held)) => Lock::Held(Box::new(held)),
+            Ok(None) => Lock::Busy,
+            Err(problem) => {
+                self.trouble.tell(&problem);
+                Lock::Unavailable
+            }
+        }
+    }
+
+    fn save(&self, entry: &Entry) {
+        if let Err(problem) = self.try_save(entry) {
+            self.trouble.tell(&problem);
+        }
+    }
+
+    fn remove(&self, token: &str) {
+        // Under the lock, so that the entry that is removed is the one that was looked at. If another
+        // process holds it, that one is about to put another entry in its place.
+        let lock = self.lock(Duration::ZERO);
+        if !matches!(lock, Lock::Busy) && self.load().is_some_and(|entry| entry.token.reveal() == token) {
+            let _ = self.with_files(|files| fs::remove_file(&files.entry).map_err(failed("removed", &files.entry)));
+        }
+    }
+}
+
+/// The files themselves. All of this may take any time.
+struct Files {
+    folder: PathBuf,
+    name: String,
+    entry: PathBuf,
+    lock: PathBuf,
+}
+
+impl Files {
+    fn read(&self) -> Attempt<Option<Vec<u8>>> {
         if !self.is_there()? {
             return Ok(None);
         }
@@ -81,25 +204,8 @@ impl FileStore {
         Ok(Some(sealed))
     }
 
-    /// `None`: somebody else has it. Otherwise, it is held until the value is dropped.
-    fn try_lock(&self, wait: Duration) -> Attempt<Option<Held>> {
-        let end = self.clock.now().after(wait).monotonic;
-        let mut pauses = (1..).map(|turn| LONGEST_PAUSE.min(Duration::from_millis(1 << turn.min(8))));
-        // Whether to look again, after a short while.
-        let mut look_again = || {
-            let left = Duration::from_nanos(u64::try_from(end - self.clock.now().monotonic).unwrap_or(0));
-            let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
-            let pause = Duration::from_millis(1) + self.clock.random_below(pause);
-            self.clock.sleep(pause.min(left));
-            !left.is_zero()
-        };
-        let seat = loop {
-            match Seat::take(&self.lock) {
-                Some(seat) => break seat,
-                None if look_again() => {}
-                None => return Ok(None),
-            }
-        };
+    /// `None`: another process has it. Otherwise, it is held until the file is closed.
+    fn lock(&self) -> Attempt<Option<File>> {
         self.make_folder()?;
         let mut options = OpenOptions::new().read(true).write(true).mode(0o600).clone();
         let there = self.open_ours(&self.lock, &options)?;
@@ -107,31 +213,21 @@ impl FileStore {
         let file = if there.is_some() { there } else { self.open_ours(&self.lock, options.create(true))? };
         // Not there, though it is created? Somebody is deleting all this.
         let Some(file) = file else { return Ok(None) };
-        loop {
-            match lock_whole(&file) {
-                Ok(true) => return Ok(Some(Held { _file: file, _seat: seat })),
-                Ok(false) if look_again() => {}
-                Ok(false) => return Ok(None),
-                Err(error) => return Err(failed("locked", &self.lock)(error)),
-            }
-        }
+        let locked = lock_whole(&file).map_err(failed("locked", &self.lock))?;
+        Ok(locked.then_some(file))
     }
 
-    fn try_save(&self, entry: &Entry) -> Attempt<()> {
+    fn write(&self, sealed: &[u8], number: u64) -> Attempt<()> {
         self.make_folder()?;
         self.clean_up();
-        let mut random = [0; 8];
-        let sealed = self.seal.close(entry).filter(|_| SystemRandom::new().fill(&mut random).is_ok());
-        let sealed = sealed.ok_or("this machine has no randomness")?;
-        let name = format!("{}.{:016x}{UNFINISHED}", self.seal.name(), u64::from_ne_bytes(random));
-        let unfinished = self.folder.join(name);
+        let unfinished = self.folder.join(format!("{}.{number:016x}{UNFINISHED}", self.name));
         let written = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(&unfinished)
-            .and_then(|mut file| file.write_all(&sealed))
+            .and_then(|mut file| file.write_all(sealed))
             .and_then(|()| fs::rename(&unfinished, &self.entry));
         written.map_err(|error| {
             let _ = fs::remove_file(&unfinished);
@@ -197,53 +293,19 @@ impl FileStore {
     }
 }
 
-impl Store for FileStore {
-    fn place(&self) -> String {
-        clean(&self.folder.display().to_string(), &[])
-    }
-
-    fn load(&self) -> Option<Entry> {
-        match self.try_load() {
-            Ok(sealed) => self.trouble.open(&self.seal, &sealed?, self.clock.now()),
-            Err(problem) => {
-                self.trouble.tell(&problem);
-                None
-            }
-        }
-    }
-
-    fn lock(&self, wait: Duration) -> Lock {
-        match self.try_lock(wait) {
-            Ok(Some(held)) => Lock::Held(Box::new(held)),
-            Ok(None) => Lock::Busy,
-            Err(problem) => {
-                self.trouble.tell(&problem);
-                Lock::Unavailable
-            }
-        }
-    }
-
-    fn save(&self, entry: &Entry) {
-        if let Err(problem) = self.try_save(entry) {
-            self.trouble.tell(&problem);
-        }
-    }
-
-    fn remove(&self, token: &str) {
-        // Under the lock, so that the entry that is removed is the one that was looked at. If another
-        // process holds it, that one is about to put another entry in its place.
-        let lock = self.lock(Duration::ZERO);
-        if !matches!(lock, Lock::Busy) && self.load().is_some_and(|entry| entry.token.reveal() == token) {
-            let _ = fs::remove_file(&self.entry);
-        }
-    }
+/// The lock, while it is held.
+struct Held {
+    /// The file is closed first, which ends the lock, and then the next thread of this process may open it.
+    inside: Option<(File, Seat)>,
+    patience: Duration,
 }
 
-/// The lock, while it is held. The file is closed first, which ends the lock, and then the next
-/// thread of this process may open it.
-struct Held {
-    _file: File,
-    _seat: Seat,
+impl Drop for Held {
+    fn drop(&mut self) {
+        let inside = self.inside.take();
+        // A file server is told that the lock has ended, and waited for. (Without a thread, it is dropped here.)
+        let _ = TOUCHES.within(Deadline::after(self.patience), move || drop(inside));
+    }
 }
 
 /// The right of one thread of this process to have a lock file open.

@@ -2,6 +2,9 @@
 
 #include "test.h"
 
+#include <signal.h>
+#include <unistd.h>
+
 static void tokens_outlive_their_cache(void) {
     struct fake fake = {.expires_in = 300};
     amp_token_cache *cache = fake_cache(&fake);
@@ -273,6 +276,42 @@ static void background_threads_end_with_their_caches(void) {
     }
 }
 
+static volatile sig_atomic_t terminations;
+
+static void count_termination(int number) {
+    (void)number;
+    terminations++;
+}
+
+/* The main thread blocks a signal when the library has started its thread: so
+ * it is for the main thread, which will take it when it likes. */
+static void background_threads_leave_signals_alone(void) {
+    struct fake fake = {.expires_in = 1};
+    amp_config *config = fake_config(&fake);
+    amp_token_cache *cache = NULL;
+    struct sigaction action = {.sa_handler = count_termination}, before;
+    sigset_t termination, pending;
+
+    CHECK_OK(amp_config_set(config, "background_refresh", "true", error));
+    CHECK_OK(amp_token_cache_new(config, &cache, error));
+    amp_config_free(config);
+    while (amp_token_cache_stat(cache, "refreshes") < 2)
+        amp_token_free(get(cache));
+    CHECK(sigaction(SIGTERM, &action, &before) == 0);
+    sigemptyset(&termination);
+    sigaddset(&termination, SIGTERM);
+    CHECK(pthread_sigmask(SIG_BLOCK, &termination, NULL) == 0);
+    CHECK(kill(getpid(), SIGTERM) == 0);
+    /* Its thread goes on, and has every opportunity. */
+    while (amp_token_cache_stat(cache, "refreshes") < 3)
+        amp_token_free(get(cache));
+    CHECK(sigpending(&pending) == 0 && sigismember(&pending, SIGTERM) == 1 && terminations == 0);
+    CHECK(pthread_sigmask(SIG_UNBLOCK, &termination, NULL) == 0);
+    CHECK(terminations == 1);
+    CHECK(sigaction(SIGTERM, &before, NULL) == 0);
+    amp_token_cache_free(cache);
+}
+
 static void a_loaded_config_reads_the_environment(void) {
     amp_config *config = amp_config_new();
     amp_error *error = NULL;
@@ -308,6 +347,7 @@ int main(void) {
     figures_have_names();
     log_lines_go_where_they_are_sent();
     background_threads_end_with_their_caches();
+    background_threads_leave_signals_alone();
     a_loaded_config_reads_the_environment();
     return 0;
 }

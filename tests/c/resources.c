@@ -11,8 +11,9 @@
  *   done                           the same cache works again
  * No wait has a bound of its own: whoever hangs is killed from outside.
  *
- * It stands in for two functions of the C library, which libamp_token.so then
- * finds here: getaddrinfo(), and clock_gettime() for the wall clock. */
+ * It stands in for functions of the C library, which libamp_token.so then finds
+ * here: getaddrinfo(), clock_gettime() for the wall clock, and those that a disk
+ * which stands still keeps: rename() and statx(). */
 
 #define _GNU_SOURCE
 #include "test.h"
@@ -80,6 +81,23 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
         end = &(*end)->ai_next;
     }
     return 0;
+}
+
+/* Which disk stands still: one that is not written to, or one that is not even
+ * read from, as a file server that has gone. */
+enum { GOES, STANDS_FOR_WRITERS, STANDS_FOR_ALL };
+static int disk;
+
+int rename(const char *from, const char *to) {
+    while (__atomic_load_n(&disk, __ATOMIC_SEQ_CST) >= STANDS_FOR_WRITERS)
+        usleep(1000);
+    return renameat(AT_FDCWD, from, AT_FDCWD, to);
+}
+
+int statx(int folder, const char *path, int flags, unsigned int wanted, struct statx *about) {
+    while (__atomic_load_n(&disk, __ATOMIC_SEQ_CST) >= STANDS_FOR_ALL)
+        usleep(1000);
+    return (int)syscall(SYS_statx, folder, path, flags, wanted, about);
 }
 
 /* ---- telling --------------------------------------------------------------- */
@@ -441,6 +459,22 @@ static int64_t requests_of_another(void) {
     return requests;
 }
 
+static void stop_writers(void) {
+    __atomic_store_n(&disk, STANDS_FOR_WRITERS, __ATOMIC_SEQ_CST);
+}
+
+static void stop_all(void) {
+    __atomic_store_n(&disk, STANDS_FOR_ALL, __ATOMIC_SEQ_CST);
+}
+
+/* Each of the two caches has left one thread behind, whatever else it wanted of
+ * the disk; and they come to their end. */
+static void let_go(void) {
+    CHECK(threads() == 3);
+    __atomic_store_n(&disk, GOES, __ATOMIC_SEQ_CST);
+    be_alone();
+}
+
 /* With tokens that die soon, so that they are renewed during the fault and after. */
 static void broken_store(void (*begin)(void), void (*end)(void), int is_shared) {
     amp_token_cache *cache = new_cache();
@@ -526,6 +560,20 @@ static void no_thread_for_a_lookup(void) {
     allow_memory(MIB + MIB / 2); /* a stack has 2 */
     tell_get(cache);
     limit(RLIMIT_AS, RLIM_INFINITY);
+    done(cache);
+}
+
+static void no_thread_for_a_store(void) {
+    amp_token_cache *cache = new_cache();
+
+    allow_memory(MIB + MIB / 2);
+    renew(cache);
+    renew(cache);
+    tell(AMP_OK, NULL, warning);
+    limit(RLIMIT_AS, RLIM_INFINITY);
+    do
+        renew(cache);
+    while (requests_of_another() > 0);
     done(cache);
 }
 
@@ -878,8 +926,11 @@ int main(int count, char **arguments) {
     FAULT("read-only", (mount_small(), broken_store(forbid_writing, allow_writing, 0)))
     FAULT("file-in-place", broken_store(put_file_in_place, take_file_away, 0))
     FAULT("folder-deleted", broken_store(delete_folder, nothing, 1))
+    FAULT("disk-stands-still-for-writers", broken_store(stop_writers, let_go, 0))
+    FAULT("disk-stands-still", broken_store(stop_all, let_go, 0))
     FAULT("little-memory", little_memory())
     FAULT("no-thread-for-a-lookup", no_thread_for_a_lookup())
+    FAULT("no-thread-for-a-store", no_thread_for_a_store())
     FAULT("no-thread-for-renewals", no_thread_for_renewals())
     FAULT("storm", signal_storm(count > 2 ? arguments[2] : NULL))
     FAULT("hung-up-on", hung_up_on())
