@@ -66,7 +66,7 @@ impl Clock {
     pub fn sleep(&self, duration: Duration) {
         match self {
             Clock::System => std::thread::sleep(duration),
-            Clock::Manual(clock) => clock.advance(duration),
+            Clock::Manual(clock) => clock.advance(duration + clock.late()),
         }
     }
 
@@ -97,6 +97,7 @@ pub struct ManualClock {
     monotonic: AtomicI64,
     wall: AtomicI64,
     random: AtomicU64,
+    late: AtomicI64,
 }
 
 impl ManualClock {
@@ -106,6 +107,7 @@ impl ManualClock {
             monotonic: AtomicI64::new(1_000_000_000_000),
             wall: AtomicI64::new(1_700_000_000_000_000_000),
             random: AtomicU64::new(seed),
+            late: AtomicI64::new(0),
         })
     }
 
@@ -124,6 +126,15 @@ impl ManualClock {
     /// Somebody sets the wall clock, by `seconds` forward or back.
     pub fn set_wall_by(&self, seconds: i64) {
         self.wall.fetch_add(seconds * 1_000_000_000, Ordering::SeqCst);
+    }
+
+    /// The machine is busy: from now on, who sleeps wakes up so much too late.
+    pub fn wake_late(&self, by: Duration) {
+        self.late.store(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX), Ordering::SeqCst);
+    }
+
+    fn late(&self) -> Duration {
+        Duration::from_nanos(self.late.load(Ordering::SeqCst).unsigned_abs())
     }
 
     fn random(&self) -> u64 {

@@ -77,6 +77,10 @@ pub fn run<T>(
             return Err(error);
         }
         clock.sleep(asked + pause);
+        // A busy machine wakes us up too late for another one.
+        if deadline.left(clock).is_zero() {
+            return Err(error);
+        }
     }
 }
 
@@ -218,6 +222,20 @@ mod tests {
         let (error, calls, took) = run_with(&Error::new(Kind::Connect, "x"), 100, Duration::from_secs(20));
         assert!(calls > 3 && took < Duration::from_secs(20), "{calls} {took:?}");
         assert_eq!(error.kind(), Kind::Connect);
+    }
+
+    #[test]
+    fn nothing_is_tried_when_the_time_was_slept_away() {
+        let manual = ManualClock::new(3);
+        let clock = Clock::Manual(manual.clone());
+        manual.wake_late(Duration::from_secs(40));
+        let mut given = Vec::new();
+        let error = run(&clock, Deadline::after(&clock, Duration::from_secs(30)), 3, |left| {
+            given.push(left);
+            Err::<(), _>(Error::new(Kind::Connect, "x"))
+        })
+        .unwrap_err();
+        assert_eq!((given, error.attempts()), (vec![Duration::from_secs(30)], 1));
     }
 
     #[test]
