@@ -61,7 +61,7 @@ fn tests_that_are_named_exist() {
         for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
             match entry.extension().and_then(|ending| ending.to_str()) {
                 None if entry.is_dir() => folders.push(entry),
-                Some("rs" | "py") => sources.push_str(&std::fs::read_to_string(&entry).unwrap()),
+                Some("rs" | "py" | "c") => sources.push_str(&std::fs::read_to_string(&entry).unwrap()),
                 _ => {}
             }
         }
@@ -76,7 +76,8 @@ fn tests_that_are_named_exist() {
             for name in cell.split('`').skip(1).step_by(2) {
                 let is_file = name.contains('/') && root.join(name).exists();
                 let function = name.rsplit("::").next().unwrap();
-                let is_function = ["fn ", "def "].iter().any(|word| sources.contains(&format!("{word}{function}(")));
+                let is_function =
+                    ["fn ", "def ", "static void "].iter().any(|word| sources.contains(&format!("{word}{function}(")));
                 let is_target =
                     name.strip_prefix("make ").is_some_and(|target| makefile.contains(&format!("\n{target}:")));
                 if !is_file && !is_function && !is_target {
