@@ -199,7 +199,8 @@ impl Files {
             return Ok(None);
         }
         let Some(file) = self.open_ours(&self.entry, OpenOptions::new().read(true))? else { return Ok(None) };
-        let mut sealed = Vec::new();
+        // Room for most at once: without it, the first reads are of 32 bytes.
+        let mut sealed = Vec::with_capacity(4096);
         file.take(seal::LARGEST as u64 + 1).read_to_end(&mut sealed).map_err(failed("read", &self.entry))?;
         Ok(Some(sealed))
     }

@@ -44,7 +44,7 @@ TIMEOUT_MS = 4000
 LONGEST_MS = 2 * TIMEOUT_MS + 2000
 GRACE_SECONDS = 2 + TIMEOUT_MS / 1000  # a worker tells what it counted once a second
 LATE_ONE_IN = 10000  # requests may be on their way for longer than MIN_VALIDITY_MS, where processes wait for a core
-LATE_SECONDS = 3  # how far that may be from the second in which a worker tells of it
+LATE_SECONDS = 3  # how far that may be from the second in which a worker tells of it, if it tells at once
 RSS_ROOM = 1024 + 512  # KiB; malloc's own arenas move by some hundred
 FD_ROOM = 0  # more than the highest number of descriptors that the second third saw
 
@@ -332,8 +332,9 @@ class Soak:
             for (_, _, explains), (end, _, _) in zip(begun, begun[1:] + [(at, None, None)]):
                 if at - end < GRACE_SECONDS:
                     explained |= explains
-            # What was dead on arrival is counted elsewhere; two in a row are called by their name.
-            if any(abs(at - late) < LATE_SECONDS for late in self.late_at):
+            # What was dead on arrival is counted elsewhere; two in a row are called by their name. The caller is told
+            # of it when there is no other token in the rest of his time.
+            if any(-LATE_SECONDS < at - late < LATE_SECONDS + TIMEOUT_MS / 1000 for late in self.late_at):
                 explained |= {"HTTP_401_403", "AMP_CREDENTIALS_REJECTED"}
             for status, count in counters.items():
                 more = count - before.get(status, 0)

@@ -164,9 +164,11 @@ static void *caller(void *unused) {
         note(status, error, began);
         if (status == AMP_OK && amp_response_status(response) != 200) {
             int32_t answer = amp_response_status(response);
+            char line[128];
+            int length = snprintf(line, sizeof line, "! HTTP_401_403 it was HTTP %d, after %lld ms\n", (int)answer,
+                                  (long long)(milliseconds(CLOCK_MONOTONIC) - began));
 
-            if (answer != 401 && answer != 403)
-                fprintf(stderr, "HTTP %d\n", (int)answer);
+            CHECK(length > 0 && write(STDOUT_FILENO, line, (size_t)length) == length);
             CHECK(answer == 401 || answer == 403);
             add(&counters->refused, 1);
         }
