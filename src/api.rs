@@ -8,6 +8,8 @@
 //!   token has expired, drop exactly that token and repeat the request with the next one. That 403 has
 //!   other meanings too (a missing permission, another account's hub), so a token that has just been
 //!   issued is not blamed for it.
+//! - **Each attempt carries a token that is valid then.** Between two there may be pauses, which a token
+//!   may not outlive: so each one asks the cache.
 //! - **Nothing is sent twice that must not be.** A request is repeated after a failure only if it cannot
 //!   have reached the server, or if its method is idempotent (RFC 9110, 9.2.2); a 429 or 503 with a
 //!   `Retry-After` is waited for on those methods, within `timeout_ms`.
@@ -20,6 +22,7 @@ use crate::settings::{Options, Url};
 use crate::token::Token;
 use crate::transport::{Request, Response, Sink};
 use serde::Deserialize;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// What to send.
@@ -53,12 +56,11 @@ fn exchange(cache: &TokenCache, call: &Call, mut sink: Option<&mut Sink>) -> Res
     let deadline = Deadline::after(clock, *timeout);
     let mut refused: Option<Response> = None;
     loop {
-        let token = match cache.get_by(deadline) {
-            Ok(token) => token,
+        let (token, response) = match send(cache, call, &url, deadline, sink.as_deref_mut())? {
+            Ok(answered) => answered,
             // If there is no other token to be had now, the refusal is the reply.
-            Err(error) => return refused.ok_or(error),
+            Err(no_token) => return refused.ok_or(no_token),
         };
-        let response = send(cache, call, &url, &token, deadline, sink.as_deref_mut())?;
         if !is_refusal(&response) {
             return Ok(response);
         }
@@ -161,36 +163,44 @@ fn check(call: &Call) -> Result<()> {
     }
 }
 
-/// Sends it with one token, again if that may be.
+/// Sends it, again if that may be; also returns the token that the reply is an answer to. The inner error
+/// says that there is no token.
 fn send(
     cache: &TokenCache,
     call: &Call,
     url: &str,
-    token: &Token,
     deadline: Deadline,
     mut sink: Option<&mut Sink>,
-) -> Result<Response> {
+) -> Result<Result<(Arc<Token>, Response)>> {
     let Options { clock, retries, response_limit, user_agent, .. } = cache.options();
     let idempotent = matches!(call.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE");
     let mut headers = vec![
-        ("Authorization", Secret::from(token.authorization())),
         ("Accept", Secret::from("application/json, application/hal+json;q=0.9, */*;q=0.1")),
         ("User-Agent", Secret::from(user_agent.as_str())),
     ];
     headers.extend(call.content_type.map(|kind| ("Content-Type", Secret::from(kind))));
-    let request = Request {
+    let mut request = Request {
         method: call.method.to_owned(),
         url: url.to_owned(),
         headers,
         body: Zeroizing::new(call.body.to_vec()),
         response_limit: *response_limit,
     };
+    let others = request.headers.len();
     let transport = cache.transport()?;
-    // The last reply that asks for patience, for when there is none left.
+    // The last reply that asks for patience, for when there is none left, or no token.
     let mut busy = None;
     // Whether pieces of a body have been handed on, which cannot be taken back.
     let mut begun = false;
-    let result = retry::run(clock, deadline, *retries, |left| {
+    let result = retry::run(clock, deadline, *retries, |_| {
+        let token = match cache.get_by(deadline) {
+            Ok(token) => token,
+            Err(no_token) => return Ok(Err(no_token)),
+        };
+        request.headers.truncate(others);
+        request.headers.push(("Authorization", Secret::from(token.authorization())));
+        // The token may have taken its time.
+        let left = deadline.left(clock);
         busy = None;
         let reply = match &mut sink {
             None => transport.send(&request, left),
@@ -206,13 +216,13 @@ fn send(
         })?;
         let wait = retry::retry_after(&response, clock.now().wall / 1_000_000_000);
         if idempotent && matches!(response.status, 429 | 503) && wait.is_some() {
-            busy = Some(response);
+            busy = Some((token, response));
             return Err(Error::new(Kind::RateLimited, "the API asks for patience").wait(wait));
         }
-        Ok(response)
+        Ok(Ok((token, response)))
     });
     match (result, busy) {
-        (Err(_), Some(busy)) => Ok(busy),
+        (Err(_) | Ok(Err(_)), Some(busy)) => Ok(Ok(busy)),
         (result, _) => result,
     }
 }

@@ -161,6 +161,52 @@ fn a_broken_connection_is_repeated_only_where_that_is_safe() {
     assert!(!error.is_retryable(), "the caller must not repeat it blindly either");
 }
 
+/// A server in virtual time, whose tokens live for ten seconds, asks for a pause of twenty.
+fn after_a_pause(auth_is_down_then: bool) -> (amp_token::error::Result<Response>, Vec<i64>) {
+    let clock = ManualClock::new(5);
+    let mut settings = config(&[
+        ("client_id", "i"),
+        ("client_secret", "s"),
+        ("api_url", "https://api.example"),
+        ("timeout_ms", "60000"),
+        ("retries", "1"),
+    ]);
+    settings.clock = Clock::Manual(clock.clone());
+    let (born, ages) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    let seen = ages.clone();
+    settings.transport = Some(Arc::new(move |request: &Request, _: Duration| {
+        let now = clock.now().monotonic / 1_000_000_000;
+        let (mut born, mut seen) = (born.lock().unwrap(), seen.lock().unwrap());
+        if request.url.ends_with("/oauth/token") {
+            if auth_is_down_then && !seen.is_empty() {
+                return Err(Error::new(Kind::Connect, "down"));
+            }
+            born.push(now);
+            let token = format!("{{\"access_token\":\"{}\",\"expires_in\":10}}", born.len() - 1);
+            return Ok(Response { status: 200, headers: Vec::new(), body: token.into_bytes().into() });
+        }
+        let token = request.headers.iter().find(|(name, _)| *name == "Authorization").unwrap().1.reveal();
+        let token: usize = token.strip_prefix("Bearer ").unwrap().parse().unwrap();
+        seen.push(now - born[token]);
+        let (status, wait) = if seen.len() == 1 { (503, vec![("retry-after", "20")]) } else { (200, Vec::new()) };
+        let headers = wait.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Ok(Response { status, headers, body: Vec::new().into() })
+    }));
+    let cache = TokenCache::new(&settings).unwrap();
+    let result = api::request(&cache, &get(HUBS));
+    let ages = ages.lock().unwrap().clone();
+    (result, ages)
+}
+
+#[test]
+fn a_repeated_request_carries_a_token_that_is_valid_by_then() {
+    let (result, ages) = after_a_pause(false);
+    assert_eq!((result.unwrap().status, ages), (200, vec![0, 0]));
+    // Without one, nothing is sent, and what the API has said is the reply.
+    let (result, ages) = after_a_pause(true);
+    assert_eq!((result.unwrap().status, ages), (503, vec![0]));
+}
+
 #[test]
 fn graphql_and_personal_access_tokens() {
     let emulator = Emulator::builder().start().unwrap();
