@@ -189,6 +189,62 @@ fn a_github_workflow() {
     );
 }
 
+/// The lines of an example, with the emulator in place of Amplience.
+fn against(world: &World, example: &str) -> String {
+    example.replace("https://api.amplience.net", &world.emulator.url())
+}
+
+#[test]
+fn the_examples_of_the_help() {
+    // The commands whose examples handle a token or can be run as they are, and the API requests that they send.
+    for (command, requests) in [("", 1), ("get", 0), ("header", 1), ("curl-config", 1), ("invalidate", 0)] {
+        let world = World::new();
+        let token = world.run(&["get"]).answer();
+        let help = world.run(&[command, "-h"][usize::from(command.is_empty())..]).answer();
+        let (_, examples) = help.split_once("Examples:\n").unwrap();
+        let examples = examples.split("\n\n").next().unwrap();
+        // `exec` needs a program of the user's; the exit status of `doctor` is another than that of the request.
+        let lines: Vec<_> =
+            examples.lines().filter(|line| !line.contains("exec") && !line.contains("doctor")).collect();
+        // A line that fails has to stop a script that goes on after it.
+        script(&world, &format!("{}\ntouch after\n", against(&world, &lines.join("\n"))));
+        let went_on = || fs::remove_file(world.home.join("after")).is_ok();
+        let sent = || world.emulator.stats().api_requests + world.emulator.stats().graphql_requests;
+        let traced = || {
+            let mut command = traced(&world, "sh -xe step.sh");
+            command.env("AMPLIENCE_ACCESS_TOKEN", token.trim());
+            command
+        };
+        let ended = run(&world, &mut traced());
+        assert_eq!((ended.status, went_on()), (Some(0), true), "{command}: {}", ended.stderr);
+        assert_eq!((world.emulator.stats().token_requests, sent()), (1, requests), "{command}");
+        let ended = run(&world, traced().env_remove("AMPLIENCE_CLIENT_SECRET"));
+        assert_eq!((ended.status, went_on()), (Some(3), false), "{command}: {}", ended.stderr);
+        assert_eq!(sent(), requests, "{command}");
+    }
+}
+
+#[test]
+fn the_examples_of_the_readmes() {
+    for page in ["README.md", "bindings/pipelines/README.md"] {
+        let text = fs::read_to_string(repository(page)).unwrap();
+        for block in text.split("\n```").skip(1).step_by(2) {
+            let (language, example) = block.split_once('\n').unwrap();
+            let tool = match language {
+                "make" => "make -f",
+                "sh" if example.contains("amp-token ") => "sh -xe",
+                _ => continue,
+            };
+            let world = World::new();
+            script(&world, &against(&world, example));
+            succeeds(&world, &format!("{tool} step.sh"));
+            assert_eq!(hubs(&world, "hubs.json"), 2, "{page}");
+            let ended = run(&world, traced(&world, &format!("{tool} step.sh")).env_remove("AMPLIENCE_CLIENT_SECRET"));
+            assert_ne!(ended.status, Some(0), "{page}: {example}");
+        }
+    }
+}
+
 /// Every tag that is opened is closed, in its turn.
 fn well_formed(xml: &str) {
     let mut open = Vec::new();

@@ -33,7 +33,7 @@ that settings name, or from the configuration of dc-cli; never from an argument.
 
 const EXAMPLES: &str = "\
 Examples:
-  amp-token header | curl -H @- https://api.amplience.net/v2/content/hubs
+  amp-token request GET '/v2/content/hubs?size=100' > hubs.json
   amp-token exec -- ./publish.sh
   amp-token doctor";
 
@@ -114,11 +114,10 @@ impl Entry {
     }
 
     fn command(&self) -> Command {
-        let title = if self.examples.contains('\n') { "Examples" } else { "Example" };
         Command::new(self.name)
             .about(self.about)
             .long_about(format!("{}.\n\n{}", self.about, self.more))
-            .after_help(format!("{title}:\n{}", self.examples))
+            .after_help(format!("Examples:\n{}", self.examples))
             .defer(self.options)
     }
 }
@@ -127,16 +126,22 @@ impl Entry {
 const COMMANDS: &[Entry] = &[
     Entry::new("get", "Print a token",
         "Prints an access token: the stored one while it is good, else a new one.",
-        "  token=$(amp-token get --min-validity 60) || exit",
+        "  set +x    # a trace would show the token\n\
+         \x20 token=$(amp-token get --min-validity 60) || exit",
         takes_token),
     Entry::new("header", "Print the header \"Authorization: Bearer ...\"",
-        "Prints a line that curl takes from its standard input, so that the token appears in no argument\n\
-         list, where every user of the machine could read it.",
-        "  amp-token header | curl -H @- https://api.amplience.net/v2/content/hubs",
+        "Prints a line that curl 7.55 or later takes from its standard input, so that the token appears in no\n\
+         argument list, where every user of the machine could read it. A pipe from amp-token itself would\n\
+         hide its failure from the shell. \"amp-token request\" needs neither curl nor a variable.",
+        "  (set +x    # a trace would show the token\n\
+         \x20  header=$(amp-token header) && printf '%s\\n' \"$header\" |\n\
+         \x20    curl -fsS -H @- https://api.amplience.net/v2/content/hubs)",
         takes_token),
     Entry::new("curl-config", "Print the header as a configuration of curl",
         "Prints a line for curl's option -K, to which more lines can be added.",
-        "  amp-token curl-config | curl -K - https://api.amplience.net/v2/content/hubs",
+        "  (set +x    # a trace would show the token\n\
+         \x20  config=$(amp-token curl-config) && printf '%s\\n' \"$config\" |\n\
+         \x20    curl -fsS -K - https://api.amplience.net/v2/content/hubs)",
         takes_token),
     Entry::new("exec", "Run a command with AMPLIENCE_ACCESS_TOKEN set",
         "Becomes the command, with a token in its environment: signals and exit status are the command's own.\n\n\
@@ -208,7 +213,7 @@ const COMMANDS: &[Entry] = &[
     Entry::new("invalidate", "Drop the stored token",
         "The next command asks for a new one. With --stdin the token is only dropped if it is the one that\n\
          is read there, so that of many jobs whose token was refused, none drops its successor.",
-        "  printf %s \"$AMPLIENCE_ACCESS_TOKEN\" | amp-token invalidate --stdin",
+        "  printenv AMPLIENCE_ACCESS_TOKEN | amp-token invalidate --stdin",
         |command| {
             command.arg(flag("stdin", "Only drop the token that is given on standard input")).args(settings())
         }),
