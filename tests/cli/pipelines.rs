@@ -6,6 +6,7 @@ use amp_emulator::Fault;
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -197,7 +198,7 @@ fn against(world: &World, example: &str) -> String {
 #[test]
 fn the_examples_of_the_help() {
     // The commands whose examples handle a token or can be run as they are, and the API requests that they send.
-    for (command, requests) in [("", 1), ("get", 0), ("header", 1), ("curl-config", 1), ("invalidate", 0)] {
+    for (command, requests) in [("", 1), ("get", 0), ("header", 1), ("curl-config", 1), ("pat", 1), ("invalidate", 0)] {
         let world = World::new();
         let token = world.run(&["get"]).answer();
         let help = world.run(&[command, "-h"][usize::from(command.is_empty())..]).answer();
@@ -218,9 +219,15 @@ fn the_examples_of_the_help() {
         let ended = run(&world, &mut traced());
         assert_eq!((ended.status, went_on()), (Some(0), true), "{command}: {}", ended.stderr);
         assert_eq!((world.emulator.stats().token_requests, sent()), (1, requests), "{command}");
+        // The file of a personal access token is closed to other users from the start, not only in the end.
+        let file = world.home.join("token");
+        let is_closed = || fs::metadata(&file).unwrap().permissions().mode() & 0o077 == 0;
+        assert!(if command == "pat" { is_closed() } else { !file.exists() });
+        let _ = fs::remove_file(&file);
         let ended = run(&world, traced().env_remove("AMPLIENCE_CLIENT_SECRET"));
         assert_eq!((ended.status, went_on()), (Some(3), false), "{command}: {}", ended.stderr);
         assert_eq!(sent(), requests, "{command}");
+        assert!(command != "pat" || is_closed());
     }
 }
 

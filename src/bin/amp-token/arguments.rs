@@ -198,7 +198,7 @@ const COMMANDS: &[Entry] = &[
         "A personal access token does not expire and has the permissions of its user, who may have five per\n\
          organization. (How the API lists and deletes them is not documented; \"amp-token graphql\" can send\n\
          what you know of it.)",
-        "  amp-token pat create 'build server' --organization ID > token && chmod 600 token",
+        "  (umask 077; amp-token pat create 'build server' --organization ID > token)",
         |command| command.subcommand_required(true).subcommand(
             Command::new("create").about("Create one, and print it: nothing will ever show it again").args([
                 positional("name", "NAME", "What to call it"),
