@@ -183,10 +183,68 @@ pub fn shown<'a>(setting: &Setting, value: &'a str) -> &'a str {
 
 fn row_of(name: &str) -> Result<usize> {
     SETTINGS.iter().position(|setting| setting.name == name).ok_or_else(|| {
-        let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-        Error::invalid(format!("there is no setting named {:?}", crate::error::clean(name, &[])))
-            .advice(format!("use one of {}", names.join(", ")))
+        let mut names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+        let advice = match nearest(name, names.iter().copied()) {
+            Some(meant) => {
+                names.retain(|name| *name != meant);
+                format!("did you mean {meant}? The others are {}", names.join(", "))
+            }
+            None => format!("use one of {}", names.join(", ")),
+        };
+        Error::invalid(format!("there is no setting named {:?}", crate::error::clean(name, &[]))).advice(advice)
     })
+}
+
+/// The candidate that a mistyped name probably stands for, if one is similar enough.
+///
+/// Upper and lower case and the characters between words make no difference. A candidate is similar if all words of
+/// one name are in the other, as in `timeout` and `timeout_ms`, if words are abbreviated, as in `client_cert`, or if at
+/// most a third of the characters differ. clap brings strsim for the last of these, but only into the command.
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Much longer than any candidate. The time that edit_distance() takes grows with the length.
+    const LONGEST: usize = 64;
+    if name.len() > LONGEST {
+        return None;
+    }
+    let words = |name: &str| -> Vec<String> {
+        let words = name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        words.map(str::to_lowercase).collect()
+    };
+    let typed = words(name);
+    if typed.is_empty() {
+        return None;
+    }
+    let similar = candidates.into_iter().filter_map(|candidate| {
+        let meant = words(candidate);
+        let same_words = if typed.len() == meant.len() {
+            typed.iter().zip(&meant).all(|(one, other)| one.starts_with(other) || other.starts_with(one))
+        } else {
+            let (fewer, more) = if typed.len() < meant.len() { (&typed, &meant) } else { (&meant, &typed) };
+            fewer.iter().all(|word| more.contains(word))
+        };
+        let (one, other) = (typed.concat(), meant.concat());
+        let distance = edit_distance(&one, &other);
+        let few_typos = distance * 3 <= one.len().max(other.len());
+        (same_words || few_typos).then_some((!same_words, distance, candidate))
+    });
+    similar.min().map(|(_, _, candidate)| candidate)
+}
+
+/// How many characters must be inserted, removed or replaced to turn one text into the other (Levenshtein distance).
+pub fn edit_distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    // The distances from the part of `one` that was read to each beginning of `other`.
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (read, a) in one.chars().enumerate() {
+        let mut replaced = read;
+        row[0] = read + 1;
+        for (at, b) in other.iter().enumerate() {
+            let best = (replaced + usize::from(a != *b)).min(row[at] + 1).min(row[at + 1] + 1);
+            replaced = row[at + 1];
+            row[at + 1] = best;
+        }
+    }
+    row[other.len()]
 }
 
 impl Config {
@@ -585,6 +643,63 @@ mod tests {
         }
         assert_eq!(config.text("retries"), Some("5"));
         assert_eq!(config.text("client_secret"), None);
+    }
+
+    #[test]
+    fn a_mistyped_name_brings_the_one_that_was_meant() {
+        for (typed, meant) in [
+            ("timeout", "timeout_ms"),
+            ("connect_timeout", "connect_timeout_ms"),
+            ("clientid", "client_id"),
+            ("clientId", "client_id"),
+            ("client-id", "client_id"),
+            ("CLIENT_ID", "client_id"),
+            ("cleint_id", "client_id"),
+            ("AMPLIENCE_CLIENT_ID", "client_id"),
+            ("secret", "client_secret"),
+            ("client_secrets", "client_secret"),
+            ("secret_file", "client_secret_file"),
+            ("access_token", "personal_access_token"),
+            ("proxy_url", "proxy"),
+            ("retry_s", "retries"),
+            ("store_directory", "store_dir"),
+            ("client_cert", "client_certificate"),
+            ("userAgent", "user_agent"),
+        ] {
+            let error = Config::new().set(typed, Some("1")).unwrap_err();
+            let text = error.to_string();
+            let says = format!("there is no setting named {typed:?}: did you mean {meant}? The others are ");
+            assert!(text.starts_with(&says), "{text}");
+            // All others are listed, and this one is not repeated.
+            let listed: Vec<_> = text.rsplit_once("are ").unwrap().1.split(", ").collect();
+            assert_eq!(listed.len(), SETTINGS.len() - 1, "{text}");
+            assert!(!listed.contains(&meant), "{text}");
+        }
+        for typed in [
+            "",
+            "_",
+            "x",
+            "hub_id",
+            "password",
+            "dispatch",
+            "restored",
+            "client_of_mine",
+            "é",
+            &"client_id".repeat(1000),
+        ] {
+            let text = Config::new().set(typed, Some("1")).unwrap_err().to_string();
+            assert!(!text.contains("did you mean") && text.contains("use one of client_id, "), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_edit_distance_counts_changes() {
+        for (one, other, distance) in
+            [("", "", 0), ("abc", "abc", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("é", "e", 1)]
+        {
+            assert_eq!(edit_distance(one, other), distance, "{one} {other}");
+            assert_eq!(edit_distance(other, one), distance, "{one} {other}");
+        }
     }
 
     #[test]
