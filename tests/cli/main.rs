@@ -263,6 +263,42 @@ fn config_shows_where_each_setting_is_from_and_no_secret() {
 }
 
 #[test]
+fn mistyped_variables_are_reported() {
+    let world = World::new();
+    let with_typos = |arguments: &[&str]| {
+        let mut command = world.command();
+        command.env("AMPLIENCE_CLIENTID", SECRET).env("AMPLIENCE_TIMEOUT", "5").env("AMPLIENCE_HUB", "");
+        Ended::of(command.args(arguments))
+    };
+    for arguments in [&["config"][..], &["config", "--json"]] {
+        let ended = with_typos(arguments);
+        assert_eq!((ended.status, ended.stdout), (Some(0), world.run(arguments).answer()));
+        assert_eq!(
+            ended.stderr,
+            "amp-token: warning: AMPLIENCE_CLIENTID is not a setting: did you mean AMPLIENCE_CLIENT_ID?\n\
+             amp-token: warning: AMPLIENCE_TIMEOUT is not a setting: did you mean AMPLIENCE_TIMEOUT_MS?\n"
+        );
+    }
+    assert_eq!(with_typos(&["-q", "config"]).stderr, "");
+    // In the doctor's report they come first, and leave the exit status to its steps.
+    let report = with_typos(&["doctor"]).answer();
+    let lines: Vec<Vec<_>> = report.lines().map(|line| line.split_whitespace().collect()).collect();
+    let sees = |line: usize, name, meant| {
+        let says = ["warning", "environment", name, "is", "not", "a", "setting:", "did", "you", "mean", meant];
+        assert_eq!(lines[line], says, "{report}");
+    };
+    sees(0, "AMPLIENCE_CLIENTID", "AMPLIENCE_CLIENT_ID?");
+    sees(1, "AMPLIENCE_TIMEOUT", "AMPLIENCE_TIMEOUT_MS?");
+    assert_eq!(lines[2][..2], ["ok", "credentials"], "{report}");
+    // They are named where they are the reason of a failure, too.
+    let mut command = world.command();
+    command.env_remove("AMPLIENCE_CLIENT_ID").env("AMPLIENCE_CLIENT_IT", "the-id").arg("doctor");
+    let ended = Ended::of(&mut command);
+    assert_eq!(ended.status, Some(3));
+    assert!(ended.stdout.contains("did you mean AMPLIENCE_CLIENT_ID?"), "{}", ended.stdout);
+}
+
+#[test]
 fn the_table_holds_every_setting() {
     let world = World::new();
     let table = world.run(&["config", "--table"]).answer();

@@ -218,7 +218,8 @@ const COMMANDS: &[Entry] = &[
             command.arg(flag("stdin", "Only drop the token that is given on standard input")).args(settings())
         }),
     Entry::new("config", "Show the settings in force, and where each is from",
-        "A value that may hold a secret is shown as [secret].",
+        "A value that may hold a secret is shown as [secret]. An environment variable whose name looks like\n\
+         that of a setting, but is not, is reported on standard error.",
         "  amp-token config\n  amp-token config --json | jq -r .auth_url.value",
         |command| {
             let json = flag("json", "Answer in JSON");

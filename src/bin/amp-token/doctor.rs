@@ -5,7 +5,7 @@
 
 use crate::failure::{Outcome, status_of};
 use crate::output;
-use crate::session::Session;
+use crate::session::{Session, unread_variables};
 use amp_token::clock::Clock;
 use amp_token::credentials::Credentials;
 use amp_token::error::{Error, Kind, Result, Stage};
@@ -46,6 +46,9 @@ enum Stop {
 type Passed<T> = std::result::Result<T, Stop>;
 
 fn examine(session: &Session, report: &mut Report) -> Passed<()> {
+    for line in unread_variables() {
+        report.warn("environment", &line)?;
+    }
     let start = Instant::now();
     let found = Recipe::new(&session.config).and_then(|recipe| {
         let (credentials, from) = Source::describe(&recipe)?;
@@ -254,6 +257,10 @@ impl Report {
 
     fn pass(&self, name: &str, took: Option<Duration>, text: &str) -> Passed<()> {
         self.line("ok", "32", name, took, text)
+    }
+
+    fn warn(&self, name: &str, text: &str) -> Passed<()> {
+        self.line("warning", "33", name, None, text)
     }
 
     fn skip(&self, name: &str, text: &str) -> Passed<()> {

@@ -2,8 +2,10 @@
 
 use crate::arguments;
 use crate::failure::{Failure, Outcome, tell};
+use crate::tokens::VARIABLE;
+use amp_token::error::clean;
 use amp_token::log::{Level, Log};
-use amp_token::settings::{Config, Origin, SETTINGS, Setting, Type};
+use amp_token::settings::{Config, Origin, SETTINGS, Setting, Type, edit_distance, nearest};
 use clap::ArgMatches;
 
 /// The default of `store` here. A library must not write files unasked; but of a command that is
@@ -74,6 +76,43 @@ fn log(matches: &ArgMatches) -> Log {
     })
 }
 
+/// What the environment variables of settings begin with.
+const PREFIX: &str = "AMPLIENCE";
+
+/// The environment variables that were probably meant for a setting, but are not read: a line for each.
+pub fn unread_variables() -> Vec<String> {
+    let set = std::env::vars_os().filter(|(_, value)| !value.is_empty());
+    let mut lines: Vec<_> = set.filter_map(|(name, _)| unread(&name.to_string_lossy())).collect();
+    lines.sort();
+    lines
+}
+
+/// Such a line, if the variable is one of these.
+fn unread(name: &str) -> Option<String> {
+    let known = || SETTINGS.iter().flat_map(|setting| setting.environment).copied().chain([VARIABLE]);
+    // On Windows a variable is found in any case.
+    if known().any(|known| name == known || cfg!(windows) && name.eq_ignore_ascii_case(known)) {
+        return None;
+    }
+    let meant = match name.get(..PREFIX.len()) {
+        Some(prefix) if prefix.eq_ignore_ascii_case(PREFIX) => {
+            let rest = |known: &'static str| known.trim_start_matches(PREFIX);
+            let meant = nearest(&name[PREFIX.len()..], known().map(rest));
+            Some(meant.and_then(|meant| known().find(|known| rest(known) == meant)))
+        }
+        // The prefix itself may be mistyped. Other names resemble none of these.
+        _ => {
+            let typo = |known: &&str| name.len().abs_diff(known.len()) <= 2 && edit_distance(name, known) <= 2;
+            known().find(typo).map(Some)
+        }
+    }?;
+    let hint = match meant {
+        Some(meant) => format!(": did you mean {meant}?"),
+        None => "; \"amp-token config --table\" lists the variables of all settings".to_owned(),
+    };
+    Some(format!("{} is not a setting{hint}", clean(name, &[])))
+}
+
 /// Says that an option was given to a command that has no use for it.
 pub fn takes_no_settings(before: &ArgMatches, command: &str) -> Outcome<()> {
     match SETTINGS.iter().find(|setting| before.try_contains_id(setting.name).unwrap_or(false)) {
@@ -81,5 +120,41 @@ pub fn takes_no_settings(before: &ArgMatches, command: &str) -> Outcome<()> {
             Err(Failure::usage(format!("{} means nothing to {command}: leave it out", arguments::option(setting))))
         }
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_variable_is_reported_with_the_one_that_was_meant() {
+        for (name, meant) in [
+            ("AMPLIENCE_CLIENTID", "AMPLIENCE_CLIENT_ID"),
+            ("AMPLIENCE_CLIENT_IDS", "AMPLIENCE_CLIENT_ID"),
+            ("AMPLIENCE_CLEINT_SECRET", "AMPLIENCE_CLIENT_SECRET"),
+            ("AMPLIENCE_SECRET", "AMPLIENCE_CLIENT_SECRET"),
+            ("AMPLIENCE_TIMEOUT", "AMPLIENCE_TIMEOUT_MS"),
+            ("AMPLIENCE_PATS", "AMPLIENCE_PAT"),
+            ("AMPLIENCE-CLIENT-ID", "AMPLIENCE_CLIENT_ID"),
+            ("AMPLIENCECLIENT_ID", "AMPLIENCE_CLIENT_ID"),
+            ("AMPLIANCE_CLIENT_ID", "AMPLIENCE_CLIENT_ID"),
+            ("AMPLIENC_STORE", "AMPLIENCE_STORE"),
+        ] {
+            assert_eq!(unread(name), Some(format!("{name} is not a setting: did you mean {meant}?")));
+        }
+        let lower = unread("amplience_client_id");
+        assert_eq!(lower.is_some(), cfg!(unix), "{lower:?}");
+        let unlike = unread("AMPLIENCE_HUB_ID").unwrap();
+        assert!(unlike.starts_with("AMPLIENCE_HUB_ID is not a setting; "), "{unlike}");
+    }
+
+    #[test]
+    fn other_variables_are_not_reported() {
+        let known = SETTINGS.iter().flat_map(|setting| setting.environment).copied();
+        let long = "A".repeat(100_000);
+        for name in known.chain([VARIABLE, "", "PATH", "CLIENT_ID", "AMPLIFY_CLIENT_ID", "APPLIANCE_ID", "é", &long]) {
+            assert_eq!(unread(name), None);
+        }
     }
 }

@@ -2,13 +2,16 @@
 
 use crate::failure::Outcome;
 use crate::output;
-use crate::session::Session;
+use crate::session::{Session, unread_variables};
 use amp_token::settings::{SETTINGS, Setting, shown};
 use clap::ArgMatches;
 use serde_json::{Map, Value, json};
 
 /// See the module's documentation.
 pub fn run(session: &Session, arguments: &ArgMatches) -> Outcome<()> {
+    for line in unread_variables() {
+        session.config.log.warning(|| line);
+    }
     let text = if arguments.get_flag("table") {
         table()
     } else if arguments.get_flag("json") {
