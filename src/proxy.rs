@@ -18,7 +18,7 @@
 
 use crate::error::{Error, Kind, Result, Stage};
 use crate::secret::Secret;
-use crate::settings::Url;
+use crate::settings::{Url, parse_port, split_authority};
 use crate::wire::{Deadline, Moment, Party, host_and_port};
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -97,15 +97,11 @@ impl ProxyUrl {
             Some((login, authority)) => (Some(login), authority),
             None => (None, rest),
         };
-        // The rest of an http URL has the same form: its parser knows hosts and ports.
-        let url = format!("http://{authority}");
-        let parts = Url::parse(&url)?;
-        let authority = authority.split(['/', '?', '#']).next()?;
-        let has_port = authority.rsplit(']').next()?.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty());
+        let (host, port) = split_authority(authority.split(['/', '?', '#']).next()?)?;
         Some(ProxyUrl {
             scheme,
-            host: parts.host.to_owned(),
-            port: if has_port { parts.port } else { default_port },
+            host: host.to_owned(),
+            port: port.unwrap_or(default_port),
             login: match login {
                 Some(login) => {
                     let (user, password) = login.split_once(':').unwrap_or((login, ""));
@@ -215,9 +211,9 @@ fn parse_address(text: &str) -> Option<IpAddr> {
 /// Divides `host:port`. The colons of an IPv6 address without brackets belong to the address.
 fn split_port(entry: &str) -> (&str, Option<u16>) {
     match entry.rsplit_once(':') {
-        Some((name, port)) if name.ends_with(']') || !name.contains(':') => match port.parse() {
-            Ok(port) => (name, Some(port)),
-            Err(_) => (entry, None),
+        Some((name, port)) if name.ends_with(']') || !name.contains(':') => match parse_port(port) {
+            Some(port) => (name, Some(port)),
+            None => (entry, None),
         },
         _ => (entry, None),
     }
@@ -605,6 +601,7 @@ mod tests {
             ("auth.example", 8443, "auth.example:443", false),
             ("a.auth.example", 443, ".auth.example:443", true),
             ("auth.example", 443, "auth.example:x", false),
+            ("auth.example", 443, "auth.example:+443", false),
             ("127.0.0.1", 80, "localhost", false),
             ("127.0.0.1", 80, "127.0.0.1", true),
             ("127.0.0.1", 80, "127.0.0.1:80", true),
@@ -649,6 +646,10 @@ mod tests {
             ("HTTP://h:3128/", "http://h:3128"),
             ("https://h", "https://h:443"),
             ("https://h:80", "https://h:80"),
+            ("http://h:", "http://h:80"),
+            ("https://h:/", "https://h:443"),
+            ("socks5h://[::1]:", "socks5h://[::1]:1080"),
+            ("http://h:03128", "http://h:3128"),
             (" socks5://[::1] ", "socks5://[::1]:1080"),
             ("socks4a://[::1]:9", "socks4a://[::1]:9"),
             ("socks5h://u:p@h", "socks5h://h:1080"),
@@ -656,7 +657,8 @@ mod tests {
         for (text, shown) in cases {
             assert_eq!(ProxyUrl::parse(text).unwrap().to_string(), shown, "{text}");
         }
-        for bad in ["", "ftp://h", "http://", "h:x", "h:99999", "http://a b", "u:p@", "http://%ff@h"] {
+        for bad in ["", "ftp://h", "http://", "h:x", "h:0", "h:+3128", "h:99999", "http://a b", "u:p@", "http://%ff@h"]
+        {
             assert_eq!(ProxyUrl::parse(bad), None, "{bad}");
         }
     }

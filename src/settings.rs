@@ -575,19 +575,29 @@ impl<'a> Url<'a> {
             Some((_, authority)) => (true, authority),
             None => (false, authority),
         };
-        let (host, after) = match authority.strip_prefix('[') {
-            Some(inside) => inside.split_once(']')?,
-            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-        };
-        let port = match after.strip_prefix(':') {
-            Some("") => port,
-            Some(digits) => digits.parse().ok().filter(|port| *port != 0)?,
-            None if after.is_empty() => port,
-            None => return None,
-        };
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
-        (!host.is_empty() && host.chars().all(plain)).then_some(Url { scheme, host, port, path, user_info })
+        let (host, own_port) = split_authority(authority)?;
+        Some(Url { scheme, host, port: own_port.unwrap_or(port), path, user_info })
     }
+}
+
+/// Splits `host[:port]`, as it stands in URLs of all schemes. An IPv6 address loses its brackets. The port
+/// is `None` if it is missing or empty: both mean the default of the scheme (RFC 3986, section 3.2.3).
+pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, after) = match authority.strip_prefix('[') {
+        Some(inside) => inside.split_once(']')?,
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let port = match after {
+        "" | ":" => None,
+        _ => Some(parse_port(after.strip_prefix(':')?).filter(|port| *port != 0)?),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
+    (!host.is_empty() && host.chars().all(plain)).then_some((host, port))
+}
+
+/// Parses a port. Digits only: the standard library also allows a plus sign.
+pub(crate) fn parse_port(digits: &str) -> Option<u16> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 /// Whether a host is this machine by its very name: such names are not looked up anywhere else.
@@ -783,11 +793,27 @@ mod tests {
         let url = Url::parse("https://[::1]:8443/x?y").unwrap();
         assert_eq!((url.host, url.port, url.path), ("::1", 8443, "/x?y"));
         assert_eq!(Url::parse("HTTP://Host").unwrap().port, 80);
-        for bad in ["ftp://x", "https://", "https://a b", "https://x:0", "https://x:99999", "https://[::1", "x"] {
+        for bad in ["ftp://x", "https://", "https://a b", "https://[::1", "https://[::1]443", "x"] {
             assert_eq!(Url::parse(bad), None, "{bad}");
         }
         assert!(is_loopback("localhost") && is_loopback("127.9.9.9") && is_loopback("::1"));
         assert!(!is_loopback("localhost.example") && !is_loopback("10.0.0.1"));
+    }
+
+    #[test]
+    fn a_port_is_digits_or_the_default() {
+        for (port, http, https) in [("", 80, 443), (":", 80, 443), (":8443", 8443, 8443), (":0080", 80, 80)] {
+            for host in ["host", "[::1]", "127.0.0.1"] {
+                assert_eq!(Url::parse(&format!("http://{host}{port}/x")).unwrap().port, http, "{host}{port}");
+                assert_eq!(Url::parse(&format!("https://{host}{port}")).unwrap().port, https, "{host}{port}");
+            }
+        }
+        for bad in [":0", ":00", ":65536", ":99999999999", ":+443", ":-1", ": 443", ":443 ", ":443:", "::443", ":0x1bb"]
+        {
+            for host in ["host", "[::1]"] {
+                assert_eq!(Url::parse(&format!("https://{host}{bad}/")), None, "{host}{bad}");
+            }
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, clean};
 use crate::fork;
 use crate::secret::Secret;
-use crate::settings::{Network, Options, Url};
+use crate::settings::{Network, Options, split_authority};
 use crate::tls::Trust;
 use crate::wire::{Deadline, Party, Stream, dial, look_up};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -27,6 +27,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use zeroize::Zeroizing;
+
+/// The port of a URL that has none, for both schemes.
+const DEFAULT_PORT: u16 = 6379;
 
 /// The longest that one exchange may take; and never more than an eighth of `timeout_ms`, because
 /// three of them may come before the request. What they save is one request, so they may not cost more.
@@ -385,18 +388,14 @@ impl Place {
             Some((user, password)) => (Some(decoded(user)?), Some(decoded(password)?)),
             None => (None, None),
         };
-        // The usual port of Redis, unless there is one behind the host.
-        let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-        let with_port = if has_port { authority.to_owned() } else { format!("{authority}:6379") };
-        let place = format!("http://{with_port}");
-        let place = Url::parse(&place).filter(|place| place.path.is_empty())?;
+        let (host, port) = split_authority(authority)?;
         let (user, password) = (user.filter(|user| !user.is_empty()), password.filter(|password| !password.is_empty()));
         let login_makes_sense = user.is_none() || password.is_some();
         let sensible = login_makes_sense && database.bytes().all(|byte| byte.is_ascii_digit());
         sensible.then(|| Place {
             tls: scheme == "rediss",
-            host: place.host.to_owned(),
-            port: place.port,
+            host: host.to_owned(),
+            port: port.unwrap_or(DEFAULT_PORT),
             user,
             password,
             database: database.to_owned(),
@@ -443,6 +442,12 @@ mod tests {
             ("rediss://cache:7/2", true, "cache:7", None, None, "2"),
             ("redis://[::1]", false, "[::1]:6379", None, None, ""),
             ("redis://[::1]:9/", false, "[::1]:9", None, None, ""),
+            // An empty port, as in "$HOST:$PORT" with PORT unset, is the default.
+            ("redis://cache:", false, "cache:6379", None, None, ""),
+            ("redis://cache:/0", false, "cache:6379", None, None, "0"),
+            ("rediss://[::1]:/1", true, "[::1]:6379", None, None, "1"),
+            ("redis://:p@cache:/0", false, "cache:6379", None, Some("p"), "0"),
+            ("redis://cache:06380", false, "cache:6380", None, None, ""),
             ("redis://:p%40ss@cache", false, "cache:6379", None, Some("p@ss"), ""),
             ("redis://me:a/b@cache", false, "cache:6379", Some("me"), Some("a/b"), ""),
         ] {
@@ -454,6 +459,18 @@ mod tests {
             "redis://",
             "redis://a b",
             "redis://a:b:c",
+            "redis://a:0",
+            "redis://a:+6379",
+            "redis://a:-1",
+            "redis://a:65536",
+            "redis://a:6379:",
+            "redis://a: 6379",
+            "redis://[::1]6379",
+            "redis://[::1]:+6379",
+            "redis://:p@",
+            "redis://:p@:6379",
+            "redis://a?b",
+            "redis://a#b",
             "redis://a/x",
             "redis://a/1?b",
             "redis://:%zz@a",
