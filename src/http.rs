@@ -28,14 +28,16 @@
 //! it. ureq's own connectors, timeouts, proxies and pools are not used: they restart the clock for
 //! each phase and do not tell a proxy's failure from a server's.
 
+use crate::environment;
 use crate::error::{Error, Kind, Result, Stage, clean};
 use crate::proxy::{self, ProxyUrl, Scheme, Target};
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretBytes};
 use crate::settings::{Network, Url, is_loopback};
 use crate::tls::{Identity, Trust};
 use crate::transport::{Request, Response, Sink, Transport, is_success, not_taken};
 use crate::wire::{Deadline, Moment, Party, Stream, Wire, dial, is_hangup, look_up};
 use bytes::Bytes;
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -98,7 +100,7 @@ impl Observed {
 pub struct HttpTransport {
     options: Network,
     /// What [`proxy::VARIABLES`] were set to. Secret, because a proxy's URL may hold a password.
-    environment: Vec<(&'static str, Secret)>,
+    environment: Vec<(&'static str, SecretBytes)>,
     trust: OnceLock<Arc<Trust>>,
 }
 
@@ -112,17 +114,15 @@ impl HttpTransport {
     /// A transport with these settings and the process's environment. Opens nothing yet; a `proxy`
     /// setting that cannot be understood is refused.
     pub fn new(options: &Network) -> Result<Self> {
-        HttpTransport::with_environment(options, |name| std::env::var(name).ok())
+        HttpTransport::with_environment(options, |name| std::env::var_os(name))
     }
 
     /// [`HttpTransport::new`], with the environment as a function.
-    pub fn with_environment(options: &Network, environment: impl Fn(&str) -> Option<String>) -> Result<Self> {
+    pub fn with_environment(options: &Network, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+        let value = |name| Some(environment::bytes(name, variable(name)?).map(|bytes| (name, bytes)));
         let transport = HttpTransport {
             options: options.clone(),
-            environment: proxy::VARIABLES
-                .into_iter()
-                .filter_map(|name| Some((name, Secret::new(environment(name)?))))
-                .collect(),
+            environment: proxy::VARIABLES.into_iter().filter_map(value).collect::<Result<_>>()?,
             trust: OnceLock::new(),
         };
         if let Some(setting) = &options.proxy {
@@ -252,7 +252,7 @@ impl HttpTransport {
         let setting = self.options.proxy.as_ref().map(Secret::reveal);
         let chosen = proxy::choose(url, setting, |name| {
             let (_, value) = self.environment.iter().find(|(have, _)| *have == name)?;
-            Some(value.reveal().to_owned())
+            Some(value.reveal())
         })?;
         // Plain http is allowed because it does not leave this machine; so it must not.
         Ok(chosen.filter(|proxy| url.scheme == "https" || is_loopback(&proxy.host)))

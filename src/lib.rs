@@ -24,6 +24,7 @@
 //! | [`api`] | requests that carry the token |
 //! | [`token`], [`secret`], [`error`], [`log`] | what the others work with |
 //! | `vault` | where secrets are in memory |
+//! | `environment` | the environment variables that are not settings |
 //! | [`clock`], [`fork`], [`sync`], `aside` | time and chance; processes; locks; threads of ours |
 //! | `capi` | the C interface |
 //!
@@ -34,6 +35,7 @@ pub mod cache;
 mod capi;
 pub mod clock;
 pub mod credentials;
+mod environment;
 pub mod error;
 pub mod fork;
 pub mod http;

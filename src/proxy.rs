@@ -12,12 +12,13 @@
 //!   below it, `host:port` is one port, and addresses and networks (`10.0.0.0/8`, `fd00::/8`) fit
 //!   hosts that are given as addresses. This machine itself is not exempt unless it is listed.
 //!
-//! A proxy's user name and password are sent to it and shown nowhere: not in messages, not in
-//! `Debug`. The server's name is given to the proxy as it is, so that it need not be known here;
+//! A proxy's user name and password are bytes, in any encoding, as they stand in the URL or as its
+//! percent-encoding says. They are sent to the proxy and shown nowhere: not in messages, not in
+//! `Debug`. A proxy that is set but cannot be understood is an error, never a direct connection. The server's name is given to the proxy as it is, so that it need not be known here;
 //! only `socks4` and `socks5` look it up here, which is what those two names mean.
 
 use crate::error::{Error, Kind, Result, Stage};
-use crate::secret::Secret;
+use crate::secret::SecretBytes;
 use crate::settings::{Url, parse_port, split_authority};
 use crate::wire::{Deadline, Moment, Party, host_and_port};
 use std::fmt;
@@ -75,7 +76,7 @@ pub struct ProxyUrl {
     /// Its port.
     pub port: u16,
     /// The user name and password, decoded.
-    pub login: Option<(Secret, Secret)>,
+    pub login: Option<(SecretBytes, SecretBytes)>,
 }
 
 impl fmt::Display for ProxyUrl {
@@ -88,28 +89,31 @@ impl fmt::Display for ProxyUrl {
 
 impl ProxyUrl {
     /// Takes a proxy's URL apart; `None` if it cannot be understood.
-    pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-        let (_, scheme, default_port) = SCHEMES.into_iter().find(|(name, _, _)| scheme.eq_ignore_ascii_case(name))?;
+    pub fn parse(text: impl AsRef<[u8]>) -> Option<Self> {
+        let text = text.as_ref().trim_ascii();
+        let (scheme, rest) = match text.windows(3).position(|three| three == b"://") {
+            Some(at) => (&text[..at], &text[at + 3..]),
+            None => (&b"http"[..], text),
+        };
+        let same = |name: &str| scheme.eq_ignore_ascii_case(name.as_bytes());
+        let (_, scheme, default_port) = SCHEMES.into_iter().find(|(name, _, _)| same(name))?;
         // The last `@` divides, so that a password may hold one that was not encoded.
-        let (login, authority) = match rest.rsplit_once('@') {
-            Some((login, authority)) => (Some(login), authority),
+        let (login, rest) = match rest.iter().rposition(|byte| *byte == b'@') {
+            Some(at) => (Some(&rest[..at]), &rest[at + 1..]),
             None => (None, rest),
         };
-        let (host, port) = split_authority(authority.split(['/', '?', '#']).next()?)?;
-        Some(ProxyUrl {
-            scheme,
-            host: host.to_owned(),
-            port: port.unwrap_or(default_port),
-            login: match login {
-                Some(login) => {
-                    let (user, password) = login.split_once(':').unwrap_or((login, ""));
-                    Some((decoded(user)?, decoded(password)?))
-                }
-                None => None,
-            },
-        })
+        let authority = rest.split(|byte| b"/?#".contains(byte)).next()?;
+        let (host, port) = split_authority(std::str::from_utf8(authority).ok()?)?;
+        let login = login.map(|login| {
+            let colon = login.iter().position(|byte| *byte == b':').unwrap_or(login.len());
+            (decoded(&login[..colon]), decoded(login.get(colon + 1..).unwrap_or_default()))
+        });
+        // A NUL ends the user name in SOCKS 4: the proxy would take the rest for the server's name.
+        let is_socks4 = matches!(scheme, Scheme::Socks4 | Scheme::Socks4a);
+        if is_socks4 && login.as_ref().is_some_and(|(user, _)| user.reveal().contains(&0)) {
+            return None;
+        }
+        Some(ProxyUrl { scheme, host: host.to_owned(), port: port.unwrap_or(default_port), login })
     }
 
     /// Whether the server's name is looked up here and not by the proxy.
@@ -123,9 +127,8 @@ impl ProxyUrl {
     }
 }
 
-/// Replaces `%41` by `A`; what is no such code stays as it is. `None`: the result is not UTF-8.
-fn decoded(text: &str) -> Option<Secret> {
-    let bytes = text.as_bytes();
+/// Replaces `%41` by `A`; what is no such code stays as it is.
+fn decoded(bytes: &[u8]) -> SecretBytes {
     let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
     let digit = |at: usize| (*bytes.get(at)? as char).to_digit(16);
     let mut at = 0;
@@ -142,20 +145,20 @@ fn decoded(text: &str) -> Option<Secret> {
             }
         }
     }
-    std::str::from_utf8(&out).ok().map(Secret::from)
+    SecretBytes::from(out.as_slice())
 }
 
 /// Decides which proxy a request for `url` goes through; `None` is none. See the module's
 /// documentation for the rules.
-pub fn choose(
+pub fn choose<'a>(
     url: &Url<'_>,
-    setting: Option<&str>,
-    environment: impl Fn(&str) -> Option<String>,
+    setting: Option<&'a str>,
+    environment: impl Fn(&str) -> Option<&'a [u8]>,
 ) -> Result<Option<ProxyUrl>> {
     let variable = |names: [&'static str; 2]| {
         names.into_iter().find_map(|name| {
             let forged = name == "HTTP_PROXY" && environment("REQUEST_METHOD").is_some();
-            let value = environment(name).filter(|value| !value.trim().is_empty() && !forged)?;
+            let value = environment(name).filter(|value| !value.trim_ascii().is_empty() && !forged)?;
             Some((name, value))
         })
     };
@@ -165,17 +168,16 @@ pub fn choose(
     };
     let (source, text) = match setting {
         Some(text) if text.trim().eq_ignore_ascii_case("none") => return Ok(None),
-        Some(text) => ("the proxy setting", text.to_owned()),
+        Some(text) => ("the proxy setting", text.as_bytes()),
         None => match variable(by_scheme).or_else(|| variable(["all_proxy", "ALL_PROXY"])) {
             Some(found) => found,
             None => return Ok(None),
         },
     };
-    let text = Zeroizing::new(text);
-    if variable(["no_proxy", "NO_PROXY"]).is_some_and(|(_, list)| is_exempt(url.host, url.port, &list)) {
+    if variable(["no_proxy", "NO_PROXY"]).is_some_and(|(_, list)| is_exempt(url.host, url.port, list)) {
         return Ok(None);
     }
-    match ProxyUrl::parse(&text) {
+    match ProxyUrl::parse(text) {
         Some(proxy) => Ok(Some(proxy)),
         // The value may hold a password, so it is not repeated.
         None => Err(Error::new(Kind::Config, format!("{source} is not a proxy URL that can be understood"))
@@ -184,10 +186,12 @@ pub fn choose(
 }
 
 /// Whether a `NO_PROXY` list names this host.
-fn is_exempt(host: &str, port: u16, list: &str) -> bool {
+fn is_exempt(host: &str, port: u16, list: &[u8]) -> bool {
     let host = host.trim_end_matches('.');
     let address = parse_address(host);
-    list.split(|c: char| c == ',' || c.is_whitespace()).filter(|entry| !entry.is_empty()).any(|entry| {
+    let entries = list.split(|byte| *byte == b',' || byte.is_ascii_whitespace());
+    // The hosts of URLs are ASCII: an entry that is not UTF-8 names none of them.
+    entries.filter_map(|entry| std::str::from_utf8(entry).ok()).filter(|entry| !entry.is_empty()).any(|entry| {
         match (entry, address) {
             ("*", _) => true,
             (entry, Some(address)) if entry.contains('/') => is_inside(address, entry),
@@ -329,8 +333,8 @@ fn connect(
     let server = host_and_port(target.host, target.port);
     let login = match &proxy.login {
         Some((user, password)) => {
-            let plain = Zeroizing::new([user.reveal(), ":", password.reveal()].concat());
-            Zeroizing::new(base64(plain.as_bytes()))
+            let plain = Zeroizing::new([user.reveal(), b":", password.reveal()].concat());
+            Zeroizing::new(base64(&plain))
         }
         None => Zeroizing::default(),
     };
@@ -392,7 +396,7 @@ fn socks4(
         None => request.extend_from_slice(&[0, 0, 0, 1]),
     }
     if let Some((user, _)) = &proxy.login {
-        request.extend_from_slice(user.reveal().as_bytes());
+        request.extend_from_slice(user.reveal());
     }
     request.push(0);
     if address.is_none() {
@@ -430,8 +434,8 @@ fn socks5(
 ) -> std::result::Result<(), Refusal> {
     const NOT_SOCKS: Refusal = Refusal::Said("its reply is not SOCKS 5", false);
     // One byte tells the length of a name or password.
-    let short = |text: &str| {
-        u8::try_from(text.len()).map_err(|_| Refusal::Said("SOCKS 5 carries no more than 255 bytes of a name", false))
+    let short = |name: &[u8]| {
+        u8::try_from(name.len()).map_err(|_| Refusal::Said("SOCKS 5 carries no more than 255 bytes of a name", false))
     };
     let offer: &[u8] = if proxy.login.is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] };
     stream.write_all(offer)?;
@@ -443,9 +447,9 @@ fn socks5(
             let (user, password) = (user.reveal(), password.reveal());
             let mut login = Zeroizing::new(Vec::with_capacity(3 + 2 * 255));
             login.extend_from_slice(&[1, short(user)?]);
-            login.extend_from_slice(user.as_bytes());
+            login.extend_from_slice(user);
             login.push(short(password)?);
-            login.extend_from_slice(password.as_bytes());
+            login.extend_from_slice(password);
             stream.write_all(&login)?;
             stream.read_exact(&mut reply)?;
             if reply[1] != 0 {
@@ -467,7 +471,7 @@ fn socks5(
             request.extend_from_slice(&address.octets());
         }
         None => {
-            request.extend_from_slice(&[3, short(target.host)?]);
+            request.extend_from_slice(&[3, short(target.host.as_bytes())?]);
             request.extend_from_slice(target.host.as_bytes());
         }
     }
@@ -530,7 +534,7 @@ mod tests {
     fn chosen(url: &str, setting: Option<&str>, environment: &[(&str, &str)]) -> Option<String> {
         choose(&Url::parse(url).unwrap(), setting, |name| {
             let (_, value) = environment.iter().find(|(have, _)| *have == name)?;
-            Some((*value).to_owned())
+            Some(value.as_bytes())
         })
         .unwrap()
         .map(|proxy| proxy.to_string())
@@ -627,19 +631,60 @@ mod tests {
             ("::1", 80, "10.0.0.0/8", false),
         ];
         for (host, port, list, expected) in cases {
-            assert_eq!(is_exempt(host, port, list), expected, "{host}:{port} {list:?}");
+            assert_eq!(is_exempt(host, port, list.as_bytes()), expected, "{host}:{port} {list:?}");
+        }
+    }
+
+    #[test]
+    fn a_no_proxy_list_that_is_not_utf8_counts() {
+        let url = Url::parse("https://auth.example").unwrap();
+        let chosen = |lists: &[(&str, &'static [u8])]| {
+            let environment = |name: &str| match name {
+                "HTTPS_PROXY" => Some(&b"h:1"[..]),
+                _ => Some(lists.iter().find(|(have, _)| *have == name)?.1),
+            };
+            choose(&url, None, environment).unwrap().map(|proxy| proxy.to_string())
+        };
+        assert_eq!(chosen(&[("NO_PROXY", b"\xe9,auth.example")]), None);
+        assert_eq!(chosen(&[("no_proxy", b"auth.example \xff.example")]), None);
+        assert_eq!(chosen(&[("NO_PROXY", b"auth\xe9.example,\xe9auth.example")]).unwrap(), "http://h:1");
+        // It is set, so the other one does not count.
+        assert_eq!(chosen(&[("no_proxy", b"\xe9"), ("NO_PROXY", b"*")]).unwrap(), "http://h:1");
+    }
+
+    #[test]
+    fn a_proxy_that_cannot_be_understood_is_an_error() {
+        let url = Url::parse("https://auth.example").unwrap();
+        for name in ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            for value in [
+                &b"http://h\xe9:3128"[..],
+                b"http://me:hush@h\xe9",
+                b"http://me:hush@h:31\xe9",
+                b"\xe9",
+                b"ht\xe9tp://me:hush@h",
+                b"socks4://m%00e:hush@h",
+                b"socks4a://%00@h",
+            ] {
+                let error = choose(&url, None, |asked| (asked == name).then_some(value)).unwrap_err();
+                assert_eq!(error.kind(), Kind::Config);
+                assert!(error.to_string().starts_with(&format!("{name} is not")), "{error}");
+                assert!(!error.to_string().contains("hush"), "{error}");
+            }
         }
     }
 
     #[test]
     fn proxy_urls_are_taken_apart() {
-        let login = |text: &str| {
+        let login = |text: &[u8]| {
             let (user, password) = ProxyUrl::parse(text).unwrap().login.unwrap();
             (user.reveal().to_owned(), password.reveal().to_owned())
         };
-        assert_eq!(login("http://us%65r:p%40ss%3A%25@h:3128"), ("user".into(), "p@ss:%".into()));
-        assert_eq!(login("u:p@ss/w%zz@h:1"), ("u".into(), "p@ss/w%zz".into()));
-        assert_eq!(login("u@h"), ("u".into(), String::new()));
+        assert_eq!(login(b"http://us%65r:p%40ss%3A%25@h:3128"), (b"user".to_vec(), b"p@ss:%".to_vec()));
+        assert_eq!(login(b"u:p@ss/w%zz@h:1"), (b"u".to_vec(), b"p@ss/w%zz".to_vec()));
+        assert_eq!(login(b"u@h"), (b"u".to_vec(), Vec::new()));
+        assert_eq!(login(b":p@h"), (Vec::new(), b"p".to_vec()));
+        assert_eq!(login(b"http://m\xe9:%E9%ff%00@h"), (b"m\xe9".to_vec(), b"\xe9\xff\x00".to_vec()));
+        assert_eq!(login("u:ü@h".as_bytes()), (b"u".to_vec(), "ü".as_bytes().to_vec()));
         #[rustfmt::skip]
         let cases = [
             ("h", "http://h:80"),
@@ -657,8 +702,7 @@ mod tests {
         for (text, shown) in cases {
             assert_eq!(ProxyUrl::parse(text).unwrap().to_string(), shown, "{text}");
         }
-        for bad in ["", "ftp://h", "http://", "h:x", "h:0", "h:+3128", "h:99999", "http://a b", "u:p@", "http://%ff@h"]
-        {
+        for bad in ["", "ftp://h", "http://", "h:x", "h:0", "h:+3128", "h:99999", "http://a b", "u:p@"] {
             assert_eq!(ProxyUrl::parse(bad), None, "{bad}");
         }
     }
@@ -666,8 +710,7 @@ mod tests {
     #[test]
     fn nothing_shows_the_password() {
         let url = Url::parse("https://auth.example").unwrap();
-        let error =
-            choose(&url, None, |name| (name == "HTTPS_PROXY").then(|| "ftp://me:hush@h".to_owned())).unwrap_err();
+        let error = choose(&url, None, |name| (name == "HTTPS_PROXY").then_some(&b"ftp://me:hush@h"[..])).unwrap_err();
         assert_eq!(error.kind(), Kind::Config);
         assert!(error.to_string().starts_with("HTTPS_PROXY is not"), "{error}");
         assert!(!error.to_string().contains("hush"), "{error}");
@@ -705,7 +748,7 @@ mod tests {
         }
     }
 
-    fn play(proxy: &str, address: Option<&str>, replies: &[u8]) -> (Vec<u8>, Result<()>) {
+    fn play(proxy: impl AsRef<[u8]>, address: Option<&str>, replies: &[u8]) -> (Vec<u8>, Result<()>) {
         let mut script = Script { replies: io::Cursor::new(replies.to_vec()), sent: Vec::new() };
         let target =
             Target { host: "far.example", port: 443, address: address.map(|address| address.parse().unwrap()) };
@@ -729,6 +772,25 @@ mod tests {
         assert_eq!(outcome.unwrap_err().kind(), Kind::Proxy);
     }
 
+    /// Latin-1, which is not UTF-8, as it stands in the URL and percent-encoded.
+    #[test]
+    fn user_names_and_passwords_are_sent_as_bytes() {
+        let established = b"HTTP/1.1 200 OK\r\n\r\n";
+        for login in [&b"m\xe9:p\xff"[..], b"m%E9:p%FF", b"m%e9:p\xff"] {
+            let url = |scheme: &str| [scheme.as_bytes(), b"://", login, b"@h"].concat();
+            let (sent, outcome) = play(url("http"), None, established);
+            outcome.unwrap();
+            let expected = format!("\r\nProxy-Authorization: Basic {}\r\n", base64(b"m\xe9:p\xff"));
+            assert!(String::from_utf8(sent).unwrap().contains(&expected));
+            let (sent, outcome) = play(url("socks5h"), None, &[5, 2, 1, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+            outcome.unwrap();
+            assert!(sent.starts_with(b"\x05\x02\x00\x02\x01\x02m\xe9\x02p\xff\x05\x01\x00"), "{sent:?}");
+            let (sent, outcome) = play(url("socks4a"), None, &[0, 90, 0, 0, 0, 0, 0, 0]);
+            outcome.unwrap();
+            assert_eq!(sent, b"\x04\x01\x01\xbb\x00\x00\x00\x01m\xe9\x00far.example\x00");
+        }
+    }
+
     #[test]
     fn socks5_refusals_are_told() {
         let open = [5, 0];
@@ -741,7 +803,7 @@ mod tests {
         }
         for replies in [&[5_u8, 0xff][..], &[5, 2], &[5, 2, 1, 1]] {
             let login = if replies.len() > 2 { "u:p@" } else { "" };
-            let (_, outcome) = play(&format!("socks5h://{login}h"), None, replies);
+            let (_, outcome) = play(format!("socks5h://{login}h"), None, replies);
             assert!(outcome.unwrap_err().to_string().contains("user name and password"));
         }
         let (_, outcome) = play("socks5h://h", None, b"HTTP/1.1 400 Bad Request\r\n\r\n");

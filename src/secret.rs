@@ -61,6 +61,42 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Secret bytes, which need not be UTF-8.
+pub struct SecretBytes(Place);
+
+impl SecretBytes {
+    /// The bytes themselves: for the code that sends them, and no other.
+    pub fn reveal(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+impl From<&[u8]> for SecretBytes {
+    fn from(bytes: &[u8]) -> Self {
+        SecretBytes(Place::new(bytes))
+    }
+}
+
+impl Clone for SecretBytes {
+    fn clone(&self) -> Self {
+        SecretBytes::from(self.reveal())
+    }
+}
+
+impl PartialEq for SecretBytes {
+    fn eq(&self, other: &Self) -> bool {
+        self.reveal() == other.reveal()
+    }
+}
+
+impl Eq for SecretBytes {}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
 /// A short name by which a log can tell one token from another: it cannot be turned back, and, being
 /// salted anew in every process, cannot be compared with anything outside of it.
 pub fn fingerprint(text: &str) -> String {
@@ -78,6 +114,7 @@ mod tests {
     #[test]
     fn debug_output_shows_nothing() {
         assert_eq!(format!("{:?}", Secret::from("hush")), "[secret]");
+        assert_eq!(format!("{:?}", SecretBytes::from(&b"hush"[..])), "[secret]");
     }
 
     #[test]

@@ -300,7 +300,11 @@ impl Config {
                     continue;
                 };
                 let value = value.into_string().map_err(|_| {
-                    Error::new(Kind::Config, format!("{variable} is not UTF-8")).advice("set it to text, or unset it")
+                    let advice = match setting.kind {
+                        Type::Proxy => "percent-encode the other bytes (%E9), or unset it",
+                        _ => "set it to text, or unset it",
+                    };
+                    Error::new(Kind::Config, format!("{variable} is not UTF-8")).advice(advice)
                 })?;
                 let value = zeroize::Zeroizing::new(value);
                 check(setting, &value).map_err(|problem| problem_with(variable, problem).into_config())?;
@@ -771,6 +775,20 @@ mod tests {
         let error = Config::new().load_from(|name| (name == "AMPLIENCE_RETRIES").then(|| "x".into())).unwrap_err();
         assert_eq!(error.kind(), Kind::Config);
         assert!(error.to_string().starts_with("AMPLIENCE_RETRIES is \"x\""), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_variable_that_is_not_utf8_is_an_error() {
+        use std::os::unix::ffi::OsStringExt;
+        for &variable in SETTINGS.iter().flat_map(|setting| setting.environment) {
+            let value = |name: &str| (name == variable).then(|| OsString::from_vec(b"http://m\xe9:hush@h".to_vec()));
+            let error = Config::new().load_from(value).unwrap_err();
+            assert_eq!(error.kind(), Kind::Config);
+            let error = error.to_string();
+            assert!(error.starts_with(&format!("{variable} is not UTF-8")) && !error.contains("hush"), "{error}");
+            assert_eq!(error.contains("percent-encode"), variable == "AMPLIENCE_PROXY", "{error}");
+        }
     }
 
     #[test]

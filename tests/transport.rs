@@ -138,7 +138,7 @@ fn network() -> Network {
 fn transport_in(network: &Network, environment: &[(&str, &str)]) -> HttpTransport {
     HttpTransport::with_environment(network, |name| {
         let (_, value) = environment.iter().find(|(have, _)| *have == name)?;
-        Some((*value).to_owned())
+        Some(value.into())
     })
     .unwrap()
 }
@@ -1277,6 +1277,34 @@ fn with_the_certificates_of_the_environment() {
     // With a ca_file the lack of others is only worth a warning.
     let options = Network { ca_file: Some(variable("TEST_CA").into()), ..network() };
     assert!(transport_in(&options, &[]).send(&request, PATIENCE).is_ok());
+}
+
+/// A variable that is not UTF-8 is not an unset one: that would be a direct connection.
+#[test]
+#[cfg(unix)]
+fn the_proxies_of_the_environment_may_have_any_bytes_in_their_passwords() {
+    use std::os::unix::ffi::OsStringExt;
+    let (proxy, asked) = connect_proxy(SocketAddr::from(([127, 0, 0, 1], 1)), "HTTP/1.1 403 Forbidden\r\n\r\n");
+    let names = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+    for name in names {
+        alone("with_the_proxy_of_the_environment", |command| {
+            for other in names.into_iter().chain(["no_proxy", "NO_PROXY"]) {
+                command.env_remove(other);
+            }
+            let value = [b"http://m\xe9:%ff@", proxy.address.to_string().as_bytes()].concat();
+            command.env(name, std::ffi::OsString::from_vec(value));
+        });
+        // "m\xe9:\xff" in base64.
+        assert!(asked.lock().unwrap().pop().unwrap().contains("\r\nProxy-Authorization: Basic bek6/w==\r\n"));
+    }
+}
+
+#[test]
+#[cfg(unix)]
+#[ignore = "run by the_proxies_of_the_environment_may_have_any_bytes_in_their_passwords"]
+fn with_the_proxy_of_the_environment() {
+    let error = failure(&HttpTransport::new(&network()).unwrap(), &get("https://far.invalid/"), PATIENCE);
+    assert_error(&error, Kind::Proxy, Stage::Connect, "refused to connect to far.invalid:443");
 }
 
 #[test]

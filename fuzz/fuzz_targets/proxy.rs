@@ -4,11 +4,12 @@ use amp_token::proxy;
 use amp_token::settings::Url;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (Option<String>, String, String, String)| {
+fuzz_target!(|input: (Option<String>, String, Vec<u8>, Vec<u8>)| {
     let (setting, url, proxy, no_proxy) = input;
+    let proxy = [b"http://user:hush-hush-hush@", proxy.as_slice()].concat();
     let environment = |name: &str| match name {
-        "https_proxy" | "http_proxy" => Some(format!("http://user:hush-hush-hush@{proxy}")),
-        "no_proxy" => Some(no_proxy.clone()),
+        "https_proxy" | "http_proxy" => Some(proxy.as_slice()),
+        "no_proxy" => Some(no_proxy.as_slice()),
         _ => None,
     };
     for url in [url.as_str(), "https://auth.example.co.uk:8443/oauth/token", "http://[::1]:80/", "https://10.1.2.3/"] {
