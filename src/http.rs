@@ -11,7 +11,7 @@
 //! - **Within bounds.** A reply has at most [`HEADER_LIMIT`] bytes of headers and the body that the
 //!   request allows; more is an error and is not read.
 //! - **Encrypted.** `https` only, unless the host is this machine itself. Such a plain request goes
-//!   through no proxy on another machine, whatever the environment says.
+//!   through no proxy, whatever the settings and the environment say.
 //! - **Nothing added.** Headers are those of the request, and `Host`, `Content-Length` and
 //!   `Connection: close`, without which it would not be HTTP.
 //! - **No secrets left or shown.** Headers, bodies and the buffers for them are wiped (but for those
@@ -250,12 +250,10 @@ impl HttpTransport {
 
     fn proxy_for(&self, url: &Url<'_>) -> Result<Option<ProxyUrl>> {
         let setting = self.options.proxy.as_ref().map(Secret::reveal);
-        let chosen = proxy::choose(url, setting, |name| {
+        proxy::choose(url, setting, |name| {
             let (_, value) = self.environment.iter().find(|(have, _)| *have == name)?;
             Some(value.reveal())
-        })?;
-        // Plain http is allowed because it does not leave this machine; so it must not.
-        Ok(chosen.filter(|proxy| url.scheme == "https" || is_loopback(&proxy.host)))
+        })
     }
 
     fn trust(&self) -> Result<Arc<Trust>> {

@@ -1,12 +1,14 @@
 //! Which proxy a request goes through, and how a proxy is asked for a connection.
 //!
-//! [`choose`] decides as curl does, so that what works for curl works here:
+//! [`choose`] decides as curl does, with two exceptions: plain http goes through no proxy, and a proxy
+//! without a port has the default port of its scheme.
 //!
+//! - Plain http is allowed for this machine only. A proxy, even one that listens on this machine (an SSH
+//!   tunnel, a corporate agent), may connect to the loopback address of another machine, and the client
+//!   secret would travel there unencrypted. So http requests go through no proxy, whatever is set.
 //! - The `proxy` setting comes first; `none` means no proxy, whatever the environment says.
-//! - Otherwise the URL's scheme decides: `https_proxy` or `HTTPS_PROXY`, `http_proxy` or
-//!   `HTTP_PROXY`, and failing that `all_proxy` or `ALL_PROXY`. Lower case wins; an empty variable
-//!   counts as unset. `HTTP_PROXY` is passed over when `REQUEST_METHOD` is set: then this is a CGI
-//!   program, and the variable is a header that any client can send.
+//! - Otherwise `https_proxy` or `HTTPS_PROXY` counts, and failing that `all_proxy` or `ALL_PROXY`. Lower
+//!   case wins; an empty variable counts as unset.
 //! - `no_proxy` or `NO_PROXY` exempts hosts, also from the `proxy` setting. Entries are divided by
 //!   commas or spaces: `*` is every host, `example.com` and `.example.com` are that domain and all
 //!   below it, `host:port` is one port, and addresses and networks (`10.0.0.0/8`, `fd00::/8`) fit
@@ -27,17 +29,7 @@ use std::net::IpAddr;
 use zeroize::Zeroizing;
 
 /// Every variable that [`choose`] asks for.
-pub const VARIABLES: [&str; 9] = [
-    "https_proxy",
-    "HTTPS_PROXY",
-    "http_proxy",
-    "HTTP_PROXY",
-    "all_proxy",
-    "ALL_PROXY",
-    "no_proxy",
-    "NO_PROXY",
-    "REQUEST_METHOD",
-];
+pub const VARIABLES: [&str; 6] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"];
 
 /// How a proxy is talked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,21 +147,19 @@ pub fn choose<'a>(
     setting: Option<&'a str>,
     environment: impl Fn(&str) -> Option<&'a [u8]>,
 ) -> Result<Option<ProxyUrl>> {
+    if url.scheme != "https" {
+        return Ok(None);
+    }
     let variable = |names: [&'static str; 2]| {
         names.into_iter().find_map(|name| {
-            let forged = name == "HTTP_PROXY" && environment("REQUEST_METHOD").is_some();
-            let value = environment(name).filter(|value| !value.trim_ascii().is_empty() && !forged)?;
+            let value = environment(name).filter(|value| !value.trim_ascii().is_empty())?;
             Some((name, value))
         })
-    };
-    let by_scheme = match url.scheme {
-        "https" => ["https_proxy", "HTTPS_PROXY"],
-        _ => ["http_proxy", "HTTP_PROXY"],
     };
     let (source, text) = match setting {
         Some(text) if text.trim().eq_ignore_ascii_case("none") => return Ok(None),
         Some(text) => ("the proxy setting", text.as_bytes()),
-        None => match variable(by_scheme).or_else(|| variable(["all_proxy", "ALL_PROXY"])) {
+        None => match variable(["https_proxy", "HTTPS_PROXY"]).or_else(|| variable(["all_proxy", "ALL_PROXY"])) {
             Some(found) => found,
             None => return Ok(None),
         },
@@ -541,14 +531,26 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_picks_the_variable() {
+    fn https_has_a_variable_of_its_own() {
         let all = [("https_proxy", "s:1"), ("http_proxy", "p:2"), ("ALL_PROXY", "socks5h://a")];
-        let secure = "https://auth.example/x";
-        let plain = "http://127.0.0.1:99";
-        assert_eq!(chosen(secure, None, &all).unwrap(), "http://s:1");
-        assert_eq!(chosen(plain, None, &all).unwrap(), "http://p:2");
-        assert_eq!(chosen(secure, None, &all[1..]).unwrap(), "socks5h://a:1080");
-        assert_eq!(chosen(secure, None, &[]), None);
+        let url = "https://auth.example/x";
+        assert_eq!(chosen(url, None, &all).unwrap(), "http://s:1");
+        assert_eq!(chosen(url, None, &all[1..]).unwrap(), "socks5h://a:1080");
+        assert_eq!(chosen(url, None, &all[1..2]), None);
+        assert_eq!(chosen(url, None, &[]), None);
+    }
+
+    #[test]
+    fn plain_http_goes_through_no_proxy() {
+        let names = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+        for url in ["http://127.0.0.1:99/oauth/token", "HTTP://localhost", "http://[::1]"] {
+            for proxy in ["127.0.0.1:1", "http://localhost:1", "https://h", "socks5h://[::1]", "not a proxy"] {
+                assert_eq!(chosen(url, Some(proxy), &[]), None, "{url} {proxy}");
+                for name in names {
+                    assert_eq!(chosen(url, None, &[(name, proxy)]), None, "{url} {name} {proxy}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -560,15 +562,6 @@ mod tests {
         assert_eq!(chosen(url, None, &empty).unwrap(), "http://upper:80");
         let all = [("https_proxy", " "), ("all_proxy", "all")];
         assert_eq!(chosen(url, None, &all).unwrap(), "http://all:80");
-    }
-
-    #[test]
-    fn a_cgi_program_does_not_believe_its_clients() {
-        let forged = [("HTTP_PROXY", "evil"), ("REQUEST_METHOD", "GET")];
-        assert_eq!(chosen("http://127.0.0.1", None, &forged), None);
-        assert_eq!(chosen("http://127.0.0.1", None, &forged[..1]).unwrap(), "http://evil:80");
-        let honest = [("http_proxy", "good"), ("REQUEST_METHOD", "GET")];
-        assert_eq!(chosen("http://127.0.0.1", None, &honest).unwrap(), "http://good:80");
     }
 
     #[test]

@@ -117,7 +117,7 @@ pub static SETTINGS: &[Setting] = &[
     row("client_key", Type::Path, words("none"), &["AMPLIENCE_CLIENT_KEY"],
         "the private key (PEM) of client_certificate"),
     row("proxy", Type::Proxy, words("the environment's"), &["AMPLIENCE_PROXY"],
-        "the proxy's URL, or none; without it HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY decide"),
+        "the URL of the proxy for https, or none; without it HTTPS_PROXY or ALL_PROXY; not for hosts in NO_PROXY, nor for http"),
     row("min_validity_ms", Type::Milliseconds(0, DAY), value("0"), &["AMPLIENCE_MIN_VALIDITY_MS"],
         "a token must be good for at least this long when it is handed out"),
     row("background_refresh", Type::Flag, value("false"), &["AMPLIENCE_BACKGROUND_REFRESH"],

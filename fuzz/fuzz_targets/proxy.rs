@@ -8,7 +8,7 @@ fuzz_target!(|input: (Option<String>, String, Vec<u8>, Vec<u8>)| {
     let (setting, url, proxy, no_proxy) = input;
     let proxy = [b"http://user:hush-hush-hush@", proxy.as_slice()].concat();
     let environment = |name: &str| match name {
-        "https_proxy" | "http_proxy" => Some(proxy.as_slice()),
+        "https_proxy" => Some(proxy.as_slice()),
         "no_proxy" => Some(no_proxy.as_slice()),
         _ => None,
     };

@@ -29,8 +29,15 @@ fn the_doctor_names_the_step_that_fails() {
             vec![
                 Visit { name: "healthy", arguments: vec![], last: ("request", "ok"), says: "lists 2 hubs", status: 0 },
                 Visit {
-                    name: "dead proxy",
+                    name: "a proxy, and http",
                     arguments: text(&["--proxy", "http://127.0.0.1:1"]),
+                    last: ("request", "ok"),
+                    says: "lists 2 hubs",
+                    status: 0,
+                },
+                Visit {
+                    name: "dead proxy",
+                    arguments: text(&["--auth-url", "https://auth.invalid", "--proxy", "http://127.0.0.1:1"]),
                     last: ("proxy", "FAILED"),
                     says: "check the proxy setting",
                     status: 4,

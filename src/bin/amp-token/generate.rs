@@ -26,7 +26,7 @@ pub fn run(matches: &ArgMatches) -> Outcome<()> {
 /// Variables that are read besides those of the settings, or set.
 const VARIABLES: &[(&str, &str)] = &[
     (VARIABLE, "the token, for the command that exec runs"),
-    ("HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY", "proxies, as curl reads them; also in lower case"),
+    ("HTTPS_PROXY, ALL_PROXY, NO_PROXY", "the proxy for https, as curl reads them; also in lower case"),
     ("SSL_CERT_FILE, SSL_CERT_DIR", "certificates to trust in place of the system's"),
     ("XDG_RUNTIME_DIR, XDG_CACHE_HOME, HOME", "where the store is, unless store_dir is set"),
     ("NO_COLOR", "if it is set and not empty, doctor uses no colours"),
