@@ -33,7 +33,7 @@ use crate::error::{Error, Kind, Result, Stage, clean};
 use crate::proxy::{self, ProxyUrl, Scheme, Target};
 use crate::secret::{Secret, SecretBytes};
 use crate::settings::{Network, Url, is_loopback};
-use crate::tls::{Identity, Trust};
+use crate::tls::{ClientCertificate, Identity, Trust};
 use crate::transport::{Request, Response, Sink, Transport, is_success, not_taken};
 use crate::wire::{Deadline, Moment, Party, Stream, Wire, dial, is_hangup, look_up};
 use bytes::Bytes;
@@ -194,7 +194,8 @@ impl HttpTransport {
         };
         if url.scheme == "https" {
             let start = Instant::now();
-            let (session, identity) = self.trust()?.handshake(stream, url.host, server, deadline)?;
+            let (session, identity) =
+                self.trust()?.handshake(stream, url.host, server, ClientCertificate::Shown, deadline)?;
             log.debug(|| {
                 format!(
                     "tls: {} speaks {}; its certificate is for {}, issued by {}",
@@ -227,7 +228,8 @@ impl HttpTransport {
         let mut stream: Box<dyn Stream> = Box::new(self.reach(&proxy.host, proxy.port, &party, deadline, observed)?);
         let start = Instant::now();
         if proxy.scheme == Scheme::Https {
-            let (session, _) = self.trust()?.handshake(stream, &proxy.host, &party, deadline)?;
+            let (session, _) =
+                self.trust()?.handshake(stream, &proxy.host, &party, ClientCertificate::Withheld, deadline)?;
             stream = Box::new(session);
         }
         let target = Target { host: url.host, port: url.port, address };

@@ -113,7 +113,7 @@ pub static SETTINGS: &[Setting] = &[
     row("ca_file", Type::Path, words("none"), &["AMPLIENCE_CA_FILE"],
         "certificates (PEM) to trust besides the system's"),
     row("client_certificate", Type::Path, words("none"), &["AMPLIENCE_CLIENT_CERTIFICATE"],
-        "the certificate (PEM) to show to a server that asks for one"),
+        "the certificate (PEM) for a server of auth_url or api_url that asks for one"),
     row("client_key", Type::Path, words("none"), &["AMPLIENCE_CLIENT_KEY"],
         "the private key (PEM) of client_certificate"),
     row("proxy", Type::Proxy, words("the environment's"), &["AMPLIENCE_PROXY"],

@@ -6,6 +6,8 @@
 //!   forked child shares nothing with its parent.
 //! - A refused certificate is told with the reason and with its issuer as it was presented: a proxy
 //!   that opens TLS, and replaces every certificate by its own, gives itself away there.
+//! - The client certificate is shown to the servers of `auth_url` and `api_url` only, not to a proxy and
+//!   not to Redis.
 //! - Nothing is installed for the whole process: the cryptography is handed over explicitly.
 
 use crate::error::{Error, Kind, Result, Stage, clean, exhausted};
@@ -36,6 +38,15 @@ pub struct Identity {
     pub issuer: String,
     /// Whom its certificate is for: organization and common name.
     pub subject: String,
+}
+
+/// Whether a peer that asks for a client certificate is shown the one that is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientCertificate {
+    /// The servers of `auth_url` and `api_url`, for which it is set.
+    Shown,
+    /// All other peers: proxies and Redis. The certificate names this client to them, and means nothing there.
+    Withheld,
 }
 
 /// Everything that TLS connections have in common.
@@ -80,6 +91,7 @@ impl Trust {
         stream: Box<dyn Stream>,
         host: &str,
         party: &Party,
+        certificate: ClientCertificate,
         deadline: Deadline,
     ) -> Result<(Session, Identity)> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
@@ -87,7 +99,10 @@ impl Trust {
         })?;
         let witness = Arc::new(Witness {
             verifier: Arc::clone(&self.verifier),
-            own: Arc::clone(&self.config.client_auth_cert_resolver),
+            own: match certificate {
+                ClientCertificate::Shown => Some(Arc::clone(&self.config.client_auth_cert_resolver)),
+                ClientCertificate::Withheld => None,
+            },
             shows_certificate: self.shows_certificate,
             presented: Mutex::new(None),
             asked: AtomicBool::new(false),
@@ -309,7 +324,9 @@ impl Stream for Session {
 #[derive(Debug)]
 struct Witness {
     verifier: Arc<WebPkiServerVerifier>,
-    own: Arc<dyn ResolvesClientCert>,
+    /// `None`: the client certificate is withheld.
+    own: Option<Arc<dyn ResolvesClientCert>>,
+    /// Whether a client certificate is set.
     shows_certificate: bool,
     /// The names in a certificate that was refused.
     presented: Mutex<Option<Names>>,
@@ -357,11 +374,11 @@ impl ServerCertVerifier for Witness {
 impl ResolvesClientCert for Witness {
     fn resolve(&self, root_hint_subjects: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.asked.store(true, Ordering::Relaxed);
-        self.own.resolve(root_hint_subjects, schemes)
+        self.own.as_ref()?.resolve(root_hint_subjects, schemes)
     }
 
     fn has_certs(&self) -> bool {
-        self.own.has_certs()
+        self.own.as_ref().is_some_and(|own| own.has_certs())
     }
 }
 
@@ -390,6 +407,13 @@ impl Witness {
         use AlertDescription::{CertificateRequired, ProtocolVersion, UnrecognisedName};
         let asked = self.asked.load(Ordering::Relaxed);
         match alert {
+            _ if asked && self.own.is_none() => (
+                format!(
+                    "{name} asks for a client certificate; that is only shown to the servers of auth_url and api_url \
+                     ({alert:?})"
+                ),
+                "configure it to accept clients without a certificate; its URL may hold a user name and password",
+            ),
             CertificateRequired | _ if asked && !self.shows_certificate => (
                 format!("{name} asks for a client certificate, and none is set ({alert:?})"),
                 "set client_certificate and client_key",

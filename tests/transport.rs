@@ -21,7 +21,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
@@ -1110,6 +1110,68 @@ fn a_proxy_inside_tls_leads_to_a_server_inside_tls() {
     let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
     assert_error(&error, Kind::Tls, Stage::Tls, "the certificate of the proxy https://localhost");
     assert_eq!(asked.lock().unwrap().len(), 1);
+}
+
+/// A proxy that asks for a client certificate, and whether each client showed it one. `insists`: without one
+/// there is no connection.
+fn asking_proxy(
+    paper: &Paper,
+    versions: &[&'static SupportedProtocolVersion],
+    ca: &Authority,
+    insists: bool,
+) -> (Server, mpsc::Receiver<bool>) {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let verifier = if insists { verifier } else { verifier.allow_unauthenticated() }.build().unwrap();
+    let config = server_builder(versions)
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(
+            vec![paper.certificate.der().clone()],
+            PrivateKeyDer::try_from(paper.key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let (shown, seen) = mpsc::channel();
+    let proxy = tls_server(config, move |stream| {
+        let outcome = stream.conn.complete_io(&mut stream.sock);
+        shown.send(stream.conn.peer_certificates().is_some()).unwrap();
+        outcome?;
+        read_head(stream)?;
+        stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n")?;
+        stream.flush()
+    });
+    (proxy, seen)
+}
+
+#[test]
+fn a_client_certificate_is_not_shown_to_a_proxy() {
+    let (folder, ca) = (Folder::new(), authority("Root"));
+    let (proxy_paper, client) = (paper(&["localhost"], Some(&ca), |_| {}), paper(&["client"], Some(&ca), |_| {}));
+    let set = Network {
+        client_certificate: Some((
+            folder.file("client.pem", &client.certificate.pem()),
+            folder.file("client.key", &client.key.serialize_pem()),
+        )),
+        ..trusting(&folder, &ca)
+    };
+    for versions in [ONLY_1_2, ONLY_1_3] {
+        for (insists, options) in [(false, &set), (true, &set), (true, &trusting(&folder, &ca))] {
+            let (proxy, seen) = asking_proxy(&proxy_paper, versions, &ca, insists);
+            let url = format!("https://localhost:{}", proxy.address.port());
+            let error =
+                failure(&transport_in(options, &[("https_proxy", &url)]), &get("https://far.invalid/"), PATIENCE);
+            if insists {
+                let words = format!("the proxy {url} asks for a client certificate; that is only shown to the servers");
+                assert_error(&error, Kind::Tls, Stage::Tls, &words);
+                // It would not help.
+                assert!(!error.to_string().contains("set client_certificate"), "{error}");
+            } else {
+                assert_error(&error, Kind::Proxy, Stage::Connect, "refused to connect to far.invalid:443");
+            }
+            assert_eq!(seen.recv_timeout(PATIENCE), Ok(false));
+        }
+    }
 }
 
 /// A SOCKS 5 proxy that wants a password if there is one, and answers with `code`.

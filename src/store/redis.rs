@@ -19,7 +19,7 @@ use crate::error::{Error, Kind, Result, clean};
 use crate::fork;
 use crate::secret::Secret;
 use crate::settings::{Network, Options, split_authority};
-use crate::tls::Trust;
+use crate::tls::{ClientCertificate, Trust};
 use crate::wire::{Deadline, Party, Stream, dial, look_up};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -262,7 +262,7 @@ impl Server {
                 Some(trust) => trust,
                 None => trust.insert(Arc::new(Trust::load(&self.network)?)),
             };
-            stream = Box::new(trust.handshake(stream, host, &party, deadline)?.0);
+            stream = Box::new(trust.handshake(stream, host, &party, ClientCertificate::Withheld, deadline)?.0);
         }
         let mut connection = Connection(BufReader::new(stream));
         let mut hello: Vec<Command> = Vec::new();

@@ -157,12 +157,13 @@ fn eight_machines_make_one_request_with_a_password_and_a_database() {
 #[test]
 fn eight_machines_make_one_request_over_tls() {
     let files = Folder::new();
-    let (ca, url, _redis) = with_tls(&files);
+    let (ca, url, _redis) = with_tls(&files, "no");
     eight_make_one_request(&url, Some(&ca));
 }
 
-/// A server that speaks TLS only, its authority's file, and its URL.
-fn with_tls(files: &Folder) -> (String, String, Redis) {
+/// A server that speaks TLS only, its CA's file, and its URL. `auth_clients` is its setting for certificates of
+/// clients; the server's own, with its key, serves as one.
+fn with_tls(files: &Folder, auth_clients: &str) -> (String, String, Redis) {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let file = |name: &str, content: &str| {
         let path = files.path().join(name);
@@ -183,7 +184,7 @@ fn with_tls(files: &Folder) -> (String, String, Redis) {
         "--tls-port",
         "{port}",
         "--tls-auth-clients",
-        "no",
+        auth_clients,
         "--tls-cert-file",
         &certificate,
         "--tls-key-file",
@@ -197,13 +198,26 @@ fn with_tls(files: &Folder) -> (String, String, Redis) {
 #[test]
 fn a_server_that_is_not_trusted_is_not_used() {
     let files = Folder::new();
-    let (_, url, _redis) = with_tls(&files);
+    let (_, url, _redis) = with_tls(&files, "no");
     // Not the server's authority.
     let emulator = Emulator::builder().tls(true).start().unwrap();
     let ca = emulator.ca_file().to_str().unwrap();
     let (cache, lines) = Settings::of(&emulator).with("store", &url).with("ca_file", ca).cache();
     cache.get().unwrap();
     assert!(lines.warnings()[0].contains("certificate"), "{:?}", lines.warnings());
+}
+
+#[test]
+fn a_client_certificate_is_not_shown_to_redis() {
+    let (emulator, files) = (emulator(), Folder::new());
+    let (ca, url, _redis) = with_tls(&files, "yes");
+    let file = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
+    let settings = Settings::of(&emulator).with("store", &url).with("ca_file", &ca);
+    let (cache, lines) =
+        settings.with("client_certificate", &file("server.pem")).with("client_key", &file("key.pem")).cache();
+    cache.get().unwrap();
+    let warnings = lines.warnings();
+    assert!(warnings[0].contains("asks for a client certificate; that is only shown to the servers"), "{warnings:?}");
 }
 
 #[test]

@@ -208,7 +208,7 @@ class TokenCache:
     :param connect_timeout_ms: the longest one connection may take to be made (5000)
     :param retries: how often a request that failed is sent again (3)
     :param ca_file: certificates (PEM) to trust besides the system's
-    :param client_certificate: the certificate (PEM) to show to a server that asks for one
+    :param client_certificate: the certificate (PEM) for a server of auth_url or api_url that asks for one
     :param client_key: the private key (PEM) of client_certificate
     :param proxy: the proxy's URL, or ``"none"``; without it the environment's
     :param min_validity_ms: a token must be good for at least this long when it is handed out (0)
