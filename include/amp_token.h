@@ -384,8 +384,15 @@ amp_status amp_config_set(amp_config *config,
  * Reads the environment: no other thread may change it meanwhile. Does not
  * block.
  *
+ * Fails in a program that runs with raised privileges (setuid, setgid, file
+ * capabilities): its environment comes from a user with fewer privileges, who
+ * must not decide where its secrets go and which files it reads. Nor does any
+ * other function read the environment there: not the proxies, NO_PROXY,
+ * SSL_CERT_FILE, SSL_CERT_DIR, HOME or XDG_*. Such a program sets what it
+ * needs with amp_config_set(), with proxy and store_dir among it.
+ *
  * AMP_CONFIG: a variable has a value that its setting does not allow; the
- * message names it.
+ * message names it. Or the program runs with raised privileges.
  */
 AMP_API
 AMP_MUST_USE

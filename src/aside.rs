@@ -18,7 +18,8 @@ use std::time::Duration;
 /// Starts a thread.
 pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     let _deaf = Deaf::new();
-    Builder::new().name(name.to_owned()).spawn(work)
+    // Without a size, the standard library would take it from RUST_MIN_STACK, an environment variable.
+    Builder::new().name(name.to_owned()).stack_size(2 * 1024 * 1024).spawn(work)
 }
 
 /// Room for so many threads of one kind.

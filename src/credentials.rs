@@ -10,6 +10,7 @@
 //! The first two are sorted out when the configuration is loaded; files are read here, each time
 //! that credentials are asked for, so that a secret that was rotated on disk is found.
 
+use crate::environment;
 use crate::error::{Error, Kind, Result, clean, exhausted};
 use crate::log::Log;
 use crate::oauth;
@@ -224,7 +225,7 @@ impl Finder {
 /// The user's home folder.
 fn home() -> Option<PathBuf> {
     let variable = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
-    std::env::var_os(variable).filter(|home| !home.is_empty()).map(PathBuf::from)
+    environment::variable(variable).filter(|home| !home.is_empty()).map(PathBuf::from)
 }
 
 fn shown(file: &Path) -> String {

@@ -1,9 +1,67 @@
-//! Environment variables.
+//! Environment variables. Everything in the library that reads one reads it here, except for the CA
+//! certificates ([`crate::tls`]), which another crate reads.
+//!
+//! A program with raised privileges (setuid, setgid, file capabilities) is started by a user who has fewer
+//! privileges than the program, and who chooses its environment. That user could have it send its secrets
+//! to a server of theirs, or read files that they must not read. So there the environment counts as empty,
+//! as with `secure_getenv` of the GNU C library.
 
 use crate::error::{Error, Kind, Result};
 use crate::secret::SecretBytes;
 use std::ffi::OsString;
 use zeroize::Zeroizing;
+
+/// The value of a variable. `None` if it is not set, or if this process [has raised
+/// privileges](has_raised_privileges).
+pub fn variable(name: &str) -> Option<OsString> {
+    if has_raised_privileges() { None } else { std::env::var_os(name) }
+}
+
+/// Whether the program was started with more privileges than the user has who started it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub fn has_raised_privileges() -> bool {
+    // SAFETY: it takes a number, and reads the auxiliary vector, which the kernel writes before the program
+    // starts and which does not change later.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Whether the program was started with more privileges than the user has who started it.
+#[cfg(any(
+    target_vendor = "apple",
+    target_os = "dragonfly",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd"
+))]
+pub fn has_raised_privileges() -> bool {
+    // SAFETY: it takes nothing, and asks the kernel for one number.
+    unsafe { libc::issetugid() != 0 }
+}
+
+/// Whether the process has other privileges than the user who started it. These systems do not keep what it
+/// was started with.
+#[cfg(all(
+    unix,
+    not(any(
+        target_os = "linux",
+        target_os = "android",
+        target_vendor = "apple",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "netbsd",
+        target_os = "openbsd"
+    ))
+))]
+pub fn has_raised_privileges() -> bool {
+    // SAFETY: these take nothing, and cannot fail.
+    unsafe { libc::getuid() != libc::geteuid() || libc::getgid() != libc::getegid() }
+}
+
+/// Always false: this system has no such programs.
+#[cfg(not(unix))]
+pub fn has_raised_privileges() -> bool {
+    false
+}
 
 /// The bytes of the variable `name`, whose value is `value`. On Unix any bytes are allowed. Elsewhere a
 /// value that is not Unicode has no bytes that another program would expect, and is an error.

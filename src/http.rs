@@ -114,7 +114,7 @@ impl HttpTransport {
     /// A transport with these settings and the process's environment. Opens nothing yet; a `proxy`
     /// setting that cannot be understood is refused.
     pub fn new(options: &Network) -> Result<Self> {
-        HttpTransport::with_environment(options, |name| std::env::var_os(name))
+        HttpTransport::with_environment(options, environment::variable)
     }
 
     /// [`HttpTransport::new`], with the environment as a function.

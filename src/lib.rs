@@ -24,7 +24,7 @@
 //! | [`api`] | requests that carry the token |
 //! | [`token`], [`secret`], [`error`], [`log`] | what the others work with |
 //! | `vault` | where secrets are in memory |
-//! | `environment` | the environment variables that are not settings |
+//! | `environment` | reading environment variables, unless they are not to be trusted |
 //! | [`clock`], [`fork`], [`sync`], `aside` | time and chance; processes; locks; threads of ours |
 //! | `capi` | the C interface |
 //!

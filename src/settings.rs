@@ -8,6 +8,7 @@
 //! the library works with, typed and complete.
 
 use crate::clock::Clock;
+use crate::environment;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::log::Log;
 use crate::secret::Secret;
@@ -275,8 +276,15 @@ impl Config {
     /// Fills what is unset from the environment. Credentials of another kind than those that are
     /// already set are passed over, and so is the file of a secret that is set. An empty variable
     /// counts as unset. dc-cli's file is asked when credentials are still missing later on.
+    ///
+    /// Fails in a process with raised privileges: to read nothing and report success would mislead.
     pub fn load(&mut self) -> Result<()> {
-        self.load_from(|name| std::env::var_os(name))
+        if environment::has_raised_privileges() {
+            let message = "the environment is not read, because this program runs with raised privileges \
+                           (setuid, setgid or file capabilities)";
+            return Err(Error::new(Kind::Config, message).advice("set the values with amp_config_set"));
+        }
+        self.load_from(environment::variable)
     }
 
     /// [`Config::load`], with the environment as a function.

@@ -1,7 +1,8 @@
 //! TLS: whom to trust, which certificate to show, and what to say when a handshake fails.
 //!
-//! - Trusted are the certificates of the system (or of `SSL_CERT_FILE` and `SSL_CERT_DIR`) and those
-//!   of `ca_file`. A machine without any is an error, not a panic, and says what to do about it.
+//! - Trusted are the certificates of the system (or, without raised privileges, of `SSL_CERT_FILE` and
+//!   `SSL_CERT_DIR`) and those of `ca_file`. A machine without any is an error, not a panic, and says
+//!   what to do about it.
 //! - TLS 1.2 and 1.3; sessions are never resumed, so every connection proves itself anew and a
 //!   forked child shares nothing with its parent.
 //! - A refused certificate is told with the reason and with its issuer as it was presented: a proxy
@@ -10,6 +11,7 @@
 //!   not to Redis.
 //! - Nothing is installed for the whole process: the cryptography is handed over explicitly.
 
+use crate::environment;
 use crate::error::{Error, Kind, Result, Stage, clean, exhausted};
 use crate::log::Log;
 use crate::settings::Network;
@@ -24,6 +26,7 @@ use rustls::{
     AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore,
     SignatureScheme,
 };
+use rustls_native_certs::CertificateResult;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -136,7 +139,7 @@ impl Trust {
 /// The certificates to trust.
 fn roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
     let mut store = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
+    let system = system_certificates();
     // Half a store would be kept, and distrust servers for as long as this process runs.
     let lack = system.errors.iter().find_map(|error| match &error.kind {
         rustls_native_certs::ErrorKind::Io { inner, .. } => exhausted(inner),
@@ -175,6 +178,34 @@ fn roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
     log.debug(|| format!("tls: {usable} CA certificates are trusted"));
     Ok(store)
 }
+
+/// The certificates of the system, or those that the environment names in their place, if it can be trusted.
+fn system_certificates() -> CertificateResult {
+    // These replace the system's in rustls-native-certs, and in openssl-probe below it.
+    let replaced = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some());
+    if !(replaced && environment::has_raised_privileges()) {
+        return rustls_native_certs::load_native_certs();
+    }
+    // The directories hold the same certificates as the files, one in each file.
+    let first = |paths: &'static [&str]| paths.iter().map(Path::new).find(|path| path.exists());
+    match first(SYSTEM_CA_FILES) {
+        Some(file) => rustls_native_certs::load_certs_from_paths(Some(file), None),
+        None => rustls_native_certs::load_certs_from_paths(None, first(SYSTEM_CA_DIRECTORIES)),
+    }
+}
+
+/// Where systems keep the certificates of their CAs in one file.
+const SYSTEM_CA_FILES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",     // Debian, Arch, Alpine
+    "/etc/pki/tls/certs/ca-bundle.crt",       // Fedora, Red Hat
+    "/etc/ssl/ca-bundle.pem",                 // SUSE
+    "/etc/ssl/cert.pem",                      // Alpine, OpenBSD, macOS
+    "/usr/local/etc/ssl/cert.pem",            // FreeBSD
+    "/etc/openssl/certs/ca-certificates.crt", // NetBSD
+];
+
+/// Where they keep them in one file each.
+const SYSTEM_CA_DIRECTORIES: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/openssl/certs", "/etc/certs/CA"];
 
 /// Says which setting's file cannot be used, and why.
 fn bad_file(setting: &str, path: &Path, reason: &str) -> Error {

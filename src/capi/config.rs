@@ -92,8 +92,15 @@ pub extern "C" fn amp_config_set(
 /// Reads the environment: no other thread may change it meanwhile. Does not
 /// block.
 ///
+/// Fails in a program that runs with raised privileges (setuid, setgid, file
+/// capabilities): its environment comes from a user with fewer privileges, who
+/// must not decide where its secrets go and which files it reads. Nor does any
+/// other function read the environment there: not the proxies, NO_PROXY,
+/// SSL_CERT_FILE, SSL_CERT_DIR, HOME or XDG_*. Such a program sets what it
+/// needs with amp_config_set(), with proxy and store_dir among it.
+///
 /// AMP_CONFIG: a variable has a value that its setting does not allow; the
-/// message names it.
+/// message names it. Or the program runs with raised privileges.
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_config_load(config: Option<&mut amp_config>, error: *mut *mut amp_error) -> amp_status {

@@ -18,6 +18,7 @@ use super::seal::{self, Seal};
 use super::{Entry, Lock, Store, Trouble};
 use crate::aside::Places;
 use crate::clock::Clock;
+use crate::environment;
 use crate::error::clean;
 use crate::fork;
 use crate::settings::Options;
@@ -68,8 +69,7 @@ impl FileStore {
     pub(super) fn open(options: &Options, seal: Seal) -> Option<Self> {
         fork::watch();
         let trouble = Trouble::new(&options.log);
-        let Some(folder) = options.store_dir.clone().or_else(|| usual_folder(|name| std::env::var_os(name), owner))
-        else {
+        let Some(folder) = options.store_dir.clone().or_else(|| usual_folder(environment::variable, owner)) else {
             trouble.tell("there is no XDG_RUNTIME_DIR, XDG_CACHE_HOME or HOME to put it in: set store_dir");
             return None;
         };
