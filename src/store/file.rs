@@ -41,8 +41,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 /// The ending of files that are being written.
 const UNFINISHED: &str = ".tmp";
 
-/// The age at which an unfinished file's writer must be dead. If he was only stopped, he finds his
-/// file gone, and nobody misses it.
+/// Unfinished files older than this are removed: their writer must have crashed. If it was only
+/// stopped, its rename fails, which is harmless.
 const ABANDONED: Duration = Duration::from_secs(60);
 
 /// The longest that a caller waits for the files; and never more than a quarter of `timeout_ms`. It is
@@ -221,7 +221,7 @@ impl Files {
     fn write(&self, sealed: &[u8], number: u64) -> Attempt<()> {
         self.make_folder()?;
         self.clean_up();
-        let unfinished = self.folder.join(format!("{}.{number:016x}{UNFINISHED}", self.name));
+        let unfinished = self.folder.join(self.unfinished(number));
         let written = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -236,16 +236,34 @@ impl Files {
         })
     }
 
-    /// Removes what writers left behind that were killed.
+    /// Removes the unfinished files of this entry whose writers were killed, and nothing else: the
+    /// directory may hold files of other programs.
     fn clean_up(&self) {
         let Ok(files) = fs::read_dir(&self.folder) else { return };
         for file in files.flatten() {
-            let unfinished = file.file_name().as_encoded_bytes().ends_with(UNFINISHED.as_bytes());
-            let age = |about: fs::Metadata| about.modified().ok()?.elapsed().ok();
-            if unfinished && file.metadata().ok().and_then(age).is_some_and(|age| age > ABANDONED) {
+            let stale = |about: fs::Metadata| {
+                let age = about.modified().ok()?.elapsed().ok()?;
+                Some(about.is_file() && about.uid() == user() && age > ABANDONED)
+            };
+            let unfinished = self.is_unfinished(file.file_name().as_encoded_bytes());
+            if unfinished && file.metadata().ok().and_then(stale) == Some(true) {
                 let _ = fs::remove_file(file.path());
             }
         }
+    }
+
+    /// The name of a file that is renamed to the entry when it is complete.
+    fn unfinished(&self, number: u64) -> String {
+        format!("{}.{number:016x}{UNFINISHED}", self.name)
+    }
+
+    /// Whether [`unfinished`](Files::unfinished) can have made this name.
+    fn is_unfinished(&self, name: &[u8]) -> bool {
+        let number = name.strip_prefix(self.name.as_bytes()).and_then(|rest| rest.strip_prefix(b"."));
+        let number = number.and_then(|rest| rest.strip_suffix(UNFINISHED.as_bytes()));
+        number.is_some_and(|digits| {
+            digits.len() == 16 && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+        })
     }
 
     fn make_folder(&self) -> Attempt<()> {

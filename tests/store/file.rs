@@ -14,7 +14,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// How many processes are meant by "many".
 const MANY: usize = 64;
@@ -267,23 +267,80 @@ fn a_storm_of_kills_leaves_nothing_broken() {
     Process::start("storm", &settings).says("survived");
     let (store, lines) = settings.store();
     assert!(is_held(&store.lock(LONG)));
-    // An unfinished file that is young may still be somebody's.
-    let young = folder.path().join("young.tmp");
-    fs::write(&young, "x").unwrap();
-    let old = SystemTime::now() - Duration::from_secs(120);
     let litter = folder.files(".tmp");
     println!("{} unfinished files were left behind", litter.len());
-    for file in litter.iter().filter(|file| **file != young) {
-        fs::File::options().write(true).open(file).unwrap().set_modified(old).unwrap();
-    }
-    let planted = folder.path().join("planted.tmp");
-    fs::write(&planted, "x").unwrap();
-    fs::File::options().write(true).open(&planted).unwrap().set_modified(old).unwrap();
+    litter.iter().for_each(|file| make_old(file));
     let last = entry("last");
     store.save(&last);
     assert_eq!(store.load(), Some(last));
-    assert_eq!(folder.files(".tmp"), [young]);
-    assert_eq!(folder.files("").len(), 3, "the entry, the lock and the young one");
+    assert_eq!(folder.files("").len(), 2, "the entry and the lock");
+    assert_eq!(lines.warnings(), Vec::<String>::new());
+}
+
+/// Sets the time of a file's last change to some minutes ago. A symbolic link is not followed.
+fn make_old(path: &std::path::Path) {
+    assert!(Command::new("touch").args(["-h", "-d", "5 minutes ago"]).arg(path).status().unwrap().success());
+}
+
+#[test]
+fn only_stale_files_of_this_entry_are_cleaned_up() {
+    let folder = Folder::new();
+    let (store, lines) = Settings::invented().in_folder(folder.path()).store();
+    store.save(&entry("first"));
+    let name = folder.entry().file_name().unwrap().to_str().unwrap().to_owned();
+    let path = |file: &str| folder.path().join(file);
+    let number = "0123456789abcdef";
+    let stale = path(&format!("{name}.{number}.tmp"));
+    fs::write(&stale, "left behind by a writer that was killed").unwrap();
+    make_old(&stale);
+    // Everything else stays: files of other programs and of other entries, and what the store cannot
+    // have made itself.
+    let other = format!("{}{}", if name.starts_with('0') { '1' } else { '0' }, &name[1..]);
+    let mut kept = Vec::new();
+    for file in [
+        "report.tmp".to_owned(),
+        ".tmp".to_owned(),
+        name.clone() + ".tmp",
+        format!("{name}..tmp"),
+        format!("{name}.{number}"),
+        format!("{name}.{number}.tmp~"),
+        format!("{name}.{number}.TMP"),
+        format!("{name}{number}.tmp"),
+        format!("{name}.{}.tmp", &number[1..]),
+        format!("{name}.{number}0.tmp"),
+        format!("{name}.{}.tmp", number.to_uppercase()),
+        format!("{name}.g{}.tmp", &number[1..]),
+        format!("{name}.{number}.{number}.tmp"),
+        format!("x{name}.{number}.tmp"),
+        format!("{}.{number}.tmp", name.to_uppercase()),
+        format!("{}.{number}.tmp", &name[1..]),
+        format!("{other}.{number}.tmp"),
+    ] {
+        fs::write(path(&file), "not the store's").unwrap();
+        kept.push(path(&file));
+    }
+    // Of the right name, but no regular files.
+    let special = |digit: char| path(&format!("{name}.{}.tmp", digit.to_string().repeat(16)));
+    fs::create_dir(special('1')).unwrap();
+    symlink(path("report.tmp"), special('2')).unwrap();
+    assert!(Command::new("mkfifo").arg(special('3')).status().unwrap().success());
+    kept.extend(['1', '2', '3'].map(special));
+    // A regular file of the right name that another user owns.
+    if is_root() {
+        fs::write(special('4'), "another user's").unwrap();
+        std::os::unix::fs::chown(special('4'), Some(65534), None).unwrap();
+        kept.push(special('4'));
+    }
+    kept.iter().for_each(|file| make_old(file));
+    // This one may still be written.
+    let young = special('5');
+    fs::write(&young, "x").unwrap();
+    kept.push(young);
+
+    store.save(&entry("second"));
+    let lost: Vec<_> = kept.iter().filter(|file| fs::symlink_metadata(file).is_err()).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+    assert!(!stale.exists());
     assert_eq!(lines.warnings(), Vec::<String>::new());
 }
 
