@@ -6,13 +6,16 @@
 //!   entry. It belongs to a process: neither a forked child nor a descriptor that leaked can keep it
 //!   after the process is gone. (Those of `flock` and "open file descriptions" can: a child shares
 //!   them, and holds on to them for as long as it lives.)
-//! - **Only what is ours is used.** The folder must belong to this user, be closed to all others and
-//!   be no symbolic link; a file must be a regular one of this user's.
+//! - **Only what belongs to this user is used.** The directory must belong to this user, be closed to all
+//!   others and be no symbolic link; a file must be a regular one of this user. What is checked is what is
+//!   used: an open [`Directory`], not its path.
 //! - **It is not waited for.** A disk may stand still for any time, and a file server for ever, and no
 //!   call for a file knows a deadline. So threads of their own touch the files, which see sealed bytes
 //!   only; one that takes too long is left behind, and until it is through, the store is left alone.
 //!
 //! Everything that goes wrong is a log line and an entry that is absent.
+
+mod directory;
 
 use super::seal::{self, Seal};
 use super::{Entry, Lock, Store, Trouble};
@@ -23,13 +26,15 @@ use crate::error::clean;
 use crate::fork;
 use crate::settings::Options;
 use crate::wire::Deadline;
+use directory::Directory;
 use ring::rand::{SecureRandom, SystemRandom};
+use rustix::fs::OFlags;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -73,14 +78,9 @@ impl FileStore {
             trouble.tell("there is no XDG_RUNTIME_DIR, XDG_CACHE_HOME or HOME to put it in: set store_dir");
             return None;
         };
-        let name = seal.name();
+        let entry = seal.name();
         Some(FileStore {
-            files: Arc::new(Files {
-                entry: folder.join(&name),
-                lock: folder.join(format!("{name}.lock")),
-                name,
-                folder,
-            }),
+            files: Arc::new(Files { directory: folder, lock: format!("{entry}.lock"), entry }),
             seal,
             patience: PATIENCE.min(options.timeout / 4),
             clock: options.clock.clone(),
@@ -91,7 +91,7 @@ impl FileStore {
 
     /// Does something with the files, as far as patience goes.
     fn with_files<T: Send + 'static>(&self, work: impl FnOnce(&Files) -> Attempt<T> + Send + 'static) -> Attempt<T> {
-        let folder = shown(&self.files.folder);
+        let folder = shown(&self.files.directory);
         // The next one would be left behind, too.
         if self.left_behind().strong_count() > 0 {
             return Err(format!("{folder} does not answer yet"));
@@ -121,7 +121,7 @@ impl FileStore {
         let mut pauses = (1..).map(|turn| LONGEST_PAUSE.min(Duration::from_millis(1 << turn.min(8))));
         loop {
             // A thread that is left behind keeps its seat, because it may yet open the file and close it.
-            if let Some(seat) = Seat::take(&self.files.lock)
+            if let Some(seat) = Seat::take(&self.files.directory.join(&self.files.lock))
                 && let Some(inside) = self.with_files(|files| Ok(files.lock()?.map(|file| (file, seat))))?
             {
                 return Ok(Some(Held { inside: Some(inside), patience: self.patience }));
@@ -145,7 +145,7 @@ impl FileStore {
 
 impl Store for FileStore {
     fn place(&self) -> String {
-        clean(&self.files.folder.display().to_string(), &[])
+        clean(&self.files.directory.display().to_string(), &[])
     }
 
     fn load(&self) -> Option<Entry> {
@@ -180,135 +180,78 @@ impl Store for FileStore {
         // process holds it, that one is about to put another entry in its place.
         let lock = self.lock(Duration::ZERO);
         if !matches!(lock, Lock::Busy) && self.load().is_some_and(|entry| entry.token.reveal() == token) {
-            let _ = self.with_files(|files| fs::remove_file(&files.entry).map_err(failed("removed", &files.entry)));
+            let _ = self.with_files(Files::remove);
         }
     }
 }
 
 /// The files themselves. All of this may take any time.
+///
+/// Each operation opens the directory once, and reaches the files through that descriptor.
 struct Files {
-    folder: PathBuf,
-    name: String,
-    entry: PathBuf,
-    lock: PathBuf,
+    directory: PathBuf,
+    /// The name of the entry's file.
+    entry: String,
+    /// The name of the lock's file.
+    lock: String,
 }
 
 impl Files {
     fn read(&self) -> Attempt<Option<Vec<u8>>> {
-        if !self.is_there()? {
-            return Ok(None);
-        }
-        let Some(file) = self.open_ours(&self.entry, OpenOptions::new().read(true))? else { return Ok(None) };
+        let Some(directory) = Directory::open(&self.directory)? else { return Ok(None) };
+        let Some(file) = directory.open_file(&self.entry, OFlags::RDONLY)? else { return Ok(None) };
         // Room for most at once: without it, the first reads are of 32 bytes.
         let mut sealed = Vec::with_capacity(4096);
-        file.take(seal::LARGEST as u64 + 1).read_to_end(&mut sealed).map_err(failed("read", &self.entry))?;
+        file.take(seal::LARGEST as u64 + 1).read_to_end(&mut sealed).map_err(directory.failed("read", &self.entry))?;
         Ok(Some(sealed))
     }
 
     /// `None`: another process has it. Otherwise, it is held until the file is closed.
     fn lock(&self) -> Attempt<Option<File>> {
-        self.make_folder()?;
-        let mut options = OpenOptions::new().read(true).write(true).mode(0o600).clone();
-        let there = self.open_ours(&self.lock, &options)?;
-        // Made only if it is not there: that waits for whoever changes the folder, and a busy disk may keep that one.
-        let file = if there.is_some() { there } else { self.open_ours(&self.lock, options.create(true))? };
-        // Not there, though it is created? Somebody is deleting all this.
+        let directory = Directory::open_or_create(&self.directory)?;
+        let there = directory.open_file(&self.lock, OFlags::RDWR)?;
+        // Created only if it does not exist: that waits while another process changes the directory, and a
+        // busy disk may hold up that process.
+        let file =
+            if there.is_some() { there } else { directory.open_file(&self.lock, OFlags::RDWR | OFlags::CREATE)? };
+        // The directory was removed in the meantime.
         let Some(file) = file else { return Ok(None) };
-        let locked = lock_whole(&file).map_err(failed("locked", &self.lock))?;
+        let locked = lock_whole(&file).map_err(directory.failed("locked", &self.lock))?;
         Ok(locked.then_some(file))
     }
 
     fn write(&self, sealed: &[u8], number: u64) -> Attempt<()> {
-        self.make_folder()?;
-        self.clean_up();
-        let unfinished = self.folder.join(self.unfinished(number));
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&unfinished)
-            .and_then(|mut file| file.write_all(sealed))
-            .and_then(|()| fs::rename(&unfinished, &self.entry));
-        written.map_err(|error| {
-            let _ = fs::remove_file(&unfinished);
-            failed("written", &self.entry)(error)
-        })
+        let directory = Directory::open_or_create(&self.directory)?;
+        self.clean_up(&directory);
+        directory.replace(&self.entry, &self.unfinished(number), sealed)
+    }
+
+    fn remove(&self) -> Attempt<()> {
+        let Some(directory) = Directory::open(&self.directory)? else { return Ok(()) };
+        directory.remove(&self.entry, |_| true)
     }
 
     /// Removes the unfinished files of this entry whose writers were killed, and nothing else: the
     /// directory may hold files of other programs.
-    fn clean_up(&self) {
-        let Ok(files) = fs::read_dir(&self.folder) else { return };
-        for file in files.flatten() {
-            let stale = |about: fs::Metadata| {
-                let age = about.modified().ok()?.elapsed().ok()?;
-                Some(about.is_file() && about.uid() == user() && age > ABANDONED)
-            };
-            let unfinished = self.is_unfinished(file.file_name().as_encoded_bytes());
-            if unfinished && file.metadata().ok().and_then(stale) == Some(true) {
-                let _ = fs::remove_file(file.path());
-            }
+    fn clean_up(&self, directory: &Directory) {
+        let age = |about: &Metadata| about.modified().ok()?.elapsed().ok();
+        for name in directory.names().filter(|name| self.is_unfinished(name)) {
+            let _ = directory.remove(&name, |about| age(about).is_some_and(|age| age > ABANDONED));
         }
     }
 
     /// The name of a file that is renamed to the entry when it is complete.
     fn unfinished(&self, number: u64) -> String {
-        format!("{}.{number:016x}{UNFINISHED}", self.name)
+        format!("{}.{number:016x}{UNFINISHED}", self.entry)
     }
 
     /// Whether [`unfinished`](Files::unfinished) can have made this name.
-    fn is_unfinished(&self, name: &[u8]) -> bool {
-        let number = name.strip_prefix(self.name.as_bytes()).and_then(|rest| rest.strip_prefix(b"."));
-        let number = number.and_then(|rest| rest.strip_suffix(UNFINISHED.as_bytes()));
+    fn is_unfinished(&self, name: &str) -> bool {
+        let number = name.strip_prefix(&self.entry).and_then(|rest| rest.strip_prefix('.'));
+        let number = number.and_then(|rest| rest.strip_suffix(UNFINISHED));
         number.is_some_and(|digits| {
-            digits.len() == 16 && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+            digits.len() == 16 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
         })
-    }
-
-    fn make_folder(&self) -> Attempt<()> {
-        if !self.is_there()? {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
-            made.map_err(failed("made", &self.folder))?;
-            self.is_there()?;
-        }
-        Ok(())
-    }
-
-    /// Whether the folder exists; an error if it does and is not ours alone.
-    fn is_there(&self) -> Attempt<bool> {
-        let about = match fs::symlink_metadata(&self.folder) {
-            Ok(about) => about,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(failed("looked at", &self.folder)(error)),
-        };
-        let folder = shown(&self.folder);
-        if !about.is_dir() {
-            return Err(format!("{folder} is not a folder, or a symbolic link to one"));
-        }
-        if about.uid() != user() {
-            return Err(format!("{folder} belongs to another user"));
-        }
-        if about.mode() & 0o077 != 0 {
-            return Err(format!("{folder} is open to other users: chmod go= it"));
-        }
-        Ok(true)
-    }
-
-    /// Opens a file, if it is there and ours.
-    fn open_ours(&self, path: &Path, options: &OpenOptions) -> Attempt<Option<File>> {
-        // Without O_NONBLOCK, a FIFO in place of the file would keep us for ever.
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = match options.clone().custom_flags(flags).open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("opened", path)(error)),
-        };
-        let about = file.metadata().map_err(failed("looked at", path))?;
-        if !about.is_file() || about.uid() != user() {
-            return Err(format!("{} is not a file of this user's", shown(path)));
-        }
-        Ok(Some(file))
     }
 }
 
@@ -391,8 +334,7 @@ fn lock_whole(file: &File) -> io::Result<bool> {
 
 /// The user on whose behalf this process acts.
 fn user() -> u32 {
-    // SAFETY: it takes nothing, cannot fail, and touches no memory of ours.
-    unsafe { libc::geteuid() }
+    rustix::process::geteuid().as_raw()
 }
 
 /// Where tokens go that need not outlive the session, or else the cache. The environment's paths
@@ -415,10 +357,6 @@ fn owner(folder: &Path) -> Option<u32> {
     fs::metadata(folder).ok().filter(fs::Metadata::is_dir).map(|about| about.uid())
 }
 
-fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> String {
-    move |error| format!("{} cannot be {what}: {error}", shown(path))
-}
-
 fn shown(path: &Path) -> String {
     clean(&path.display().to_string(), &[])
 }
@@ -426,6 +364,10 @@ fn shown(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+    use std::fs::DirBuilder;
+    use std::os::unix::fs::DirBuilderExt;
+    use std::time::SystemTime;
 
     #[test]
     fn the_folder_is_the_first_that_the_environment_names() {
@@ -446,6 +388,70 @@ mod tests {
             assert_eq!(chosen(&[("XDG_RUNTIME_DIR", "/theirs"), ("HOME", "/h")]), Some("/h/.cache/amp-token".into()));
             assert_eq!(chosen(&[("HOME", "/theirs")]), None);
         }
+    }
+
+    /// An empty directory for one test, with the mode that a store needs.
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("amp-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        DirBuilder::new().mode(0o700).create(&path).unwrap();
+        path
+    }
+
+    /// The names and contents of the files in a directory.
+    fn content(directory: &Path) -> BTreeMap<String, String> {
+        let files = fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
+        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+        files.map(|path| (name(&path), fs::read_to_string(&path).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_directory_that_takes_the_place_of_the_open_one_is_left_alone() {
+        for by_a_link in [false, true] {
+            let scratch = scratch("swapped");
+            let (store, moved, victim) = (scratch.join("store"), scratch.join("moved"), scratch.join("victim"));
+            let files = Files { directory: store.clone(), entry: "e".repeat(32), lock: "lock".to_owned() };
+            // Each has a stale file, of different names, so that reading the wrong directory shows.
+            for (directory, number) in [(&store, 1), (&victim, 2)] {
+                DirBuilder::new().mode(0o700).create(directory).unwrap();
+                let stale = directory.join(files.unfinished(number));
+                fs::write(&stale, "stale").unwrap();
+                let old = SystemTime::now() - 2 * ABANDONED;
+                File::options().write(true).open(&stale).unwrap().set_modified(old).unwrap();
+            }
+            fs::write(victim.join(&files.entry), "victim").unwrap();
+            let before = content(&victim);
+            let directory = Directory::open(&store).unwrap().unwrap();
+            fs::rename(&store, &moved).unwrap();
+            if by_a_link {
+                std::os::unix::fs::symlink(&victim, &store).unwrap();
+            } else {
+                fs::rename(&victim, &store).unwrap();
+            }
+
+            assert!(directory.open_file(&files.entry, OFlags::RDONLY).unwrap().is_none());
+            assert!(directory.open_file(&files.lock, OFlags::RDWR | OFlags::CREATE).unwrap().is_some());
+            files.clean_up(&directory);
+            directory.replace(&files.entry, &files.unfinished(3), b"new").unwrap();
+            let file = |name: &str, content: &str| (name.to_owned(), content.to_owned());
+            assert_eq!(content(&moved), BTreeMap::from([file(&files.entry, "new"), file(&files.lock, "")]));
+            directory.remove(&files.entry, |_| true).unwrap();
+            assert_eq!(content(&moved), BTreeMap::from([file(&files.lock, "")]));
+            assert_eq!(content(&store), before);
+            fs::remove_dir_all(scratch).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_failed_write_removes_its_own_unfinished_file_only() {
+        let scratch = scratch("unfinished");
+        let directory = Directory::open(&scratch).unwrap().unwrap();
+        fs::write(scratch.join("other"), "of another writer").unwrap();
+        fs::create_dir(scratch.join("entry")).unwrap();
+        assert!(directory.replace("entry", "other", b"new").is_err());
+        assert!(directory.replace("entry", "own", b"new").is_err(), "a directory is not replaced by a file");
+        assert!(scratch.join("other").exists() && !scratch.join("own").exists());
+        fs::remove_dir_all(scratch).unwrap();
     }
 
     #[test]

@@ -13,7 +13,7 @@
  *
  * It stands in for functions of the C library, which libamp_token.so then finds
  * here: getaddrinfo(), clock_gettime() for the wall clock, and those that a disk
- * which stands still keeps: rename() and statx(). */
+ * which stands still keeps: renameat() and statx(). */
 
 #define _GNU_SOURCE
 #include "test.h"
@@ -88,10 +88,10 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
 enum { GOES, STANDS_FOR_WRITERS, STANDS_FOR_ALL };
 static int disk;
 
-int rename(const char *from, const char *to) {
+int renameat(int from_folder, const char *from, int to_folder, const char *to) {
     while (__atomic_load_n(&disk, __ATOMIC_SEQ_CST) >= STANDS_FOR_WRITERS)
         usleep(1000);
-    return renameat(AT_FDCWD, from, AT_FDCWD, to);
+    return (int)syscall(SYS_renameat2, from_folder, from, to_folder, to, 0);
 }
 
 int statx(int folder, const char *path, int flags, unsigned int wanted, struct statx *about) {

@@ -432,13 +432,13 @@ fn a_broken_store_costs_one_line() {
         // Opening this one would wait for a writer that never comes.
         assert!(Command::new("mkfifo").arg(entry).status().unwrap().success());
     });
-    broken("or a symbolic link to one", &|folder, _| {
+    broken("or is a symbolic link to one", &|folder, _| {
         let real = folder.path().join("real");
         fs::create_dir(&real).unwrap();
         fs::set_permissions(&real, fs::Permissions::from_mode(0o700)).unwrap();
         symlink(real, store(folder)).unwrap();
     });
-    broken("is not a folder", &|folder, _| fs::write(store(folder), "").unwrap());
+    broken("is not a directory", &|folder, _| fs::write(store(folder), "").unwrap());
     broken("is open to other users", &|folder, _| {
         fs::create_dir(store(folder)).unwrap();
         fs::set_permissions(store(folder), fs::Permissions::from_mode(0o750)).unwrap();
@@ -463,7 +463,7 @@ fn a_store_that_cannot_be_written_costs_one_line() {
 
     // Nobody, not even root, can make a folder there.
     let nowhere = unstored.clone().with("store", "file").with("store_dir", "/proc/amp-token");
-    gets_along_without(&nowhere, "get", "cannot be made", |_| {});
+    gets_along_without(&nowhere, "get", "cannot be created", |_| {});
     let homeless = unstored.clone().with("store", "file");
     gets_along_without(&homeless, "get", "set store_dir", |command| {
         command.env_remove("XDG_RUNTIME_DIR").env_remove("XDG_CACHE_HOME").env_remove("HOME");
@@ -499,6 +499,34 @@ fn the_folder_and_its_files_are_closed_to_others() {
     assert!(files.iter().all(|file| mode(file) == 0o600));
     let content = fs::read(inner.join(files[0].with_extension("").file_name().unwrap())).unwrap();
     assert!(!content.windows(5).any(|window| window == b"token"));
+}
+
+#[test]
+fn a_link_at_the_end_of_the_path_is_not_followed() {
+    let folder = Folder::new();
+    let real = folder.path().join("real");
+    fs::create_dir(&real).unwrap();
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o700)).unwrap();
+    symlink("real", folder.path().join("link")).unwrap();
+    symlink("missing", folder.path().join("dangling")).unwrap();
+    let store = |path: &str| Settings::invented().in_folder(&folder.path().join(path)).store();
+    for path in ["link", "link/", "link//", "link/.", "link/./", "dangling", "dangling/", "dangling/deeper"] {
+        let (store, lines) = store(path);
+        store.save(&entry("token"));
+        assert_eq!(store.load(), None, "{path}");
+        assert!(!is_held(&store.lock(Duration::ZERO)), "{path}");
+        assert_eq!(lines.warnings().len(), 1, "{path}");
+    }
+    assert_eq!(fs::read_dir(&real).unwrap().count(), 0);
+    assert_eq!(folder.files("").len(), 3);
+    // On the way to the directory, a link is followed.
+    for path in ["real/", "link/deeper/", "link/much/deeper/./"] {
+        let (store, lines) = store(path);
+        store.save(&entry("token"));
+        assert!(store.load().is_some() && is_held(&store.lock(Duration::ZERO)), "{path}");
+        assert_eq!(lines.warnings(), Vec::<String>::new());
+    }
+    assert!(real.join("much/deeper").is_dir());
 }
 
 #[test]

@@ -1,0 +1,150 @@
+//! The directory of the store, through one descriptor.
+//!
+//! A path can lead to another directory from one moment to the next, if another user may rename a
+//! directory on the way. So it is resolved once: the directory is opened, what was opened is checked, and
+//! all files are reached through its descriptor.
+
+use super::{Attempt, shown, user};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
+use rustix::io::{Errno, retry_on_intr};
+use std::fs::{File, Metadata};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Opens a directory in which others are created. It need not be readable, where the system permits that.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const SEARCH: OFlags = OFlags::PATH;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const SEARCH: OFlags = OFlags::RDONLY;
+
+/// An open directory that belongs to this user and is closed to all others.
+pub(super) struct Directory {
+    descriptor: File,
+    /// The path by which it was opened, for messages.
+    path: PathBuf,
+}
+
+impl Directory {
+    /// Opens the directory, if it exists. Symbolic links are followed on the way, but not at the end.
+    pub(super) fn open(path: &Path) -> Attempt<Option<Self>> {
+        // With a slash or a dot at the end, the system would follow the link in front of it.
+        let path: PathBuf = path.components().collect();
+        match open_at(CWD, &path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
+            Ok(descriptor) => Self::check(descriptor, path).map(Some),
+            Err(Errno::NOENT) => Ok(None),
+            // Linux reports ENOTDIR for a symbolic link, other systems ELOOP.
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                Err(format!("{} is not a directory, or is a symbolic link to one", shown(&path)))
+            }
+            Err(error) => Err(failed("opened", &path)(error)),
+        }
+    }
+
+    /// Opens the directory, and creates what is missing of its path with mode 0700.
+    ///
+    /// Links in the part of the path that exists are followed. The rest is created below the directory
+    /// that they led to, whatever happens to the path meanwhile.
+    pub(super) fn open_or_create(path: &Path) -> Attempt<Self> {
+        if let Some(directory) = Self::open(path)? {
+            return Ok(directory);
+        }
+        let path: PathBuf = path.components().collect();
+        let (mut missing, mut above) = (Vec::new(), path.as_path());
+        let mut descriptor = loop {
+            let (Some(name), Some(parent)) = (above.file_name(), above.parent()) else {
+                return Err(failed("created", &path)(Errno::NOENT));
+            };
+            missing.push(name);
+            above = if parent == Path::new("") { Path::new(".") } else { parent };
+            match open_at(CWD, above, SEARCH | OFlags::DIRECTORY) {
+                Err(Errno::NOENT) => {}
+                opened => break opened.map_err(failed("created", &path))?,
+            }
+        };
+        for name in missing.into_iter().rev() {
+            match mkdirat(&descriptor, name, Mode::RWXU) {
+                // If another process has created it in the meantime, it must be one of this user.
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(failed("created", &path)(error)),
+            }
+            descriptor = open_at(&descriptor, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)
+                .map_err(failed("created", &path))?;
+            if owner(&descriptor, &path)? != user() {
+                return Err(format!("{} cannot be created: a directory in it belongs to another user", shown(&path)));
+            }
+        }
+        Self::check(descriptor, path)
+    }
+
+    fn check(descriptor: File, path: PathBuf) -> Attempt<Self> {
+        let about = descriptor.metadata().map_err(failed("examined", &path))?;
+        if about.uid() != user() {
+            return Err(format!("{} belongs to another user", shown(&path)));
+        }
+        if about.mode() & 0o077 != 0 {
+            return Err(format!("{} is open to other users: chmod go= it", shown(&path)));
+        }
+        Ok(Directory { descriptor, path })
+    }
+
+    /// Opens a file, if it exists. It must be a regular one of this user.
+    pub(super) fn open_file(&self, name: &str, flags: OFlags) -> Attempt<Option<File>> {
+        // Without O_NONBLOCK, opening a FIFO would wait for its other end.
+        let file = match open_at(&self.descriptor, name, flags | OFlags::NOFOLLOW | OFlags::NONBLOCK) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(self.failed("opened", name)(error)),
+        };
+        let about = file.metadata().map_err(self.failed("examined", name))?;
+        if !about.is_file() || about.uid() != user() {
+            return Err(format!("{} is not a file of this user's", shown(&self.path.join(name))));
+        }
+        Ok(Some(file))
+    }
+
+    /// Writes a file under the name `unfinished`, which must not exist yet, and renames it to `name`.
+    pub(super) fn replace(&self, name: &str, unfinished: &str, content: &[u8]) -> Attempt<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mut file = open_at(&self.descriptor, unfinished, flags).map_err(self.failed("written", name))?;
+        let written =
+            file.write_all(content).and_then(|()| Ok(renameat(&self.descriptor, unfinished, &self.descriptor, name)?));
+        written.map_err(|error| {
+            let _ = unlinkat(&self.descriptor, unfinished, AtFlags::empty());
+            self.failed("written", name)(error)
+        })
+    }
+
+    /// Removes a file if it exists, is a regular one of this user and `condition` holds.
+    pub(super) fn remove(&self, name: &str, condition: impl FnOnce(&Metadata) -> bool) -> Attempt<()> {
+        let Some(file) = self.open_file(name, OFlags::RDONLY)? else { return Ok(()) };
+        if condition(&file.metadata().map_err(self.failed("examined", name))?) {
+            unlinkat(&self.descriptor, name, AtFlags::empty()).map_err(self.failed("removed", name))?;
+        }
+        Ok(())
+    }
+
+    /// The names of what is in it, as far as they can be read and are UTF-8.
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        let entries = Dir::read_from(&self.descriptor).ok().into_iter().flatten();
+        entries.map_while(Result::ok).filter_map(|entry| Some(entry.file_name().to_str().ok()?.to_owned()))
+    }
+
+    pub(super) fn failed<E: Into<io::Error>>(&self, what: &str, name: &str) -> impl FnOnce(E) -> String {
+        failed(what, self.path.join(name))
+    }
+}
+
+fn open_at(directory: impl AsFd, path: impl rustix::path::Arg + Copy, flags: OFlags) -> Result<File, Errno> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    retry_on_intr(|| openat(&directory, path, flags | OFlags::CLOEXEC, mode)).map(File::from)
+}
+
+fn owner(descriptor: &File, path: &Path) -> Attempt<u32> {
+    Ok(descriptor.metadata().map_err(failed("examined", path))?.uid())
+}
+
+fn failed<E: Into<io::Error>>(what: &str, path: impl AsRef<Path>) -> impl FnOnce(E) -> String {
+    move |error| format!("{} cannot be {what}: {}", shown(path.as_ref()), error.into())
+}
