@@ -15,8 +15,9 @@
 //!   `Retry-After` is waited for on those methods, within `timeout_ms`.
 
 use crate::cache::TokenCache;
-use crate::error::{Error, Kind, Result, Stage, clean};
+use crate::error::{Error, Kind, Result, Stage};
 use crate::retry::{self, Deadline};
+use crate::sanitize::sanitize;
 use crate::secret::Secret;
 use crate::settings::{Options, Url};
 use crate::token::Token;
@@ -135,7 +136,7 @@ pub fn next_page(path: &str, body: &[u8]) -> Option<String> {
 /// The whole URL of a path, if the token may go there.
 fn resolve(api_url: &str, path: &str) -> Result<String> {
     if path.is_empty() || !path.bytes().all(|byte| (b'!'..=b'~').contains(&byte) && byte != b'#') {
-        return Err(Error::invalid(format!("the path {:?} cannot be sent", clean(path, &[])))
+        return Err(Error::invalid(format!("the path {:?} cannot be sent", sanitize(path, &[])))
             .advice("pass a path such as /v2/content/hubs, with everything but visible ASCII percent-encoded"));
     }
     if !path.contains("://") || path.starts_with('/') {
@@ -146,13 +147,15 @@ fn resolve(api_url: &str, path: &str) -> Result<String> {
     if origin(path).is_some() && origin(path) == origin(api_url) {
         return Ok(path.to_owned());
     }
-    Err(Error::invalid(format!("{} is not at {api_url}, and a token goes nowhere else", clean(path, &[])))
+    Err(Error::invalid(format!("{} is not at {api_url}, and a token goes nowhere else", sanitize(path, &[])))
         .advice("pass a path, or set api_url to the API's address"))
 }
 
 fn check(call: &Call) -> Result<()> {
     if call.method.is_empty() || !call.method.bytes().all(|byte| byte.is_ascii_uppercase()) {
-        return Err(Error::invalid(format!("{:?} is not a method", clean(call.method, &[]))).advice("use GET, POST, …"));
+        return Err(
+            Error::invalid(format!("{:?} is not a method", sanitize(call.method, &[]))).advice("use GET, POST, …")
+        );
     }
     match call.content_type {
         None if !call.body.is_empty() => Err(Error::invalid("there is a body, but no content_type").advice("set it")),

@@ -11,9 +11,10 @@
 //! that credentials are asked for, so that a secret that was rotated on disk is found.
 
 use crate::environment;
-use crate::error::{Error, Kind, Result, clean, exhausted};
+use crate::error::{Error, Kind, Result, exhausted};
 use crate::log::Log;
 use crate::oauth;
+use crate::sanitize::sanitize;
 use crate::secret::Secret;
 use crate::settings::{Config, Origin};
 use serde::Deserialize;
@@ -165,7 +166,7 @@ impl Finder {
         if let Some(id) = &self.client_id {
             return Err(Error::new(
                 Kind::NoCredentials,
-                format!("there is no secret for client_id {}", clean(id, &[])),
+                format!("there is no secret for client_id {}", sanitize(id, &[])),
             )
             .advice("set AMPLIENCE_CLIENT_SECRET, client_secret, or client_secret_file"));
         }
@@ -229,7 +230,7 @@ fn home() -> Option<PathBuf> {
 }
 
 fn shown(file: &Path) -> String {
-    clean(&file.display().to_string(), &[])
+    sanitize(&file.display().to_string(), &[])
 }
 
 #[cfg(unix)]

@@ -2,8 +2,8 @@
 //!
 //! An error says what happened, to what, and what to do next, and carries what a program needs to
 //! decide: whether trying again can help, when, what the server said and how often it was asked.
-//! It never holds a secret: whatever comes from a server passes [`clean`], which cuts, strips and
-//! scrubs it. Errors are immutable and cheap to clone, because one failure is handed to every
+//! It never holds a secret: whatever comes from a server passes
+//! [`sanitize`](crate::sanitize::sanitize). Errors are immutable and cheap to clone, because one failure is handed to every
 //! thread that waited for it.
 
 use std::fmt;
@@ -154,7 +154,7 @@ impl Error {
         self.with(|details| details.http_status = Some(status))
     }
 
-    /// Adds the server's own `error` and `error_description` (RFC 6749, 5.2), already [`clean`]ed.
+    /// Adds the server's own `error` and `error_description` (RFC 6749, 5.2), already [sanitized](crate::sanitize::sanitize).
     #[must_use]
     pub fn oauth(self, code: Option<String>, description: Option<String>) -> Self {
         self.with(|details| {
@@ -163,7 +163,7 @@ impl Error {
         })
     }
 
-    /// Adds the server's name for the request, already [`clean`]ed.
+    /// Adds the server's name for the request, already [sanitized](crate::sanitize::sanitize).
     #[must_use]
     pub fn request(self, id: Option<String>) -> Self {
         self.with(|details| details.request_id = id)
@@ -315,58 +315,6 @@ pub(crate) fn exhausted(error: &io::Error) -> Option<(&'static str, &'static str
     TABLE.iter().find(|(have, ..)| *have == code).map(|(_, lack, advice)| (*lack, *advice))
 }
 
-/// The longest piece of a server's text that an error or a log line repeats, in characters.
-pub const QUOTE_LIMIT: usize = 200;
-
-/// Makes a server's text fit to be shown: one line, no control characters, no longer than
-/// [`QUOTE_LIMIT`], and with every text in `secrets` (and whatever looks like a token) replaced.
-pub fn clean(text: &str, secrets: &[&str]) -> String {
-    let mut text = text.to_owned();
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        // A server that echoes a form body echoes the encoded secret.
-        for form in [(*secret).to_owned(), crate::oauth::form_encode(secret)] {
-            if text.contains(&form) {
-                text = text.replace(&form, "[redacted]");
-            }
-        }
-    }
-    let mut shown = String::new();
-    for word in text.split_whitespace() {
-        if !shown.is_empty() {
-            shown.push(' ');
-        }
-        shown.push_str(&hide_token(word));
-    }
-    let mut shown: String = shown.chars().filter(|c| !unshowable(*c)).collect();
-    if let Some((end, _)) = shown.char_indices().nth(QUOTE_LIMIT) {
-        shown.truncate(end);
-        shown.push('…');
-    }
-    shown
-}
-
-/// Control characters, and those that reorder or hide text on a terminal.
-fn unshowable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
-
-/// Replaces what looks like a JSON web token or a personal access token inside a word.
-fn hide_token(word: &str) -> String {
-    for mark in ["eyJ", "amp_pat_"] {
-        if let Some(start) = word.find(mark) {
-            let end = word[start..]
-                .find(|c: char| !(c.is_ascii_alphanumeric() || "._-~+/=".contains(c)))
-                .map_or(word.len(), |length| start + length);
-            if end - start > 16 {
-                let rest = hide_token(&word[end..]);
-                return format!("{}[redacted]{rest}", &word[..start]);
-            }
-        }
-    }
-    word.to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,15 +330,5 @@ mod tests {
             error.to_string(),
             "auth.example failed (HTTP 503, 4 attempts, next attempt in 2 s): try again later"
         );
-    }
-
-    #[test]
-    fn server_text_is_cut_stripped_and_scrubbed() {
-        assert_eq!(clean("no\r\nsuch\u{1b}[31m key", &[]), "no such[31m key");
-        assert_eq!(clean("bad secret p&ss and p%26ss", &["p&ss"]), "bad secret [redacted] and [redacted]");
-        assert_eq!(clean("got:amp_pat_0123456789abcdefghijkl.zz, sorry", &[]), "got:[redacted], sorry");
-        assert_eq!(clean("\"eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJh.x\"", &[]), "\"[redacted]\"");
-        assert_eq!(clean(&"x".repeat(5000), &[]).chars().count(), QUOTE_LIMIT + 1);
-        assert_eq!(clean("\u{202e}abc", &[]), "abc");
     }
 }

@@ -29,8 +29,9 @@
 //! each phase and do not tell a proxy's failure from a server's.
 
 use crate::environment;
-use crate::error::{Error, Kind, Result, Stage, clean};
+use crate::error::{Error, Kind, Result, Stage};
 use crate::proxy::{self, ProxyUrl, Scheme, Target};
+use crate::sanitize::sanitize;
 use crate::secret::{Secret, SecretBytes};
 use crate::settings::{Network, Url, is_loopback};
 use crate::tls::{ClientCertificate, Identity, Trust};
@@ -282,7 +283,7 @@ impl Transport for HttpTransport {
 /// Takes a URL apart that a secret or a token may be sent to.
 fn permitted(text: &str) -> Result<Url<'_>> {
     let refuse = |message: String, advice: &str| Err(Error::new(Kind::Config, message).advice(advice));
-    let shown = clean(text, &[]);
+    let shown = sanitize(text, &[]);
     let Some(url) = Url::parse(text) else {
         return refuse(format!("{shown:?} is not a URL that can be requested"), "use https://host/path");
     };
@@ -318,7 +319,7 @@ fn translated<'a>(request: &'a Request, server: &Party) -> Result<http::Request<
         Error::invalid(message).host(&server.address)
     };
     let method = Method::from_bytes(request.method.as_bytes())
-        .map_err(|_| refuse(format!("{:?} is no method", clean(&request.method, &[]))))?;
+        .map_err(|_| refuse(format!("{:?} is no method", sanitize(&request.method, &[]))))?;
     let mut message = http::Request::new(request.body.as_slice());
     *message.method_mut() = method;
     *message.uri_mut() =
@@ -466,7 +467,7 @@ fn translated_error(error: ureq::Error, server: &Party, deadline: Deadline) -> E
             protocol(format!("the headers in the reply of {name} are larger than {HEADER_LIMIT} bytes"))
         }
         ureq::Error::Protocol(error) => {
-            protocol(format!("the reply of {name} is not the HTTP it should be: {}", clean(&error.to_string(), &[])))
+            protocol(format!("the reply of {name} is not the HTTP it should be: {}", sanitize(&error.to_string(), &[])))
         }
         ureq::Error::BodyStalled => protocol(format!("the reply of {name} makes no sense")),
         other => internal(server, &other),
@@ -477,7 +478,7 @@ fn internal(server: &Party, error: &dyn fmt::Display) -> Error {
     let message = format!(
         "the request to {} failed in a way that should not happen: {}",
         server.name,
-        clean(&error.to_string(), &[])
+        sanitize(&error.to_string(), &[])
     );
     server.error(Kind::Internal, Stage::Receive, message)
 }

@@ -23,6 +23,7 @@
 //! | [`store`] | sharing tokens with other processes, sealed |
 //! | [`api`] | requests that carry the token |
 //! | [`token`], [`secret`], [`error`], [`log`] | what the others work with |
+//! | [`sanitize`] | foreign text, made fit to be shown |
 //! | `vault` | where secrets are in memory |
 //! | `environment` | reading environment variables, unless they are not to be trusted |
 //! | [`clock`], [`fork`], [`sync`], `aside` | time and chance; processes; locks; threads of ours |
@@ -43,6 +44,7 @@ pub mod log;
 pub mod oauth;
 pub mod proxy;
 pub mod retry;
+pub mod sanitize;
 pub mod secret;
 pub mod settings;
 pub mod source;

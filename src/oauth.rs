@@ -6,8 +6,9 @@
 //! leniently where Amplience differs from the RFC (there is no `token_type`). Of an error reply
 //! nothing is taken for granted: `error` and `error_description` are used if they are there.
 
-use crate::error::{Error, Kind, Result, Stage, clean};
+use crate::error::{Error, Kind, Result, Stage};
 use crate::retry;
+use crate::sanitize::sanitize;
 use crate::secret::Secret;
 use crate::settings::Url;
 use crate::transport::{Request, Response};
@@ -89,7 +90,7 @@ pub fn reply(response: &Response, url: &str, secrets: &[&str], wall: i64) -> Res
             "check that auth_url is the authorization server, and that no proxy or login page answers in its place",
         ),
         (300..=399, _) => {
-            let target = clean(response.header("location").unwrap_or("nowhere"), secrets);
+            let target = sanitize(response.header("location").unwrap_or("nowhere"), secrets);
             Error::new(Kind::Protocol, format!("{host} redirects to {target}, which is not followed with a secret"))
                 .advice("set auth_url to where the server really is")
         }
@@ -99,7 +100,7 @@ pub fn reply(response: &Response, url: &str, secrets: &[&str], wall: i64) -> Res
         Ok(body) => (body.error.as_deref(), body.error_description.as_deref()),
         Err(_) => (None, None),
     };
-    let shown = |text: Option<&str>| text.map(|text| clean(text, secrets)).filter(|text| !text.is_empty());
+    let shown = |text: Option<&str>| text.map(|text| sanitize(text, secrets)).filter(|text| !text.is_empty());
     Err(failure
         .at(Stage::Reply)
         .host(host)

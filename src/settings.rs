@@ -192,7 +192,7 @@ fn row_of(name: &str) -> Result<usize> {
             }
             None => format!("use one of {}", names.join(", ")),
         };
-        Error::invalid(format!("there is no setting named {:?}", crate::error::clean(name, &[]))).advice(advice)
+        Error::invalid(format!("there is no setting named {:?}", crate::sanitize::sanitize(name, &[]))).advice(advice)
     })
 }
 
@@ -491,7 +491,7 @@ fn check(setting: &Setting, value: &str) -> std::result::Result<(), Problem> {
         if setting.kind.is_secret() {
             "is not a value that is allowed".to_owned()
         } else {
-            format!("is {:?}", crate::error::clean(value, &[]))
+            format!("is {:?}", crate::sanitize::sanitize(value, &[]))
         }
     };
     match setting.kind {

@@ -12,8 +12,9 @@
 //! - Nothing is installed for the whole process: the cryptography is handed over explicitly.
 
 use crate::environment;
-use crate::error::{Error, Kind, Result, Stage, clean, exhausted};
+use crate::error::{Error, Kind, Result, Stage, exhausted};
 use crate::log::Log;
+use crate::sanitize::sanitize;
 use crate::settings::Network;
 use crate::wire::{Deadline, Moment, Party, Stream, is_hangup};
 use rustls::client::ResolvesClientCert;
@@ -152,7 +153,7 @@ fn roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
     let (mut usable, _) = store.add_parsable_certificates(system.certs);
     let problem = system.errors.first().map_or_else(
         || "no CA certificates were found on this machine".to_owned(),
-        |error| format!("no CA certificates were found on this machine ({})", clean(&error.to_string(), &[])),
+        |error| format!("no CA certificates were found on this machine ({})", sanitize(&error.to_string(), &[])),
     );
     match ca_file {
         Some(path) => {
@@ -428,7 +429,7 @@ impl Witness {
                 format!("{name} has no TLS version or cipher in common with this library"),
                 "the server has to offer TLS 1.2 or 1.3",
             ),
-            other => (format!("the TLS connection to {name} failed: {}", clean(&other.to_string(), &[])), ""),
+            other => (format!("the TLS connection to {name} failed: {}", sanitize(&other.to_string(), &[])), ""),
         };
         party.error(Kind::Tls, Stage::Tls, message).advice(advice)
     }
@@ -496,7 +497,9 @@ fn distrusted(name: &str, reason: &CertificateError, names: &Names) -> (String, 
             "is marked as a CA's own, which no server may show".to_owned(),
             "the server needs a certificate with CA:FALSE, issued by that CA",
         ),
-        other => (format!("is not valid: {}", clean(&other.to_string(), &[])), "the server needs another certificate"),
+        other => {
+            (format!("is not valid: {}", sanitize(&other.to_string(), &[])), "the server needs another certificate")
+        }
     };
     (format!("the certificate of {name} {what}; it was issued by {issuer}"), advice)
 }
@@ -507,7 +510,7 @@ fn hosts(presented: &[String]) -> String {
         Some((_, rest)) => rest.trim_end_matches("\")").to_owned(),
         None => name.clone(),
     };
-    clean(&presented.iter().map(bare).collect::<Vec<_>>().join(", "), &[])
+    sanitize(&presented.iter().map(bare).collect::<Vec<_>>().join(", "), &[])
 }
 
 /// A moment as a date, such as `2026-01-31`.
@@ -643,7 +646,7 @@ mod der {
             }
             _ => return None,
         };
-        Some(super::clean(&text, &[])).filter(|text| !text.is_empty())
+        Some(super::sanitize(&text, &[])).filter(|text| !text.is_empty())
     }
 }
 

@@ -252,7 +252,7 @@ fn reason(error: &io::Error) -> String {
             "no route leads there".to_owned()
         }
         io::ErrorKind::PermissionDenied => "this machine forbids the connection".to_owned(),
-        _ => crate::error::clean(&error.to_string(), &[]),
+        _ => crate::sanitize::sanitize(&error.to_string(), &[]),
     }
 }
 

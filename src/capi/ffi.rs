@@ -46,7 +46,7 @@ pub(super) fn or<T>(fallback: T, body: impl FnOnce() -> T) -> T {
 /// build machine.
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    crate::error::clean(text.unwrap_or("a panic without a message"), &[])
+    crate::sanitize::sanitize(text.unwrap_or("a panic without a message"), &[])
 }
 
 fn null(name: &str) -> Error {

@@ -2,7 +2,8 @@
 
 use super::ffi::{self, UserData, amp_transport_fn};
 use super::gate::Gate;
-use crate::error::{Error, Kind, Result, Stage, clean};
+use crate::error::{Error, Kind, Result, Stage};
+use crate::sanitize::sanitize;
 use crate::settings::Url;
 use crate::transport::{Request, Response, Transport};
 use std::sync::Arc;
@@ -192,6 +193,6 @@ pub extern "C" fn amp_http_reply_fail(reply: Option<&mut amp_http_reply>, status
         let kinds = [Kind::Resolve, Kind::Connect, Kind::Tls, Kind::Proxy, Kind::Timeout, Kind::Protocol, Kind::Io];
         let kind = kinds.into_iter().find(|kind| kind.number() == status).unwrap_or(Kind::Connect);
         let message = ffi::text(message, "message").unwrap_or("no reason given");
-        reply.failure = Some(Error::new(kind, format!("the application's transport failed: {}", clean(message, &[]))));
+        reply.failure = Some(Error::new(kind, format!("the application's transport failed: {}", sanitize(message, &[]))));
     });
 }

@@ -22,8 +22,8 @@ use super::{Entry, Lock, Store, Trouble};
 use crate::aside::Places;
 use crate::clock::Clock;
 use crate::environment;
-use crate::error::clean;
 use crate::fork;
+use crate::sanitize::sanitize;
 use crate::settings::Options;
 use crate::wire::Deadline;
 use directory::Directory;
@@ -145,7 +145,7 @@ impl FileStore {
 
 impl Store for FileStore {
     fn place(&self) -> String {
-        clean(&self.files.directory.display().to_string(), &[])
+        sanitize(&self.files.directory.display().to_string(), &[])
     }
 
     fn load(&self) -> Option<Entry> {
@@ -358,7 +358,7 @@ fn owner(folder: &Path) -> Option<u32> {
 }
 
 fn shown(path: &Path) -> String {
-    clean(&path.display().to_string(), &[])
+    sanitize(&path.display().to_string(), &[])
 }
 
 #[cfg(test)]

@@ -15,8 +15,9 @@
 use super::seal::{self, Seal};
 use super::{Entry, Lock, Store, Trouble};
 use crate::clock::Clock;
-use crate::error::{Error, Kind, Result, clean};
+use crate::error::{Error, Kind, Result};
 use crate::fork;
+use crate::sanitize::sanitize;
 use crate::secret::Secret;
 use crate::settings::{Network, Options, split_authority};
 use crate::tls::{ClientCertificate, Trust};
@@ -219,7 +220,7 @@ impl Server {
             Ok(replies) => match replies.iter().find_map(Reply::refusal) {
                 None => return Some(replies),
                 // It works, if not as it should: a user without the right to delete, for example.
-                Some(words) => format!("{} answered: {}", self.place.name(), self.place.clean(words)),
+                Some(words) => format!("{} answered: {}", self.place.name(), self.place.sanitize(words)),
             },
             Err(error) => {
                 self.shut_until.store(self.clock.now().after(PAUSE).monotonic, Ordering::Relaxed);
@@ -278,7 +279,7 @@ impl Server {
         let replies = connection.ask(&hello, deadline).map_err(|error| self.broken(&error))?;
         match replies.iter().find_map(Reply::refusal) {
             Some(words) => {
-                let words = format!("{} refused the login: {}", self.place.name(), self.place.clean(words));
+                let words = format!("{} refused the login: {}", self.place.name(), self.place.sanitize(words));
                 Err(Error::new(Kind::Config, words))
             }
             None => Ok(connection),
@@ -286,7 +287,7 @@ impl Server {
     }
 
     fn broken(&self, error: &io::Error) -> Error {
-        let words = format!("the exchange with {} failed: {}", self.place.name(), clean(&error.to_string(), &[]));
+        let words = format!("the exchange with {} failed: {}", self.place.name(), sanitize(&error.to_string(), &[]));
         Error::new(Kind::Connect, words)
     }
 }
@@ -407,9 +408,9 @@ impl Place {
     }
 
     /// A server's words, without the secrets of the login.
-    fn clean(&self, words: &str) -> String {
+    fn sanitize(&self, words: &str) -> String {
         let secrets: Vec<_> = [&self.user, &self.password].into_iter().flatten().map(Secret::reveal).collect();
-        clean(words, &secrets)
+        sanitize(words, &secrets)
     }
 }
 

@@ -207,7 +207,7 @@ fn judge(
 /// The number of hubs in the reply of the API, or what is wrong with it.
 fn hubs(response: &Response, options: &Options, token: &Secret) -> Result<u64> {
     let api = &options.api_url;
-    let target = || amp_token::error::clean(response.header("location").unwrap_or("nowhere"), &[token.reveal()]);
+    let target = || amp_token::sanitize::sanitize(response.header("location").unwrap_or("nowhere"), &[token.reveal()]);
     let (kind, message, advice) = match response.status {
         200 => {
             let total = serde_json::from_slice::<Value>(&response.body)

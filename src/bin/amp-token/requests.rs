@@ -8,7 +8,8 @@ use crate::output;
 use crate::session::Session;
 use amp_token::api::{self, Call};
 use amp_token::cache::TokenCache;
-use amp_token::error::{Error, Kind, clean};
+use amp_token::error::{Error, Kind};
+use amp_token::sanitize::sanitize;
 use amp_token::secret::Secret;
 use amp_token::transport::{Response, is_success};
 use clap::ArgMatches;
@@ -61,7 +62,7 @@ pub fn hubs(session: &Session, arguments: &ArgMatches) -> Outcome<ExitCode> {
     }
     const COLUMNS: [&str; 4] = ["id", "name", "label", "status"];
     // What a server sent must not reach a terminal as it is.
-    let cell = |hub: &Value, column: &str| clean(hub[column].as_str().unwrap_or("-"), &[]);
+    let cell = |hub: &Value, column: &str| sanitize(hub[column].as_str().unwrap_or("-"), &[]);
     let rows: Vec<_> = hubs.iter().map(|hub| COLUMNS.map(|column| cell(hub, column))).collect();
     let widths = [0, 1, 2, 3].map(|at| {
         let cells = rows.iter().map(|row| row[at].chars().count());
@@ -86,7 +87,7 @@ pub fn create_personal_access_token(session: &Session, arguments: &ArgMatches) -
     }
     let reply: Reply = serde_json::from_slice(&response.body).map_err(|error| strange(&error))?;
     if let Some(problem) = reply.errors.first() {
-        return Err(Failure::new(SERVER, format!("the API created no token: {}", clean(&problem.message, &[]))));
+        return Err(Failure::new(SERVER, format!("the API created no token: {}", sanitize(&problem.message, &[]))));
     }
     match reply.data.and_then(|data| data.created) {
         Some(created) => {

@@ -3,8 +3,8 @@
 use crate::arguments;
 use crate::failure::{Failure, Outcome, tell};
 use crate::tokens::VARIABLE;
-use amp_token::error::clean;
 use amp_token::log::{Level, Log};
+use amp_token::sanitize::sanitize;
 use amp_token::settings::{Config, Origin, SETTINGS, Setting, Type, edit_distance, nearest};
 use clap::ArgMatches;
 
@@ -110,7 +110,7 @@ fn unread(name: &str) -> Option<String> {
         Some(meant) => format!(": did you mean {meant}?"),
         None => "; \"amp-token config --table\" lists the variables of all settings".to_owned(),
     };
-    Some(format!("{} is not a setting{hint}", clean(name, &[])))
+    Some(format!("{} is not a setting{hint}", sanitize(name, &[])))
 }
 
 /// Says that an option was given to a command that has no use for it.
