@@ -9,11 +9,10 @@
 use crate::error::{Error, Kind, Result, Stage};
 use crate::retry;
 use crate::sanitize::sanitize;
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretCow};
 use crate::settings::Url;
 use crate::transport::{Request, Response};
 use serde::Deserialize;
-use std::borrow::Cow;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -152,15 +151,15 @@ fn refusal(status: u16, code: Option<&str>, host: &str) -> Error {
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(borrow, default)]
-    access_token: Option<Cow<'a, str>>,
+    access_token: Option<SecretCow<'a>>,
     #[serde(borrow, default)]
-    token_type: Option<Cow<'a, str>>,
+    token_type: Option<SecretCow<'a>>,
     #[serde(borrow, default)]
     expires_in: Option<Number<'a>>,
     #[serde(borrow, default)]
-    error: Option<Cow<'a, str>>,
+    error: Option<SecretCow<'a>>,
     #[serde(borrow, default)]
-    error_description: Option<Cow<'a, str>>,
+    error_description: Option<SecretCow<'a>>,
 }
 
 /// A number, or a text that should be one: some servers quote it.
@@ -170,7 +169,7 @@ enum Number<'a> {
     Whole(u64),
     /// Negative, broken or too large.
     Other(#[allow(dead_code, reason = "only its being there matters")] f64),
-    Text(#[serde(borrow)] Cow<'a, str>),
+    Text(#[serde(borrow)] SecretCow<'a>),
 }
 
 impl<'a> Body<'a> {

@@ -4,7 +4,9 @@
 //! on its way is wiped, and filled once: a growing buffer leaves copies behind that nobody wipes.
 
 use crate::vault::Place;
+use serde::de::{Deserialize, Deserializer, Visitor};
 use std::fmt;
+use std::ops::Deref;
 use zeroize::Zeroizing;
 
 /// A secret text.
@@ -49,9 +51,58 @@ impl PartialEq for Secret {
 
 impl Eq for Secret {}
 
-impl<'de> serde::Deserialize<'de> for Secret {
-    fn deserialize<D: serde::Deserializer<'de>>(text: D) -> Result<Self, D::Error> {
-        String::deserialize(text).map(Secret::new)
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(text: D) -> Result<Self, D::Error> {
+        SecretCow::deserialize(text).map(|text| Secret::from(&*text))
+    }
+}
+
+/// A string of a document that may hold a secret: borrowed from the document, or a copy that is wiped when it
+/// is dropped.
+///
+/// `Cow<str>` does not do: where serde does not know that it may borrow, as inside an `Option`, it makes a
+/// `Cow` that owns a copy, which is not wiped.
+pub enum SecretCow<'a> {
+    /// A part of the document.
+    Borrowed(&'a str),
+    /// A copy, where the document has escapes.
+    Owned(Zeroizing<String>),
+}
+
+impl Deref for SecretCow<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            SecretCow::Borrowed(text) => text,
+            SecretCow::Owned(text) => text,
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for SecretCow<'a> {
+    fn deserialize<D: Deserializer<'de>>(text: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = SecretCow<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(SecretCow::Borrowed(text))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(SecretCow::Owned(Zeroizing::new(text.to_owned())))
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Self::Value, E> {
+                Ok(SecretCow::Owned(Zeroizing::new(text)))
+            }
+        }
+        text.deserialize_str(Text)
     }
 }
 
@@ -122,5 +173,19 @@ mod tests {
         assert_eq!(fingerprint("token"), fingerprint("token"));
         assert_ne!(fingerprint("token"), fingerprint("other"));
         assert_eq!(fingerprint("token").len(), 6);
+    }
+
+    #[test]
+    fn a_string_is_borrowed_from_its_document_also_inside_an_option() {
+        #[derive(serde::Deserialize)]
+        struct Document<'a> {
+            #[serde(borrow)]
+            text: Option<SecretCow<'a>>,
+        }
+        for (json, is_borrowed) in [(r#"{"text":"quiet"}"#, true), (r#"{"text":"q\u0075iet"}"#, false)] {
+            let text = serde_json::from_str::<Document>(json).unwrap().text.unwrap();
+            assert_eq!((&*text, matches!(text, SecretCow::Borrowed(_))), ("quiet", is_borrowed));
+        }
+        assert!(serde_json::from_str::<Document>(r#"{"text":1}"#).is_err());
     }
 }

@@ -7,6 +7,9 @@
 //! and the tokens that it copied out are in places of its own, which the library cannot protect.)
 #![cfg(target_os = "linux")]
 
+mod freed;
+mod peer;
+
 use amp_emulator::Emulator;
 use amp_token::api::{self, Call};
 use amp_token::cache::TokenCache;

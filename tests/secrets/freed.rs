@@ -1,0 +1,275 @@
+//! No block of memory is freed while it holds a secret.
+//!
+//! The global allocator of this program looks at each block before it frees it. So the result depends neither
+//! on what a later allocation overwrites nor on the length of a token. All of the Rust code uses this allocator:
+//! the library and the crates below it.
+
+use crate::peer::{self, OUTCOMES, Outcome, SECRET, letter, text};
+use amp_token::api::{self, Call};
+use amp_token::cache::TokenCache;
+use amp_token::error::Kind;
+use amp_token::settings::Config;
+use amp_token::transport::{Request, Response};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::backtrace::Backtrace;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+#[global_allocator]
+static WATCH: Watch = Watch;
+
+/// The allocator. Where a block grows or shrinks, `realloc` (the trait's own) frees the old one.
+struct Watch;
+
+/// The bytes to look for: 16 from the middle of the secret, 16 of the token, and 16 of the secret in base64 as it
+/// is in the login of `me` at a proxy. Masked, so that they are not found here.
+static NEEDLES: [[AtomicU8; 16]; 3] = [const { [const { AtomicU8::new(0) }; 16] }; 3];
+const MASK: u8 = 0xa5;
+
+static IS_WATCHING: AtomicBool = AtomicBool::new(false);
+static FOUND: AtomicUsize = AtomicUsize::new(0);
+
+const CHILD: &str = "AMP_TEST_FREED_CHILD";
+const PORT: &str = "AMP_TEST_FREED_PORT";
+const DIRECTORY: &str = "AMP_TEST_FREED_DIRECTORY";
+
+/// The row in which there is something to find.
+const CONTROL: &str = "the control";
+
+/// If it is set, the first block that is found is reported with a backtrace.
+const TRACE: &str = "AMP_TEST_FREED_TRACE";
+
+// SAFETY: everything is done by the system's allocator, with the arguments as they came.
+unsafe impl GlobalAlloc for Watch {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the same contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the block was allocated with this layout and is not freed yet.
+        if IS_WATCHING.load(Ordering::Relaxed) && unsafe { holds_needle(block, layout.size()) } {
+            FOUND.fetch_add(1, Ordering::Relaxed);
+            report(layout.size());
+        }
+        // SAFETY: the caller keeps the same contract.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+/// Whether one of the needles is in a block.
+///
+/// # Safety
+/// The block has that many bytes, which nobody writes to meanwhile.
+unsafe fn holds_needle(block: *const u8, length: usize) -> bool {
+    // SAFETY: `at` is below the length. Volatile, because some bytes may never have been written.
+    let byte = |at: usize| unsafe { block.add(at).read_volatile() };
+    let first = NEEDLES.each_ref().map(|needle| needle[0].load(Ordering::Relaxed) ^ MASK);
+    (0..(length + 1).saturating_sub(16)).any(|at| {
+        let here = byte(at);
+        (0..first.len()).any(|which| {
+            here == first[which]
+                && (1..16).all(|offset| byte(at + offset) ^ MASK == NEEDLES[which][offset].load(Ordering::Relaxed))
+        })
+    })
+}
+
+#[cold]
+fn report(length: usize) {
+    IS_WATCHING.store(false, Ordering::Relaxed);
+    if std::env::var_os(TRACE).is_some() {
+        eprintln!("a block of {length} bytes is freed with a secret in it:\n{}", Backtrace::force_capture());
+        // One is enough.
+        // SAFETY: it ends the process.
+        unsafe { libc::_exit(1) };
+    }
+    IS_WATCHING.store(true, Ordering::Relaxed);
+}
+
+/// Watches for the secret and for the token of that length.
+fn watch(token: usize) {
+    let base64 = |index: usize| {
+        let group = [0, 1, 2].map(|byte| u32::from(letter(SECRET, 24 + index / 4 * 3 + byte)));
+        let bits = group[0] << 16 | group[1] << 8 | group[2];
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+            [(bits >> (18 - index % 4 * 6)) as usize & 63]
+    };
+    for offset in 0..16 {
+        let bytes = [letter(SECRET, SECRET / 2 + offset), letter(token, token / 2 - 8 + offset), base64(offset)];
+        for (needle, byte) in NEEDLES.iter().zip(bytes) {
+            needle[offset].store(byte ^ MASK, Ordering::Relaxed);
+        }
+    }
+    FOUND.store(0, Ordering::Relaxed);
+    IS_WATCHING.store(true, Ordering::Relaxed);
+}
+
+/// The lengths of the tokens: the first six are reused quickly by the C library's allocator; today's real tokens have
+/// 1,077 bytes; the last is the longest that is accepted.
+const TOKENS: [usize; 8] = [20, 120, 200, 600, 1077, 1201, 4096, 16384];
+
+/// A configuration with the client secret.
+fn config(settings: &[(&str, &str)]) -> Config {
+    let mut config = Config::new();
+    let secret = text("", SECRET, "");
+    for (name, value) in [("client_id", "the-id"), ("client_secret", &secret), ("proxy", "none"), ("retries", "0")] {
+        config.set(name, Some(value)).unwrap();
+    }
+    for (name, value) in settings {
+        config.set(name, Some(value).filter(|value| !value.is_empty()).copied()).unwrap();
+    }
+    config
+}
+
+/// Gets a token, sends a request with it, invalidates it, and does the same again. Then frees everything.
+fn exercise(config: Config) {
+    let cache = TokenCache::new(&config).unwrap();
+    drop(config);
+    for _ in 0..2 {
+        let Ok(token) = cache.get() else { continue };
+        let call = Call { method: "POST", path: "/x", content_type: Some("text/plain"), body: b"something" };
+        // The longest tokens fit into no header.
+        if token.value().len() < 16_000 {
+            assert_eq!(api::request(&cache, &call).unwrap().status, 200);
+        }
+        cache.invalidate(&token);
+    }
+}
+
+/// Over sockets.
+fn by_sockets(port: u16, outcome: Outcome, token: usize) {
+    let url = url(port, outcome, token);
+    exercise(config(&[("auth_url", &url), ("api_url", &url)]));
+}
+
+fn url(port: u16, outcome: Outcome, token: usize) -> String {
+    let number = OUTCOMES.iter().position(|other| *other == outcome).unwrap();
+    format!("http://127.0.0.1:{port}/{number}/{token}")
+}
+
+/// By a transport of a program in Rust.
+fn by_closure(outcome: Outcome, token: usize) {
+    let mut config = config(&[]);
+    config.transport = Some(Arc::new(move |request: &Request, _: Duration| {
+        let mut canned = outcome.response(token);
+        if !request.url.ends_with("/oauth/token") {
+            canned = Outcome::RequestId.response(token);
+            canned.status = 200;
+        }
+        let (name, mut value) = canned.header;
+        let body = std::mem::take(&mut *canned.body.clone()).into_bytes();
+        Ok(Response {
+            status: canned.status,
+            headers: vec![(name.to_owned(), std::mem::take(&mut *value))],
+            body: Zeroizing::new(body),
+        })
+    }));
+    exercise(config);
+}
+
+/// What is done while the allocator watches: its name, the length of the token, and how.
+type Row<'a> = (String, usize, Box<dyn Fn() + 'a>);
+
+/// Requests that bring a token, and files and stores that hold a secret or a token.
+fn successes(port: u16, directory: &Path) -> Vec<Row<'_>> {
+    let mut rows: Vec<Row> = Vec::new();
+    for token in TOKENS {
+        rows.push((format!("sockets, {token}"), token, Box::new(move || by_sockets(port, Outcome::Token, token))));
+        rows.push((format!("closure, {token}"), token, Box::new(move || by_closure(Outcome::Token, token))));
+    }
+    let url = url(port, Outcome::Token, 1077);
+    let row = move |name: &'static str, settings: &[(&'static str, String)]| -> Row {
+        let (url, settings) = (url.clone(), settings.to_vec());
+        let with_url = move || {
+            let mut all = vec![("auth_url", url.as_str()), ("api_url", url.as_str())];
+            all.extend(settings.iter().map(|(name, value)| (*name, value.as_str())));
+            exercise(config(&all));
+        };
+        (name.to_owned(), 1077, Box::new(with_url))
+    };
+    let path = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+    let no_secret = ("client_secret", String::new());
+    let no_id = ("client_id", String::new());
+    let store = [("store", "file".to_owned()), ("store_dir", path("store"))];
+    rows.push(row("a file store, empty", &store));
+    rows.push(row("a file store, filled", &store));
+    rows.push(row("a secret file", &[no_secret.clone(), ("client_secret_file", path("secret"))]));
+    rows.push(row("dc-cli's file", &[no_secret.clone(), ("config_file", path("dc-cli.json"))]));
+    rows.push(row("a token file", &[no_secret, no_id, ("personal_access_token_file", path("secret"))]));
+    rows
+}
+
+/// Logins at proxies, which all refuse them.
+fn logins(port: u16) -> Vec<Row<'static>> {
+    let row = |scheme: &'static str| -> Row<'static> {
+        let refused = move || {
+            let url = "https://nobody.invalid";
+            let proxy = text(&format!("{scheme}://me:"), SECRET, &format!("@127.0.0.1:{port}"));
+            let cache = TokenCache::new(&config(&[("auth_url", url), ("proxy", &proxy)])).unwrap();
+            assert_eq!(cache.get().unwrap_err().kind(), Kind::Proxy);
+        };
+        (format!("a login, {scheme}"), 600, Box::new(refused))
+    };
+    ["http", "socks4a", "socks5h"].map(row).into()
+}
+
+/// The child process: does the rows of a group, and reports how many blocks were freed with a secret in them.
+#[test]
+fn child() {
+    let variable = |name| std::env::var(name).ok();
+    let (Some(group), Some(port), Some(directory)) = (variable(CHILD), variable(PORT), variable(DIRECTORY)) else {
+        return;
+    };
+    let (port, directory) = (port.parse().unwrap(), Path::new(&directory));
+    let mut rows = match group.as_str() {
+        "successes" => successes(port, directory),
+        _ => logins(port),
+    };
+    rows.push((CONTROL.to_owned(), 600, Box::new(|| drop(text("", 600, "").as_str().to_owned()))));
+    for (name, token, run) in rows {
+        watch(token);
+        run();
+        IS_WATCHING.store(false, Ordering::Relaxed);
+        println!("FREED {name}: {} blocks", FOUND.load(Ordering::Relaxed));
+    }
+}
+
+/// Runs a group in a child, with a server in this process.
+fn assert_none_holds_a_secret(group: &str) {
+    let directory = std::env::temp_dir().join(format!("amp-freed-{group}-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let secret = text("", SECRET, "");
+    std::fs::write(directory.join("secret"), secret.as_bytes()).unwrap();
+    let file = format!(r#"{{"clientId":"the-id","clientSecret":"{}"}}"#, *secret);
+    std::fs::write(directory.join("dc-cli.json"), file).unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "freed::child", "--nocapture", "--test-threads=1"]);
+    command.env(CHILD, group).env(PORT, peer::start().to_string()).env(DIRECTORY, &directory);
+    let output = command.output().unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let all = format!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{all}");
+    let (control, rows): (Vec<_>, Vec<_>) = text
+        .lines()
+        .filter_map(|line| line.split_once("FREED "))
+        .map(|(_, row)| row)
+        .partition(|row| row.starts_with(CONTROL));
+    assert_eq!(control, [format!("{CONTROL}: 1 blocks")], "the search finds nothing at all: {all}");
+    let found: Vec<_> = rows.iter().filter(|row| !row.ends_with(": 0 blocks")).collect();
+    assert!(!rows.is_empty() && found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_successful_request_frees_no_secret() {
+    assert_none_holds_a_secret("successes");
+}
+
+#[test]
+fn a_refused_login_at_a_proxy_frees_no_secret() {
+    assert_none_holds_a_secret("logins");
+}
