@@ -148,6 +148,17 @@ impl fmt::Debug for SecretBytes {
     }
 }
 
+/// Appends to a buffer. Where it has to grow, the old one is wiped, which `Vec` itself does not do.
+pub fn append(buffer: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
+    let length = buffer.len() + bytes.len();
+    if length > buffer.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(length.max(buffer.capacity() * 2)));
+        larger.extend_from_slice(buffer);
+        *buffer = larger;
+    }
+    buffer.extend_from_slice(bytes);
+}
+
 /// A short name by which a log can tell one token from another: it cannot be turned back, and, being
 /// salted anew in every process, cannot be compared with anything outside of it.
 pub fn fingerprint(text: &str) -> String {

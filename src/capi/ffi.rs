@@ -135,9 +135,20 @@ pub(super) fn copy(from: &[u8], buffer: *mut c_char, capacity: usize) -> bool {
     true
 }
 
-/// A text for C. A NUL inside would end it early, so it is replaced.
+/// A string for C. A NUL inside would end it early, so it is replaced.
 pub(super) fn c_text(text: &str) -> CString {
-    CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default()
+    const REPLACEMENT: &str = "\u{fffd}";
+    let nuls = text.bytes().filter(|byte| *byte == 0).count();
+    // With room for the NUL at its end: a buffer that grows for it leaves a copy of a secret behind.
+    let mut bytes = Vec::with_capacity(text.len() + nuls * (REPLACEMENT.len() - 1) + 1);
+    for (index, part) in text.split('\0').enumerate() {
+        if index > 0 {
+            bytes.extend_from_slice(REPLACEMENT.as_bytes());
+        }
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    bytes.push(0);
+    CString::from_vec_with_nul(bytes).unwrap_or_default()
 }
 
 /// One access token. Immutable: any number of threads may look at it at once,

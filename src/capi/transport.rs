@@ -4,6 +4,7 @@ use super::ffi::{self, UserData, amp_transport_fn};
 use super::gate::Gate;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::sanitize::sanitize;
+use crate::secret;
 use crate::settings::Url;
 use crate::transport::{Request, Response, Transport};
 use std::sync::Arc;
@@ -61,7 +62,7 @@ impl Transport for Callback {
             response: Response {
                 status: 0,
                 headers: Vec::new(),
-                // Room for the largest reply from the start: a buffer that grows leaves copies behind.
+                // Room for the largest token response from the start.
                 body: Zeroizing::new(Vec::with_capacity(request.response_limit.min(crate::oauth::REPLY_LIMIT))),
             },
             limit: request.response_limit,
@@ -177,7 +178,7 @@ pub extern "C" fn amp_http_reply_append_body(
             reply.failure = Some(Error::new(Kind::Protocol, what).advice("check that the URL is the right one"));
             return false;
         }
-        body.extend_from_slice(data);
+        secret::append(body, data);
         true
     })
 }

@@ -12,6 +12,7 @@ use amp_token::settings::Config;
 use amp_token::transport::{Request, Response};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -171,6 +172,96 @@ fn by_closure(outcome: Outcome, token: usize) {
     exercise(config);
 }
 
+/// The functions of the header.
+mod c {
+    use super::{c_char, c_void};
+    pub type Send = unsafe extern "C" fn(*const c_void, *mut c_void, *mut c_void) -> i32;
+    unsafe extern "C" {
+        pub fn amp_config_new() -> *mut c_void;
+        pub fn amp_config_set(
+            config: *mut c_void,
+            name: *const c_char,
+            value: *const c_char,
+            error: *mut c_void,
+        ) -> i32;
+        pub fn amp_config_set_transport(config: *mut c_void, send: Send, data: *mut c_void, error: *mut c_void) -> i32;
+        pub fn amp_config_free(config: *mut c_void);
+        pub fn amp_token_cache_new(config: *const c_void, cache: *mut *mut c_void, error: *mut c_void) -> i32;
+        pub fn amp_token_cache_get(cache: *const c_void, token: *mut *mut c_void, error: *mut *mut c_void) -> i32;
+        pub fn amp_token_cache_free(cache: *mut c_void);
+        pub fn amp_token_free(token: *mut c_void);
+        pub fn amp_error_free(error: *mut c_void);
+        pub fn amp_api_request(
+            cache: *const c_void,
+            method: *const c_char,
+            path: *const c_char,
+            content_type: *const c_char,
+            body: *const c_void,
+            body_length: usize,
+            response: *mut *mut c_void,
+            error: *mut c_void,
+        ) -> i32;
+        pub fn amp_response_free(response: *mut c_void);
+        pub fn amp_http_request_url(request: *const c_void) -> *const c_char;
+        pub fn amp_http_request_header(request: *const c_void, name: *const c_char) -> *const c_char;
+        pub fn amp_http_reply_set_status(reply: *mut c_void, status: i32);
+        pub fn amp_http_reply_add_header(reply: *mut c_void, name: *const c_char, value: *const c_char);
+        pub fn amp_http_reply_append_body(reply: *mut c_void, data: *const c_void, length: usize) -> bool;
+    }
+}
+
+/// By a transport of a program in C.
+fn by_c(outcome: Outcome, token: usize) {
+    unsafe extern "C" fn send(request: *const c_void, reply: *mut c_void, data: *mut c_void) -> i32 {
+        // SAFETY: `by_c` passes this along with its data, which live until it has freed the cache; the library
+        // passes a request and a reply that are valid until this returns, and so are their strings.
+        unsafe {
+            let (outcome, token) = *data.cast::<(Outcome, usize)>();
+            let mut canned = outcome.response(token);
+            if !CStr::from_ptr(c::amp_http_request_url(request)).to_bytes().ends_with(b"/oauth/token") {
+                let authorization = c::amp_http_request_header(request, c"authorization".as_ptr());
+                assert_eq!(CStr::from_ptr(authorization).count_bytes(), "Bearer ".len() + token);
+                // Longer than the buffer that the library begins with.
+                canned.body = text("", token, &" ".repeat(70_000));
+            }
+            c::amp_http_reply_set_status(reply, canned.status.into());
+            if canned.header.0 != "Content-Type" {
+                let value = CString::new(canned.header.1.as_str()).unwrap();
+                c::amp_http_reply_add_header(reply, c"X-Request-Id".as_ptr(), value.as_ptr());
+            }
+            for part in canned.body.as_bytes().chunks(10_000) {
+                assert!(c::amp_http_reply_append_body(reply, part.as_ptr().cast(), part.len()));
+            }
+        }
+        0
+    }
+    use std::ptr::{null, null_mut};
+    let mut data = (outcome, token);
+    let secret = text("", SECRET, "\0");
+    // SAFETY: as the header asks: handles that the functions made, freed once; strings with a NUL.
+    unsafe {
+        let config = c::amp_config_new();
+        for (name, value) in [(c"client_id", "id\0"), (c"client_secret", secret.as_str()), (c"retries", "0\0")] {
+            assert_eq!(c::amp_config_set(config, name.as_ptr(), value.as_ptr().cast(), null_mut()), 0);
+        }
+        assert_eq!(c::amp_config_set_transport(config, send, (&raw mut data).cast(), null_mut()), 0);
+        let mut cache = null_mut();
+        assert_eq!(c::amp_token_cache_new(config, &raw mut cache, null_mut()), 0);
+        c::amp_config_free(config);
+        let (mut token, mut error) = (null_mut(), null_mut());
+        if c::amp_token_cache_get(cache, &raw mut token, &raw mut error) == 0 {
+            let mut response = null_mut();
+            let (method, path) = (c"GET".as_ptr(), c"/x".as_ptr());
+            let status = c::amp_api_request(cache, method, path, null(), null(), 0, &raw mut response, null_mut());
+            assert_eq!(status, 0);
+            c::amp_response_free(response);
+        }
+        c::amp_error_free(error);
+        c::amp_token_free(token);
+        c::amp_token_cache_free(cache);
+    }
+}
+
 /// What is done while the allocator watches: its name, the length of the token, and how.
 type Row<'a> = (String, usize, Box<dyn Fn() + 'a>);
 
@@ -180,6 +271,10 @@ fn successes(port: u16, directory: &Path) -> Vec<Row<'_>> {
     for token in TOKENS {
         rows.push((format!("sockets, {token}"), token, Box::new(move || by_sockets(port, Outcome::Token, token))));
         rows.push((format!("closure, {token}"), token, Box::new(move || by_closure(Outcome::Token, token))));
+    }
+    // One length in sixteen fills the last byte of a block of the C library's allocator.
+    for token in TOKENS.into_iter().chain(1202..1217) {
+        rows.push((format!("C, {token}"), token, Box::new(move || by_c(Outcome::Token, token))));
     }
     let url = url(port, Outcome::Token, 1077);
     let row = move |name: &'static str, settings: &[(&'static str, String)]| -> Row {
