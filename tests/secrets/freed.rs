@@ -312,6 +312,31 @@ fn logins(port: u16) -> Vec<Row<'static>> {
     ["http", "socks4a", "socks5h"].map(row).into()
 }
 
+/// Whether serde_json or the HTTP layer copies the secret or the token into memory of its own.
+fn is_copied(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Escaped | Outcome::Redirect)
+}
+
+/// Requests that bring no token.
+fn failures(port: u16) -> Vec<Row<'static>> {
+    let mut rows: Vec<Row> = Vec::new();
+    let outcomes = OUTCOMES.into_iter().filter(|outcome| !matches!(outcome, Outcome::Token) && !is_copied(*outcome));
+    for outcome in outcomes {
+        rows.push((format!("sockets, {outcome:?}"), 600, Box::new(move || by_sockets(port, outcome, 600))));
+        rows.push((format!("closure, {outcome:?}"), 600, Box::new(move || by_closure(outcome, 600))));
+        rows.push((format!("C, {outcome:?}"), 600, Box::new(move || by_c(outcome, 600))));
+    }
+    if cfg!(feature = "redis") {
+        let refused = move || {
+            let store = text("redis://:", SECRET, &format!("@127.0.0.1:{port}"));
+            let url = url(port, Outcome::Token, 600);
+            exercise(config(&[("auth_url", &url), ("api_url", &url), ("store", &store)]));
+        };
+        rows.push(("a login at Redis".to_owned(), 600, Box::new(refused)));
+    }
+    rows
+}
+
 /// The child process: does the rows of a group, and reports how many blocks were freed with a secret in them.
 #[test]
 fn child() {
@@ -322,7 +347,8 @@ fn child() {
     let (port, directory) = (port.parse().unwrap(), Path::new(&directory));
     let mut rows = match group.as_str() {
         "successes" => successes(port, directory),
-        _ => logins(port),
+        "logins" => logins(port),
+        _ => failures(port),
     };
     rows.push((CONTROL.to_owned(), 600, Box::new(|| drop(text("", 600, "").as_str().to_owned()))));
     for (name, token, run) in rows {
@@ -362,6 +388,11 @@ fn assert_none_holds_a_secret(group: &str) {
 #[test]
 fn a_successful_request_frees_no_secret() {
     assert_none_holds_a_secret("successes");
+}
+
+#[test]
+fn a_failed_request_frees_no_secret() {
+    assert_none_holds_a_secret("failures");
 }
 
 #[test]
