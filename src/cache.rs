@@ -26,7 +26,7 @@ use crate::source::{RENEWAL_BUDGET, Recipe, Source, Wish, never_enough, vet};
 use crate::sync::{Condvar, Mutex, MutexGuard, Slot};
 use crate::token::Token;
 use crate::transport::Transport;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
@@ -82,7 +82,10 @@ struct Core {
 /// What the slow path works with; one per process.
 struct Shared {
     generation: u64,
-    source: Source,
+    /// `None`: a forked child has freed it.
+    source: ArcSwapOption<Source>,
+    /// The last token that was invalidated: getting it again is no news. Changed under the lock of `state`.
+    dropped: Slot,
     state: Mutex<Progress>,
     /// A flight has landed.
     landed: Condvar,
@@ -99,8 +102,6 @@ struct Progress {
     pause: Option<Pause>,
     /// Failed flights since the last success, but for those whose pause was cut short.
     failures: u32,
-    /// The last token that was invalidated: getting it again is no news.
-    dropped: Option<Arc<Token>>,
     /// Invalidations in a row, of tokens that had hardly been used.
     rejections: u32,
     thread: Option<JoinHandle<()>>,
@@ -194,7 +195,7 @@ impl TokenCache {
 
     /// What carries requests, in this process.
     pub fn transport(&self) -> Result<Arc<dyn Transport>> {
-        Ok(self.0.shared()?.source.transport())
+        Ok(self.0.shared()?.source()?.transport())
     }
 
     /// Says that a server refused `token`: if it is the current one, the next call gets another.
@@ -262,9 +263,7 @@ impl Drop for TokenCache {
     fn drop(&mut self) {
         let shared = self.0.shared.load_full();
         if shared.generation != fork::generation() {
-            // The thread and whoever holds the lock stayed behind in the parent. Neither can what
-            // the parent was using be taken down safely from here.
-            std::mem::forget(shared);
+            shared.free_in_child();
             return;
         }
         let mut state = shared.lock();
@@ -285,7 +284,8 @@ impl Shared {
     fn new(source: Source) -> Self {
         Shared {
             generation: fork::generation(),
-            source,
+            source: ArcSwapOption::from_pointee(source),
+            dropped: Slot::default(),
             state: Mutex::default(),
             landed: Condvar::new(),
             wake: Condvar::new(),
@@ -297,6 +297,28 @@ impl Shared {
         // A panic while the lock was held cannot have left the state half-changed: it is set field
         // by field to values that are each valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn source(&self) -> Result<Arc<Source>> {
+        let freed = || Error::new(Kind::Internal, "a call that began before a fork goes on in the child");
+        self.source.load_full().ok_or_else(freed)
+    }
+
+    /// Takes a token out of the store that others share.
+    fn forget(&self, token: &Token) {
+        if let Ok(source) = self.source() {
+            source.forget(token);
+        }
+    }
+
+    /// Frees what a forked child inherited, as far as that is safe. Another thread of the parent may have held
+    /// the lock, and the handle of the parent's background thread must not be dropped in the child: both are
+    /// forgotten. What has secrets in it is not under the lock, and is freed; except what another thread was
+    /// using at the moment of the fork, because that thread still counts as an owner.
+    fn free_in_child(self: Arc<Self>) {
+        self.source.store(None);
+        self.dropped.set(None);
+        std::mem::forget(self);
     }
 }
 
@@ -325,8 +347,7 @@ impl Core {
         if !Arc::ptr_eq(&previous, &shared) {
             return Ok(previous.clone()); // another thread of the child was first
         }
-        // Parts of the old one may be locked for ever, so it must not even be dropped.
-        std::mem::forget(shared);
+        shared.free_in_child();
         let now = self.clock().now();
         let child = self.slot.load().filter(|token| !token.is_permanent() && token.is_usable(now, Duration::ZERO));
         if let Some(token) = child {
@@ -469,7 +490,7 @@ impl Core {
         state.flight = Some(flight.clone());
         state.thread_flies = plan.by_thread;
         shared.quiet_until.store(i64::MAX, Ordering::Release);
-        let (current, dropped) = (self.slot.load(), state.dropped.clone());
+        let (current, dropped) = (self.slot.load(), shared.dropped.load());
         drop(state);
         // Whatever happens to this thread (a transport of the application may panic), the flight
         // ends and nobody waits for it in vain.
@@ -481,7 +502,7 @@ impl Core {
             deadline: plan.deadline,
             retries: plan.retries,
         };
-        let (result, unshared) = match shared.source.obtain(&wish).map(Option::unzip) {
+        let (result, unshared) = match shared.source().and_then(|source| source.obtain(&wish)).map(Option::unzip) {
             Ok((token, unshared)) => (Ok(token), unshared.flatten()),
             Err(error) => (Err(error), None),
         };
@@ -492,9 +513,12 @@ impl Core {
         if let (Outcome::Token(token), Some(unshared)) = (&outcome, unshared) {
             unshared.share();
             // Whoever has dropped it meanwhile could not take it out of the store, where it was not yet.
-            let refused = shared.lock().dropped.as_ref().is_some_and(|dropped| dropped.value() == token.value());
-            if refused {
-                shared.source.forget(token);
+            let dropped = {
+                let _state = shared.lock();
+                shared.dropped.load()
+            };
+            if dropped.is_some_and(|dropped| dropped.value() == token.value()) {
+                shared.forget(token);
             }
         }
         outcome
@@ -508,7 +532,9 @@ impl Core {
         let now = self.clock().now();
         let current = self.slot.load();
         let result = match result {
-            Ok(Some(token)) => vet(&token, current.as_deref(), state.dropped.as_deref(), now).map(|()| Some(token)),
+            Ok(Some(token)) => {
+                vet(&token, current.as_deref(), shared.dropped.load().as_deref(), now).map(|()| Some(token))
+            }
             other => other,
         };
         let (outcome, quiet_until, line) = match result {
@@ -599,11 +625,11 @@ impl Core {
                     state.pause = Some(Pause { until, error, soft: false });
                 }
             }
-            state.dropped = Some(current);
+            shared.dropped.set(Some(current));
         }
         self.counters.invalidations.fetch_add(1, Ordering::Relaxed);
         self.options().log.info(|| format!("token {} was refused and is dropped", token.fingerprint()));
-        shared.source.forget(token);
+        shared.forget(token);
     }
 }
 

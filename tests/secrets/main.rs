@@ -7,6 +7,7 @@
 //! and the tokens that it copied out are in places of its own, which the library cannot protect.)
 #![cfg(target_os = "linux")]
 
+mod fork;
 mod freed;
 mod peer;
 

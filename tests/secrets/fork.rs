@@ -1,0 +1,117 @@
+//! A forked child that frees what it inherited has no secret left, although it must not touch the locks in it.
+//! (What another thread of the parent held at the moment of the fork stays in the child: the buffers of its
+//! request.)
+
+use crate::peer::{SECRET, text};
+use crate::{find, masked};
+use amp_emulator::Emulator;
+use amp_token::cache::TokenCache;
+use amp_token::clock::{Clock, ManualClock};
+use amp_token::settings::Config;
+use std::process::Command;
+use std::time::Duration;
+
+const URL: &str = "AMP_TEST_FORK_URL";
+const DIRECTORY: &str = "AMP_TEST_FORK_DIRECTORY";
+
+/// The other settings that can hold a secret; there is no server at these addresses.
+const OTHERS: [(&str, &str, &str); 2] =
+    [("proxy", "http://me:", "@127.0.0.1:9"), ("store", "redis://:", "@127.0.0.1:9")];
+
+/// The parent: gets a token, forks, and lets the child free everything, after it has used it or not.
+#[test]
+fn parent() {
+    let (Ok(url), Ok(directory)) = (std::env::var(URL), std::env::var(DIRECTORY)) else { return };
+    for (name, store, uses_it) in [("frees", "none", false), ("uses", "none", true), ("uses its store", "file", true)] {
+        // With a store, the thread would have more to sleep for.
+        let has_thread = store == "none";
+        let mut config = Config::new();
+        let secret = text("", SECRET, "");
+        for (name, value) in [
+            ("client_id", "the-id"),
+            ("client_secret", &secret),
+            ("auth_url", &url),
+            ("api_url", &url),
+            ("proxy", "none"),
+            ("background_refresh", if has_thread { "true" } else { "false" }),
+            ("store", store),
+            ("store_dir", &directory),
+        ] {
+            config.set(name, Some(value)).unwrap();
+        }
+        drop(secret);
+        let clock = Clock::Manual(ManualClock::new(1));
+        config.clock = clock.clone();
+        let cache = TokenCache::new(&config).unwrap();
+        let invalidated = cache.get().unwrap();
+        cache.invalidate(&invalidated);
+        cache.get().unwrap();
+        // The background thread, if there is to be one, is started when the token is due.
+        clock.sleep(Duration::from_secs(250));
+        cache.get().unwrap();
+        while cache.statistic("refreshes") < Some(3) || (has_thread && !background_thread_rests()) {
+            std::thread::yield_now();
+        }
+        let kept = cache.get().unwrap();
+        let others: Vec<_> = OTHERS
+            .iter()
+            .filter(|(name, ..)| *name != "store" || cfg!(feature = "redis"))
+            .map(|(name, before, after)| {
+                let mut config = config.clone();
+                config.set(name, Some(&text(before, SECRET, after))).unwrap();
+                TokenCache::new(&config).unwrap()
+            })
+            .collect();
+        let masks = [
+            ("client secret", masked(text("", SECRET, "").as_bytes())),
+            ("invalidated token", masked(&invalidated.value().as_bytes()[invalidated.value().len() - 48..])),
+            ("token", masked(&kept.value().as_bytes()[kept.value().len() - 48..])),
+        ];
+        drop((kept, invalidated));
+        // SAFETY: the child uses the cache, which is made for that, the allocator, which the C library keeps
+        // usable, and standard output, which no other thread uses.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            if uses_it {
+                let token = cache.get().unwrap();
+                cache.invalidate(&token);
+                cache.get().unwrap();
+            }
+            drop((cache, config, others));
+            for (what, mask) in &masks {
+                let places = find(mask);
+                println!("RESULT a child that {name}: {what}: {} places {places:?}", places.len());
+            }
+            // SAFETY: it ends the process.
+            unsafe { libc::_exit(0) };
+        }
+        let mut status = 0;
+        // SAFETY: the status is a variable of this function's.
+        let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert_eq!((ended, status), (child, 0));
+    }
+}
+
+/// Whether the cache's thread is there and asleep. After a refresh it has nothing else to sleep for.
+fn background_thread_rests() -> bool {
+    std::fs::read_dir("/proc/self/task").unwrap().flatten().any(|task| {
+        let about = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        about.split_once("(amp-token) ").is_some_and(|(_, rest)| rest.starts_with('S'))
+    })
+}
+
+#[test]
+fn a_forked_child_frees_every_secret() {
+    let secret = text("", SECRET, "");
+    let emulator = Emulator::builder().client("the-id", secret.as_str()).start().unwrap();
+    let directory = std::env::temp_dir().join(format!("amp-fork-{}", std::process::id()));
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "fork::parent", "--nocapture", "--test-threads=1"]);
+    let output = command.env(URL, emulator.url()).env(DIRECTORY, &directory).output().unwrap();
+    let _ = std::fs::remove_dir_all(&directory);
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.matches("RESULT").count() == 9, "{text}");
+    let left: Vec<_> = text.lines().filter(|line| line.contains("RESULT") && !line.contains(": 0 places")).collect();
+    assert!(left.is_empty(), "{left:#?}");
+}
