@@ -16,6 +16,7 @@
 //! Everything that goes wrong is a log line and an entry that is absent.
 
 mod directory;
+mod location;
 
 use super::seal::{self, Seal};
 use super::{Entry, Lock, Store, Trouble};
@@ -29,12 +30,10 @@ use crate::wire::Deadline;
 use directory::Directory;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::OFlags;
-use std::ffi::OsString;
-use std::fs::{self, File, Metadata};
+use std::fs::{File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -74,8 +73,10 @@ impl FileStore {
     pub(super) fn open(options: &Options, seal: Seal) -> Option<Self> {
         fork::watch();
         let trouble = Trouble::new(&options.log);
-        let Some(folder) = options.store_dir.clone().or_else(|| usual_folder(environment::variable, owner)) else {
-            trouble.tell("there is no XDG_RUNTIME_DIR, XDG_CACHE_HOME or HOME to put it in: set store_dir");
+        let Some(folder) = options.store_dir.clone().or_else(|| location::usual_folder(environment::variable)) else {
+            trouble.tell(
+                "XDG_RUNTIME_DIR, XDG_CACHE_HOME and HOME name no directory that this user may use; set store_dir",
+            );
             return None;
         };
         let entry = seal.name();
@@ -337,26 +338,6 @@ fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Where tokens go that need not outlive the session, or else the cache. The environment's paths
-/// count only if they are absolute, as the XDG Base Directory Specification says; and not for a
-/// superuser who still has somebody else's environment, because what he put there, that user could
-/// neither use nor replace.
-fn usual_folder(variable: impl Fn(&str) -> Option<OsString>, owner: impl Fn(&Path) -> Option<u32>) -> Option<PathBuf> {
-    let path = |name| {
-        let path = variable(name).map(PathBuf::from).filter(|path| path.is_absolute())?;
-        (user() != 0 || owner(&path).is_none_or(|owner| owner == 0)).then_some(path)
-    };
-    // Unlike a cache, nobody makes a runtime folder for himself.
-    let runtime = path("XDG_RUNTIME_DIR").filter(|path| owner(path).is_some());
-    let folder = runtime.or_else(|| path("XDG_CACHE_HOME")).or_else(|| Some(path("HOME")?.join(".cache")));
-    Some(folder?.join("amp-token"))
-}
-
-/// The user to whom a folder belongs, if there is one.
-fn owner(folder: &Path) -> Option<u32> {
-    fs::metadata(folder).ok().filter(fs::Metadata::is_dir).map(|about| about.uid())
-}
-
 fn shown(path: &Path) -> String {
     sanitize(&path.display().to_string(), &[])
 }
@@ -365,33 +346,12 @@ fn shown(path: &Path) -> String {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
-    use std::fs::DirBuilder;
+    use std::fs::{self, DirBuilder};
     use std::os::unix::fs::DirBuilderExt;
     use std::time::SystemTime;
 
-    #[test]
-    fn the_folder_is_the_first_that_the_environment_names() {
-        let chosen = |set: &[(&str, &str)]| {
-            let variable = |name: &str| set.iter().find(|(have, _)| *have == name).map(|(_, value)| value.into());
-            usual_folder(variable, |path| (path != "/gone").then(|| if path == "/theirs" { 7 } else { user() }))
-        };
-        let all = [("HOME", "/h"), ("XDG_CACHE_HOME", "/c"), ("XDG_RUNTIME_DIR", "/r")];
-        assert_eq!(chosen(&all), Some("/r/amp-token".into()));
-        assert_eq!(chosen(&all[..2]), Some("/c/amp-token".into()));
-        assert_eq!(chosen(&all[..1]), Some("/h/.cache/amp-token".into()));
-        for useless in ["relative", "", "/gone"] {
-            assert_eq!(chosen(&[("XDG_RUNTIME_DIR", useless), ("HOME", "/h")]), Some("/h/.cache/amp-token".into()));
-        }
-        assert_eq!(chosen(&[("HOME", "/gone")]), Some("/gone/.cache/amp-token".into()));
-        assert_eq!(chosen(&[("XDG_RUNTIME_DIR", ""), ("HOME", "")]), None);
-        if user() == 0 {
-            assert_eq!(chosen(&[("XDG_RUNTIME_DIR", "/theirs"), ("HOME", "/h")]), Some("/h/.cache/amp-token".into()));
-            assert_eq!(chosen(&[("HOME", "/theirs")]), None);
-        }
-    }
-
     /// An empty directory for one test, with the mode that a store needs.
-    fn scratch(name: &str) -> PathBuf {
+    pub(super) fn scratch(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("amp-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         DirBuilder::new().mode(0o700).create(&path).unwrap();

@@ -485,6 +485,58 @@ fn a_store_that_cannot_be_written_costs_one_line() {
 }
 
 #[test]
+fn a_superuser_creates_nothing_in_a_directory_of_another_user() {
+    if !is_root() {
+        return;
+    }
+    let (emulator, folder) = (emulator(), Folder::new());
+    let home = folder.path().join("home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(65534), None).unwrap();
+    let settings = Settings::of(&emulator).with("store", "file");
+    for (variable, below) in [
+        ("HOME", ""),
+        ("HOME", "missing"),
+        ("XDG_CACHE_HOME", ".cache"),
+        ("XDG_RUNTIME_DIR", ""),
+        ("XDG_RUNTIME_DIR", "missing"),
+    ] {
+        gets_along_without(&settings, "get", "set store_dir", |command| {
+            command.env_remove("XDG_RUNTIME_DIR").env_remove("XDG_CACHE_HOME").env_remove("HOME");
+            command.env(variable, home.join(below));
+        });
+    }
+    for below in ["store", ".cache/store", "missing/deeper/store"] {
+        let settings = Settings::of(&emulator).in_folder(&home.join(below));
+        gets_along_without(&settings, "get", "belongs to another user; create it first", |_| {});
+    }
+    // Nor where a symbolic link of that user leads.
+    fs::create_dir(folder.path().join("own")).unwrap();
+    symlink("own", folder.path().join("link")).unwrap();
+    std::os::unix::fs::lchown(folder.path().join("link"), Some(65534), None).unwrap();
+    let linked = Settings::of(&emulator).in_folder(&folder.path().join("link/store"));
+    gets_along_without(&linked, "get", "link belongs to another user; create it first", |_| {});
+    for directory in [home, folder.path().join("own")] {
+        assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
+    }
+
+    // In a directory that is open to all and sticky, but the superuser's, it does; and one is used that is there.
+    let shared = folder.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
+    let theirs = folder.path().join("theirs");
+    fs::create_dir_all(theirs.join("store")).unwrap();
+    fs::set_permissions(theirs.join("store"), fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(65534), None).unwrap();
+    for directory in [shared.join("deeper/store"), theirs.join("store")] {
+        let (store, lines) = Settings::invented().in_folder(&directory).store();
+        store.save(&entry("token"));
+        assert!(store.load().is_some());
+        assert_eq!(lines.warnings(), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn the_folder_and_its_files_are_closed_to_others() {
     let folder = Folder::new();
     let inner = folder.path().join("a/b");

@@ -4,6 +4,7 @@
 //! directory on the way. So it is resolved once: the directory is opened, what was opened is checked, and
 //! all files are reached through its descriptor.
 
+use super::location::of_another_user;
 use super::{Attempt, shown, user};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
@@ -45,12 +46,20 @@ impl Directory {
     /// Opens the directory, and creates what is missing of its path with mode 0700.
     ///
     /// Links in the part of the path that exists are followed. The rest is created below the directory
-    /// that they led to, whatever happens to the path meanwhile.
+    /// that they led to, whatever happens to the path meanwhile; by a superuser only if that directory is
+    /// the superuser's own.
     pub(super) fn open_or_create(path: &Path) -> Attempt<Self> {
         if let Some(directory) = Self::open(path)? {
             return Ok(directory);
         }
         let path: PathBuf = path.components().collect();
+        let forbidden = |place: &Path| {
+            let (path, place) = (shown(&path), shown(place));
+            format!("{path} cannot be created: {place} belongs to another user; create it first, or change store_dir")
+        };
+        if let Some(place) = of_another_user(&path) {
+            return Err(forbidden(place));
+        }
         let (mut missing, mut above) = (Vec::new(), path.as_path());
         let mut descriptor = loop {
             let (Some(name), Some(parent)) = (above.file_name(), above.parent()) else {
@@ -63,6 +72,10 @@ impl Directory {
                 opened => break opened.map_err(failed("created", &path))?,
             }
         };
+        // Again, because the path may have changed; and this is what counts.
+        if user() == 0 && owner(&descriptor, above)? != 0 {
+            return Err(forbidden(above));
+        }
         for name in missing.into_iter().rev() {
             match mkdirat(&descriptor, name, Mode::RWXU) {
                 // If another process has created it in the meantime, it must be one of this user.
