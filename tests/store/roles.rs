@@ -87,7 +87,11 @@ fn lock_and_fork(settings: &Settings, child_drops: bool) {
     let lock = store.lock(Duration::ZERO);
     assert!(is_held(&lock));
     if fork() == 0 {
-        let _kept = if child_drops { None } else { Some(lock) };
+        if child_drops {
+            drop(lock);
+        } else {
+            std::mem::forget(lock);
+        }
         say(&format!("child {}", std::process::id()));
         wait_for_the_end();
     }
