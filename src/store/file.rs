@@ -2,10 +2,11 @@
 //!
 //! - **Reading takes no lock.** An entry is written to a file of its own and then renamed, so there
 //!   is a whole one or none, whenever and however a writer ends.
-//! - **The lock dies with its holder.** It is the operating system's (`fcntl`), on a file next to the
-//!   entry. It belongs to a process: neither a forked child nor a descriptor that leaked can keep it
-//!   after the process is gone. (Those of `flock` and "open file descriptions" can: a child shares
-//!   them, and holds on to them for as long as it lives.)
+//! - **The lock ends with its holder.** It is the operating system's (`flock`), on a file next to the
+//!   entry, and belongs to the open file: threads exclude each other as processes do. Forked children
+//!   share the open file. So the holder unlocks it before closing it; only if the holder is killed before
+//!   that, a child that it forked while it held the lock keeps it locked until the child ends or executes
+//!   another program.
 //! - **Only what belongs to this user is used.** The directory must belong to this user, be closed to all
 //!   others and be no symbolic link; a file must be a regular one of this user. What is checked is what is
 //!   used: an open [`Directory`], not its path.
@@ -30,12 +31,9 @@ use crate::wire::Deadline;
 use directory::Directory;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::OFlags;
-use std::fs::{File, Metadata};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::fs::{File, Metadata, TryLockError};
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -121,11 +119,8 @@ impl FileStore {
         let end = self.clock.now().after(wait).monotonic;
         let mut pauses = (1..).map(|turn| LONGEST_PAUSE.min(Duration::from_millis(1 << turn.min(8))));
         loop {
-            // A thread that is left behind keeps its seat, because it may yet open the file and close it.
-            if let Some(seat) = Seat::take(&self.files.directory.join(&self.files.lock))
-                && let Some(inside) = self.with_files(|files| Ok(files.lock()?.map(|file| (file, seat))))?
-            {
-                return Ok(Some(Held { inside: Some(inside), patience: self.patience }));
+            if let Some(file) = self.with_files(Files::lock)? {
+                return Ok(Some(Held { file: Some(file), patience: self.patience }));
             }
             let left = Duration::from_nanos(u64::try_from(end - self.clock.now().monotonic).unwrap_or(0));
             if left.is_zero() {
@@ -207,8 +202,8 @@ impl Files {
         Ok(Some(sealed))
     }
 
-    /// `None`: another process has it. Otherwise, it is held until the file is closed.
-    fn lock(&self) -> Attempt<Option<File>> {
+    /// `None`: another process holds the lock, or another thread of this one.
+    fn lock(&self) -> Attempt<Option<LockedFile>> {
         let directory = Directory::open_or_create(&self.directory)?;
         let there = directory.open_file(&self.lock, OFlags::RDWR)?;
         // Created only if it does not exist: that waits while another process changes the directory, and a
@@ -217,8 +212,7 @@ impl Files {
             if there.is_some() { there } else { directory.open_file(&self.lock, OFlags::RDWR | OFlags::CREATE)? };
         // The directory was removed in the meantime.
         let Some(file) = file else { return Ok(None) };
-        let locked = lock_whole(&file).map_err(directory.failed("locked", &self.lock))?;
-        Ok(locked.then_some(file))
+        LockedFile::new(file).map_err(directory.failed("locked", &self.lock))
     }
 
     fn write(&self, sealed: &[u8], number: u64) -> Attempt<()> {
@@ -258,78 +252,45 @@ impl Files {
 
 /// The lock, while it is held.
 struct Held {
-    /// The file is closed first, which ends the lock, and then the next thread of this process may open it.
-    inside: Option<(File, Seat)>,
+    file: Option<LockedFile>,
     patience: Duration,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let inside = self.inside.take();
-        // A file server is told that the lock has ended, and waited for. (Without a thread, it is dropped here.)
-        let _ = TOUCHES.within(Deadline::after(self.patience), move || drop(inside));
+        let file = self.file.take();
+        // A file server is asked to unlock it, and waited for. (Without a thread, it is dropped here.)
+        let _ = TOUCHES.within(Deadline::after(self.patience), move || drop(file));
     }
 }
 
-/// The right of one thread of this process to have a lock file open.
-///
-/// The operating system's lock keeps processes apart, not threads; and it ends when its process
-/// closes *any* descriptor of the file. So no two threads may have the same one open. There is no
-/// mutex around the seats, because a forked child could find it locked by a thread that it does not
-/// have; and seats that were taken before a [fork](crate::fork::watch) count as free.
-struct Seat {
-    place: &'static AtomicU64,
-    /// The fork generation (16 bits) and a hash of the file's path (48 bits). Two paths of one hash
-    /// only wait for each other.
-    taken_by: u64,
+/// A file that this process has locked. It is unlocked when this value is dropped.
+struct LockedFile {
+    file: File,
+    generation: u64,
 }
 
-static SEATS: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
-
-impl Seat {
-    fn take(path: &Path) -> Option<Self> {
-        let mut hasher = DefaultHasher::new();
-        path.hash(&mut hasher);
-        let generation = fork::generation() << 48;
-        let taken_by = generation | hasher.finish() >> 16 | 1;
-        let sitting = || SEATS.iter().filter(|seat| seat.load(Ordering::SeqCst) == taken_by).count();
-        if sitting() > 0 {
-            return None;
+impl LockedFile {
+    /// `None`: another process holds the lock, or another thread of this one.
+    fn new(file: File) -> io::Result<Option<Self>> {
+        let generation = fork::generation();
+        match file.try_lock() {
+            Ok(()) => Ok(Some(LockedFile { file, generation })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            // A file server may take its time.
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
         }
-        let place = SEATS.iter().find(|seat| {
-            let before = seat.load(Ordering::SeqCst);
-            let free = before == 0 || before >> 48 != generation >> 48;
-            free && seat.compare_exchange(before, taken_by, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-        })?;
-        let seat = Seat { place, taken_by };
-        // Two threads that sat down at the same time see each other now, and both get up again.
-        if sitting() == 1 { Some(seat) } else { None }
     }
 }
 
-impl Drop for Seat {
+impl Drop for LockedFile {
     fn drop(&mut self) {
-        // In a forked child, it may be another thread's by now.
-        let _ = self.place.compare_exchange(self.taken_by, 0, Ordering::SeqCst, Ordering::SeqCst);
-    }
-}
-
-/// Locks a file for this process; `false`: another one has it.
-fn lock_whole(file: &File) -> io::Result<bool> {
-    // SAFETY: `flock` is plain data, for which all zeros is a value: from the file's beginning, to
-    // its end, whatever its length.
-    let mut request: libc::flock = unsafe { std::mem::zeroed() };
-    request.l_type = libc::F_WRLCK as _;
-    request.l_whence = libc::SEEK_SET as _;
-    // SAFETY: the descriptor is open for as long as `file` is borrowed, and F_SETLK does nothing
-    // with `request` but read it during the call.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const request) } == 0 {
-        return Ok(true);
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EACCES | libc::EAGAIN | libc::EINTR) => Ok(false),
-        _ => Err(error),
+        // If a child was forked meanwhile, closing the file would leave it locked. In that child, the lock
+        // is still the parent's, and stays.
+        if self.generation == fork::generation() {
+            let _ = self.file.unlock();
+        }
     }
 }
 
@@ -412,37 +373,5 @@ mod tests {
         assert!(directory.replace("entry", "own", b"new").is_err(), "a directory is not replaced by a file");
         assert!(scratch.join("other").exists() && !scratch.join("own").exists());
         fs::remove_dir_all(scratch).unwrap();
-    }
-
-    #[test]
-    fn one_thread_at_a_time_has_a_seat() {
-        let (path, other) = (Path::new("one thread"), Path::new("another"));
-        let seat = Seat::take(path).unwrap();
-        assert!(Seat::take(path).is_none());
-        assert!(Seat::take(path).is_none(), "asking does not free it");
-        assert!(Seat::take(other).is_some());
-        drop(seat);
-        assert!(Seat::take(path).is_some());
-    }
-
-    #[test]
-    fn many_threads_never_share_a_seat() {
-        let inside = std::sync::atomic::AtomicU32::new(0);
-        let had = std::sync::atomic::AtomicU32::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    // Until each had it often enough on average, whoever it was.
-                    while had.load(Ordering::SeqCst) < 200 {
-                        let Some(seat) = Seat::take(Path::new("many threads")) else { continue };
-                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
-                        std::thread::yield_now();
-                        inside.fetch_sub(1, Ordering::SeqCst);
-                        had.fetch_add(1, Ordering::SeqCst);
-                        drop(seat);
-                    }
-                });
-            }
-        });
     }
 }

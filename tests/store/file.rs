@@ -6,7 +6,7 @@ use amp_token::cache::TokenCache;
 use amp_token::clock::{Clock, ManualClock};
 use amp_token::error::Kind;
 use amp_token::log::Log;
-use amp_token::store::{Entry, Lock};
+use amp_token::store::{Entry, Lock, Store};
 use amp_token::transport::{Request, Response};
 use std::collections::BTreeSet;
 use std::fs;
@@ -157,32 +157,79 @@ fn a_warm_store_needs_no_network() {
     assert_eq!(emulator.stats().token_requests, 1);
 }
 
-#[test]
-fn the_lock_dies_with_its_holder_and_no_child_matters() {
-    for role in ["lock and fork", "lock, fork and drop"] {
+/// A process that holds the lock or has held it, and a child of it, in such a role.
+struct Holder {
+    process: Process,
+    child: libc::pid_t,
+    store: Arc<dyn Store>,
+    _folder: Folder,
+}
+
+impl Holder {
+    fn start(role: &str) -> Self {
         let folder = Folder::new();
         let settings = Settings::invented().in_folder(folder.path());
-        let (store, _) = settings.store();
-        let mut holder = Process::start(role, &settings);
-        let child: libc::pid_t = holder.says("child ").parse().unwrap();
-        assert!(matches!(store.lock(Duration::ZERO), Lock::Busy), "{role}");
-        holder.signal(libc::SIGKILL);
-        assert!(!holder.ends());
-        assert!(is_held(&store.lock(Duration::ZERO)), "{role}");
-        // SAFETY: it sends nothing, and touches no memory.
-        assert_eq!(unsafe { libc::kill(child, 0) }, 0, "the child lives");
+        let mut process = Process::start(role, &settings);
+        let child = process.says("child ").parse().unwrap();
+        Holder { process, child, store: settings.store().0, _folder: folder }
     }
+
+    fn is_killed(&mut self) {
+        self.process.signal(libc::SIGKILL);
+        assert!(!self.process.ends());
+    }
+
+    fn signal_child(&self, signal: libc::c_int) {
+        // SAFETY: it touches no memory. The child waits for the end of the test, so the number is its own.
+        assert_eq!(unsafe { libc::kill(self.child, signal) }, 0, "the child lives");
+    }
+}
+
+#[test]
+fn the_lock_of_a_killed_process_is_free() {
+    for role in ["lock, fork and drop", "lock and execute"] {
+        let mut holder = Holder::start(role);
+        assert!(matches!(holder.store.lock(Duration::ZERO), Lock::Busy), "{role}");
+        holder.is_killed();
+        assert!(is_held(&holder.store.lock(Duration::ZERO)), "{role}");
+        holder.signal_child(0);
+    }
+}
+
+#[test]
+fn a_child_keeps_the_lock_of_a_killed_process_until_it_ends() {
+    let mut holder = Holder::start("lock and fork");
+    holder.is_killed();
+    assert!(matches!(holder.store.lock(Duration::ZERO), Lock::Busy));
+    holder.signal_child(libc::SIGKILL);
+    assert!(is_held(&holder.store.lock(LONG)));
+}
+
+#[test]
+fn a_lock_that_is_given_up_is_free_although_a_child_has_inherited_it() {
+    let mut holder = Holder::start("lock, fork and unlock");
+    assert!(is_held(&holder.store.lock(Duration::ZERO)));
+    holder.is_killed();
+    holder.signal_child(0);
 }
 
 #[test]
 fn threads_of_one_process_exclude_each_other_too() {
     let folder = Folder::new();
-    let settings = Settings::invented().in_folder(folder.path());
-    let (one, two) = (settings.store().0, settings.store().0);
+    let settings = Settings::invented();
+    symlink(folder.path(), folder.path().join("link")).unwrap();
+    fs::create_dir(folder.path().join("store")).unwrap();
+    fs::set_permissions(folder.path().join("store"), fs::Permissions::from_mode(0o700)).unwrap();
+    let [one, two, three, four] = ["store", "store", "./store/", "link/store"]
+        .map(|path| settings.clone().in_folder(&folder.path().join(path)).store().0);
     let held = one.lock(Duration::ZERO);
     assert!(is_held(&held));
     assert!(matches!(two.lock(Duration::from_millis(20)), Lock::Busy));
-    // Trying took nothing away from the holder, as closing the file of such a lock would.
+    // However the path is written.
+    assert!(matches!(three.lock(Duration::ZERO), Lock::Busy));
+    assert!(matches!(four.lock(Duration::ZERO), Lock::Busy));
+    // Trying took nothing away from the holder.
+    let settings = settings.in_folder(&folder.path().join("store"));
     assert_eq!(Process::start("lock", &settings).says(""), "not held");
     drop(held);
     assert!(is_held(&two.lock(Duration::ZERO)));

@@ -37,6 +37,8 @@ fn play() {
         }
         "lock and fork" => lock_and_fork(&settings, false),
         "lock, fork and drop" => lock_and_fork(&settings, true),
+        "lock, fork and unlock" => lock_fork_and_unlock(&settings),
+        "lock and execute" => lock_and_execute(&settings),
         "storm" => storm(&settings),
         _ => panic!("no role is called {role}"),
     }
@@ -96,6 +98,30 @@ fn lock_and_fork(settings: &Settings, child_drops: bool) {
         wait_for_the_end();
     }
     wait_for_the_end();
+}
+
+/// Unlocks what it locked before it forked a child, which keeps what it inherited.
+fn lock_fork_and_unlock(settings: &Settings) {
+    let (store, _) = settings.store();
+    let lock = store.lock(Duration::ZERO);
+    assert!(is_held(&lock));
+    let child = fork();
+    if child != 0 {
+        drop(lock);
+        say(&format!("child {child}"));
+    }
+    wait_for_the_end();
+}
+
+/// Holds the lock, and starts a child that executes another program meanwhile.
+fn lock_and_execute(settings: &Settings) {
+    let (store, _) = settings.store();
+    let lock = store.lock(Duration::ZERO);
+    assert!(is_held(&lock));
+    // It reads what this process has as its input, and so ends with the test.
+    let mut child = std::process::Command::new("cat").spawn().unwrap();
+    say(&format!("child {}", child.id()));
+    child.wait().unwrap();
 }
 
 fn fork() -> libc::pid_t {
