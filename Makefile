@@ -26,6 +26,8 @@ DESTDIR =
 
 # Cargo features of the library: `redis` adds the Redis store.
 FEATURES =
+# Those of every build here. All of its Rust code is the library's, so its memory is wiped before it is freed.
+SHIPPED = zeroizing-allocator
 
 # Of `make soak`: how long, and the order of the faults (any number; random).
 MINUTES = 10
@@ -53,7 +55,7 @@ all: library command
 # a Rust library, which cannot be optimized as a whole, cargo would not do it for them either.
 library:
 	@scripts/need.sh cargo cc
-	AMP_SONAME=$(SO).$(ABI) $(CARGO) rustc $(CARGO_FLAGS) --lib --crate-type cdylib,staticlib --features '$(FEATURES)'
+	AMP_SONAME=$(SO).$(ABI) $(CARGO) rustc $(CARGO_FLAGS) --lib --crate-type cdylib,staticlib --features '$(SHIPPED) $(FEATURES)'
 	@mkdir -p $(OUT)/lib
 	@cp -p $(RELEASE)/libamp_token.a $(OUT)/lib/
 	@cp -p $(RELEASE)/$(SO) $(OUT)/lib/$(SO).$(VERSION)
@@ -62,7 +64,7 @@ library:
 
 command:
 	@scripts/need.sh cargo cc
-	AMP_SONAME=$(SO).$(ABI) $(CARGO) build $(CARGO_FLAGS) --features 'cli,emulator,redis $(FEATURES)' --bin amp-token
+	AMP_SONAME=$(SO).$(ABI) $(CARGO) build $(CARGO_FLAGS) --features 'cli,emulator,redis $(SHIPPED) $(FEATURES)' --bin amp-token
 	@mkdir -p $(OUT)/bin
 	@cp -p $(RELEASE)/amp-token $(OUT)/bin/
 

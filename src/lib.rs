@@ -24,12 +24,13 @@
 //! | [`api`] | requests that carry the token |
 //! | [`token`], [`secret`], [`error`], [`log`] | what the others work with |
 //! | [`sanitize`] | foreign text, made fit to be shown |
-//! | `vault` | where secrets are in memory |
 //! | `environment` | reading environment variables, unless they are not to be trusted |
+//! | `vault`, [`allocator`] | where secrets are in memory, and what is left there |
 //! | [`clock`], [`fork`], [`sync`], `aside` | time and chance; processes; locks; threads of ours |
 //! | `capi` | the C interface |
 //!
 
+pub mod allocator;
 pub mod api;
 mod aside;
 pub mod cache;

@@ -3,8 +3,11 @@
 //! Secrets and tokens are computed from their length, so that both processes know them and neither has to
 //! keep or send one to the other.
 
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// The length of the client secret, of passwords and of personal access tokens.
@@ -103,37 +106,61 @@ impl Outcome {
 
 /// Starts the server; returns its port. A path begins with the number of the outcome and the token's length.
 pub fn start() -> u16 {
+    listen(serve)
+}
+
+/// Starts it with TLS; returns its port and its certificate, which is its own authority.
+pub fn start_with_tls() -> (u16, String) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let port = listen(move |stream| {
+        let session = ServerConnection::new(config.clone()).map_err(std::io::Error::other)?;
+        serve(StreamOwned::new(session, stream))
+    });
+    (port, made.cert.pem())
+}
+
+fn listen(serve: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
+    let serve = Arc::new(serve);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
+            let serve = serve.clone();
             // A client that goes away early is no failure of the server.
-            std::thread::spawn(|| drop(serve(stream.unwrap())));
+            std::thread::spawn(move || drop(serve(stream.unwrap())));
         }
     });
     port
 }
 
-fn serve(stream: TcpStream) -> std::io::Result<()> {
-    let (mut reader, mut writer) = (BufReader::new(stream.try_clone()?), stream);
-    match reader.fill_buf()?.first() {
-        Some(4) => return writer.write_all(&[0, 91, 0, 0, 0, 0, 0, 0]),
-        Some(5) => return refuse_socks5(&mut reader, &mut writer),
-        Some(b'*') => return writer.write_all(b"-WRONGPASS invalid username-password pair\r\n"),
+fn serve(stream: impl Read + Write) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    match stream.fill_buf()?.first() {
+        Some(4) => return stream.get_mut().write_all(&[0, 91, 0, 0, 0, 0, 0, 0]),
+        Some(5) => return refuse_socks5(&mut stream),
+        Some(b'*') => return stream.get_mut().write_all(b"-WRONGPASS invalid username-password pair\r\n"),
         _ => {}
     }
     let (mut start, mut length) = (String::new(), 0);
-    reader.read_line(&mut start)?;
+    stream.read_line(&mut start)?;
     loop {
         let mut line = String::new();
-        if reader.read_line(&mut line)? < 3 {
+        if stream.read_line(&mut line)? < 3 {
             break;
         }
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
     }
-    std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink())?;
+    std::io::copy(&mut (&mut stream).take(length), &mut std::io::sink())?;
     let mut words = start.split([' ', '/']).filter(|word| !word.is_empty());
     let canned = match words.next() {
         Some("POST") => {
@@ -145,22 +172,24 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
     };
     let Canned { status, header: (name, value), body } = canned;
     let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{name}: {}\r\n\r\n", body.len(), *value);
+    let writer = stream.get_mut();
     writer.write_all(head.as_bytes())?;
-    writer.write_all(body.as_bytes())
+    writer.write_all(body.as_bytes())?;
+    writer.flush()
 }
 
 /// Takes the name and the password, and says that they are wrong.
-fn refuse_socks5(reader: &mut impl Read, writer: &mut impl Write) -> std::io::Result<()> {
-    let mut take = |count: u8| {
+fn refuse_socks5(stream: &mut BufReader<impl Read + Write>) -> std::io::Result<()> {
+    let take = |stream: &mut BufReader<_>, count: u8| {
         let mut bytes = vec![0; count.into()];
-        reader.read_exact(&mut bytes).map(|()| bytes[usize::from(count) - 1])
+        stream.read_exact(&mut bytes).map(|()| bytes[usize::from(count) - 1])
     };
-    let methods = take(2)?;
-    take(methods)?;
-    writer.write_all(&[5, 2])?;
+    let methods = take(stream, 2)?;
+    take(stream, methods)?;
+    stream.get_mut().write_all(&[5, 2])?;
     for skipped in [2, 1] {
-        let length = take(skipped)?;
-        take(length)?;
+        let length = take(stream, skipped)?;
+        take(stream, length)?;
     }
-    writer.write_all(&[1, 1])
+    stream.get_mut().write_all(&[1, 1])
 }
