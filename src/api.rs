@@ -17,7 +17,7 @@
 use crate::cache::TokenCache;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::retry::{self, Deadline};
-use crate::sanitize::sanitize;
+use crate::sanitize::{redact_url, sanitize};
 use crate::secret::Secret;
 use crate::settings::{Options, Url};
 use crate::token::Token;
@@ -136,7 +136,7 @@ pub fn next_page(path: &str, body: &[u8]) -> Option<String> {
 /// The whole URL of a path, if the token may go there.
 fn resolve(api_url: &str, path: &str) -> Result<String> {
     if path.is_empty() || !path.bytes().all(|byte| (b'!'..=b'~').contains(&byte) && byte != b'#') {
-        return Err(Error::invalid(format!("the path {:?} cannot be sent", sanitize(path, &[])))
+        return Err(Error::invalid(format!("the path {:?} cannot be sent", redact_url(path)))
             .advice("pass a path such as /v2/content/hubs, with everything but visible ASCII percent-encoded"));
     }
     if !path.contains("://") || path.starts_with('/') {
@@ -147,7 +147,8 @@ fn resolve(api_url: &str, path: &str) -> Result<String> {
     if origin(path).is_some() && origin(path) == origin(api_url) {
         return Ok(path.to_owned());
     }
-    Err(Error::invalid(format!("{} is not at {api_url}, and a token goes nowhere else", sanitize(path, &[])))
+    let (there, here) = (redact_url(path), redact_url(api_url));
+    Err(Error::invalid(format!("{there} is not at {here}, and a token goes nowhere else"))
         .advice("pass a path, or set api_url to the API's address"))
 }
 
@@ -285,6 +286,20 @@ mod tests {
             "/a#b",
         ] {
             assert_eq!(resolve(api, path).unwrap_err().kind(), Kind::InvalidArgument, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_rejected_path_shows_no_query() {
+        for path in [
+            "https://me:S3cret@elsewhere.example/v2?access_token=S3cret",
+            "https://elsewhere.example/v2?access_token=S3cret",
+            "https://api.example/v2?access_token=S3cret#x",
+            "/v2?access_token=S3cret x",
+            "/v2#S3cret",
+        ] {
+            let error = resolve("https://api.example", path).unwrap_err().to_string();
+            assert!(error.contains("/v2…") && !error.contains("S3cret"), "{error}");
         }
     }
 

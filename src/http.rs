@@ -31,7 +31,7 @@
 use crate::environment;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::proxy::{self, ProxyUrl, Scheme, Target};
-use crate::sanitize::sanitize;
+use crate::sanitize::{redact_url, sanitize};
 use crate::secret::{Secret, SecretBytes};
 use crate::settings::{Network, Url, is_loopback};
 use crate::tls::{ClientCertificate, Identity, Trust};
@@ -283,7 +283,7 @@ impl Transport for HttpTransport {
 /// Takes a URL apart that a secret or a token may be sent to.
 fn permitted(text: &str) -> Result<Url<'_>> {
     let refuse = |message: String, advice: &str| Err(Error::new(Kind::Config, message).advice(advice));
-    let shown = sanitize(text, &[]);
+    let shown = redact_url(text);
     let Some(url) = Url::parse(text) else {
         return refuse(format!("{shown:?} is not a URL that can be requested"), "use https://host/path");
     };

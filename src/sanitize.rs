@@ -68,9 +68,61 @@ fn first_bytes(text: &str, most: usize) -> &str {
     &text[..end.unwrap_or(0)]
 }
 
+/// Replaces what a terminal would not show as it is, control characters above all, and keeps the rest whole.
+/// For values that are this machine's own, such as paths.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if is_unprintable(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Scheme, host and path of a URL. What may hold a secret is left out, and an ellipsis stands in its place: the
+/// user name and password, the query, the fragment, and a path from the first unusual character on.
+pub fn redact_url(url: &str) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) if scheme.len() <= 16 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            (&url[..scheme.len() + 3], rest)
+        }
+        _ => ("", url),
+    };
+    let (front, behind) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));
+    let mut shown = scheme.to_owned();
+    // The password may be what holds the `?`, and then its beginning stands in front.
+    if behind.contains('@') {
+        shown.push('…');
+        return shown;
+    }
+    let front = match front.rsplit_once('@') {
+        Some((_, host)) => {
+            shown.push_str("…@");
+            host
+        }
+        None => front,
+    };
+    let path = if scheme.is_empty() {
+        front
+    } else {
+        let (authority, path) = front.split_at(front.find('/').unwrap_or(front.len()));
+        let is_host = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
+        // Without a host behind it, a password looks like a port.
+        let is_port = |port: &str| port.ends_with(']') || port.bytes().all(|byte| byte.is_ascii_digit());
+        if authority.chars().all(is_host) && authority.rsplit_once(':').is_none_or(|(_, port)| is_port(port)) {
+            shown.push_str(authority);
+        } else {
+            shown.push('…');
+        }
+        path
+    };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
+    let plain = &path[..path.find(|c| !is_plain(c)).unwrap_or(path.len())];
+    shown.push_str(plain);
+    if plain.len() < path.len() || !behind.is_empty() {
+        shown.push('…');
+    }
+    sanitize(&shown, &[])
+}
+
 /// Control characters, and those that Unicode calls ignorable: they reorder or hide text on a terminal, or
 /// are invisible.
-fn is_unprintable(c: char) -> bool {
+pub fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{3164}'
@@ -834,5 +886,39 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_refused_url_shows_no_secret() {
+        for (url, shown) in [
+            ("https://auth.test/oauth/token", "https://auth.test/oauth/token"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("https://auth.test:443/a?client_secret=S3cret", "https://auth.test:443/a…"),
+            ("https://auth.test#S3cret", "https://auth.test…"),
+            ("https://me:S3cret@api.test/v2", "https://…@api.test/v2"),
+            ("https://me:hu/sh@api.test", "https://…@api.test"),
+            ("https://me:hu?sh@api.test", "https://…"),
+            ("https://me:hu#sh@api.test", "https://…"),
+            ("https://me:hu@sh@api.test", "https://…@api.test"),
+            ("https://me:S3cret", "https://…"),
+            ("https://me:S3cret%40api.test/v2", "https://…/v2"),
+            ("https://api.test/v2?mail=a@b&secret=S3cret", "https://…"),
+            ("https://api.test/v2&secret=S3cret", "https://api.test/v2…"),
+            ("https://api.test/v2%3Fsecret=S3cret", "https://api.test/v2…"),
+            ("https://api.test/v2;secret=S3cret", "https://api.test/v2…"),
+            ("https:/me:S3cret@api.test", "…@api.test"),
+            ("/v2/content/hubs?access_token=S3cret", "/v2/content/hubs…"),
+            ("v2/content S3cret", "v2/content…"),
+            ("https://api.test/eyJhbGciOiJSUzI1NiJ9.x", "https://api.test/[redacted]"),
+            ("https://ap\u{1b}i.test/\u{202e}", "https://…/…"),
+        ] {
+            assert_eq!(redact_url(url), shown, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_printable_is_kept_whole() {
+        assert_eq!(printable("/tmp/a b\u{1b}[31m\n\u{202e}é"), "/tmp/a b\u{fffd}[31m\u{fffd}\u{fffd}é");
+        assert_eq!(printable(&"x".repeat(1000)).len(), 1000);
     }
 }

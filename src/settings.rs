@@ -11,8 +11,10 @@ use crate::clock::Clock;
 use crate::environment;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::log::Log;
+use crate::sanitize::{redact_url, sanitize};
 use crate::secret::Secret;
 use crate::transport::Transport;
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,9 +179,13 @@ impl std::fmt::Debug for Config {
 }
 
 /// A value as it may be shown to a person.
-pub fn shown<'a>(setting: &Setting, value: &'a str) -> &'a str {
+pub fn shown<'a>(setting: &Setting, value: &'a str) -> Cow<'a, str> {
     let harmless = matches!(value, "none" | "file");
-    if setting.kind.is_secret() && !harmless { "[secret]" } else { value }
+    match setting.kind {
+        kind if kind.is_secret() && !harmless => "[secret]".into(),
+        Type::Url => redact_url(value).into(),
+        _ => value.into(),
+    }
 }
 
 fn row_of(name: &str) -> Result<usize> {
@@ -192,7 +198,7 @@ fn row_of(name: &str) -> Result<usize> {
             }
             None => format!("use one of {}", names.join(", ")),
         };
-        Error::invalid(format!("there is no setting named {:?}", crate::sanitize::sanitize(name, &[]))).advice(advice)
+        Error::invalid(format!("there is no setting named {:?}", sanitize(name, &[]))).advice(advice)
     })
 }
 
@@ -472,6 +478,10 @@ impl Error {
 
 type Problem = (String, String);
 
+/// The longest text that is quoted where a number or a word is expected, in bytes. What is longer may be
+/// the value of another setting, and that may be a secret.
+const LONGEST_WORD: usize = 24;
+
 /// Checks a value: what is wrong with it, and what would be right.
 fn check(setting: &Setting, value: &str) -> std::result::Result<(), Problem> {
     let wrong = |what: String, right: &str| Err((what, right.to_owned()));
@@ -486,13 +496,14 @@ fn check(setting: &Setting, value: &str) -> std::result::Result<(), Problem> {
         };
         return wrong("is empty".to_owned(), right);
     }
-    let bad = || {
-        // A value of a secret type is not repeated, right or wrong.
-        if setting.kind.is_secret() {
-            "is not a value that is allowed".to_owned()
-        } else {
-            format!("is {:?}", crate::sanitize::sanitize(value, &[]))
-        }
+    // A value may be rejected because a secret is in it, whatever its setting is for.
+    let bad = || match setting.kind {
+        kind if kind.is_secret() => "is not a value that is allowed".to_owned(),
+        Type::Url if Url::scheme(value).is_none() => "is not an http or https URL".to_owned(),
+        Type::Url => format!("is {:?}", redact_url(value)),
+        Type::Text => format!("is {:?}", sanitize(value, &[])),
+        _ if value.len() > LONGEST_WORD => format!("has a value of {} bytes, which is not allowed", value.len()),
+        _ => format!("is {:?}", sanitize(value, &[])),
     };
     match setting.kind {
         Type::Text if setting.name == "user_agent" && !value.chars().all(|c| (' '..='~').contains(&c)) => {
@@ -547,15 +558,21 @@ fn flag(text: &str) -> Option<bool> {
 /// Checks a base URL, or says what would be right. A secret or a token may only travel encrypted,
 /// unless it does not leave the machine.
 fn check_url(url: &str) -> std::result::Result<(), String> {
-    let usual = "use a URL such as https://auth.amplience.net".to_owned();
-    let parts = Url::parse(url).ok_or_else(|| usual.clone())?;
-    if parts.user_info {
-        return Err("leave out the user name and password: credentials have settings of their own".to_owned());
-    }
-    if parts.scheme == "http" && !is_loopback(parts.host) {
-        return Err("use https: http is only allowed for this machine itself (localhost, 127.0.0.1, [::1])".to_owned());
-    }
-    if url.contains(['?', '#']) || !url.chars().all(|c| ('!'..='~').contains(&c)) { Err(usual) } else { Ok(()) }
+    let right = match Url::parse(url) {
+        Some(Url { user_info: true, .. }) => {
+            "leave out the user name and password: credentials have settings of their own"
+        }
+        // A password with reserved characters is mistaken for other parts.
+        None if url.contains('@') => "leave out the user name and password: credentials have settings of their own",
+        _ if url.contains('?') => "leave out the query, from ? on: credentials have settings of their own",
+        _ if url.contains('#') => "leave out the fragment, from # on",
+        Some(Url { scheme: "http", host, .. }) if !is_loopback(host) => {
+            "use https: http is only allowed for this machine itself (localhost, 127.0.0.1, [::1])"
+        }
+        Some(_) if url.chars().all(|c| ('!'..='~').contains(&c)) => return Ok(()),
+        _ => "use a URL such as https://auth.amplience.net",
+    };
+    Err(right.to_owned())
 }
 
 /// The parts of an `http` or `https` URL that the library looks at.
@@ -574,14 +591,17 @@ pub struct Url<'a> {
 }
 
 impl<'a> Url<'a> {
+    /// The scheme, and what follows it; `None` if it is not `http` or `https`.
+    fn scheme(url: &'a str) -> Option<(&'static str, &'a str)> {
+        let (scheme, rest) = url.split_once("://")?;
+        let known = ["https", "http"].into_iter().find(|known| scheme.eq_ignore_ascii_case(known))?;
+        Some((known, rest))
+    }
+
     /// Takes a URL apart; `None` if it is not an `http` or `https` URL with a host.
     pub fn parse(url: &'a str) -> Option<Self> {
-        let (scheme, rest) = url.split_once("://")?;
-        let (scheme, port) = match scheme {
-            _ if scheme.eq_ignore_ascii_case("https") => ("https", 443),
-            _ if scheme.eq_ignore_ascii_case("http") => ("http", 80),
-            _ => return None,
-        };
+        let (scheme, rest) = Url::scheme(url)?;
+        let port = if scheme == "https" { 443 } else { 80 };
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         let (user_info, authority) = match authority.rsplit_once('@') {
             Some((_, authority)) => (true, authority),
@@ -649,9 +669,10 @@ mod tests {
             ("timeout_ms", "0", "timeout_ms is \"0\": use whole milliseconds from 1 to 86400000"),
             ("background_refresh", "maybe", "use true or false"),
             ("auth_url", "http://auth.example", "use https"),
-            ("auth_url", "auth.example", "use a URL such as"),
+            ("auth_url", "auth.example", "auth_url is not an http or https URL: use a URL such as"),
             ("auth_url", "https://u:p@auth.example", "leave out the user name"),
-            ("auth_url", "https://auth.example/?a=b", "use a URL such as"),
+            ("auth_url", "https://auth.example/?a=b", "leave out the query, from ? on"),
+            ("auth_url", "https://auth.example/#a", "leave out the fragment, from # on"),
             ("client_secret", "", "client_secret is empty: set AMPLIENCE_CLIENT_SECRET"),
             ("client_id", " ", "client_id is empty"),
             ("store", "memcached://x", "use none, file, redis://"),
@@ -722,6 +743,40 @@ mod tests {
             assert_eq!(edit_distance(one, other), distance, "{one} {other}");
             assert_eq!(edit_distance(other, one), distance, "{one} {other}");
         }
+    }
+
+    #[test]
+    fn a_rejected_value_shows_no_secret() {
+        for (value, shown) in [
+            ("https://auth.test/oauth/token?client_secret=S3cret", "\"https://auth.test/oauth/token…\""),
+            ("https://me:S3cret@auth.test/x", "\"https://…@auth.test/x\""),
+            ("https://me:S3c?ret@auth.test", "\"https://…\""),
+            ("https://me:S3c/ret@auth.test", "\"https://…@auth.test\""),
+            ("https://me:S3cret", "\"https://…\""),
+            ("https://auth.test#S3cret", "\"https://auth.test…\""),
+            ("http://auth.test/S3c=ret", "\"http://auth.test/S3c…\""),
+            ("me:S3cret@auth.test", "not an http or https URL"),
+            ("S3cret://auth.test", "not an http or https URL"),
+            ("S3cret", "not an http or https URL"),
+        ] {
+            for name in ["auth_url", "api_url"] {
+                let error = Config::new().set(name, Some(value)).unwrap_err().to_string();
+                assert!(error.contains(shown) && !error.contains("S3cret") && !error.contains("ret@"), "{error}");
+                assert!(!error.contains("S3c?") && !error.contains("S3c="), "{error}");
+            }
+        }
+        for name in ["timeout_ms", "retries", "background_refresh", "store"] {
+            let error = Config::new().set(name, Some("S3cret-that-is-long-enough-0123456789")).unwrap_err().to_string();
+            assert!(!error.contains("S3cret"), "{error}");
+        }
+    }
+
+    /// A path may be anything, so a URL that is in force is shown in part, too.
+    #[test]
+    fn a_value_in_force_shows_no_secret() {
+        let mut config = Config::new();
+        config.set("auth_url", Some("https://auth.test/oauth/token&client_secret=S3cret")).unwrap();
+        assert!(!format!("{config:?}").contains("S3cret"), "{config:?}");
     }
 
     #[test]

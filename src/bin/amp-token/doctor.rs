@@ -13,6 +13,7 @@ use amp_token::http::{HttpTransport, Observed, Step};
 use amp_token::oauth;
 use amp_token::proxy::ProxyUrl;
 use amp_token::retry::unix_seconds;
+use amp_token::sanitize::{redact_url, sanitize};
 use amp_token::secret::Secret;
 use amp_token::settings::{Options, Url};
 use amp_token::source::{Recipe, Source};
@@ -200,14 +201,14 @@ fn judge(
     token: &Secret,
 ) -> Passed<()> {
     let hubs = reply.and_then(|response| hubs(&response, options, token));
-    report.check("request", Some(took), hubs, |hubs| format!("{} lists {hubs} hubs", options.api_url))?;
+    report.check("request", Some(took), hubs, |hubs| format!("{} lists {hubs} hubs", redact_url(&options.api_url)))?;
     Ok(())
 }
 
 /// The number of hubs in the reply of the API, or what is wrong with it.
 fn hubs(response: &Response, options: &Options, token: &Secret) -> Result<u64> {
-    let api = &options.api_url;
-    let target = || amp_token::sanitize::sanitize(response.header("location").unwrap_or("nowhere"), &[token.reveal()]);
+    let api = redact_url(&options.api_url);
+    let target = || sanitize(response.header("location").unwrap_or("nowhere"), &[token.reveal()]);
     let (kind, message, advice) = match response.status {
         200 => {
             let total = serde_json::from_slice::<Value>(&response.body)

@@ -6,6 +6,7 @@ use crate::session::{Session, unread_variables};
 use amp_token::settings::{SETTINGS, Setting, shown};
 use clap::ArgMatches;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
 /// See the module's documentation.
 pub fn run(session: &Session, arguments: &ArgMatches) -> Outcome<()> {
@@ -23,10 +24,10 @@ pub fn run(session: &Session, arguments: &ArgMatches) -> Outcome<()> {
 }
 
 /// The value in force, as it may be shown; empty: there is none.
-fn value<'a>(session: &'a Session, setting: &Setting) -> &'a str {
+fn value<'a>(session: &'a Session, setting: &Setting) -> Cow<'a, str> {
     match session.config.text(setting.name) {
         Some(text) => shown(setting, text),
-        None => setting.default,
+        None => setting.default.into(),
     }
 }
 
@@ -43,8 +44,8 @@ fn human(session: &Session) -> String {
         .iter()
         .map(|setting| {
             let value = match value(session, setting) {
-                "" => format!("({})", setting.default_words),
-                value => value.to_owned(),
+                value if value.is_empty() => format!("({})", setting.default_words),
+                value => value.into_owned(),
             };
             (setting.name, value, session.origin(setting))
         })

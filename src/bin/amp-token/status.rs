@@ -4,6 +4,7 @@ use crate::failure::Outcome;
 use crate::output;
 use crate::session::Session;
 use amp_token::credentials::Credentials;
+use amp_token::sanitize::redact_url;
 use amp_token::settings::Options;
 use amp_token::source::{Recipe, Source};
 use amp_token::token::Token;
@@ -67,8 +68,8 @@ impl Found<'_> {
         };
         json!({
             "credentials": { "kind": kind, "client_id": id, "from": self.from },
-            "token_url": self.options.token_url,
-            "api_url": self.options.api_url,
+            "token_url": redact_url(&self.options.token_url),
+            "api_url": redact_url(&self.options.api_url),
             "store": self.place,
             "token": self.stored.as_ref().map(|stored| json!({
                 "expires_at": stored.expires_at,
@@ -100,7 +101,7 @@ impl Found<'_> {
         };
         output::columns([
             ("credentials", format!("{who}, from {}", self.from)),
-            ("server", server.clone()),
+            ("server", redact_url(server)),
             ("store", self.place.clone().unwrap_or_else(|| "none".to_owned())),
             ("token", token),
             ("renewal", renewal),
