@@ -178,8 +178,8 @@ enum Reply {
     Nothing,
     Number(i64),
     Bytes(Vec<u8>),
-    /// The server did not want to; its own words.
-    Refused(String),
+    /// The server did not want to; its own words, which may repeat a password.
+    Refused(Zeroizing<String>),
 }
 
 /// A server, and at most one connection to it.
@@ -265,7 +265,8 @@ impl Server {
             };
             stream = Box::new(trust.handshake(stream, host, &party, ClientCertificate::Withheld, deadline)?.0);
         }
-        let mut connection = Connection(BufReader::new(stream));
+        // A reply to AUTH may repeat the password. A buffer that held it would not be wiped: so it holds one byte.
+        let mut connection = Connection(BufReader::with_capacity(1, stream));
         let mut hello: Vec<Command> = Vec::new();
         let (user, password) = (user.as_ref().map(reveal), password.as_ref().map(reveal));
         let authenticate: Vec<&[u8]> = [Some(&b"AUTH"[..]), user, password].into_iter().flatten().collect();
@@ -277,12 +278,19 @@ impl Server {
             hello.push(&select);
         }
         let replies = connection.ask(&hello, deadline).map_err(|error| self.broken(&error))?;
-        match replies.iter().find_map(Reply::refusal) {
-            Some(words) => {
-                let words = format!("{} refused the login: {}", self.place.name(), self.place.sanitize(words));
-                Err(Error::new(Kind::Config, words))
+        let refused = hello.iter().zip(&replies).find_map(|(command, reply)| Some((command[0], reply.refusal()?)));
+        match refused {
+            Some((b"AUTH", words)) => {
+                let code = self.place.sanitize(error_code(words));
+                let code = if code.is_empty() { code } else { format!(": {code}") };
+                Err(Error::new(Kind::Config, format!("{} refused the login{code}", self.place.name()))
+                    .advice("check the user name and password in store"))
             }
-            None => Ok(connection),
+            Some((_, words)) => {
+                let words = self.place.sanitize(words);
+                Err(Error::new(Kind::Config, format!("{} refused database {database}: {words}", self.place.name())))
+            }
+            None => Ok(Connection(BufReader::new(connection.0.into_inner()))),
         }
     }
 
@@ -290,6 +298,14 @@ impl Server {
         let words = format!("the exchange with {} failed: {}", self.place.name(), sanitize(&error.to_string(), &[]));
         Error::new(Kind::Connect, words)
     }
+}
+
+/// The first word of a server's refusal, if it is a code such as `WRONGPASS`. Redis repeats the arguments of
+/// commands that it does not know, so what follows may be a part of the password.
+fn error_code(words: &str) -> &str {
+    let code = words.split([' ', '\r', '\n']).next().unwrap_or_default();
+    let is_code = code.len() <= 32 && code.bytes().all(|byte| byte.is_ascii_uppercase());
+    if is_code { code } else { "" }
 }
 
 fn reveal(secret: &Secret) -> &[u8] {
@@ -335,11 +351,15 @@ fn encode(commands: &[Command]) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
+/// The longest line of a reply that is read, in bytes.
+const LONGEST_LINE: u64 = 1024;
+
 /// Reads one reply. Of arrays, none of the commands used has any.
 fn reply(source: &mut impl BufRead) -> io::Result<Reply> {
     let nonsense = || io::Error::new(io::ErrorKind::InvalidData, "the reply is not that of a Redis server");
-    let mut line = Vec::new();
-    source.take(1024).read_until(b'\n', &mut line)?;
+    // Room for the longest line: one that grows leaves copies behind.
+    let mut line = Zeroizing::new(Vec::with_capacity(LONGEST_LINE as usize));
+    source.take(LONGEST_LINE).read_until(b'\n', &mut line)?;
     if line.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -348,7 +368,7 @@ fn reply(source: &mut impl BufRead) -> io::Result<Reply> {
     let number = || rest.parse::<i64>().map_err(|_| nonsense());
     match kind {
         "+" => Ok(Reply::Bytes(rest.as_bytes().to_vec())),
-        "-" => Ok(Reply::Refused(rest.to_owned())),
+        "-" => Ok(Reply::Refused(rest.to_owned().into())),
         ":" => Ok(Reply::Number(number()?)),
         "$" if number()? == -1 => Ok(Reply::Nothing),
         "$" => {
@@ -498,7 +518,7 @@ mod tests {
         assert_eq!(read(b"$4\r\na\r\nb\r\n"), Some(Reply::Bytes(b"a\r\nb".to_vec())));
         assert_eq!(read(b"$-1\r\n"), Some(Reply::Nothing));
         assert_eq!(read(b":-2\r\n"), Some(Reply::Number(-2)));
-        assert_eq!(read(b"-ERR no\r\n"), Some(Reply::Refused("ERR no".to_owned())));
+        assert_eq!(read(b"-ERR no\r\n"), Some(Reply::Refused("ERR no".to_owned().into())));
         let endless = [b'+'; 5000];
         for bad in [
             &b""[..],

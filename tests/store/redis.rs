@@ -8,6 +8,7 @@ use amp_token::credentials::Credentials;
 use amp_token::store::{Entry, Lock, Store};
 use amp_token::transport::{Request, Response};
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -376,6 +377,37 @@ fn a_broken_server_costs_one_line() {
     // SAFETY: it touches no memory, and the process is our child and not yet waited for.
     assert_eq!(unsafe { libc::kill(id, libc::SIGSTOP) }, 0);
     gets_along_without(&stopped.url(), "failed: timed out");
+}
+
+#[test]
+fn of_the_words_about_a_login_only_the_code_is_shown() {
+    let password = "sesame-".repeat(60);
+    // Redis repeats the arguments of a command that it does not know.
+    let redis = Redis::start(&["--port", "{port}", "--rename-command", "AUTH", ""]);
+    gets_along_without(&format!("redis://:{password}@127.0.0.1:{}", redis.port), "refused the login: ERR: check");
+    for (words, shown) in [
+        ("WRONGPASS of sesame-sesame-sesame", "refused the login: WRONGPASS: check the user name and password"),
+        ("sesame-sesame-sesame is wrong", "refused the login: check the user name and password"),
+        ("SESAME-", "refused the login: check the user name and password"),
+        ("ERR\x1b[31m", "refused the login: check the user name and password"),
+        ("", "refused the login: check the user name and password"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(format!("-{words}\r\n").as_bytes());
+            }
+        });
+        gets_along_without(&format!("redis://:{password}@{address}"), shown);
+    }
+}
+
+#[test]
+fn a_database_that_is_refused_is_named() {
+    let redis = Redis::plain();
+    gets_along_without(&format!("{}/99", redis.url()), "refused database 99: ERR DB index is out of range");
 }
 
 #[test]
