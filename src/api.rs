@@ -84,16 +84,18 @@ fn exchange(cache: &TokenCache, call: &Call, mut sink: Option<&mut Sink>) -> Res
 
 /// Sends a GraphQL request. `variables` is a JSON object, or nothing.
 pub fn graphql(cache: &TokenCache, query: &str, variables: Option<&str>) -> Result<Response> {
-    let variables: serde_json::Value = match variables {
-        Some(text) => serde_json::from_str(text).map_err(|error| {
+    let variables = variables.unwrap_or("{}");
+    // They are sent as they are, and only checked: a `Value` would be made by recursion, and limit their depth.
+    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(variables) {
+        return Err(
             Error::invalid(format!("the variables are not JSON: {error}")).advice("pass a JSON object, or NULL")
-        })?,
-        None => serde_json::Value::Object(serde_json::Map::new()),
-    };
-    if !variables.is_object() {
+        );
+    }
+    if !variables.trim_ascii_start().starts_with('{') {
         return Err(Error::invalid("the variables are not a JSON object").advice("pass a JSON object, or NULL"));
     }
-    let body = serde_json::json!({ "query": query, "variables": variables }).to_string();
+    let query = serde_json::Value::from(query);
+    let body = format!("{{\"query\":{query},\"variables\":{variables}}}");
     let content_type = Some("application/json");
     request(cache, &Call { method: "POST", path: "/graphql", content_type, body: body.as_bytes() })
 }

@@ -265,7 +265,12 @@ fn personal(text: &str, origin: &str, log: &Log) -> Result<Credentials> {
 /// Takes the credentials out of a file in dc-cli's format; for the given `client_id` only, if there
 /// is one. `None`: there are none in it, or those of several clients of which none is the active one.
 pub fn from_dc_cli(text: &[u8], origin: &str, client_id: Option<&str>, log: &Log) -> Result<Option<Credentials>> {
-    let content: Content = serde_json::from_slice(text).map_err(|_| {
+    // Not by an untagged enum, for which serde recurses over the whole text before it looks at it.
+    let content = match text.trim_ascii_start().first() {
+        Some(b'[') => serde_json::from_slice(text).map(Content::Many),
+        _ => serde_json::from_slice(text).map(|entry| Content::One(Box::new(entry))),
+    };
+    let content = content.map_err(|_| {
         Error::new(Kind::Config, format!("{origin} is not a configuration of dc-cli")).advice(
             "set config_file to a JSON file with clientId and clientSecret, or patToken, or set the credentials themselves",
         )
@@ -274,8 +279,6 @@ pub fn from_dc_cli(text: &[u8], origin: &str, client_id: Option<&str>, log: &Log
 }
 
 /// A file of dc-cli: one hub, or all of them. What it holds beside is ignored.
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum Content {
     One(Box<Entry>),
     Many(Vec<Entry>),
@@ -417,6 +420,17 @@ mod tests {
             let mut settings = vec![("config_file", file.as_str())];
             settings.extend(id.map(|id| ("client_id", id)));
             assert_eq!(find(&settings).unwrap(), expected, "{content}");
+        }
+    }
+
+    /// A thread may have a small stack, and a file must not be able to exhaust it.
+    #[test]
+    fn deep_nesting_needs_no_stack() {
+        for open in ["[", "{\"a\":", "{\"clientId\":[", "[{\"clientId\":[", "{\"isActive\":{\"a\":"] {
+            let text = open.repeat(64 * 1024 / open.len());
+            let small = std::thread::Builder::new().stack_size(64 * 1024);
+            let outcome = small.spawn(move || from_dc_cli(text.as_bytes(), "a file", None, &Log::default())).unwrap();
+            assert_eq!(outcome.join().unwrap().unwrap_err().kind(), Kind::Config, "{open}");
         }
     }
 

@@ -154,22 +154,49 @@ struct Body<'a> {
     access_token: Option<SecretCow<'a>>,
     #[serde(borrow, default)]
     token_type: Option<SecretCow<'a>>,
-    #[serde(borrow, default)]
-    expires_in: Option<Number<'a>>,
+    #[serde(default)]
+    expires_in: Option<Seconds>,
     #[serde(borrow, default)]
     error: Option<SecretCow<'a>>,
     #[serde(borrow, default)]
     error_description: Option<SecretCow<'a>>,
 }
 
-/// A number, or a text that should be one: some servers quote it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Number<'a> {
-    Whole(u64),
-    /// Negative, broken or too large.
-    Other(#[allow(dead_code, reason = "only its being there matters")] f64),
-    Text(#[serde(borrow)] SecretCow<'a>),
+/// A number, or a text that should be one: some servers quote it. `None`: it is not a whole one, or too large.
+///
+/// By hand, because what serde derives for an untagged enum recurses over the value before it looks at it.
+struct Seconds(Option<u64>);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: serde::Deserializer<'de>>(number: D) -> std::result::Result<Self, D::Error> {
+        struct Visitor;
+
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Seconds;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number")
+            }
+
+            fn visit_u64<E>(self, number: u64) -> std::result::Result<Seconds, E> {
+                Ok(Seconds(Some(number)))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> std::result::Result<Seconds, E> {
+                Ok(Seconds(None))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> std::result::Result<Seconds, E> {
+                Ok(Seconds(None))
+            }
+
+            fn visit_str<E>(self, text: &str) -> std::result::Result<Seconds, E> {
+                Ok(Seconds(text.trim().parse().ok()))
+            }
+        }
+
+        number.deserialize_any(Visitor)
+    }
 }
 
 impl<'a> Body<'a> {
@@ -197,14 +224,9 @@ fn grant(body: &Body) -> std::result::Result<Grant, (&'static str, &'static str)
     if body.token_type.as_deref().is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
         return Err(("has a token_type other than bearer, which this library cannot use", ASK));
     }
-    let seconds = match &body.expires_in {
-        Some(Number::Whole(seconds)) => Some(*seconds),
-        Some(Number::Text(text)) => text.trim().parse().ok(),
-        Some(Number::Other(_)) => None,
-        None => return Err(("has no expires_in", ASK)),
-    };
-    match seconds {
-        Some(seconds) if seconds > 0 => {
+    match body.expires_in {
+        None => Err(("has no expires_in", ASK)),
+        Some(Seconds(Some(seconds))) if seconds > 0 => {
             Ok(Grant { access_token: Secret::from(token), lifetime: Duration::from_secs(seconds).min(LIFETIME_LIMIT) })
         }
         _ => Err(("has an expires_in that is not a whole number of seconds above zero", ASK)),
@@ -296,6 +318,19 @@ mod tests {
         assert!(
             answer(200, &format!(r#"{{"access_token":"{}","expires_in":1}}"#, "t".repeat(TOKEN_LIMIT + 1))).is_err()
         );
+    }
+
+    /// A thread may have a small stack, and a server must not be able to exhaust it.
+    #[test]
+    fn deep_nesting_needs_no_stack() {
+        for open in ["[", "{\"a\":"] {
+            for member in ["access_token", "token_type", "expires_in", "error", "error_description", "other"] {
+                let body = format!("{{\"{member}\":{}", open.repeat(REPLY_LIMIT / open.len()));
+                let small = std::thread::Builder::new().stack_size(64 * 1024);
+                let outcome = small.spawn(move || answer(200, &body).unwrap_err().to_string()).unwrap().join();
+                assert!(outcome.unwrap().contains("not a JSON object"), "{member}");
+            }
+        }
     }
 
     #[test]

@@ -238,6 +238,21 @@ fn graphql_and_personal_access_tokens() {
     assert_eq!(emulator.stats().token_requests, before, "a personal access token asks the auth service nothing");
 }
 
+/// Variables come from the application's own users, and a thread may have a small stack.
+#[test]
+fn deep_variables_of_graphql_need_no_stack() {
+    let emulator = Emulator::builder().start().unwrap();
+    let cache = Arc::new(cache(&emulator, &[]));
+    for text in ["[", "{\"a\":"] {
+        let (cache, deep) = (cache.clone(), text.repeat(10_000));
+        let send = move || api::graphql(&cache, "query { __typename }", Some(&deep)).unwrap_err();
+        let small = std::thread::Builder::new().stack_size(64 * 1024).spawn(send).unwrap();
+        assert_eq!(small.join().unwrap().kind(), Kind::InvalidArgument);
+    }
+    let deep = format!("{{\"a\":{}1{}}}", "[".repeat(100), "]".repeat(100));
+    assert_eq!(api::graphql(&cache, "query { __typename }", Some(&deep)).unwrap().status, 200);
+}
+
 #[test]
 fn a_reply_has_a_limit() {
     let emulator = Emulator::builder().start().unwrap();
