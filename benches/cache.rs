@@ -4,10 +4,10 @@
 //! a program would load it. With `AMP_BENCH_RESULTS=FILE` the latencies of renewals go there too, as
 //! JSON, for `benches/run.py`.
 
-use amp_token::cache::TokenCache;
+use amp_token::config::settings::Config;
 use amp_token::error::Error;
-use amp_token::settings::Config;
-use amp_token::transport::{Request, Response};
+use amp_token::net::transport::{Request, Response};
+use amp_token::token::cache::TokenCache;
 use arc_swap::ArcSwap;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, measurement::WallTime};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};

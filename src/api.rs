@@ -14,14 +14,14 @@
 //!   have reached the server, or if its method is idempotent (RFC 9110, 9.2.2); a 429 or 503 with a
 //!   `Retry-After` is waited for on those methods, within `timeout_ms`.
 
-use crate::cache::TokenCache;
+use crate::config::settings::{Options, Url};
 use crate::error::{Error, Kind, Result, Stage};
-use crate::retry::{self, Deadline};
+use crate::net::transport::{Request, Response, Sink};
+use crate::oauth::retry::{self, Deadline};
 use crate::sanitize::{redact_url, sanitize};
-use crate::secret::Secret;
-use crate::settings::{Options, Url};
+use crate::sys::secret::Secret;
 use crate::token::Token;
-use crate::transport::{Request, Response, Sink};
+use crate::token::cache::TokenCache;
 use serde::Deserialize;
 use std::sync::Arc;
 use zeroize::Zeroizing;

@@ -30,29 +30,14 @@
 //! | `capi` | the C interface |
 //!
 
-pub mod allocator;
 pub mod api;
-mod aside;
-pub mod cache;
 mod capi;
-pub mod clock;
-pub mod credentials;
-mod environment;
+pub mod config;
 pub mod error;
-pub mod fork;
-pub mod http;
 pub mod log;
+pub mod net;
 pub mod oauth;
-pub mod proxy;
-pub mod retry;
 pub mod sanitize;
-pub mod secret;
-pub mod settings;
-pub mod source;
 pub mod store;
-pub mod sync;
-pub mod tls;
+pub mod sys;
 pub mod token;
-pub mod transport;
-mod vault;
-mod wire;

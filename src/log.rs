@@ -2,7 +2,7 @@
 //!
 //! There is no process-wide logger: each configuration has its own, so that a library inside a
 //! library never takes over another's. Lines hold no secret; a token appears as its
-//! [fingerprint](crate::secret::fingerprint).
+//! [fingerprint](crate::sys::secret::fingerprint).
 
 use std::fmt;
 use std::sync::Arc;

@@ -3,12 +3,12 @@
 
 use amp_emulator::{Emulator, Fault};
 use amp_token::api::{self, Call};
-use amp_token::cache::TokenCache;
-use amp_token::clock::{Clock, ManualClock};
+use amp_token::config::settings::Config;
 use amp_token::error::{Error, Kind};
 use amp_token::log::Log;
-use amp_token::settings::Config;
-use amp_token::transport::{Request, Response};
+use amp_token::net::transport::{Request, Response};
+use amp_token::sys::clock::{Clock, ManualClock};
+use amp_token::token::cache::TokenCache;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::net::TcpListener;

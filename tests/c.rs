@@ -6,8 +6,8 @@ mod common;
 
 use amp_emulator::{Emulator, Fault};
 use amp_token::api::{self, Call};
-use amp_token::cache::TokenCache;
-use amp_token::settings::Config;
+use amp_token::config::settings::Config;
+use amp_token::token::cache::TokenCache;
 use common::{C_FLAGS, CPP_FLAGS, compile, library_dir, program, root, run, scratch};
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -1,11 +1,11 @@
 //! The promises of the cache, held against a service of our own, in virtual time where time matters.
 
-use amp_token::cache::TokenCache;
-use amp_token::clock::{Clock, ManualClock};
+use amp_token::config::settings::Config;
 use amp_token::error::{Error, Kind};
-use amp_token::settings::Config;
+use amp_token::net::transport::{Request, Response};
+use amp_token::sys::clock::{Clock, ManualClock};
 use amp_token::token::Token;
-use amp_token::transport::{Request, Response};
+use amp_token::token::cache::TokenCache;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
@@ -142,7 +142,7 @@ fn every_statistic_has_a_value() {
     let service = Service::healthy();
     let cache = service.cache(&[]);
     cache.get().unwrap();
-    for (name, _) in amp_token::cache::STATISTICS {
+    for (name, _) in amp_token::token::cache::STATISTICS {
         assert!(cache.statistic(name).unwrap() >= 0, "{name}");
     }
 }

@@ -1,6 +1,6 @@
 //! What is written in several places is the same in all of them.
 
-use amp_token::settings::SETTINGS;
+use amp_token::config::settings::SETTINGS;
 
 /// The rows of the README's table, as the table of settings has them.
 fn rows() -> String {
@@ -34,7 +34,7 @@ fn the_readme_has_the_table_of_settings() {
 #[test]
 fn the_header_names_every_statistic() {
     let header = include_str!("../include/amp_token.h");
-    for (name, _) in amp_token::cache::STATISTICS {
+    for (name, _) in amp_token::token::cache::STATISTICS {
         assert!(header.contains(&format!("\"{name}\"")), "{name}");
     }
 }

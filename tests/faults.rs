@@ -6,10 +6,10 @@
 //! uses a secret with a random mark in it, and none of the texts that come out may hold that mark.
 
 use amp_emulator::{CertificateKind, Emulator, Fault};
+use amp_token::config::settings::Config;
 use amp_token::error::{Error, Kind};
 use amp_token::log::Log;
-use amp_token::settings::Config;
-use amp_token::source;
+use amp_token::token::provider;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -431,7 +431,7 @@ fn outcome(name: &str, row: &Row) -> (String, Vec<String>) {
         config.set(name, Some(value)).unwrap();
     }
     let start = Instant::now();
-    let result = source::token(&config);
+    let result = provider::token(&config);
     assert!(start.elapsed() < PATIENCE, "{name}: did not end in time");
     let requests = (row.requests)();
     let mut texts = std::mem::take(&mut *lines.lock().unwrap());

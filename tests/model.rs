@@ -3,11 +3,11 @@
 //! `RUSTFLAGS="--cfg amp_model" cargo test --test model --release`.
 #![cfg(amp_model)]
 
-use amp_token::cache::TokenCache;
-use amp_token::clock::{Clock, ManualClock};
+use amp_token::config::settings::Config;
 use amp_token::error::{Error, Kind};
-use amp_token::settings::Config;
-use amp_token::transport::{Request, Response};
+use amp_token::net::transport::{Request, Response};
+use amp_token::sys::clock::{Clock, ManualClock};
+use amp_token::token::cache::TokenCache;
 use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::{check_pct, check_random, thread};
 use std::sync::Arc;

@@ -4,12 +4,12 @@
 //! A test of a deadline asserts that the call ended, and how; never how fast, beyond a bound so wide
 //! ([`PATIENCE`]) that no loaded machine reaches it.
 
+use amp_token::config::settings::Network;
 use amp_token::error::{Error, Kind, Stage};
-use amp_token::http::{HEADER_LIMIT, HttpTransport, Observed};
 use amp_token::log::Log;
-use amp_token::secret::Secret;
-use amp_token::settings::Network;
-use amp_token::transport::{Request, Response, Transport};
+use amp_token::net::http::{HEADER_LIMIT, HttpTransport, Observed};
+use amp_token::net::transport::{Request, Response, Transport};
+use amp_token::sys::secret::Secret;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair, date_time_ymd,
 };

@@ -1,14 +1,14 @@
 //! A configuration file of dc-cli, or something that looks like one.
 #![no_main]
-use amp_token::credentials::{Credentials, from_dc_cli};
+use amp_token::config::credentials::{Credentials, from_dc_cli};
 use amp_token::log::Log;
-use amp_token::oauth;
+use amp_token::oauth::client_credentials;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (Option<String>, Vec<u8>)| {
     let (client_id, text) = input;
     match from_dc_cli(&text, "a file", client_id.as_deref(), &Log::default()) {
-        Ok(Some(Credentials::PersonalAccessToken(token))) => assert!(oauth::is_token(token.reveal())),
+        Ok(Some(Credentials::PersonalAccessToken(token))) => assert!(client_credentials::is_token(token.reveal())),
         Ok(Some(Credentials::Client { id, secret })) => assert!(!id.is_empty() && !secret.is_empty()),
         Ok(None) | Err(_) => {}
     }

@@ -1,7 +1,7 @@
 //! A reply of the token endpoint, of any status: a usable grant, or an error that repeats no secret.
 #![no_main]
-use amp_token::oauth;
-use amp_token::transport::Response;
+use amp_token::oauth::client_credentials;
+use amp_token::net::transport::Response;
 use libfuzzer_sys::fuzz_target;
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ fuzz_target!(|input: (u16, Option<String>, Vec<u8>)| {
     let (status, retry_after, body) = input;
     let headers = retry_after.map(|text| ("Retry-After".to_owned(), text)).into_iter().collect();
     let response = Response { status, headers, body: body.into() };
-    match oauth::reply(&response, "https://auth.example/oauth/token", &[SECRET], 1_700_000_000) {
-        Ok(grant) => assert!(oauth::is_token(grant.access_token.reveal()) && grant.lifetime > Duration::ZERO),
+    match client_credentials::reply(&response, "https://auth.example/oauth/token", &[SECRET], 1_700_000_000) {
+        Ok(grant) => assert!(client_credentials::is_token(grant.access_token.reveal()) && grant.lifetime > Duration::ZERO),
         Err(error) => {
             let text = format!("{error} {error:?}");
             assert!(!text.contains(SECRET) && !text.contains(['\n', '\r', '\u{1b}']) && text.len() < 8192, "{text}");

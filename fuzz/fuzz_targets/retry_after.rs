@@ -1,7 +1,7 @@
 //! Retry-After and Date, as texts: a pause within bounds, or none.
 #![no_main]
-use amp_token::retry;
-use amp_token::transport::Response;
+use amp_token::oauth::retry;
+use amp_token::net::transport::Response;
 use libfuzzer_sys::fuzz_target;
 use std::time::Duration;
 

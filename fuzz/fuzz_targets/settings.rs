@@ -1,6 +1,6 @@
 //! Any value of any setting: taken or refused with a reason, and what was taken makes usable options.
 #![no_main]
-use amp_token::settings::{Config, SETTINGS, Url};
+use amp_token::config::settings::{Config, SETTINGS, Url};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|pairs: Vec<(u8, String)>| {

@@ -5,7 +5,7 @@ use super::error::{amp_error, amp_status};
 use super::ffi::{self, UserData, amp_write_fn};
 use crate::api::{self, Call};
 use crate::error::Result;
-use crate::transport::Response;
+use crate::net::transport::Response;
 use std::ffi::{CStr, CString, c_char, c_void};
 
 /// A reply of the API, whatever its HTTP status. Immutable: any number of
@@ -30,7 +30,7 @@ fn answer(
     cache: Option<&amp_token_cache>,
     response: *mut *mut amp_response,
     error: *mut *mut amp_error,
-    body: impl FnOnce(&crate::cache::TokenCache) -> Result<(String, Response)>,
+    body: impl FnOnce(&crate::token::cache::TokenCache) -> Result<(String, Response)>,
 ) -> amp_status {
     ffi::call(error, || {
         let place = ffi::out(response, "response")?;

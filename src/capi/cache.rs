@@ -3,7 +3,7 @@
 use super::config::amp_config;
 use super::error::{amp_error, amp_status};
 use super::ffi::{self, amp_token};
-use crate::cache::TokenCache;
+use crate::token::cache::TokenCache;
 use crate::error::{Error, Kind};
 use std::ffi::{CString, c_char};
 use std::time::Duration;

@@ -5,7 +5,7 @@ use super::ffi::{self, UserData, amp_log_fn, amp_transport_fn};
 use super::gate::Gate;
 use super::transport::Callback;
 use crate::log::{Level, Log};
-use crate::settings::Config;
+use crate::config::settings::Config;
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 

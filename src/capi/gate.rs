@@ -3,7 +3,7 @@
 //! An interpreter that shuts down, or a program that unloads the code of its callbacks, must know that
 //! none of them is running or will run. No lock is used, because a forked child could inherit it locked.
 
-use crate::fork;
+use crate::sys::fork;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use super::config::amp_config;
 use super::error::{amp_error, amp_status};
 use super::ffi::{self, amp_token};
-use crate::clock::Clock;
+use crate::sys::clock::Clock;
 use std::ffi::c_char;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub extern "C" fn amp_token_get(
     ffi::call(error, || {
         let token = ffi::out(token, "token")?;
         let config = ffi::some(config, "config")?;
-        token.set(amp_token::give(Arc::new(crate::source::token(config.inner())?)));
+        token.set(amp_token::give(Arc::new(crate::token::provider::token(config.inner())?)));
         Ok(())
     })
 }

@@ -4,9 +4,9 @@ use super::ffi::{self, UserData, amp_transport_fn};
 use super::gate::Gate;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::sanitize::sanitize;
-use crate::secret;
-use crate::settings::Url;
-use crate::transport::{Request, Response, Transport};
+use crate::sys::secret;
+use crate::config::settings::Url;
+use crate::net::transport::{Request, Response, Transport};
 use std::sync::Arc;
 use std::ffi::{CString, c_char, c_void};
 use std::time::Duration;
@@ -63,7 +63,7 @@ impl Transport for Callback {
                 status: 0,
                 headers: Vec::new(),
                 // Room for the largest token response from the start.
-                body: Zeroizing::new(Vec::with_capacity(request.response_limit.min(crate::oauth::REPLY_LIMIT))),
+                body: Zeroizing::new(Vec::with_capacity(request.response_limit.min(crate::oauth::client_credentials::REPLY_LIMIT))),
             },
             limit: request.response_limit,
             failure: None,

@@ -11,12 +11,12 @@ mod file;
 mod redis;
 mod seal;
 
-use crate::clock::Now;
-use crate::credentials::Credentials;
+use crate::config::credentials::Credentials;
+use crate::config::settings::Options;
 use crate::error::Result;
 use crate::log::Log;
-use crate::secret::Secret;
-use crate::settings::Options;
+use crate::sys::clock::Now;
+use crate::sys::secret::Secret;
 use seal::{Seal, Unfit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -14,14 +14,14 @@
 
 use super::seal::{self, Seal};
 use super::{Entry, Lock, Store, Trouble};
-use crate::clock::Clock;
+use crate::config::settings::{Network, Options, split_authority};
 use crate::error::{Error, Kind, Result};
-use crate::fork;
+use crate::net::tcp::{Deadline, Party, Stream, dial, look_up};
+use crate::net::tls::{ClientCertificate, Trust};
 use crate::sanitize::sanitize;
-use crate::secret::Secret;
-use crate::settings::{Network, Options, split_authority};
-use crate::tls::{ClientCertificate, Trust};
-use crate::wire::{Deadline, Party, Stream, dial, look_up};
+use crate::sys::clock::Clock;
+use crate::sys::fork;
+use crate::sys::secret::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -424,7 +424,7 @@ impl Place {
     }
 
     fn name(&self) -> String {
-        crate::wire::host_and_port(&self.host, self.port)
+        crate::net::tcp::host_and_port(&self.host, self.port)
     }
 
     /// A server's words, without the secrets of the login.

@@ -9,7 +9,7 @@ mod store;
 mod world;
 
 use amp_emulator::Fault;
-use amp_token::settings::{SETTINGS, Type};
+use amp_token::config::settings::{SETTINGS, Type};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -2,10 +2,10 @@
 
 use crate::world::{Ended, SECRET, World};
 use amp_emulator::Fault;
-use amp_token::clock::Clock;
-use amp_token::credentials::Credentials;
-use amp_token::settings::Config;
+use amp_token::config::credentials::Credentials;
+use amp_token::config::settings::Config;
 use amp_token::store::{self, Entry, Lock, Store};
+use amp_token::sys::clock::Clock;
 use serde_json::Value;
 use std::io::Write;
 use std::process::Stdio;

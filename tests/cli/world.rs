@@ -105,7 +105,7 @@ impl Ended {
     }
 
     pub fn shows_no_secret(&self) {
-        let encoded = amp_token::oauth::form_encode(SECRET);
+        let encoded = amp_token::oauth::client_credentials::form_encode(SECRET);
         for text in [&self.stdout, &self.stderr] {
             assert!(!text.contains(SECRET) && !text.contains(&encoded), "{text}");
         }

@@ -5,9 +5,9 @@
 use crate::peer::{SECRET, text};
 use crate::{find, masked};
 use amp_emulator::Emulator;
-use amp_token::cache::TokenCache;
-use amp_token::clock::{Clock, ManualClock};
-use amp_token::settings::Config;
+use amp_token::config::settings::Config;
+use amp_token::sys::clock::{Clock, ManualClock};
+use amp_token::token::cache::TokenCache;
 use std::process::Command;
 use std::time::Duration;
 

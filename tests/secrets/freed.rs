@@ -6,12 +6,12 @@
 //! which is then between them and the one that looks.
 
 use crate::peer::{self, OUTCOMES, Outcome, SECRET, letter, text};
-use amp_token::allocator::ZeroizingAllocator;
 use amp_token::api::{self, Call};
-use amp_token::cache::TokenCache;
+use amp_token::config::settings::Config;
 use amp_token::error::Kind;
-use amp_token::settings::Config;
-use amp_token::transport::{Request, Response};
+use amp_token::net::transport::{Request, Response};
+use amp_token::sys::allocator::ZeroizingAllocator;
+use amp_token::token::cache::TokenCache;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
 use std::ffi::{CStr, CString, c_char, c_void};

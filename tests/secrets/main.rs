@@ -13,8 +13,8 @@ mod peer;
 
 use amp_emulator::Emulator;
 use amp_token::api::{self, Call};
-use amp_token::cache::TokenCache;
-use amp_token::settings::Config;
+use amp_token::config::settings::Config;
+use amp_token::token::cache::TokenCache;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::process::ExitStatusExt;

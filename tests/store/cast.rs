@@ -1,11 +1,11 @@
 //! What the tests share: settings, a folder, a log that can be read, and other processes.
 
 use amp_emulator::Emulator;
-use amp_token::cache::TokenCache;
-use amp_token::credentials::Credentials;
+use amp_token::config::credentials::Credentials;
+use amp_token::config::settings::Config;
 use amp_token::log::Level;
-use amp_token::settings::Config;
 use amp_token::store::{Lock, Store};
+use amp_token::token::cache::TokenCache;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};

@@ -2,12 +2,12 @@
 
 use crate::cast::{Folder, LONG, Process, Settings, command, is_held};
 use amp_emulator::Emulator;
-use amp_token::cache::TokenCache;
-use amp_token::clock::{Clock, ManualClock};
 use amp_token::error::Kind;
 use amp_token::log::Log;
+use amp_token::net::transport::{Request, Response};
 use amp_token::store::{Entry, Lock, Store};
-use amp_token::transport::{Request, Response};
+use amp_token::sys::clock::{Clock, ManualClock};
+use amp_token::token::cache::TokenCache;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -3,10 +3,10 @@
 
 use crate::cast::{Folder, LONG, Lines, Process, Settings, is_held};
 use amp_emulator::Emulator;
-use amp_token::clock::{Clock, ManualClock};
-use amp_token::credentials::Credentials;
+use amp_token::config::credentials::Credentials;
+use amp_token::net::transport::{Request, Response};
 use amp_token::store::{Entry, Lock, Store};
-use amp_token::transport::{Request, Response};
+use amp_token::sys::clock::{Clock, ManualClock};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -424,7 +424,7 @@ fn a_silent_server_leaves_time_to_those_who_have_little() {
             let body = br#"{"access_token":"token","expires_in":300}"#.to_vec();
             Ok(Response { status: 200, headers, body: body.into() })
         }));
-        amp_token::cache::TokenCache::new(&config).unwrap().get().unwrap();
+        amp_token::token::cache::TokenCache::new(&config).unwrap().get().unwrap();
         left.load(Ordering::SeqCst)
     };
     // A machine that is busy may be late now and then.
@@ -434,7 +434,7 @@ fn a_silent_server_leaves_time_to_those_who_have_little() {
 #[test]
 fn a_url_that_is_none_is_refused_without_being_repeated() {
     let (config, _) = Settings::invented().with("store", "redis://:sesame@cache/nonsense").config();
-    let error = amp_token::cache::TokenCache::new(&config).err().unwrap();
+    let error = amp_token::token::cache::TokenCache::new(&config).err().unwrap();
     assert_eq!(error.kind(), amp_token::error::Kind::Config);
     assert!(!error.to_string().contains("sesame"), "{error}");
 }

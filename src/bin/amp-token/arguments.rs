@@ -5,7 +5,7 @@
 //! stand before and after the command's name.
 
 use crate::failure::{Failure, STATUSES};
-use amp_token::settings::{SETTINGS, Setting, Type};
+use amp_token::config::settings::{SETTINGS, Setting, Type};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
 use std::ffi::{OsStr, OsString};

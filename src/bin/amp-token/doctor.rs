@@ -6,19 +6,19 @@
 use crate::failure::{Outcome, status_of};
 use crate::output;
 use crate::session::{Session, unread_variables};
-use amp_token::clock::Clock;
-use amp_token::credentials::Credentials;
+use amp_token::config::credentials::Credentials;
+use amp_token::config::settings::{Options, Url};
 use amp_token::error::{Error, Kind, Result, Stage};
-use amp_token::http::{HttpTransport, Observed, Step};
-use amp_token::oauth;
-use amp_token::proxy::ProxyUrl;
-use amp_token::retry::unix_seconds;
+use amp_token::net::http::{HttpTransport, Observed, Step};
+use amp_token::net::proxy::ProxyUrl;
+use amp_token::net::transport::{Request, Response};
+use amp_token::oauth::client_credentials;
+use amp_token::oauth::retry::unix_seconds;
 use amp_token::sanitize::{redact_url, sanitize};
-use amp_token::secret::Secret;
-use amp_token::settings::{Options, Url};
-use amp_token::source::{Recipe, Source};
+use amp_token::sys::clock::Clock;
+use amp_token::sys::secret::Secret;
 use amp_token::token::Token;
-use amp_token::transport::{Request, Response};
+use amp_token::token::provider::{Recipe, Source};
 use serde_json::Value;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -66,10 +66,10 @@ fn examine(session: &Session, report: &mut Report) -> Passed<()> {
     };
     match &credentials {
         Credentials::Client { id, secret } => {
-            let request = oauth::request(&options.token_url, id, secret, &options.user_agent);
+            let request = client_credentials::request(&options.token_url, id, secret, &options.user_agent);
             let (response, took) = walk(report, &transport, &request, &options, "token")?;
             let wall = options.clock.now().wall / 1_000_000_000;
-            let grant = oauth::reply(&response, &options.token_url, &[secret.reveal()], wall);
+            let grant = client_credentials::reply(&response, &options.token_url, &[secret.reveal()], wall);
             let grant = report.check("token", Some(took), grant, |grant| {
                 let length = grant.access_token.reveal().len();
                 format!("of {length} bytes, good for {} s", grant.lifetime.as_secs())

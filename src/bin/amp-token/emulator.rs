@@ -3,11 +3,11 @@
 use crate::failure::{Failure, LOCAL, Outcome};
 use crate::output;
 use amp_emulator::Emulator;
-use amp_token::cache::TokenCache;
+use amp_token::config::settings::Config;
 use amp_token::error::{Error, Kind};
-use amp_token::http::HttpTransport;
-use amp_token::settings::Config;
-use amp_token::transport::{Request, Transport};
+use amp_token::net::http::HttpTransport;
+use amp_token::net::transport::{Request, Transport};
+use amp_token::token::cache::TokenCache;
 use clap::ArgMatches;
 use serde_json::Value;
 use std::io;

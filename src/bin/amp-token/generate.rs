@@ -4,7 +4,7 @@ use crate::arguments::{self, SETTINGS_HEADING};
 use crate::failure::{Outcome, STATUSES};
 use crate::output;
 use crate::tokens::VARIABLE;
-use amp_token::settings::{SETTINGS, Type};
+use amp_token::config::settings::{SETTINGS, Type};
 use clap::{Arg, ArgMatches, Command};
 use clap_complete::shells::{Bash, Fish, Zsh};
 use std::fmt::Write;

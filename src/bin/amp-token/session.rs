@@ -3,9 +3,9 @@
 use crate::arguments;
 use crate::failure::{Failure, Outcome, tell};
 use crate::tokens::VARIABLE;
+use amp_token::config::settings::{Config, Origin, SETTINGS, Setting, Type, edit_distance, nearest};
 use amp_token::log::{Level, Log};
 use amp_token::sanitize::sanitize;
-use amp_token::settings::{Config, Origin, SETTINGS, Setting, Type, edit_distance, nearest};
 use clap::ArgMatches;
 
 /// The default of `store` here. A library must not write files unasked; but of a command that is

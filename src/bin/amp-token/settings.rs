@@ -3,7 +3,7 @@
 use crate::failure::Outcome;
 use crate::output;
 use crate::session::{Session, unread_variables};
-use amp_token::settings::{SETTINGS, Setting, shown};
+use amp_token::config::settings::{SETTINGS, Setting, shown};
 use clap::ArgMatches;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;

@@ -3,11 +3,11 @@
 use crate::failure::Outcome;
 use crate::output;
 use crate::session::Session;
-use amp_token::credentials::Credentials;
+use amp_token::config::credentials::Credentials;
+use amp_token::config::settings::Options;
 use amp_token::sanitize::redact_url;
-use amp_token::settings::Options;
-use amp_token::source::{Recipe, Source};
 use amp_token::token::Token;
+use amp_token::token::provider::{Recipe, Source};
 use clap::ArgMatches;
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -3,10 +3,10 @@
 use crate::failure::{CANNOT_RUN, Failure, NOT_FOUND, Outcome};
 use crate::output;
 use crate::session::Session;
+use amp_token::config::settings::{SETTINGS, Setting};
 use amp_token::error::{Error, Kind};
-use amp_token::settings::{SETTINGS, Setting};
-use amp_token::source::{self, Recipe, Source};
 use amp_token::token::Token;
+use amp_token::token::provider::{self, Recipe, Source};
 use clap::ArgMatches;
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -97,7 +97,7 @@ pub fn invalidate(session: &Session, arguments: &ArgMatches) -> Outcome<()> {
 
 fn token_from_stdin() -> Outcome<Zeroizing<String>> {
     // Room for any token that the library accepts, and white space around it.
-    const MOST: usize = amp_token::oauth::TOKEN_LIMIT + 1024;
+    const MOST: usize = amp_token::oauth::client_credentials::TOKEN_LIMIT + 1024;
     let failed = |what: String| Failure::from(Error::new(Kind::Io, format!("standard input {what}")));
     let mut text = Zeroizing::new(String::with_capacity(MOST));
     io::stdin()
@@ -112,5 +112,5 @@ fn token_from_stdin() -> Outcome<Zeroizing<String>> {
 fn obtain(mut session: Session) -> Outcome<Token> {
     // A thread would be cut off in the middle of its request when this process ends.
     session.config.set("background_refresh", Some("false"))?;
-    Ok(source::token(&session.config)?)
+    Ok(provider::token(&session.config)?)
 }

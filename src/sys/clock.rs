@@ -3,7 +3,7 @@
 //! [`Clock::now`] reads two clocks, because each alone is wrong somewhere: the wall clock can be set
 //! back, and the monotonic one stands still while a machine sleeps. Both are the coarse clocks of
 //! the kernel (about 4 ns each, where the exact ones cost about 23 ns); they lag by one tick, 1 to
-//! 10 ms, which the safety margin of the [cache](crate::cache) covers many times over.
+//! 10 ms, which the safety margin of the [cache](crate::token::cache) covers many times over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

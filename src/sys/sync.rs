@@ -1,4 +1,4 @@
-//! The locks of the [cache](crate::cache), and the cell that holds its token.
+//! The locks of the [cache](crate::token::cache), and the cell that holds its token.
 //!
 //! Under `--cfg amp_model` they come from a model checker, which runs the very same cache code
 //! through thousands of interleavings. Under `--cfg amp_watched` they tell helgrind what they put in

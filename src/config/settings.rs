@@ -7,13 +7,13 @@
 //! A [`Config`] is text by name, each value checked when it is set; [`Options`] is what the rest of
 //! the library works with, typed and complete.
 
-use crate::clock::Clock;
-use crate::environment;
+use crate::config::environment;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::log::Log;
+use crate::net::transport::Transport;
 use crate::sanitize::{redact_url, sanitize};
-use crate::secret::Secret;
-use crate::transport::Transport;
+use crate::sys::clock::Clock;
+use crate::sys::secret::Secret;
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;

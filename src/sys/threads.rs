@@ -7,8 +7,8 @@
 //! - **They handle no signals.** Those are the application's, which may have decided which of its
 //!   threads is to have them. (Those that say that a thread itself has failed stay as they are.)
 
-use crate::fork;
-use crate::wire::Deadline;
+use crate::net::tcp::Deadline;
+use crate::sys::fork;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};

@@ -11,12 +11,12 @@
 //!   not to Redis.
 //! - Nothing is installed for the whole process: the cryptography is handed over explicitly.
 
-use crate::environment;
+use crate::config::environment;
+use crate::config::settings::Network;
 use crate::error::{Error, Kind, Result, Stage, exhausted};
 use crate::log::Log;
+use crate::net::tcp::{Deadline, Moment, Party, Stream, is_hangup};
 use crate::sanitize::sanitize;
-use crate::settings::Network;
-use crate::wire::{Deadline, Moment, Party, Stream, is_hangup};
 use rustls::client::ResolvesClientCert;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};

@@ -20,7 +20,7 @@
 //! - **Every failure is named**: what happened, to whom, and what to do next; a local problem never
 //!   looks like the server's, nor a network's like bad credentials.
 //!
-//! Proxies are chosen as [`crate::proxy`] says, from an environment that is read once, when the
+//! Proxies are chosen as [`crate::net::proxy`] says, from an environment that is read once, when the
 //! transport is made, because reading it later would race with a `setenv` elsewhere in the process.
 //! Certificates are read at the first https request; if that fails, the next request tries again.
 //!
@@ -28,15 +28,15 @@
 //! it. ureq's own connectors, timeouts, proxies and pools are not used: they restart the clock for
 //! each phase and do not tell a proxy's failure from a server's.
 
-use crate::environment;
+use crate::config::environment;
+use crate::config::settings::{Network, Url, is_loopback};
 use crate::error::{Error, Kind, Result, Stage};
-use crate::proxy::{self, ProxyUrl, Scheme, Target};
+use crate::net::proxy::{self, ProxyUrl, Scheme, Target};
+use crate::net::tcp::{Deadline, Moment, Party, Stream, Wire, dial, is_hangup, look_up};
+use crate::net::tls::{ClientCertificate, Identity, Trust};
+use crate::net::transport::{Request, Response, Sink, Transport, is_success, not_taken};
 use crate::sanitize::{redact_url, sanitize};
-use crate::secret::{Secret, SecretBytes};
-use crate::settings::{Network, Url, is_loopback};
-use crate::tls::{ClientCertificate, Identity, Trust};
-use crate::transport::{Request, Response, Sink, Transport, is_success, not_taken};
-use crate::wire::{Deadline, Moment, Party, Stream, Wire, dial, is_hangup, look_up};
+use crate::sys::secret::{Secret, SecretBytes};
 use bytes::Bytes;
 use std::ffi::OsString;
 use std::fmt;

@@ -8,8 +8,11 @@
 //!   ├── fresh: handed out ──────┼── due: handed out, renewed ──┼── not handed out ──┤
 //! ```
 
-use crate::clock::{Clock, Now};
-use crate::secret::Secret;
+pub mod cache;
+pub mod provider;
+
+use crate::sys::clock::{Clock, Now};
+use crate::sys::secret::Secret;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -163,7 +166,7 @@ impl Token {
 
     /// A name for logs.
     pub fn fingerprint(&self) -> String {
-        crate::secret::fingerprint(self.value())
+        crate::sys::secret::fingerprint(self.value())
     }
 }
 
@@ -181,7 +184,7 @@ impl std::fmt::Debug for Token {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::ManualClock;
+    use crate::sys::clock::ManualClock;
 
     fn windows(lifetime: Duration, min_validity: Duration) -> (f64, f64) {
         let clock = Clock::Manual(ManualClock::new(5));

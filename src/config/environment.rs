@@ -1,5 +1,5 @@
 //! Environment variables. Everything in the library that reads one reads it here, except for the CA
-//! certificates ([`crate::tls`]), which another crate reads.
+//! certificates ([`crate::net::tls`]), which another crate reads.
 //!
 //! A program with raised privileges (setuid, setgid, file capabilities) is started by a user who has fewer
 //! privileges than the program, and who chooses its environment. That user could have it send its secrets
@@ -7,7 +7,7 @@
 //! as with `secure_getenv` of the GNU C library.
 
 use crate::error::{Error, Kind, Result};
-use crate::secret::SecretBytes;
+use crate::sys::secret::SecretBytes;
 use std::ffi::OsString;
 use zeroize::Zeroizing;
 

@@ -3,7 +3,7 @@
 //! Every secret and token lives in a [`Secret`] for as long as the library keeps it. What it passes through
 //! on its way is wiped, and filled once: a growing buffer leaves copies behind that nobody wipes.
 
-use crate::vault::Place;
+use crate::sys::vault::Place;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use std::fmt;
 use std::ops::Deref;

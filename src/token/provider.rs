@@ -1,21 +1,21 @@
 //! Where tokens come from: the store if it has one, else the service.
 //!
 //! A [`Source`] puts the pieces together: it finds the credentials, carries the request of
-//! [`oauth`] over the [transport](crate::transport), repeats it as [`retry`] says, reads credentials
+//! [`oauth`] over the [transport](crate::net::transport), repeats it as [`retry`] says, reads credentials
 //! again once when they were refused (they may have been rotated), and shares what it got through
-//! the [store]. It keeps no token; that is the [cache](crate::cache)'s business.
+//! the [store]. It keeps no token; that is the [cache](crate::token::cache)'s business.
 
-use crate::clock::Now;
-use crate::credentials::{Credentials, Finder};
+use crate::config::credentials::{Credentials, Finder};
+use crate::config::settings::{Config, Options};
 use crate::error::{Error, Kind, Result, Stage};
-use crate::http::HttpTransport;
-use crate::oauth;
-use crate::retry::{self, Deadline};
-use crate::settings::{Config, Options};
+use crate::net::http::HttpTransport;
+use crate::net::transport::Transport;
+use crate::oauth::client_credentials;
+use crate::oauth::retry::{self, Deadline};
 use crate::store::{self, Entry, Lock, Store};
-use crate::sync::Mutex;
+use crate::sys::clock::Now;
+use crate::sys::sync::Mutex;
 use crate::token::Token;
-use crate::transport::Transport;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -220,13 +220,13 @@ impl Source {
         let Credentials::Client { id, secret } = credentials else {
             return Ok(Token::permanent(credentials.secret(), clock.now()));
         };
-        let request = oauth::request(token_url, id, secret, user_agent);
+        let request = client_credentials::request(token_url, id, secret, user_agent);
         retry::run(clock, wish.deadline, wish.retries, |left| {
             // Before the request leaves: the lifetime may have begun at any time after.
             let issued = clock.now();
             self.recipe.requests.fetch_add(1, Ordering::Relaxed);
             let result = self.transport.send(&request, left).and_then(|response| {
-                oauth::reply(&response, token_url, &[secret.reveal()], issued.wall / 1_000_000_000)
+                client_credentials::reply(&response, token_url, &[secret.reveal()], issued.wall / 1_000_000_000)
             });
             match result {
                 Ok(grant) => Ok(Token::new(&grant.access_token, issued, grant.lifetime, *min_validity, clock)),

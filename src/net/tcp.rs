@@ -9,9 +9,9 @@
 //! `MSG_NOSIGNAL`, but only in `write`: its `write_vectored` is a bare `writev`. So [`Wire`] keeps
 //! the default `write_vectored`, which calls `write`.
 
-use crate::aside::Places;
+use crate::config::settings::is_loopback;
 use crate::error::{Error, Kind, Result, Stage, exhausted};
-use crate::settings::is_loopback;
+use crate::sys::threads::Places;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};

@@ -10,13 +10,13 @@
 //! The first two are sorted out when the configuration is loaded; files are read here, each time
 //! that credentials are asked for, so that a secret that was rotated on disk is found.
 
-use crate::environment;
+use crate::config::environment;
+use crate::config::settings::{Config, Origin};
 use crate::error::{Error, Kind, Result, exhausted};
 use crate::log::Log;
-use crate::oauth;
+use crate::oauth::client_credentials;
 use crate::sanitize::sanitize;
-use crate::secret::Secret;
-use crate::settings::{Config, Origin};
+use crate::sys::secret::Secret;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -247,7 +247,7 @@ fn warn_if_open(_: &std::fs::Metadata, _: &Path, _: &Log) {}
 /// Checks a personal access token.
 fn personal(text: &str, origin: &str, log: &Log) -> Result<Credentials> {
     let token = text.trim();
-    if !oauth::is_token(token) {
+    if !client_credentials::is_token(token) {
         return Err(Error::new(
             Kind::Config,
             format!("the personal access token of {origin} cannot be sent in a header"),

@@ -13,19 +13,19 @@
 //!   lock is never held over I/O, a callback or a log line.
 //! - **A flight** is one attempt to get a token. Its leader runs it and [settles](Core::settle) it:
 //!   the new token, or the failure and the pause after it, is published to all who wait.
-//! - **A forked child** finds the [generation](crate::fork) changed and makes a new [`Shared`]
+//! - **A forked child** finds the [generation](crate::sys::fork) changed and makes a new [`Shared`]
 //!   (lock, transport, flight) from the recipe; the token itself it keeps.
 
-use crate::aside;
-use crate::clock::{Clock, Now};
+use crate::config::settings::{Config, Options};
 use crate::error::{Error, Kind, Result, Stage};
-use crate::fork;
-use crate::retry::{Deadline, pause};
-use crate::settings::{Config, Options};
-use crate::source::{RENEWAL_BUDGET, Recipe, Source, Wish, never_enough, vet};
-use crate::sync::{Condvar, Mutex, MutexGuard, Slot};
+use crate::net::transport::Transport;
+use crate::oauth::retry::{Deadline, pause};
+use crate::sys::clock::{Clock, Now};
+use crate::sys::fork;
+use crate::sys::sync::{Condvar, Mutex, MutexGuard, Slot};
+use crate::sys::threads;
 use crate::token::Token;
-use crate::transport::Transport;
+use crate::token::provider::{RENEWAL_BUDGET, Recipe, Source, Wish, never_enough, vet};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -684,7 +684,7 @@ impl Core {
     fn start_thread(self: &Arc<Self>, shared: &Arc<Shared>, state: &mut Progress) -> bool {
         let (core, shared) = (Arc::downgrade(self), shared.clone());
         let body = move || Core::renew_until_closed(&core, &shared);
-        match aside::spawn("amp-token", body) {
+        match threads::spawn("amp-token", body) {
             Ok(thread) => {
                 state.thread = Some(thread);
                 true
@@ -790,7 +790,7 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::ManualClock;
+    use crate::sys::clock::ManualClock;
 
     /// Every state, at every kind of moment.
     #[test]

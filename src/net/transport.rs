@@ -1,12 +1,12 @@
 //! What carries one HTTP request: the contract between the protocol and whatever moves its bytes.
 //!
-//! [`crate::http::HttpTransport`] does it over real sockets; an application may supply its own
+//! [`crate::net::http::HttpTransport`] does it over real sockets; an application may supply its own
 //! function; tests supply closures. A transport sends one request once, follows no redirect, adds no
 //! retry, and is back within the time it is given. A reply of any HTTP status is a success here:
 //! only the protocol knows what it means.
 
 use crate::error::{Error, Kind, Result, Stage};
-use crate::secret::Secret;
+use crate::sys::secret::Secret;
 use std::time::Duration;
 use zeroize::Zeroizing;
 

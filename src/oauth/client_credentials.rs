@@ -6,12 +6,12 @@
 //! leniently where Amplience differs from the RFC (there is no `token_type`). Of an error reply
 //! nothing is taken for granted: `error` and `error_description` are used if they are there.
 
+use crate::config::settings::Url;
 use crate::error::{Error, Kind, Result, Stage};
-use crate::retry;
+use crate::net::transport::{Request, Response};
+use crate::oauth::retry;
 use crate::sanitize::sanitize;
-use crate::secret::{Secret, SecretCow};
-use crate::settings::Url;
-use crate::transport::{Request, Response};
+use crate::sys::secret::{Secret, SecretCow};
 use serde::Deserialize;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -401,7 +401,7 @@ mod tests {
             br#"{"access_token":"t","expires_in":"300","token_type":"Bearer","x":[{"y":"\u00e9\ud83d\ude00"}]}"#,
             b"<html>s3cret&</html>",
         ];
-        let dice = crate::clock::Clock::Manual(crate::clock::ManualClock::new(42));
+        let dice = crate::sys::clock::Clock::Manual(crate::sys::clock::ManualClock::new(42));
         let pick = |n: usize| dice.random_below(Duration::from_nanos(n as u64)).as_nanos() as usize;
         for round in 0..20_000 {
             let mut body = seeds[pick(seeds.len())].to_vec();

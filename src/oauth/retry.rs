@@ -6,9 +6,9 @@
 //! `Retry-After` is obeyed. Nothing outlasts the caller's deadline: when the next attempt could only
 //! come after it, the failure is returned at once, with the time to wait.
 
-use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::transport::Response;
+use crate::net::transport::Response;
+use crate::sys::clock::Clock;
 use std::time::Duration;
 
 /// The limit of the first pause; each further one is twice as long.
@@ -134,8 +134,8 @@ pub fn unix_seconds(date: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::ManualClock;
     use crate::error::Kind;
+    use crate::sys::clock::ManualClock;
 
     fn response(headers: &[(&str, &str)]) -> Response {
         Response {

@@ -19,10 +19,10 @@
 //! `Debug`. A proxy that is set but cannot be understood is an error, never a direct connection. The server's name is given to the proxy as it is, so that it need not be known here;
 //! only `socks4` and `socks5` look it up here, which is what those two names mean.
 
+use crate::config::settings::{Url, parse_port, split_authority};
 use crate::error::{Error, Kind, Result, Stage};
-use crate::secret::SecretBytes;
-use crate::settings::{Url, parse_port, split_authority};
-use crate::wire::{Deadline, Moment, Party, host_and_port};
+use crate::net::tcp::{Deadline, Moment, Party, host_and_port};
+use crate::sys::secret::SecretBytes;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;

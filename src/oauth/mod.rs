@@ -1,0 +1,4 @@
+//! The OAuth 2.0 client-credentials grant (RFC 6749, 4.4) and its retry policy.
+
+pub mod client_credentials;
+pub mod retry;
