@@ -88,11 +88,11 @@ pub fn graphql(cache: &TokenCache, query: &str, variables: Option<&str>) -> Resu
     // They are sent as they are, and only checked: a `Value` would be made by recursion, and limit their depth.
     if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(variables) {
         return Err(
-            Error::invalid(format!("the variables are not JSON: {error}")).advice("pass a JSON object, or NULL")
+            Error::invalid(format!("the variables are not JSON: {error}")).with_hint("pass a JSON object, or NULL")
         );
     }
     if !variables.trim_ascii_start().starts_with('{') {
-        return Err(Error::invalid("the variables are not a JSON object").advice("pass a JSON object, or NULL"));
+        return Err(Error::invalid("the variables are not a JSON object").with_hint("pass a JSON object, or NULL"));
     }
     let query = serde_json::Value::from(query);
     let body = format!("{{\"query\":{query},\"variables\":{variables}}}");
@@ -139,7 +139,7 @@ pub fn next_page(path: &str, body: &[u8]) -> Option<String> {
 fn resolve(api_url: &str, path: &str) -> Result<String> {
     if path.is_empty() || !path.bytes().all(|byte| (b'!'..=b'~').contains(&byte) && byte != b'#') {
         return Err(Error::invalid(format!("the path {:?} cannot be sent", redact_url(path)))
-            .advice("pass a path such as /v2/content/hubs, with everything but visible ASCII percent-encoded"));
+            .with_hint("pass a path such as /v2/content/hubs, with everything but visible ASCII percent-encoded"));
     }
     if !path.contains("://") || path.starts_with('/') {
         let slash = if path.starts_with('/') { "" } else { "/" };
@@ -151,19 +151,21 @@ fn resolve(api_url: &str, path: &str) -> Result<String> {
     }
     let (there, here) = (redact_url(path), redact_url(api_url));
     Err(Error::invalid(format!("{there} is not at {here}, and a token goes nowhere else"))
-        .advice("pass a path, or set api_url to the API's address"))
+        .with_hint("pass a path, or set api_url to the API's address"))
 }
 
 fn check(call: &Call) -> Result<()> {
     if call.method.is_empty() || !call.method.bytes().all(|byte| byte.is_ascii_uppercase()) {
         return Err(
-            Error::invalid(format!("{:?} is not a method", sanitize(call.method, &[]))).advice("use GET, POST, …")
+            Error::invalid(format!("{:?} is not a method", sanitize(call.method, &[]))).with_hint("use GET, POST, …")
         );
     }
     match call.content_type {
-        None if !call.body.is_empty() => Err(Error::invalid("there is a body, but no content_type").advice("set it")),
+        None if !call.body.is_empty() => {
+            Err(Error::invalid("there is a body, but no content_type").with_hint("set it"))
+        }
         Some(kind) if !kind.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => {
-            Err(Error::invalid("the content_type cannot be sent in a header").advice("use visible ASCII"))
+            Err(Error::invalid("the content_type cannot be sent in a header").with_hint("use visible ASCII"))
         }
         _ => Ok(()),
     }
@@ -218,12 +220,12 @@ fn send(
         let response = reply.map_err(|error| {
             let unsent = matches!(error.stage(), Stage::Setup | Stage::Resolve | Stage::Connect | Stage::Tls);
             let again = error.is_retryable() && (unsent || idempotent) && !begun;
-            error.retry(again)
+            error.with_retryable(again)
         })?;
         let wait = retry::retry_after(&response, clock.now().wall / 1_000_000_000);
         if idempotent && matches!(response.status, 429 | 503) && wait.is_some() {
             busy = Some((token, response));
-            return Err(Error::new(Kind::RateLimited, "the API asks for patience").wait(wait));
+            return Err(Error::new(Kind::RateLimited, "the API asks for patience").with_retry_after(wait));
         }
         Ok(Ok((token, response)))
     });

@@ -83,7 +83,7 @@ pub struct Error(Arc<Details>);
 struct Details {
     kind: Kind,
     message: String,
-    advice: String,
+    hint: String,
     stage: Stage,
     host: Option<String>,
     http_status: Option<u16>,
@@ -107,7 +107,7 @@ impl Error {
         Error(Arc::new(Details {
             kind,
             message: message.into(),
-            advice: String::new(),
+            hint: String::new(),
             stage: Stage::Setup,
             host: None,
             http_status: None,
@@ -132,31 +132,31 @@ impl Error {
 
     /// Adds what to do next; it follows the message after a colon.
     #[must_use]
-    pub fn advice(self, advice: impl Into<String>) -> Self {
-        self.with(|details| details.advice = advice.into())
+    pub fn with_hint(self, hint: impl Into<String>) -> Self {
+        self.with(|details| details.hint = hint.into())
     }
 
     /// Says how far the call had come.
     #[must_use]
-    pub fn at(self, stage: Stage) -> Self {
+    pub fn with_phase(self, stage: Stage) -> Self {
         self.with(|details| details.stage = stage)
     }
 
     /// Names the host that was talked to.
     #[must_use]
-    pub fn host(self, host: impl Into<String>) -> Self {
+    pub fn with_host(self, host: impl Into<String>) -> Self {
         self.with(|details| details.host = Some(host.into()))
     }
 
     /// Adds the HTTP status that came back.
     #[must_use]
-    pub fn http(self, status: u16) -> Self {
+    pub fn with_http_status(self, status: u16) -> Self {
         self.with(|details| details.http_status = Some(status))
     }
 
     /// Adds the server's own `error` and `error_description` (RFC 6749, 5.2), already [sanitized](crate::sanitize::sanitize).
     #[must_use]
-    pub fn oauth(self, code: Option<String>, description: Option<String>) -> Self {
+    pub fn with_oauth_error(self, code: Option<String>, description: Option<String>) -> Self {
         self.with(|details| {
             details.oauth_code = code;
             details.oauth_description = description;
@@ -165,25 +165,25 @@ impl Error {
 
     /// Adds the server's name for the request, already [sanitized](crate::sanitize::sanitize).
     #[must_use]
-    pub fn request(self, id: Option<String>) -> Self {
+    pub fn with_request_id(self, id: Option<String>) -> Self {
         self.with(|details| details.request_id = id)
     }
 
     /// Says how many requests were sent, or tried to be.
     #[must_use]
-    pub fn attempted(self, attempts: u32) -> Self {
+    pub fn with_attempts(self, attempts: u32) -> Self {
         self.with(|details| details.attempts = attempts)
     }
 
     /// Overrides whether trying again may help.
     #[must_use]
-    pub fn retry(self, retryable: bool) -> Self {
+    pub fn with_retryable(self, retryable: bool) -> Self {
         self.with(|details| details.retryable = retryable)
     }
 
     /// Says how long to wait before trying again.
     #[must_use]
-    pub fn wait(self, retry_after: Option<Duration>) -> Self {
+    pub fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
         self.with(|details| details.retry_after = retry_after)
     }
 
@@ -265,8 +265,8 @@ impl fmt::Display for Error {
         if !facts.is_empty() {
             write!(f, " ({})", facts.join(", "))?;
         }
-        if !details.advice.is_empty() {
-            write!(f, ": {}", details.advice)?;
+        if !details.hint.is_empty() {
+            write!(f, ": {}", details.hint)?;
         }
         Ok(())
     }
@@ -288,7 +288,7 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {}
 
 /// What this machine has run out of, if that is the error, and what to do about it.
-pub(crate) fn exhausted(error: &io::Error) -> Option<(&'static str, &'static str)> {
+pub(crate) fn resource_limit(error: &io::Error) -> Option<(&'static str, &'static str)> {
     type Row = (i32, &'static str, &'static str);
     const CLOSE_FILES: &str = "close what is not needed, or raise the limit (ulimit -n)";
     const FREE_MEMORY: &str = "end what is not needed, and try again";
@@ -322,10 +322,10 @@ mod tests {
     #[test]
     fn a_message_reads_as_one_sentence() {
         let error = Error::new(Kind::Server, "auth.example failed")
-            .http(503)
-            .attempted(4)
-            .wait(Some(Duration::from_millis(1500)))
-            .advice("try again later");
+            .with_http_status(503)
+            .with_attempts(4)
+            .with_retry_after(Some(Duration::from_millis(1500)))
+            .with_hint("try again later");
         assert_eq!(
             error.to_string(),
             "auth.example failed (HTTP 503, 4 attempts, next attempt in 2 s): try again later"

@@ -16,10 +16,10 @@
 //! | [`credentials`] | where credentials come from |
 //! | [`cache`] | the cached-token handle: hot path, single flight, refresh |
 //! | [`source`] | where the cache gets a token: store, else service |
-//! | [`oauth`] | the wire protocol, as pure functions |
-//! | [`retry`] | what is sent again, and when |
+//! | [`with_oauth_error`] | the wire protocol, as pure functions |
+//! | [`with_retryable`] | what is sent again, and when |
 //! | [`transport`] | the contract of whatever carries a request |
-//! | [`http`], [`proxy`], [`tls`], `wire` | the transport over real sockets |
+//! | [`with_http_status`], [`proxy`], [`tls`], `wire` | the transport over real sockets |
 //! | [`store`] | sharing tokens with other processes, sealed |
 //! | [`api`] | requests that carry the token |
 //! | [`token`], [`secret`], [`error`], [`log`] | what the others work with |

@@ -432,7 +432,7 @@ impl Reading {
     }
 }
 
-/// The first place from `at` on that is no gap.
+/// The first place from `with_phase` on that is no gap.
 fn skip_gaps(secret: &str, at: usize) -> usize {
     secret[at..].find(|c| !is_gap(c)).map_or(secret.len(), |gaps| at + gaps)
 }

@@ -95,7 +95,7 @@ pub extern "C" fn amp_token_cache_get_for(
     ffi::call(error, || {
         let token = ffi::out(token, "token")?;
         let min_validity = u64::try_from(min_validity_ms).map_err(|_| {
-            Error::invalid(format!("min_validity_ms is {min_validity_ms}")).advice("pass 0 or more milliseconds")
+            Error::invalid(format!("min_validity_ms is {min_validity_ms}")).with_hint("pass 0 or more milliseconds")
         })?;
         token.set(amp_token::give(ffi::some(cache, "cache")?.cache.get_for(Duration::from_millis(min_validity))?));
         Ok(())
@@ -126,7 +126,7 @@ pub extern "C" fn amp_token_cache_copy(
         ffi::set(length, 0);
         let cache = ffi::some(cache, "cache")?;
         if buffer.is_null() && capacity > 0 {
-            return Err(Error::invalid("buffer is NULL").advice("pass a buffer, or 0 as its capacity"));
+            return Err(Error::invalid("buffer is NULL").with_hint("pass a buffer, or 0 as its capacity"));
         }
         let (needed, fits) = cache.cache.with(|token| {
             let text = token.value_with_nul();
@@ -140,7 +140,7 @@ pub extern "C" fn amp_token_cache_copy(
             Kind::BufferTooSmall,
             format!("the token and its NUL need {needed} bytes, and the buffer has {capacity}"),
         )
-        .advice("call again with a larger buffer"))
+        .with_hint("call again with a larger buffer"))
     })
 }
 

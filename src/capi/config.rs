@@ -154,7 +154,7 @@ pub extern "C" fn amp_config_set_logger(
 /// tokens. It carries one request, without following redirects and without
 /// repeating it, writes what came back into `reply` and returns 0; or it calls
 /// amp_http_reply_fail() to say why it could not, or returns another number,
-/// which counts as AMP_CONNECT. `request` and `reply` are valid until it
+/// which counts as AMP_CONNECT. `with_request_id` and `reply` are valid until it
 /// returns. It should be back within amp_http_request_timeout_ms(). It must
 /// return normally (no longjmp, no C++ exception) and must not use the handle
 /// that it carries requests for. `send` and `user_data` must stay valid until

@@ -25,7 +25,7 @@ pub(super) fn call(error: *mut *mut amp_error, body: impl FnOnce() -> Result<()>
         Ok(Ok(())) => return amp_status::AmpOk,
         Ok(Err(failure)) => failure,
         Err(panic) => Error::new(Kind::Internal, format!("a defect in libamp_token: {}", panic_text(panic.as_ref())))
-            .advice("please report it"),
+            .with_hint("please report it"),
     };
     let status = amp_status::from(failure.kind());
     if !error.is_null() {
@@ -50,7 +50,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 fn null(name: &str) -> Error {
-    Error::invalid(format!("{name} is NULL")).advice("pass a valid pointer")
+    Error::invalid(format!("{name} is NULL")).with_hint("pass a valid pointer")
 }
 
 /// A handle that must be there.
@@ -104,7 +104,7 @@ pub(super) fn optional_text<'a>(text: *const c_char, name: &str) -> Result<Optio
     // changes during the call. What is borrowed here is copied before the call returns.
     let text = unsafe { CStr::from_ptr(text) };
     let text =
-        text.to_str().map_err(|_| Error::invalid(format!("{name} is not UTF-8")).advice("encode it as UTF-8"))?;
+        text.to_str().map_err(|_| Error::invalid(format!("{name} is not UTF-8")).with_hint("encode it as UTF-8"))?;
     Ok(Some(text))
 }
 
@@ -115,7 +115,7 @@ pub(super) fn bytes<'a>(data: *const c_void, length: usize, name: &str) -> Resul
         (true, _) => Err(null(name)),
         // A slice of more is not allowed to exist; nobody can have it either.
         (false, _) if isize::try_from(length).is_err() => {
-            Err(Error::invalid(format!("the length of {name} is {length}")).advice("pass the number of bytes"))
+            Err(Error::invalid(format!("the length of {name} is {length}")).with_hint("pass the number of bytes"))
         }
         // SAFETY: `data` is not NULL, the length fits, and the header asks for that many readable
         // bytes that nobody changes during the call.

@@ -71,32 +71,32 @@ impl Transport for Callback {
         let host = Url::parse(&request.url).map_or("the server", |url| url.host);
         let result = self.gate.pass(|| ffi::call_transport(self.send, &for_c, &mut reply, self.user_data)).unwrap_or(-1);
         if let Some(failure) = reply.failure {
-            return Err(failure.at(Stage::Send).host(host));
+            return Err(failure.with_phase(Stage::Send).with_host(host));
         }
         if result != 0 || reply.response.status == 0 {
             let what = format!("the application's transport brought no reply from {host} (it returned {result})");
             return Err(Error::new(Kind::Connect, what)
-                .at(Stage::Send)
-                .host(host)
-                .advice("see the application's own messages, or have it call amp_http_reply_fail"));
+                .with_phase(Stage::Send)
+                .with_host(host)
+                .with_hint("see the application's own messages, or have it call amp_http_reply_fail"));
         }
         Ok(reply.response)
     }
 }
 
-/// "POST", "GET" and so on. NULL if `request` is NULL.
+/// "POST", "GET" and so on. NULL if `with_request_id` is NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_method(request: Option<&amp_http_request>) -> *const c_char {
     ffi::or(std::ptr::null(), || request.map_or(std::ptr::null(), |request| request.method.as_ptr()))
 }
 
-/// The whole URL; it never holds a secret. NULL if `request` is NULL.
+/// The whole URL; it never holds a secret. NULL if `with_request_id` is NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_url(request: Option<&amp_http_request>) -> *const c_char {
     ffi::or(std::ptr::null(), || request.map_or(std::ptr::null(), |request| request.url.as_ptr()))
 }
 
-/// The name of a header, counted from 0. NULL: there are no more, or `request`
+/// The name of a header, counted from 0. NULL: there are no more, or `with_request_id`
 /// is NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_header_name(request: Option<&amp_http_request>, index: usize) -> *const c_char {
@@ -117,7 +117,7 @@ pub extern "C" fn amp_http_request_header(request: Option<&amp_http_request>, na
 }
 
 /// The body, and its number of bytes in `length` (which may be NULL); it may
-/// hold a secret. NULL and 0 if it is empty or `request` is NULL.
+/// hold a secret. NULL and 0 if it is empty or `with_request_id` is NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_body(request: Option<&amp_http_request>, length: *mut usize) -> *const c_void {
     ffi::or(std::ptr::null(), || {
@@ -127,7 +127,7 @@ pub extern "C" fn amp_http_request_body(request: Option<&amp_http_request>, leng
     })
 }
 
-/// How many milliseconds are left for the whole exchange; 0 if `request` is
+/// How many milliseconds are left for the whole exchange; 0 if `with_request_id` is
 /// NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_timeout_ms(request: Option<&amp_http_request>) -> i64 {
@@ -175,7 +175,7 @@ pub extern "C" fn amp_http_reply_append_body(
         let body = &mut reply.response.body;
         if data.len() > reply.limit - body.len() {
             let what = format!("the reply is larger than {} bytes", reply.limit);
-            reply.failure = Some(Error::new(Kind::Protocol, what).advice("check that the URL is the right one"));
+            reply.failure = Some(Error::new(Kind::Protocol, what).with_hint("check that the URL is the right one"));
             return false;
         }
         secret::append(body, data);

@@ -12,7 +12,7 @@
 
 use crate::config::environment;
 use crate::config::settings::{Config, Origin};
-use crate::error::{Error, Kind, Result, exhausted};
+use crate::error::{Error, Kind, Result, resource_limit};
 use crate::log::Log;
 use crate::oauth::client_credentials;
 use crate::sanitize::sanitize;
@@ -105,7 +105,7 @@ impl Finder {
         ];
         match both.iter().find(|(_, one, _, other)| *one && *other) {
             Some((one, _, other, _)) => Err(Error::new(Kind::Config, format!("{one} and {other} are both set"))
-                .advice(
+                .with_hint(
                     "unset one of them (in the program or in its environment), so that it is clear which is meant",
                 )),
             None => Ok(finder),
@@ -147,7 +147,7 @@ impl Finder {
             }
             (None, secret, file) if secret.is_some() || file.is_some() => {
                 Err(Error::new(Kind::NoCredentials, "there is a client secret, but no client_id")
-                    .advice("set AMPLIENCE_CLIENT_ID, or client_id"))
+                    .with_hint("set AMPLIENCE_CLIENT_ID, or client_id"))
             }
             _ => self.find_in_files(),
         }
@@ -168,7 +168,7 @@ impl Finder {
                 Kind::NoCredentials,
                 format!("there is no secret for client_id {}", sanitize(id, &[])),
             )
-            .advice("set AMPLIENCE_CLIENT_SECRET, client_secret, or client_secret_file"));
+            .with_hint("set AMPLIENCE_CLIENT_SECRET, client_secret, or client_secret_file"));
         }
         let looked: Vec<_> = self.files.iter().map(|file| shown(file)).collect();
         let also = if looked.is_empty() {
@@ -176,7 +176,7 @@ impl Finder {
         } else {
             format!(", neither in the settings nor in {}", looked.join(" or "))
         };
-        Err(Error::new(Kind::NoCredentials, format!("no credentials were found{also}")).advice(
+        Err(Error::new(Kind::NoCredentials, format!("no credentials were found{also}")).with_hint(
             "set AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET (or client_id with client_secret or client_secret_file), or AMPLIENCE_PAT",
         ))
     }
@@ -186,11 +186,11 @@ impl Finder {
         let bytes = self.read(file, setting, true)?.unwrap_or_default();
         let text = std::str::from_utf8(&bytes).map_err(|_| {
             Error::new(Kind::Config, format!("{setting} {} is not text", shown(file)))
-                .advice("write the secret into it as UTF-8")
+                .with_hint("write the secret into it as UTF-8")
         })?;
         match text.trim() {
             "" => Err(Error::new(Kind::NoCredentials, format!("{setting} {} is empty", shown(file)))
-                .advice("write the secret into it")),
+                .with_hint("write the secret into it")),
             secret => Ok(Zeroizing::new(secret.to_owned())),
         }
     }
@@ -199,8 +199,8 @@ impl Finder {
     fn read(&self, file: &Path, setting: &str, must_exist: bool) -> Result<Option<Zeroizing<Vec<u8>>>> {
         use std::io::Read;
         let failed = |error: std::io::Error| {
-            let advice = exhausted(&error).map_or("check the path and its permissions", |(_, advice)| advice);
-            Error::new(Kind::Io, format!("{setting} {} cannot be read: {error}", shown(file))).advice(advice)
+            let advice = resource_limit(&error).map_or("check the path and its permissions", |(_, advice)| advice);
+            Error::new(Kind::Io, format!("{setting} {} cannot be read: {error}", shown(file))).with_hint(advice)
         };
         let opened = match std::fs::File::open(file) {
             Ok(opened) => opened,
@@ -217,7 +217,7 @@ impl Finder {
                 Kind::Config,
                 format!("{setting} {} is larger than {FILE_LIMIT} bytes", shown(file)),
             )
-            .advice("check the path"));
+            .with_hint("check the path"));
         }
         Ok(Some(bytes))
     }
@@ -252,7 +252,7 @@ fn personal(text: &str, origin: &str, log: &Log) -> Result<Credentials> {
             Kind::Config,
             format!("the personal access token of {origin} cannot be sent in a header"),
         )
-        .advice("copy it again, whole and without spaces"));
+        .with_hint("copy it again, whole and without spaces"));
     }
     if !token.starts_with("amp_pat_") {
         log.warning(|| {
@@ -271,7 +271,7 @@ pub fn from_dc_cli(text: &[u8], origin: &str, client_id: Option<&str>, log: &Log
         _ => serde_json::from_slice(text).map(|entry| Content::One(Box::new(entry))),
     };
     let content = content.map_err(|_| {
-        Error::new(Kind::Config, format!("{origin} is not a configuration of dc-cli")).advice(
+        Error::new(Kind::Config, format!("{origin} is not a configuration of dc-cli")).with_hint(
             "set config_file to a JSON file with clientId and clientSecret, or patToken, or set the credentials themselves",
         )
     })?;
@@ -328,7 +328,7 @@ impl Entry {
                 Ok(Credentials::Client { id, secret })
             }
             _ => Err(Error::new(Kind::NoCredentials, format!("{origin} has an empty clientId or clientSecret"))
-                .advice("run dc-cli configure again, or set AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET")),
+                .with_hint("run dc-cli configure again, or set AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET")),
         }
     }
 }

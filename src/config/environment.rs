@@ -71,7 +71,8 @@ pub fn bytes(name: &str, value: OsString) -> Result<SecretBytes> {
     #[cfg(not(unix))]
     let bytes = value.into_string().map(String::into_bytes);
     let bytes = bytes.map_err(|_| {
-        Error::new(Kind::Config, format!("{name} is not Unicode")).advice("set it to Unicode characters, or unset it")
+        Error::new(Kind::Config, format!("{name} is not Unicode"))
+            .with_hint("set it to Unicode characters, or unset it")
     })?;
     Ok(SecretBytes::from(Zeroizing::new(bytes).as_slice()))
 }

@@ -28,7 +28,7 @@ pub enum Type {
     Secret,
     /// The path of a file or folder.
     Path,
-    /// `https://host[:port][/path]`; `http` only for loopback hosts.
+    /// `https://host[:port][/path]`; `with_http_status` only for loopback hosts.
     Url,
     /// `http://`, `https://`, `socks5://` or `socks5h://` and a host, or `none`. Secret: it may hold a password.
     Proxy,
@@ -198,7 +198,7 @@ fn row_of(name: &str) -> Result<usize> {
             }
             None => format!("use one of {}", names.join(", ")),
         };
-        Error::invalid(format!("there is no setting named {:?}", sanitize(name, &[]))).advice(advice)
+        Error::invalid(format!("there is no setting named {:?}", sanitize(name, &[]))).with_hint(advice)
     })
 }
 
@@ -288,7 +288,7 @@ impl Config {
         if environment::has_raised_privileges() {
             let message = "the environment is not read, because this program runs with raised privileges \
                            (setuid, setgid or file capabilities)";
-            return Err(Error::new(Kind::Config, message).advice("set the values with amp_config_set"));
+            return Err(Error::new(Kind::Config, message).with_hint("set the values with amp_config_set"));
         }
         self.load_from(environment::variable)
     }
@@ -318,7 +318,7 @@ impl Config {
                         Type::Proxy => "percent-encode the other bytes (%E9), or unset it",
                         _ => "set it to text, or unset it",
                     };
-                    Error::new(Kind::Config, format!("{variable} is not UTF-8")).advice(advice)
+                    Error::new(Kind::Config, format!("{variable} is not UTF-8")).with_hint(advice)
                 })?;
                 let value = zeroize::Zeroizing::new(value);
                 check(setting, &value).map_err(|problem| problem_with(variable, problem).into_config())?;
@@ -375,7 +375,7 @@ impl Config {
                 ("client_key", "client_certificate")
             };
             return Err(
-                Error::new(Kind::Config, format!("{have} is set, but {lack} is not")).advice("set both, or neither")
+                Error::new(Kind::Config, format!("{have} is set, but {lack} is not")).with_hint("set both, or neither")
             );
         }
         let milliseconds = |name| Duration::from_millis(self.number(name));
@@ -466,13 +466,13 @@ fn endpoint(base: &str, path: &str) -> String {
 
 /// Says that `name` (a setting or an environment variable) has a value that is not allowed.
 fn problem_with(name: &str, (problem, advice): Problem) -> Error {
-    Error::invalid(format!("{name} {problem}")).advice(advice)
+    Error::invalid(format!("{name} {problem}")).with_hint(advice)
 }
 
 impl Error {
     /// The same error as a matter of configuration: nobody passed a wrong argument.
     fn into_config(self) -> Error {
-        Error::new(Kind::Config, self.to_string()).at(Stage::Setup)
+        Error::new(Kind::Config, self.to_string()).with_phase(Stage::Setup)
     }
 }
 
@@ -575,10 +575,10 @@ fn check_url(url: &str) -> std::result::Result<(), String> {
     Err(right.to_owned())
 }
 
-/// The parts of an `http` or `https` URL that the library looks at.
+/// The parts of an `with_http_status` or `https` URL that the library looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Url<'a> {
-    /// `http` or `https`.
+    /// `with_http_status` or `https`.
     pub scheme: &'a str,
     /// The host, without brackets around an IPv6 address.
     pub host: &'a str,
@@ -591,14 +591,14 @@ pub struct Url<'a> {
 }
 
 impl<'a> Url<'a> {
-    /// The scheme, and what follows it; `None` if it is not `http` or `https`.
+    /// The scheme, and what follows it; `None` if it is not `with_http_status` or `https`.
     fn scheme(url: &'a str) -> Option<(&'static str, &'a str)> {
         let (scheme, rest) = url.split_once("://")?;
         let known = ["https", "http"].into_iter().find(|known| scheme.eq_ignore_ascii_case(known))?;
         Some((known, rest))
     }
 
-    /// Takes a URL apart; `None` if it is not an `http` or `https` URL with a host.
+    /// Takes a URL apart; `None` if it is not an `with_http_status` or `https` URL with a host.
     pub fn parse(url: &'a str) -> Option<Self> {
         let (scheme, rest) = Url::scheme(url)?;
         let port = if scheme == "https" { 443 } else { 80 };

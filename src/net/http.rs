@@ -282,7 +282,7 @@ impl Transport for HttpTransport {
 
 /// Takes a URL apart that a secret or a token may be sent to.
 fn permitted(text: &str) -> Result<Url<'_>> {
-    let refuse = |message: String, advice: &str| Err(Error::new(Kind::Config, message).advice(advice));
+    let refuse = |message: String, advice: &str| Err(Error::new(Kind::Config, message).with_hint(advice));
     let shown = redact_url(text);
     let Some(url) = Url::parse(text) else {
         return refuse(format!("{shown:?} is not a URL that can be requested"), "use https://host/path");
@@ -316,7 +316,7 @@ impl AsRef<[u8]> for HeaderText {
 fn translated<'a>(request: &'a Request, server: &Party) -> Result<http::Request<&'a [u8]>> {
     let refuse = |what: String| {
         let message = format!("the request to {} cannot be sent: {what}", server.name);
-        Error::invalid(message).host(&server.address)
+        Error::invalid(message).with_host(&server.address)
     };
     let method = Method::from_bytes(request.method.as_bytes())
         .map_err(|_| refuse(format!("{:?} is no method", sanitize(&request.method, &[]))))?;
@@ -378,8 +378,8 @@ fn converse(
     Ok(match body {
         None => Err(party
             .error(Kind::Protocol, Stage::Receive, format!("the reply of {} is larger than {limit} bytes", party.name))
-            .advice("check the URL; for large replies of the API raise max_response_bytes, or download them")
-            .http(head.status.as_u16())),
+            .with_hint("check the URL; for large replies of the API raise max_response_bytes, or download them")
+            .with_http_status(head.status.as_u16())),
         Some(body) => Ok(Response {
             status: head.status.as_u16(),
             headers: head
@@ -450,7 +450,7 @@ fn translated_error(error: ureq::Error, server: &Party, deadline: Deadline) -> E
     let protocol = |what: String| {
         server
             .error(Kind::Protocol, Stage::Receive, what)
-            .advice("check the URL, and whether a proxy answers in the server's place")
+            .with_hint("check the URL, and whether a proxy answers in the server's place")
     };
     match error {
         ureq::Error::Other(inner) => match inner.downcast::<Error>() {

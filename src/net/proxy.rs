@@ -171,7 +171,7 @@ pub fn choose<'a>(
         Some(proxy) => Ok(Some(proxy)),
         // The value may hold a password, so it is not repeated.
         None => Err(Error::new(Kind::Config, format!("{source} is not a proxy URL that can be understood"))
-            .advice("use http://host:port, https://host:port or socks5h://host:port")),
+            .with_hint("use http://host:port, https://host:port or socks5h://host:port")),
     }
 }
 
@@ -213,7 +213,7 @@ fn split_port(entry: &str) -> (&str, Option<u16>) {
     }
 }
 
-/// Whether `host` is the domain `entry` or lies below it.
+/// Whether `with_host` is the domain `entry` or lies below it.
 fn is_below(host: &str, entry: &str) -> bool {
     let domain = entry.trim_end_matches('.');
     let domain = domain.strip_prefix('*').unwrap_or(domain);
@@ -276,21 +276,21 @@ pub(crate) fn tunnel(
             };
             let error = party
                 .error(Kind::Proxy, Stage::Connect, format!("{} {what}", party.name))
-                .advice("put them into the proxy's URL: http://user:password@host:port");
+                .with_hint("put them into the proxy's URL: http://user:password@host:port");
             match status {
-                Some(status) => error.http(status),
+                Some(status) => error.with_http_status(status),
                 None => error,
             }
         }
         Refusal::Status(status) => party
             .error(Kind::Proxy, Stage::Connect, format!("{} refused to connect to {server}", party.name))
-            .http(status)
-            .retry(status >= 500 || status == 429)
-            .advice("ask its operator to allow that host, or list the host in NO_PROXY"),
+            .with_http_status(status)
+            .with_retryable(status >= 500 || status == 429)
+            .with_hint("ask its operator to allow that host, or list the host in NO_PROXY"),
         Refusal::Said(reason, retryable) => party
             .error(Kind::Proxy, Stage::Connect, format!("{} made no connection to {server}: {reason}", party.name))
-            .retry(retryable)
-            .advice("check the proxy, and that it may reach that host"),
+            .with_retryable(retryable)
+            .with_hint("check the proxy, and that it may reach that host"),
     })
 }
 

@@ -10,7 +10,7 @@
 //! the default `write_vectored`, which calls `write`.
 
 use crate::config::settings::is_loopback;
-use crate::error::{Error, Kind, Result, Stage, exhausted};
+use crate::error::{Error, Kind, Result, Stage, resource_limit};
 use crate::sys::threads::Places;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -138,7 +138,7 @@ impl Party {
 
     /// An error about this party.
     pub(crate) fn error(&self, kind: Kind, stage: Stage, message: impl Into<String>) -> Error {
-        Error::new(kind, message).at(stage).host(&self.address)
+        Error::new(kind, message).with_phase(stage).with_host(&self.address)
     }
 
     /// What a failed operation means. `deadline` is the one that was in force.
@@ -149,17 +149,17 @@ impl Party {
         }
         let name = &self.name;
         let words = moment.words();
-        if let Some((problem, advice)) = exhausted(error) {
+        if let Some((problem, advice)) = resource_limit(error) {
             return self
                 .error(Kind::Io, words.stage, format!("{name} could not be talked to: {problem}"))
-                .advice(advice);
+                .with_hint(advice);
         }
         // Only our own deadline comes without a number: the system's ETIMEDOUT is a lost connection.
         if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
             let (before, after) = words.late;
             return self
                 .error(Kind::Timeout, words.stage, format!("{before}{name}{after} within {deadline}"))
-                .advice("check the network, or allow more time with timeout_ms and connect_timeout_ms");
+                .with_hint("check the network, or allow more time with timeout_ms and connect_timeout_ms");
         }
         let kind = match moment {
             _ if self.is_proxy => Kind::Proxy,
@@ -180,7 +180,7 @@ impl Party {
             }
             (_, reason) => format!("the connection to {name} broke: {reason}"),
         };
-        self.error(kind, words.stage, message).advice(advice).retry(true)
+        self.error(kind, words.stage, message).with_hint(advice).with_retryable(true)
     }
 }
 
@@ -291,7 +291,7 @@ static LOOKUPS: Places = Places::new("amp-lookup");
 
 /// The reason why this process can open no socket at present, if that is so.
 fn no_socket_to_be_had() -> Option<io::Error> {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).err().filter(|error| exhausted(error).is_some())
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).err().filter(|error| resource_limit(error).is_some())
 }
 
 /// Connects to a host, trying the addresses that were found one after the other. None of them can
@@ -309,7 +309,7 @@ pub(crate) fn dial(found: &[SocketAddr], party: &Party, deadline: Deadline) -> R
                 let _ = stream.set_nodelay(true);
                 return Ok((Wire { stream, deadline }, *address));
             }
-            Err(error) if exhausted(&error).is_some() => {
+            Err(error) if resource_limit(&error).is_some() => {
                 failure = error;
                 break;
             }

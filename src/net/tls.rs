@@ -13,7 +13,7 @@
 
 use crate::config::environment;
 use crate::config::settings::Network;
-use crate::error::{Error, Kind, Result, Stage, exhausted};
+use crate::error::{Error, Kind, Result, Stage, resource_limit};
 use crate::log::Log;
 use crate::net::tcp::{Deadline, Moment, Party, Stream, is_hangup};
 use crate::sanitize::sanitize;
@@ -65,7 +65,7 @@ impl Trust {
     pub(crate) fn load(options: &Network) -> Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let internal = |error: &dyn std::fmt::Display| {
-            Error::new(Kind::Internal, format!("TLS could not be set up: {error}")).at(Stage::Tls)
+            Error::new(Kind::Internal, format!("TLS could not be set up: {error}")).with_phase(Stage::Tls)
         };
         let roots = Arc::new(roots(options.ca_file.as_deref(), &options.log)?);
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
@@ -89,7 +89,7 @@ impl Trust {
         Ok(Trust { config, verifier, shows_certificate: options.client_certificate.is_some() })
     }
 
-    /// Makes `stream` a TLS connection to `host`.
+    /// Makes `stream` a TLS connection to `with_host`.
     pub(crate) fn handshake(
         &self,
         stream: Box<dyn Stream>,
@@ -143,12 +143,12 @@ fn roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
     let system = system_certificates();
     // Half a store would be kept, and distrust servers for as long as this process runs.
     let lack = system.errors.iter().find_map(|error| match &error.kind {
-        rustls_native_certs::ErrorKind::Io { inner, .. } => exhausted(inner),
+        rustls_native_certs::ErrorKind::Io { inner, .. } => resource_limit(inner),
         _ => None,
     });
     if let Some((lack, advice)) = lack {
         let message = format!("the CA certificates of this machine could not be read: {lack}");
-        return Err(Error::new(Kind::Io, message).at(Stage::Tls).advice(advice));
+        return Err(Error::new(Kind::Io, message).with_phase(Stage::Tls).with_hint(advice));
     }
     let (mut usable, _) = store.add_parsable_certificates(system.certs);
     let problem = system.errors.first().map_or_else(
@@ -169,7 +169,7 @@ fn roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
             }
         }
         None if usable == 0 => {
-            return Err(Error::new(Kind::Tls, problem).at(Stage::Tls).advice(
+            return Err(Error::new(Kind::Tls, problem).with_phase(Stage::Tls).with_hint(
                 "install the system's certificates (the package is often called ca-certificates), \
                  or set ca_file or SSL_CERT_FILE",
             ));
@@ -211,7 +211,7 @@ const SYSTEM_CA_DIRECTORIES: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs",
 /// Says which setting's file cannot be used, and why.
 fn bad_file(setting: &str, path: &Path, reason: &str) -> Error {
     Error::new(Kind::Config, format!("{setting} ({}) cannot be used: {reason}", path.display()))
-        .advice(format!("set {setting} to a PEM file that this process may read"))
+        .with_hint(format!("set {setting} to a PEM file that this process may read"))
 }
 
 /// Every certificate of a PEM file, at least one.
@@ -431,7 +431,7 @@ impl Witness {
             ),
             other => (format!("the TLS connection to {name} failed: {}", sanitize(&other.to_string(), &[])), ""),
         };
-        party.error(Kind::Tls, Stage::Tls, message).advice(advice)
+        party.error(Kind::Tls, Stage::Tls, message).with_hint(advice)
     }
 
     /// What it means that the server ended the handshake.

@@ -53,7 +53,7 @@ pub type Sink<'a> = dyn FnMut(&[u8]) -> bool + 'a;
 
 /// Something that carries requests. It may be called from many threads at once.
 pub trait Transport: Send + Sync {
-    /// Sends `request` and returns the reply, or why there is none, within `timeout`.
+    /// Sends `with_request_id` and returns the reply, or why there is none, within `timeout`.
     fn send(&self, request: &Request, timeout: Duration) -> Result<Response>;
 
     /// As [`Transport::send`], but the body of a success (2xx) goes to `sink`, of any size, and the
@@ -78,8 +78,8 @@ pub fn is_success(status: u16) -> bool {
 /// The error for a body that its taker does not want to the end.
 pub fn not_taken() -> Error {
     Error::new(Kind::Io, "the application did not take the whole reply")
-        .at(Stage::Receive)
-        .advice("see the application's own messages: its disk may be full")
+        .with_phase(Stage::Receive)
+        .with_hint("see the application's own messages: its disk may be full")
 }
 
 impl<F: Fn(&Request, Duration) -> Result<Response> + Send + Sync> Transport for F {

@@ -79,19 +79,19 @@ pub fn reply(response: &Response, url: &str, secrets: &[&str], wall: i64) -> Res
     let failure = match (response.status, &body) {
         (200, Ok(body)) if body.error.is_none() => match grant(body) {
             Ok(grant) => return Ok(grant),
-            Err((what, advice)) => Error::new(Kind::Protocol, format!("the reply of {host} {what}")).advice(advice),
+            Err((what, advice)) => Error::new(Kind::Protocol, format!("the reply of {host} {what}")).with_hint(advice),
         },
         (200, Err(_)) => Error::new(
             Kind::Protocol,
             format!("the reply of {host} is not a JSON object with strings and numbers in their places"),
         )
-        .advice(
+        .with_hint(
             "check that auth_url is the authorization server, and that no proxy or login page answers in its place",
         ),
         (300..=399, _) => {
             let target = sanitize(response.header("location").unwrap_or("nowhere"), secrets);
             Error::new(Kind::Protocol, format!("{host} redirects to {target}, which is not followed with a secret"))
-                .advice("set auth_url to where the server really is")
+                .with_hint("set auth_url to where the server really is")
         }
         (status, body) => refusal(status, body.as_ref().ok().and_then(|body| body.error.as_deref()), host),
     };
@@ -101,12 +101,12 @@ pub fn reply(response: &Response, url: &str, secrets: &[&str], wall: i64) -> Res
     };
     let shown = |text: Option<&str>| text.map(|text| sanitize(text, secrets)).filter(|text| !text.is_empty());
     Err(failure
-        .at(Stage::Reply)
-        .host(host)
-        .http(response.status)
-        .oauth(shown(code), shown(description))
-        .request(shown(REQUEST_ID_HEADERS.iter().find_map(|name| response.header(name))))
-        .wait(retry::retry_after(response, wall)))
+        .with_phase(Stage::Reply)
+        .with_host(host)
+        .with_http_status(response.status)
+        .with_oauth_error(shown(code), shown(description))
+        .with_request_id(shown(REQUEST_ID_HEADERS.iter().find_map(|name| response.header(name))))
+        .with_retry_after(retry::retry_after(response, wall)))
 }
 
 /// Where servers and their front ends put the name of a request.
@@ -116,9 +116,10 @@ const REQUEST_ID_HEADERS: [&str; 4] = ["x-request-id", "x-amzn-requestid", "x-co
 fn refusal(status: u16, code: Option<&str>, host: &str) -> Error {
     let rejected = || {
         Error::new(Kind::CredentialsRejected, format!("{host} does not accept the client id and secret"))
-            .advice("check client_id and client_secret: they are an API key and secret that Amplience handed out, and may have been revoked")
+            .with_hint("check client_id and client_secret: they are an API key and secret that Amplience handed out, and may have been revoked")
     };
-    let misunderstood = |what: &str, advice: &str| Error::new(Kind::Protocol, format!("{host} {what}")).advice(advice);
+    let misunderstood =
+        |what: &str, advice: &str| Error::new(Kind::Protocol, format!("{host} {what}")).with_hint(advice);
     match (status, code) {
         // Success with an error inside, and refusals that RFC 6749 (5.2) names.
         (200 | 400 | 401 | 403, Some("invalid_client" | "invalid_grant" | "unauthorized_client" | "access_denied")) => {
@@ -137,12 +138,12 @@ fn refusal(status: u16, code: Option<&str>, host: &str) -> Error {
         ),
         (404 | 405 | 410, _) => misunderstood("has no token endpoint at this address", "check auth_url"),
         (429, _) => Error::new(Kind::RateLimited, format!("{host} asks for fewer requests"))
-            .advice("share one cache between threads, and a store between processes"),
+            .with_hint("share one cache between threads, and a store between processes"),
         (408 | 500 | 502 | 503 | 504, _) => Error::new(Kind::Server, format!("{host} fails to answer the request"))
-            .advice("try again later; if it lasts, ask Amplience"),
-        (500.., _) => {
-            Error::new(Kind::Server, format!("{host} fails to answer the request")).retry(false).advice("ask Amplience")
-        }
+            .with_hint("try again later; if it lasts, ask Amplience"),
+        (500.., _) => Error::new(Kind::Server, format!("{host} fails to answer the request"))
+            .with_retryable(false)
+            .with_hint("ask Amplience"),
         _ => misunderstood("answers with a status that the protocol does not know", "check auth_url"),
     }
 }

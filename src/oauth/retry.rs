@@ -62,7 +62,7 @@ pub fn run<T>(
         attempts += 1;
         let error = match attempt(deadline.left(clock)) {
             Ok(value) => return Ok(value),
-            Err(error) => error.attempted(attempts),
+            Err(error) => error.with_attempts(attempts),
         };
         if !error.is_retryable() || attempts > retries {
             return Err(error);
@@ -87,7 +87,9 @@ pub fn run<T>(
 /// The error for a server that wants a longer pause than the caller has.
 fn too_long(error: Error, left: Duration) -> Error {
     let left = left.as_millis().div_ceil(1000);
-    error.advice(format!("the server asks for a longer pause than the {left} s that timeout_ms leaves; try again then"))
+    error.with_hint(format!(
+        "the server asks for a longer pause than the {left} s that timeout_ms leaves; try again then"
+    ))
 }
 
 /// The pause that a reply asks for: `Retry-After` as seconds or as a date. A date is compared with
@@ -207,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_retry_after_is_waited_for_or_fails_at_once() {
-        let asking = Error::new(Kind::RateLimited, "x").wait(Some(Duration::from_secs(10)));
+        let asking = Error::new(Kind::RateLimited, "x").with_retry_after(Some(Duration::from_secs(10)));
         let (_, calls, took) = run_with(&asking, 1, Duration::from_secs(30));
         assert_eq!(calls, 2);
         assert!(took >= Duration::from_secs(10));

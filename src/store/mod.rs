@@ -48,7 +48,7 @@ pub trait Store: Send + Sync {
     /// The entry, if there is one that opens and can be believed.
     fn load(&self) -> Option<Entry>;
 
-    /// Waits at most `wait` for the right to renew.
+    /// Waits at most `with_retry_after` for the right to renew.
     fn lock(&self, wait: Duration) -> Lock;
 
     /// Puts an entry in place of whatever is there.

@@ -67,7 +67,7 @@ impl RedisStore {
         fork::watch();
         let place = Place::parse(url).ok_or_else(|| {
             Error::new(Kind::Config, "store is not the URL of a Redis server")
-                .advice("use redis://[user:password@]host[:port][/database], or rediss:// for TLS")
+                .with_hint("use redis://[user:password@]host[:port][/database], or rediss:// for TLS")
         })?;
         let name = seal.name();
         Ok(RedisStore {
@@ -284,7 +284,7 @@ impl Server {
                 let code = self.place.sanitize(error_code(words));
                 let code = if code.is_empty() { code } else { format!(": {code}") };
                 Err(Error::new(Kind::Config, format!("{} refused the login{code}", self.place.name()))
-                    .advice("check the user name and password in store"))
+                    .with_hint("check the user name and password in store"))
             }
             Some((_, words)) => {
                 let words = self.place.sanitize(words);

@@ -450,8 +450,8 @@ impl Core {
                                 Kind::Timeout,
                                 "no token could be had that was still valid when it came",
                             )
-                            .at(Stage::Receive)
-                            .advice("the server is too slow for the lifetime of its tokens; try again later"));
+                            .with_phase(Stage::Receive)
+                            .with_hint("the server is too slow for the lifetime of its tokens; try again later"));
                         }
                         Outcome::Token(_) | Outcome::GaveUp(_) => tried = true,
                     }
@@ -476,8 +476,8 @@ impl Core {
             let left = deadline.left(self.clock());
             if left.is_zero() {
                 return Err(Error::new(Kind::Timeout, "another thread's request for a token did not end in time")
-                    .at(Stage::Receive)
-                    .advice("the server is slow or silent; try again later, or raise timeout_ms"));
+                    .with_phase(Stage::Receive)
+                    .with_hint("the server is slow or silent; try again later, or raise timeout_ms"));
             }
             state = shared.landed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -567,7 +567,8 @@ impl Core {
                 let usable = current.as_deref().is_some_and(|token| token.is_usable(now, Duration::ZERO));
                 let soft = plan.hasty && (error.kind() == Kind::Timeout || !usable);
                 let until = self.pause_until(&error, &mut state.failures, current.as_deref(), now);
-                let error = error.wait(Some(Duration::from_nanos(u64::try_from(until - now.monotonic).unwrap_or(0))));
+                let error = error
+                    .with_retry_after(Some(Duration::from_nanos(u64::try_from(until - now.monotonic).unwrap_or(0))));
                 state.pause = Some(Pause { until, error: error.clone(), soft });
                 let line = format!("no token: {error}");
                 (if soft { Outcome::GaveUp(error) } else { Outcome::Failed(error) }, until, Err(line))
@@ -619,9 +620,9 @@ impl Core {
                         Kind::CredentialsRejected,
                         format!("{} tokens in a row were refused as soon as they were used", state.rejections),
                     )
-                    .at(Stage::Reply)
-                    .retry(true)
-                    .advice("check that api_url and auth_url belong together, and what the API key may do");
+                    .with_phase(Stage::Reply)
+                    .with_retryable(true)
+                    .with_hint("check that api_url and auth_url belong together, and what the API key may do");
                     state.pause = Some(Pause { until, error, soft: false });
                 }
             }
@@ -665,7 +666,7 @@ impl Pause {
     /// The failure, with the time that is left.
     fn still(&self, now: Now) -> Error {
         let left = u64::try_from(self.until - now.monotonic).unwrap_or(0);
-        self.error.clone().wait(Some(Duration::from_nanos(left)))
+        self.error.clone().with_retry_after(Some(Duration::from_nanos(left)))
     }
 }
 

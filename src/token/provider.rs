@@ -1,7 +1,7 @@
 //! Where tokens come from: the store if it has one, else the service.
 //!
 //! A [`Source`] puts the pieces together: it finds the credentials, carries the request of
-//! [`oauth`] over the [transport](crate::net::transport), repeats it as [`retry`] says, reads credentials
+//! [`with_oauth_error`] over the [transport](crate::net::transport), repeats it as [`with_retryable`] says, reads credentials
 //! again once when they were refused (they may have been rotated), and shares what it got through
 //! the [store]. It keeps no token; that is the [cache](crate::token::cache)'s business.
 
@@ -123,8 +123,8 @@ impl Source {
         }
         if wish.deadline.left(&self.recipe.options.clock).is_zero() {
             return Err(Error::new(Kind::Timeout, format!("the store {} took all the time there was", store.place()))
-                .at(Stage::Connect)
-                .advice("use another store_dir or store, or allow more time with timeout_ms"));
+                .with_phase(Stage::Connect)
+                .with_hint("use another store_dir or store, or allow more time with timeout_ms"));
         }
         let token = self.request(&known, wish)?;
         let entry = Entry { token: token.value().into(), issued: token.issued().wall, expires: token.expires().wall };
@@ -264,7 +264,7 @@ pub(crate) fn vet(token: &Token, current: Option<&Token>, dropped: Option<&Token
     } else {
         return Ok(());
     };
-    Err(Error::new(Kind::Protocol, what).at(Stage::Reply).retry(true).advice(advice))
+    Err(Error::new(Kind::Protocol, what).with_phase(Stage::Reply).with_retryable(true).with_hint(advice))
 }
 
 /// The error for a wish that no token of the service can fulfil.
@@ -274,7 +274,7 @@ pub(crate) fn never_enough(token: &Token, min_validity: Duration) -> Error {
         min_validity.as_millis(),
         token.lifetime().as_secs()
     ))
-    .advice("ask for less")
+    .with_hint("ask for less")
 }
 
 /// One token, asked for now: no cache. If there is a store it is taken from there, and renewed on the

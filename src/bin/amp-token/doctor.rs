@@ -169,7 +169,9 @@ fn clock(report: &mut Report, response: &Response, before: i64, after: i64) -> P
     }
     let direction = if off > 0 { "ahead of" } else { "behind" };
     let error = Error::new(Kind::Io, format!("this machine's clock is {} s {direction} the server's", off.abs()))
-        .advice("set it, best by a time service (NTP): certificates and tokens that machines share are judged by it");
+        .with_hint(
+            "set it, best by a time service (NTP): certificates and tokens that machines share are judged by it",
+        );
     match report.fail("clock", None, &error) {
         Err(Stop::Failed) => Ok(()),
         other => other,
@@ -239,7 +241,7 @@ fn hubs(response: &Response, options: &Options, token: &Secret) -> Result<u64> {
         }
         _ => (Kind::Protocol, format!("{api} does not take the request"), "check api_url"),
     };
-    Err(Error::new(kind, message).at(Stage::Reply).http(response.status).advice(advice))
+    Err(Error::new(kind, message).with_phase(Stage::Reply).with_http_status(response.status).with_hint(advice))
 }
 
 /// Prints one line per step, and remembers how the first one failed.

@@ -96,6 +96,7 @@ fn hubs(cache: &TokenCache, api_url: &str, authorization: &str) -> Outcome<Vec<S
     let response = HttpTransport::new(&cache.options().network)?.send(&request, Duration::from_secs(10))?;
     let hubs = serde_json::from_slice::<Value>(&response.body).ok();
     let hubs = hubs.as_ref().and_then(|body| body.pointer("/_embedded/hubs")).and_then(Value::as_array);
-    let hubs = hubs.ok_or_else(|| Error::new(Kind::Protocol, "the emulator lists no hubs").http(response.status))?;
+    let hubs =
+        hubs.ok_or_else(|| Error::new(Kind::Protocol, "the emulator lists no hubs").with_http_status(response.status))?;
     Ok(hubs.iter().filter_map(|hub| hub.get("label").and_then(Value::as_str)).map(str::to_owned).collect())
 }

@@ -16,7 +16,7 @@
 //! | `arguments` | every command, option and text of help |
 //! | `session` | the settings of one run |
 //! | `tokens` | `get`, `header`, `curl-config`, `exec`, `invalidate` |
-//! | `requests` | `request`, `graphql`, `hubs`, `pat` |
+//! | `requests` | `with_request_id`, `graphql`, `hubs`, `pat` |
 //! | `status`, `settings`, `doctor` | what is, and why |
 //! | `emulator` | `demo` and `emulator` (a cargo feature) |
 //! | `generate` | the manual, and completions for shells |

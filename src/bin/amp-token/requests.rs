@@ -1,4 +1,4 @@
-//! The commands that use a token: `request`, `graphql`, `hubs`, `pat`.
+//! The commands that use a token: `with_request_id`, `graphql`, `hubs`, `pat`.
 //!
 //! The body of a reply is the answer, whatever its status; a status that is no success is told on
 //! standard error, and decides the exit status.
