@@ -198,7 +198,7 @@ impl Error {
     }
 
     /// The host that was talked to, if it came to that.
-    pub fn host_name(&self) -> Option<&str> {
+    pub fn host(&self) -> Option<&str> {
         self.0.host.as_deref()
     }
 

@@ -418,7 +418,7 @@ fn a_refused_connection_says_so() {
     };
     let error = send(&get(&format!("http://{address}/"))).unwrap_err();
     assert_error(&error, Kind::Connect, Stage::Connect, "refused the connection");
-    assert_eq!(error.host_name(), Some(address.to_string().as_str()));
+    assert_eq!(error.host(), Some(address.to_string().as_str()));
     assert!(error.is_retryable());
 }
 

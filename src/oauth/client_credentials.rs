@@ -364,7 +364,7 @@ mod tests {
             let error = answer(status, &body).unwrap_err();
             assert_eq!((error.kind(), error.is_retryable()), (kind, retryable), "{status} {body}");
             assert_eq!(error.http_status(), Some(status));
-            assert_eq!(error.host_name(), Some("auth.example"));
+            assert_eq!(error.host(), Some("auth.example"));
         }
     }
 
