@@ -135,7 +135,7 @@ fn both_ways(a: &TcpStream, b: &TcpStream) {
     let _ = back.join();
 }
 
-/// A proxy in front of a healthy HTTPS service. `judge` sees the head of a CONNECT request and
+/// A proxy in front of a healthy HTTPS service. `check_api` sees the head of a CONNECT request and
 /// answers; 200 opens the tunnel.
 fn proxied(url: impl Fn(&str) -> String, judge: impl Fn(&str) -> &'static str + Send + Sync + 'static) -> Row {
     let row = tls(CertificateKind::Valid);

@@ -3,9 +3,9 @@
 //! It sends a real request over the library's own transport and reports what was seen on the way,
 //! so what works here works for a program. The store is left out, nothing is retried.
 
-use crate::failure::{Outcome, status_of};
+use crate::context::{Context, unread_variables};
+use crate::exit::{Outcome, status_of};
 use crate::output;
-use crate::session::{Session, unread_variables};
 use amp_token::config::credentials::Credentials;
 use amp_token::config::settings::{Options, Url};
 use amp_token::error::{Error, Kind, Result, Stage};
@@ -25,28 +25,28 @@ use std::time::{Duration, Instant};
 
 /// How far the clock may be off: by more than the margin that the library leaves at the end of a
 /// token's life, a token that was stored by another machine may be dead when it is used.
-const MOST_SKEW: i64 = 10;
+const MAX_CLOCK_SKEW: i64 = 10;
 
 /// See the module's documentation.
-pub fn run(session: &Session) -> Outcome<ExitCode> {
+pub fn run(session: &Context) -> Outcome<ExitCode> {
     let mut report = Report { colour: output::is_colourful(), status: 0 };
-    match examine(session, &mut report) {
+    match run_checks(session, &mut report) {
         // Whatever failed has been told.
-        Ok(()) | Err(Stop::Failed) => Ok(ExitCode::from(report.status)),
-        Err(Stop::NoReader(failure)) => Err(failure),
+        Ok(()) | Err(Abort::Failed) => Ok(ExitCode::from(report.status)),
+        Err(Abort::NoReader(failure)) => Err(failure),
     }
 }
 
 /// Why no further step is taken.
-enum Stop {
+enum Abort {
     Failed,
-    NoReader(crate::failure::Failure),
+    NoReader(crate::exit::CliError),
 }
 
 /// What a step brought.
-type Passed<T> = std::result::Result<T, Stop>;
+type CheckResult<T> = std::result::Result<T, Abort>;
 
-fn examine(session: &Session, report: &mut Report) -> Passed<()> {
+fn run_checks(session: &Context, report: &mut Report) -> CheckResult<()> {
     for line in unread_variables() {
         report.warn("environment", &line)?;
     }
@@ -67,7 +67,7 @@ fn examine(session: &Session, report: &mut Report) -> Passed<()> {
     match &credentials {
         Credentials::Client { id, secret } => {
             let request = client_credentials::request(&options.token_url, id, secret, &options.user_agent);
-            let (response, took) = walk(report, &transport, &request, &options, "token")?;
+            let (response, took) = send_and_report(report, &transport, &request, &options, "token")?;
             let wall = options.clock.now().wall / 1_000_000_000;
             let grant = client_credentials::reply(&response, &options.token_url, &[secret.reveal()], wall);
             let grant = report.check("token", Some(took), grant, |grant| {
@@ -77,26 +77,26 @@ fn examine(session: &Session, report: &mut Report) -> Passed<()> {
             let request = api_request(&options, &grant.access_token);
             let start = Instant::now();
             let reply = transport.exchange(&request, options.timeout, &mut Observed::default());
-            judge(report, reply, &options, start.elapsed(), &grant.access_token)
+            check_api(report, reply, &options, start.elapsed(), &grant.access_token)
         }
         Credentials::PersonalAccessToken(token) => {
             let request = api_request(&options, token);
-            let (response, took) = walk(report, &transport, &request, &options, "request")?;
+            let (response, took) = send_and_report(report, &transport, &request, &options, "request")?;
             report.skip("token", "none is needed: a personal access token is sent as it is")?;
-            judge(report, Ok(response), &options, took, token)
+            check_api(report, Ok(response), &options, took, token)
         }
     }
 }
 
 /// Sends a request and reports the steps up to its reply, and the server's clock. `last` is the
 /// step that fails if no reply comes over a connection that stands.
-fn walk(
+fn send_and_report(
     report: &mut Report,
     transport: &HttpTransport,
     request: &Request,
     options: &Options,
     last: &'static str,
-) -> Passed<(Response, Duration)> {
+) -> CheckResult<(Response, Duration)> {
     let mut observed = Observed::default();
     let before = wall_seconds(&options.clock);
     let reply = transport.exchange(request, options.timeout, &mut observed);
@@ -158,13 +158,13 @@ fn wall_seconds(clock: &Clock) -> i64 {
 }
 
 /// Compares this machine's clock with the server's. A wrong one stops nothing here, but is a failure.
-fn clock(report: &mut Report, response: &Response, before: i64, after: i64) -> Passed<()> {
+fn clock(report: &mut Report, response: &Response, before: i64, after: i64) -> CheckResult<()> {
     let Some(server) = response.header("date").and_then(unix_seconds) else {
         return report.skip("clock", "cannot be compared: the reply has no date");
     };
     // The reply was dated at some moment between the two.
     let off = if server < before { before - server } else { (after - server).min(0) };
-    if off.abs() <= MOST_SKEW {
+    if off.abs() <= MAX_CLOCK_SKEW {
         return report.pass("clock", None, &format!("within {} s of the server's", off.abs().max(1)));
     }
     let direction = if off > 0 { "ahead of" } else { "behind" };
@@ -173,7 +173,7 @@ fn clock(report: &mut Report, response: &Response, before: i64, after: i64) -> P
             "set it, best by a time service (NTP): certificates and tokens that machines share are judged by it",
         );
     match report.fail("clock", None, &error) {
-        Err(Stop::Failed) => Ok(()),
+        Err(Abort::Failed) => Ok(()),
         other => other,
     }
 }
@@ -195,13 +195,13 @@ fn api_request(options: &Options, token: &Secret) -> Request {
 }
 
 /// Reports how the API took the token.
-fn judge(
+fn check_api(
     report: &mut Report,
     reply: Result<Response>,
     options: &Options,
     took: Duration,
     token: &Secret,
-) -> Passed<()> {
+) -> CheckResult<()> {
     let hubs = reply.and_then(|response| hubs(&response, options, token));
     report.check("request", Some(took), hubs, |hubs| format!("{} lists {hubs} hubs", redact_url(&options.api_url)))?;
     Ok(())
@@ -251,34 +251,34 @@ struct Report {
 }
 
 impl Report {
-    fn line(&self, mark: &str, code: &str, name: &str, took: Option<Duration>, text: &str) -> Passed<()> {
+    fn line(&self, mark: &str, code: &str, name: &str, took: Option<Duration>, text: &str) -> CheckResult<()> {
         let mark = format!("{mark:<7}");
         let mark = if self.colour { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark };
         let took = took.map_or_else(String::new, |took| format!("{:.1} ms", took.as_secs_f64() * 1000.0));
-        output::answer(&format!("{mark} {name:<12} {took:>10}  {text}\n")).map_err(Stop::NoReader)
+        output::answer(&format!("{mark} {name:<12} {took:>10}  {text}\n")).map_err(Abort::NoReader)
     }
 
-    fn pass(&self, name: &str, took: Option<Duration>, text: &str) -> Passed<()> {
+    fn pass(&self, name: &str, took: Option<Duration>, text: &str) -> CheckResult<()> {
         self.line("ok", "32", name, took, text)
     }
 
-    fn warn(&self, name: &str, text: &str) -> Passed<()> {
+    fn warn(&self, name: &str, text: &str) -> CheckResult<()> {
         self.line("warning", "33", name, None, text)
     }
 
-    fn skip(&self, name: &str, text: &str) -> Passed<()> {
+    fn skip(&self, name: &str, text: &str) -> CheckResult<()> {
         self.line("-", "2", name, None, text)
     }
 
-    fn fail<T>(&mut self, name: &str, took: Option<Duration>, error: &Error) -> Passed<T> {
+    fn fail<T>(&mut self, name: &str, took: Option<Duration>, error: &Error) -> CheckResult<T> {
         if self.status == 0 {
             self.status = status_of(error);
         }
         self.line("FAILED", "31", name, took, &error.to_string())?;
-        Err(Stop::Failed)
+        Err(Abort::Failed)
     }
 
-    fn or_fail<T>(&mut self, name: &str, took: Option<Duration>, result: Result<T>) -> Passed<T> {
+    fn or_fail<T>(&mut self, name: &str, took: Option<Duration>, result: Result<T>) -> CheckResult<T> {
         result.or_else(|error| self.fail(name, took, &error))
     }
 
@@ -288,7 +288,7 @@ impl Report {
         took: Option<Duration>,
         result: Result<T>,
         text: impl FnOnce(&T) -> String,
-    ) -> Passed<T> {
+    ) -> CheckResult<T> {
         let value = self.or_fail(name, took, result)?;
         self.pass(name, took, &text(&value))?;
         Ok(value)

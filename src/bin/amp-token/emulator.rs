@@ -1,6 +1,6 @@
 //! `amp-token demo` and `amp-token emulator`: a stand-in for Amplience, to look at and to work with.
 
-use crate::failure::{Failure, LOCAL, Outcome};
+use crate::exit::{CliError, EXIT_IO, Outcome};
 use crate::output;
 use amp_emulator::Emulator;
 use amp_token::config::settings::Config;
@@ -13,8 +13,8 @@ use serde_json::Value;
 use std::io;
 use std::time::{Duration, Instant};
 
-fn failed(error: &io::Error) -> Failure {
-    Failure::new(LOCAL, format!("the emulator failed: {error}"))
+fn failed(error: &io::Error) -> CliError {
+    CliError::new(EXIT_IO, format!("the emulator failed: {error}"))
 }
 
 /// `amp-token emulator`
@@ -35,7 +35,7 @@ pub fn serve(arguments: &ArgMatches) -> Outcome<()> {
     }
     if let Some(path) = text("client-secret-file") {
         let secret = std::fs::read_to_string(path)
-            .map_err(|error| Failure::new(LOCAL, format!("client-secret-file {path} cannot be read: {error}")))?;
+            .map_err(|error| CliError::new(EXIT_IO, format!("client-secret-file {path} cannot be read: {error}")))?;
         builder = builder.client_secret(secret.trim());
     }
     amp_emulator::serve(builder).map_err(|error| failed(&error))
@@ -67,12 +67,12 @@ pub fn demo() -> Outcome<()> {
     let length = token.value().len();
     step(2, start, format!("POST /oauth/token brought a token of {length} bytes, good for {seconds} s"))?;
 
-    const AGAIN: u32 = 1000;
+    const REPEATS: u32 = 1000;
     let start = Instant::now();
-    for _ in 0..AGAIN {
+    for _ in 0..REPEATS {
         cache.get()?;
     }
-    step(3, start, format!("{AGAIN} more calls got the same token from the cache, without a request"))?;
+    step(3, start, format!("{REPEATS} more calls got the same token from the cache, without a request"))?;
 
     let start = Instant::now();
     let names = hubs(&cache, &emulator.url(), token.authorization())?;

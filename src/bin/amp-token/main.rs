@@ -24,22 +24,22 @@
 
 #![forbid(unsafe_code)]
 
-mod arguments;
+mod api_commands;
+mod cli;
+mod context;
 mod doctor;
 #[cfg(feature = "emulator")]
 mod emulator;
-mod failure;
-mod generate;
+mod exit;
+mod man;
 mod output;
-mod requests;
-mod session;
 mod settings;
 mod status;
-mod tokens;
+mod token_commands;
 
 use clap::error::ErrorKind;
-use failure::{Failure, Outcome};
-use session::Session;
+use context::Context;
+use exit::{CliError, Outcome};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
 
 fn run() -> Outcome<ExitCode> {
     let first = std::env::args_os().nth(1);
-    let matches = match arguments::command_for(first.as_deref()).try_get_matches() {
+    let matches = match cli::command_for(first.as_deref()).try_get_matches() {
         Ok(matches) => matches,
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -57,28 +57,28 @@ fn run() -> Outcome<ExitCode> {
             }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                 let _ = error.print();
-                return Ok(ExitCode::from(failure::USAGE));
+                return Ok(ExitCode::from(exit::USAGE));
             }
-            _ => return Err(arguments::misused(&error)),
+            _ => return Err(cli::usage_error(&error)),
         },
     };
-    let Some((name, arguments)) = matches.subcommand() else { return Err(Failure::usage("no command is given")) };
-    let session = || Session::new(&matches, arguments);
-    let no_settings = || session::takes_no_settings(&matches, name);
+    let Some((name, arguments)) = matches.subcommand() else { return Err(CliError::usage("no command is given")) };
+    let session = || Context::new(&matches, arguments);
+    let no_settings = || context::reject_settings(&matches, name);
     match name {
-        "get" => tokens::get(session()?),
-        "header" => tokens::header(session()?),
-        "curl-config" => tokens::curl_config(session()?),
-        "exec" => return tokens::exec(session()?, arguments),
-        "invalidate" => tokens::invalidate(&session()?, arguments),
-        "request" => return requests::request(&session()?, arguments),
-        "graphql" => return requests::graphql(&session()?, arguments),
-        "hubs" => return requests::hubs(&session()?, arguments),
+        "get" => token_commands::get(session()?),
+        "header" => token_commands::header(session()?),
+        "curl-config" => token_commands::curl_config(session()?),
+        "exec" => return token_commands::exec(session()?, arguments),
+        "invalidate" => token_commands::invalidate(&session()?, arguments),
+        "request" => return api_commands::request(&session()?, arguments),
+        "graphql" => return api_commands::graphql(&session()?, arguments),
+        "hubs" => return api_commands::hubs(&session()?, arguments),
         "pat" => match arguments.subcommand() {
             Some((_, arguments)) => {
-                return requests::create_personal_access_token(&Session::new(&matches, arguments)?, arguments);
+                return api_commands::create_personal_access_token(&Context::new(&matches, arguments)?, arguments);
             }
-            None => Err(Failure::usage("pat needs to be told what to do: create")),
+            None => Err(CliError::usage("pat needs to be told what to do: create")),
         },
         "status" => status::run(&session()?, arguments),
         "config" => settings::run(&session()?, arguments),
@@ -87,7 +87,7 @@ fn run() -> Outcome<ExitCode> {
         "demo" => no_settings().and_then(|()| emulator::demo()),
         #[cfg(feature = "emulator")]
         "emulator" => no_settings().and_then(|()| emulator::serve(arguments)),
-        _ => no_settings().and_then(|()| generate::run(arguments)),
+        _ => no_settings().and_then(|()| man::run(arguments)),
     }?;
     Ok(ExitCode::SUCCESS)
 }

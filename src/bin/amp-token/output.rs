@@ -3,7 +3,7 @@
 //! The standard library's own standard output keeps what it was given in a buffer that nobody
 //! wipes, so the descriptor is written to directly.
 
-use crate::failure::{Failure, Outcome};
+use crate::exit::{CliError, Outcome};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use zeroize::Zeroizing;
@@ -15,7 +15,7 @@ pub fn answer(text: &str) -> Outcome<()> {
 
 /// Prints an answer that may be anything.
 pub fn bytes(bytes: &[u8]) -> Outcome<()> {
-    stdout().and_then(|mut stdout| stdout.write_all(bytes)).map_err(|error| Failure::output(&error))
+    stdout().and_then(|mut stdout| stdout.write_all(bytes)).map_err(|error| CliError::output(&error))
 }
 
 /// Prints an answer that is put together from parts, one of which is a secret.

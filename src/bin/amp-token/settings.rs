@@ -1,15 +1,15 @@
 //! `amp-token config`: the settings in force and where each is from, or the table of all there are.
 
-use crate::failure::Outcome;
+use crate::context::{Context, unread_variables};
+use crate::exit::Outcome;
 use crate::output;
-use crate::session::{Session, unread_variables};
 use amp_token::config::settings::{SETTINGS, Setting, shown};
 use clap::ArgMatches;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
 /// See the module's documentation.
-pub fn run(session: &Session, arguments: &ArgMatches) -> Outcome<()> {
+pub fn run(session: &Context, arguments: &ArgMatches) -> Outcome<()> {
     for line in unread_variables() {
         session.config.log.warning(|| line);
     }
@@ -24,14 +24,14 @@ pub fn run(session: &Session, arguments: &ArgMatches) -> Outcome<()> {
 }
 
 /// The value in force, as it may be shown; empty: there is none.
-fn value<'a>(session: &'a Session, setting: &Setting) -> Cow<'a, str> {
+fn value<'a>(session: &'a Context, setting: &Setting) -> Cow<'a, str> {
     match session.config.text(setting.name) {
         Some(text) => shown(setting, text),
         None => setting.default.into(),
     }
 }
 
-fn machine(session: &Session) -> Value {
+fn machine(session: &Context) -> Value {
     let entry = |setting: &Setting| {
         let value = Some(value(session, setting)).filter(|value| !value.is_empty());
         (setting.name.to_owned(), json!({ "value": value, "from": session.origin(setting) }))
@@ -39,7 +39,7 @@ fn machine(session: &Session) -> Value {
     Value::Object(SETTINGS.iter().map(entry).collect::<Map<_, _>>())
 }
 
-fn human(session: &Session) -> String {
+fn human(session: &Context) -> String {
     let rows: Vec<_> = SETTINGS
         .iter()
         .map(|setting| {

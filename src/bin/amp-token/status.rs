@@ -1,8 +1,8 @@
 //! `amp-token status`: what a command would work with. Asks no server and shows no secret.
 
-use crate::failure::Outcome;
+use crate::context::Context;
+use crate::exit::Outcome;
 use crate::output;
-use crate::session::Session;
 use amp_token::config::credentials::Credentials;
 use amp_token::config::settings::Options;
 use amp_token::sanitize::redact_url;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// See the module's documentation.
-pub fn run(session: &Session, arguments: &ArgMatches) -> Outcome<()> {
+pub fn run(session: &Context, arguments: &ArgMatches) -> Outcome<()> {
     let recipe = Arc::new(Recipe::new(&session.config)?);
     let (credentials, from) = Source::describe(&recipe)?;
     let source = Source::new(recipe.clone())?;

@@ -5,32 +5,32 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// What a command returns.
-pub type Outcome<T> = Result<T, Failure>;
+pub type Outcome<T> = Result<T, CliError>;
 
 /// The exit statuses, and what they mean: for `--help` and the manual.
-pub const STATUSES: &[(u8, &str)] = &[
+pub const EXIT_CODES: &[(u8, &str)] = &[
     (0, "the answer is on standard output"),
-    (OTHER, "a defect of this program"),
+    (EXIT_INTERNAL, "a defect of this program"),
     (USAGE, "wrong arguments or settings"),
     (CREDENTIALS, "no credentials were found, or they were refused"),
     (NETWORK, "no connection: name lookup, TCP, TLS, proxy, time limit"),
     (SERVER, "the server failed, asked for fewer requests, or answered nonsense"),
-    (LOCAL, "a local file, the clock, or standard output"),
+    (EXIT_IO, "a local file, the clock, or standard output"),
     (CANNOT_RUN, "exec: the command cannot be run"),
     (NOT_FOUND, "exec: there is no such command"),
-    (NO_READER, "nobody reads standard output any more"),
+    (EXIT_SIGPIPE, "nobody reads standard output any more"),
 ];
 
-pub const OTHER: u8 = 1;
+pub const EXIT_INTERNAL: u8 = 1;
 pub const USAGE: u8 = 2;
 pub const CREDENTIALS: u8 = 3;
 pub const NETWORK: u8 = 4;
 pub const SERVER: u8 = 5;
-pub const LOCAL: u8 = 6;
+pub const EXIT_IO: u8 = 6;
 pub const CANNOT_RUN: u8 = 126;
 pub const NOT_FOUND: u8 = 127;
 /// What a shell says of a program that SIGPIPE ended (128 and the signal's number).
-const NO_READER: u8 = 141;
+const EXIT_SIGPIPE: u8 = 141;
 
 /// The exit status for an error of the library.
 pub fn status_of(error: &Error) -> u8 {
@@ -39,35 +39,35 @@ pub fn status_of(error: &Error) -> u8 {
         Kind::NoCredentials | Kind::CredentialsRejected => CREDENTIALS,
         Kind::Resolve | Kind::Connect | Kind::Tls | Kind::Proxy | Kind::Timeout => NETWORK,
         Kind::RateLimited | Kind::Server | Kind::Protocol => SERVER,
-        Kind::Io => LOCAL,
-        Kind::BufferTooSmall | Kind::Internal => OTHER,
+        Kind::Io => EXIT_IO,
+        Kind::BufferTooSmall | Kind::Internal => EXIT_INTERNAL,
     }
 }
 
 /// Why a run ends early.
 #[derive(Debug)]
-pub struct Failure {
+pub struct CliError {
     status: u8,
     /// What is told; empty for nothing.
     message: String,
 }
 
-impl Failure {
+impl CliError {
     pub fn new(status: u8, message: impl Into<String>) -> Self {
-        Failure { status, message: message.into() }
+        CliError { status, message: message.into() }
     }
 
     /// The user asked for something that does not exist.
     pub fn usage(message: impl Into<String>) -> Self {
-        Failure::new(USAGE, message)
+        CliError::new(USAGE, message)
     }
 
     /// Standard output did not take the answer.
     pub fn output(error: &io::Error) -> Self {
         match error.kind() {
             // Whoever was reading has seen enough, as in `amp-token status | head -1`.
-            io::ErrorKind::BrokenPipe => Failure::new(NO_READER, ""),
-            _ => Failure::new(LOCAL, format!("standard output could not be written: {error}")),
+            io::ErrorKind::BrokenPipe => CliError::new(EXIT_SIGPIPE, ""),
+            _ => CliError::new(EXIT_IO, format!("standard output could not be written: {error}")),
         }
     }
 
@@ -80,9 +80,9 @@ impl Failure {
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for CliError {
     fn from(error: Error) -> Self {
-        Failure::new(status_of(&error), error.to_string())
+        CliError::new(status_of(&error), error.to_string())
     }
 }
 

@@ -1,8 +1,8 @@
 //! The settings of one run: options, then the environment, then the defaults of the command line.
 
-use crate::arguments;
-use crate::failure::{Failure, Outcome, tell};
-use crate::tokens::VARIABLE;
+use crate::cli;
+use crate::exit::{CliError, Outcome, tell};
+use crate::token_commands::VARIABLE;
 use amp_token::config::settings::{Config, Origin, SETTINGS, Setting, Type, edit_distance, nearest};
 use amp_token::log::{Level, Log};
 use amp_token::sanitize::sanitize;
@@ -13,13 +13,13 @@ use clap::ArgMatches;
 pub const STORE: &str = "file";
 
 /// See the module's documentation.
-pub struct Session {
+pub struct Context {
     /// The settings.
     pub config: Config,
     store_by_default: bool,
 }
 
-impl Session {
+impl Context {
     /// Takes the options from before and after the command's name; the latter win.
     pub fn new(before: &ArgMatches, after: &ArgMatches) -> Outcome<Self> {
         let mut config = Config::new();
@@ -28,11 +28,11 @@ impl Session {
             let value = |matches: &ArgMatches| matches.try_get_one::<String>(setting.name).ok().flatten().cloned();
             let Some(text) = value(after).or_else(|| value(before)) else { continue };
             if setting.kind.is_secret() && text.contains('@') {
-                return Err(arguments::shows_secret(setting));
+                return Err(cli::secret_in_argv(setting));
             }
             config.set(setting.name, Some(&text))?;
         }
-        if let Some(seconds) = after.try_get_one::<u64>(arguments::MIN_VALIDITY).ok().flatten() {
+        if let Some(seconds) = after.try_get_one::<u64>(cli::MIN_VALIDITY).ok().flatten() {
             config.set("min_validity_ms", Some(&seconds.saturating_mul(1000).to_string()))?;
         }
         config.load()?;
@@ -40,7 +40,7 @@ impl Session {
         if store_by_default {
             config.set("store", Some(STORE))?;
         }
-        Ok(Session { config, store_by_default })
+        Ok(Context { config, store_by_default })
     }
 
     /// Where the value of a setting is from, in words.
@@ -114,10 +114,10 @@ fn unread(name: &str) -> Option<String> {
 }
 
 /// Says that an option was given to a command that has no use for it.
-pub fn takes_no_settings(before: &ArgMatches, command: &str) -> Outcome<()> {
+pub fn reject_settings(before: &ArgMatches, command: &str) -> Outcome<()> {
     match SETTINGS.iter().find(|setting| before.try_contains_id(setting.name).unwrap_or(false)) {
         Some(setting) => {
-            Err(Failure::usage(format!("{} means nothing to {command}: leave it out", arguments::option(setting))))
+            Err(CliError::usage(format!("{} means nothing to {command}: leave it out", cli::option(setting))))
         }
         None => Ok(()),
     }

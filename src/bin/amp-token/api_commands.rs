@@ -3,9 +3,9 @@
 //! The body of a reply is the answer, whatever its status; a status that is no success is told on
 //! standard error, and decides the exit status.
 
-use crate::failure::{CREDENTIALS, Failure, Outcome, SERVER};
+use crate::context::Context;
+use crate::exit::{CREDENTIALS, CliError, Outcome, SERVER};
 use crate::output;
-use crate::session::Session;
 use amp_token::api::{self, Call};
 use amp_token::error::{Error, Kind};
 use amp_token::net::transport::{Response, is_success};
@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use zeroize::Zeroizing;
 
 /// `amp-token request METHOD PATH`
-pub fn request(session: &Session, arguments: &ArgMatches) -> Outcome<ExitCode> {
+pub fn request(session: &Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
     let body = match arguments.get_one::<String>("data") {
         Some(data) => content(data)?,
         None => Zeroizing::default(),
@@ -37,14 +37,14 @@ pub fn request(session: &Session, arguments: &ArgMatches) -> Outcome<ExitCode> {
 }
 
 /// `amp-token graphql QUERY`
-pub fn graphql(session: &Session, arguments: &ArgMatches) -> Outcome<ExitCode> {
+pub fn graphql(session: &Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
     let query = words(content(text(arguments, "query"))?)?;
     let variables = arguments.get_one::<String>("variables").map(|text| content(text).and_then(words)).transpose()?;
     told(&api::graphql(&cache(session)?, &query, variables.as_deref().map(String::as_str))?)
 }
 
 /// `amp-token hubs`: a table for people, JSON for programs.
-pub fn hubs(session: &Session, arguments: &ArgMatches) -> Outcome<ExitCode> {
+pub fn hubs(session: &Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
     let cache = cache(session)?;
     let (mut path, mut hubs) = (Some("/v2/content/hubs?size=100".to_owned()), Vec::new());
     while let Some(this) = path {
@@ -79,7 +79,7 @@ pub fn hubs(session: &Session, arguments: &ArgMatches) -> Outcome<ExitCode> {
 }
 
 /// `amp-token pat create NAME`: prints the new token, which nothing will ever show again.
-pub fn create_personal_access_token(session: &Session, arguments: &ArgMatches) -> Outcome<ExitCode> {
+pub fn create_personal_access_token(session: &Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
     let (name, organization) = (text(arguments, "name"), text(arguments, "organization"));
     let response = api::create_personal_access_token(&cache(session)?, name, organization)?;
     if response.status != 200 {
@@ -87,14 +87,14 @@ pub fn create_personal_access_token(session: &Session, arguments: &ArgMatches) -
     }
     let reply: Reply = serde_json::from_slice(&response.body).map_err(|error| strange(&error))?;
     if let Some(problem) = reply.errors.first() {
-        return Err(Failure::new(SERVER, format!("the API created no token: {}", sanitize(&problem.message, &[]))));
+        return Err(CliError::new(SERVER, format!("the API created no token: {}", sanitize(&problem.message, &[]))));
     }
     match reply.data.and_then(|data| data.created) {
         Some(created) => {
             output::secret(&[created.token.reveal(), "\n"])?;
             Ok(ExitCode::SUCCESS)
         }
-        None => Err(Failure::new(SERVER, "the API's reply holds no token")),
+        None => Err(CliError::new(SERVER, "the API's reply holds no token")),
     }
 }
 
@@ -121,7 +121,7 @@ struct Problem {
     message: String,
 }
 
-fn cache(session: &Session) -> Outcome<TokenCache> {
+fn cache(session: &Context) -> Outcome<TokenCache> {
     Ok(TokenCache::new(&session.config)?)
 }
 
@@ -145,19 +145,19 @@ fn content(argument: &str) -> Outcome<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
-fn unread(what: &str, error: &io::Error) -> Failure {
+fn unread(what: &str, error: &io::Error) -> CliError {
     Error::new(Kind::Io, format!("{what} cannot be read: {error}")).into()
 }
 
 fn words(bytes: Zeroizing<Vec<u8>>) -> Outcome<Zeroizing<String>> {
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err(Failure::usage("a query and its variables must be UTF-8")),
+        Err(_) => Err(CliError::usage("a query and its variables must be UTF-8")),
     }
 }
 
-fn strange(error: &serde_json::Error) -> Failure {
-    Failure::new(SERVER, format!("the API's reply is not what it should be: {error}"))
+fn strange(error: &serde_json::Error) -> CliError {
+    CliError::new(SERVER, format!("the API's reply is not what it should be: {error}"))
 }
 
 /// Prints the body, and tells of a status that is no success.
@@ -172,5 +172,5 @@ fn refused(response: &Response) -> ExitCode {
         300..=399 => (SERVER, ": redirects are not followed with a token; set api_url to where the API is"),
         _ => (SERVER, ""),
     };
-    Failure::new(status, format!("the API answered HTTP {}{advice}", response.status)).report()
+    CliError::new(status, format!("the API answered HTTP {}{advice}", response.status)).report()
 }

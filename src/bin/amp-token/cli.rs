@@ -4,7 +4,7 @@
 //! options for settings are made from the library's table, so that none can be missing. They may
 //! stand before and after the command's name.
 
-use crate::failure::{Failure, STATUSES};
+use crate::exit::{CliError, EXIT_CODES};
 use amp_token::config::settings::{SETTINGS, Setting, Type};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
@@ -87,7 +87,7 @@ fn root() -> Command {
 }
 
 fn statuses() -> String {
-    STATUSES.iter().map(|(status, meaning)| format!("  {status:>3}  {meaning}\n")).collect()
+    EXIT_CODES.iter().map(|(status, meaning)| format!("  {status:>3}  {meaning}\n")).collect()
 }
 
 /// A command.
@@ -314,33 +314,33 @@ fn settings() -> impl Iterator<Item = Arg> {
 /// The default of a setting on the command line, in words.
 pub fn default(setting: &Setting) -> String {
     match (setting.name, setting.default) {
-        ("store", _) => format!("default {}", crate::session::STORE),
+        ("store", _) => format!("default {}", crate::context::STORE),
         (_, "") => format!("default: {}", setting.default_words),
         (_, value) => format!("default {value}"),
     }
 }
 
 /// What is wrong with the arguments. A secret that was put there is not repeated.
-pub fn misused(error: &clap::Error) -> Failure {
+pub fn usage_error(error: &clap::Error) -> CliError {
     if let (ErrorKind::UnknownArgument, Some(ContextValue::String(unknown))) =
         (error.kind(), error.get(ContextKind::InvalidArg))
         && let Some(setting) = SETTINGS.iter().find(|setting| option(setting) == *unknown)
     {
         return if setting.kind == Type::Secret {
-            shows_secret(setting)
+            secret_in_argv(setting)
         } else {
-            Failure::usage(format!("{unknown} means nothing to this command: leave it out"))
+            CliError::usage(format!("{unknown} means nothing to this command: leave it out"))
         };
     }
     let text = error.render().to_string();
-    Failure::usage(text.strip_prefix("error: ").unwrap_or(&text))
+    CliError::usage(text.strip_prefix("error: ").unwrap_or(&text))
 }
 
 /// Says why a secret is not taken from an argument.
-pub fn shows_secret(setting: &Setting) -> Failure {
+pub fn secret_in_argv(setting: &Setting) -> CliError {
     let option = option(setting);
     let file = SETTINGS.iter().find(|file| file.name.strip_suffix("_file") == Some(setting.name));
     let file = file.map_or(String::new(), |file| format!(" or {}", self::option(file)));
     let variable = setting.environment[0];
-    Failure::usage(format!("a secret in an argument ({option}) shows in ps: use {variable}{file}"))
+    CliError::usage(format!("a secret in an argument ({option}) shows in ps: use {variable}{file}"))
 }

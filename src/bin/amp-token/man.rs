@@ -1,9 +1,9 @@
 //! `amp-token generate`: the manual and the shells' completions, from the arguments' own description.
 
-use crate::arguments::{self, SETTINGS_HEADING};
-use crate::failure::{Outcome, STATUSES};
+use crate::cli::{self, SETTINGS_HEADING};
+use crate::exit::{EXIT_CODES, Outcome};
 use crate::output;
-use crate::tokens::VARIABLE;
+use crate::token_commands::VARIABLE;
 use amp_token::config::settings::{SETTINGS, Type};
 use clap::{Arg, ArgMatches, Command};
 use clap_complete::shells::{Bash, Fish, Zsh};
@@ -11,7 +11,7 @@ use std::fmt::Write;
 
 /// See the module's documentation.
 pub fn run(matches: &ArgMatches) -> Outcome<()> {
-    let mut command = arguments::command();
+    let mut command = cli::command();
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     match matches.get_one::<String>("what").map(String::as_str) {
@@ -72,9 +72,9 @@ fn manual(mut command: Command) -> String {
     for setting in SETTINGS {
         let option = match setting.kind {
             Type::Secret => setting.name.to_owned(),
-            _ => arguments::option(setting),
+            _ => cli::option(setting),
         };
-        let default = arguments::default(setting);
+        let default = cli::default(setting);
         page.item(
             &format!("{option}, {}", setting.environment.join(", ")),
             &format!("{} ({default}).", setting.meaning),
@@ -86,7 +86,7 @@ fn manual(mut command: Command) -> String {
     page.section("Files");
     FILES.iter().for_each(|(name, meaning)| page.item(name, meaning));
     page.section("Exit status");
-    STATUSES.iter().for_each(|(status, meaning)| page.item(&status.to_string(), meaning));
+    EXIT_CODES.iter().for_each(|(status, meaning)| page.item(&status.to_string(), meaning));
     page.text("The exit status of exec is that of the command that it runs.");
     page.section("See also");
     page.text("curl(1)");

@@ -1,8 +1,8 @@
 //! The commands that hand out a token, and the one that takes it back.
 
-use crate::failure::{CANNOT_RUN, Failure, NOT_FOUND, Outcome};
+use crate::context::Context;
+use crate::exit::{CANNOT_RUN, CliError, NOT_FOUND, Outcome};
 use crate::output;
-use crate::session::Session;
 use amp_token::config::settings::{SETTINGS, Setting};
 use amp_token::error::{Error, Kind};
 use amp_token::token::Token;
@@ -18,17 +18,17 @@ use zeroize::Zeroizing;
 pub const VARIABLE: &str = "AMPLIENCE_ACCESS_TOKEN";
 
 /// `amp-token get`
-pub fn get(session: Session) -> Outcome<()> {
+pub fn get(session: Context) -> Outcome<()> {
     output::secret(&[obtain(session)?.value(), "\n"])
 }
 
 /// `amp-token header`
-pub fn header(session: Session) -> Outcome<()> {
+pub fn header(session: Context) -> Outcome<()> {
     output::secret(&["Authorization: ", obtain(session)?.authorization(), "\n"])
 }
 
 /// `amp-token curl-config`
-pub fn curl_config(session: Session) -> Outcome<()> {
+pub fn curl_config(session: Context) -> Outcome<()> {
     let token = obtain(session)?;
     // Within quotes curl takes a backslash as the start of an escape. Tokens have no control characters.
     let mut quoted = Zeroizing::new(String::with_capacity(token.authorization().len() * 2));
@@ -42,9 +42,9 @@ pub fn curl_config(session: Session) -> Outcome<()> {
 }
 
 /// `amp-token exec`: becomes the command, so that signals and exit status are the command's own.
-pub fn exec(session: Session, arguments: &ArgMatches) -> Outcome<ExitCode> {
+pub fn exec(session: Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
     let mut words = arguments.get_many::<OsString>("command").into_iter().flatten();
-    let Some(program) = words.next() else { return Err(Failure::usage("exec needs a command to run")) };
+    let Some(program) = words.next() else { return Err(CliError::usage("exec needs a command to run")) };
     let mut command = Command::new(program);
     command.args(words);
     if arguments.get_flag("clean") {
@@ -55,7 +55,7 @@ pub fn exec(session: Session, arguments: &ArgMatches) -> Outcome<ExitCode> {
     command.env(VARIABLE, obtain(session)?.value());
     run(&mut command).map_err(|error| {
         let status = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
-        Failure::new(status, format!("{} cannot be run: {error}", program.display()))
+        CliError::new(status, format!("{} cannot be run: {error}", program.display()))
     })
 }
 
@@ -68,7 +68,7 @@ fn run(command: &mut Command) -> io::Result<ExitCode> {
 #[cfg(not(unix))]
 fn run(command: &mut Command) -> io::Result<ExitCode> {
     // There is no exec here: the command runs as a child, and its status is passed on.
-    let code = command.status()?.code().unwrap_or(crate::failure::OTHER.into());
+    let code = command.status()?.code().unwrap_or(crate::exit::EXIT_INTERNAL.into());
     std::process::exit(code)
 }
 
@@ -79,7 +79,7 @@ pub fn secret_variables() -> impl Iterator<Item = &'static str> {
 }
 
 /// `amp-token invalidate`: drops the stored token, or only if it is the one on standard input.
-pub fn invalidate(session: &Session, arguments: &ArgMatches) -> Outcome<()> {
+pub fn invalidate(session: &Context, arguments: &ArgMatches) -> Outcome<()> {
     let refused = if arguments.get_flag("stdin") { Some(token_from_stdin()?) } else { None };
     let source = Source::new(Arc::new(Recipe::new(&session.config)?))?;
     let said = match source.stored() {
@@ -97,19 +97,19 @@ pub fn invalidate(session: &Session, arguments: &ArgMatches) -> Outcome<()> {
 
 fn token_from_stdin() -> Outcome<Zeroizing<String>> {
     // Room for any token that the library accepts, and white space around it.
-    const MOST: usize = amp_token::oauth::client_credentials::TOKEN_LIMIT + 1024;
-    let failed = |what: String| Failure::from(Error::new(Kind::Io, format!("standard input {what}")));
-    let mut text = Zeroizing::new(String::with_capacity(MOST));
+    const MAX_BYTES: usize = amp_token::oauth::client_credentials::TOKEN_LIMIT + 1024;
+    let failed = |what: String| CliError::from(Error::new(Kind::Io, format!("standard input {what}")));
+    let mut text = Zeroizing::new(String::with_capacity(MAX_BYTES));
     io::stdin()
         .lock()
-        .take(MOST as u64)
+        .take(MAX_BYTES as u64)
         .read_to_string(&mut text)
         .map_err(|error| failed(format!("could not be read as a token: {error}")))?;
     if text.trim().is_empty() { Err(failed("holds no token".to_owned())) } else { Ok(text) }
 }
 
 /// A token from the store, else from the service.
-fn obtain(mut session: Session) -> Outcome<Token> {
+fn obtain(mut session: Context) -> Outcome<Token> {
     // A thread would be cut off in the middle of its request when this process ends.
     session.config.set("background_refresh", Some("false"))?;
     Ok(provider::token(&session.config)?)
