@@ -32,7 +32,7 @@ use crate::config::environment;
 use crate::config::settings::{Network, Url, is_loopback};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::net::proxy::{self, ProxyUrl, Scheme, Target};
-use crate::net::tcp::{Deadline, Moment, Party, Stream, Wire, dial, is_hangup, look_up};
+use crate::net::tcp::{Deadline, Moment, Peer, Stream, TcpConnection, connect, is_disconnect, resolve};
 use crate::net::tls::{ClientCertificate, Identity, Trust};
 use crate::net::transport::{Request, Response, Sink, Transport, is_success, not_taken};
 use crate::sanitize::{redact_url, sanitize};
@@ -150,7 +150,7 @@ impl HttpTransport {
         let log = &self.options.log;
         let deadline = Deadline::after(timeout);
         let url = permitted(&request.url)?;
-        let server = Party::server(url.host, url.port);
+        let server = Peer::server(url.host, url.port);
         let message = translated(request, &server)?;
         let connecting = deadline.sooner(Deadline::after(self.options.connect_timeout));
         let mut stream = self.connect(&url, &server, connecting, observed)?;
@@ -159,7 +159,7 @@ impl HttpTransport {
         let channel = Channel {
             stream,
             is_tls: url.scheme == "https",
-            party: server.clone(),
+            peer: server.clone(),
             deadline,
             buffers: PlainBuffers::new(),
             received: false,
@@ -176,7 +176,7 @@ impl HttpTransport {
     fn connect(
         &self,
         url: &Url<'_>,
-        server: &Party,
+        server: &Peer,
         deadline: Deadline,
         observed: &mut Observed,
     ) -> Result<Box<dyn Stream>> {
@@ -214,23 +214,23 @@ impl HttpTransport {
         &self,
         proxy: &ProxyUrl,
         url: &Url<'_>,
-        server: &Party,
+        server: &Peer,
         deadline: Deadline,
         observed: &mut Observed,
     ) -> Result<Box<dyn Stream>> {
         let address = if proxy.wants_address() {
-            let found = look_up(url.host, url.port, server, deadline)?;
+            let found = resolve(url.host, url.port, server, deadline)?;
             let fits = |address: &&SocketAddr| proxy.scheme != Scheme::Socks4 || address.is_ipv4();
             found.iter().find(fits).or(found.first()).map(SocketAddr::ip)
         } else {
             None
         };
-        let party = proxy.party();
-        let mut stream: Box<dyn Stream> = Box::new(self.reach(&proxy.host, proxy.port, &party, deadline, observed)?);
+        let peer = proxy.peer();
+        let mut stream: Box<dyn Stream> = Box::new(self.reach(&proxy.host, proxy.port, &peer, deadline, observed)?);
         let start = Instant::now();
         if proxy.scheme == Scheme::Https {
             let (session, _) =
-                self.trust()?.handshake(stream, &proxy.host, &party, ClientCertificate::Withheld, deadline)?;
+                self.trust()?.handshake(stream, &proxy.host, &peer, ClientCertificate::Withheld, deadline)?;
             stream = Box::new(session);
         }
         let target = Target { host: url.host, port: url.port, address };
@@ -240,14 +240,21 @@ impl HttpTransport {
     }
 
     /// Finds and connects to the server or its proxy.
-    fn reach(&self, host: &str, port: u16, party: &Party, deadline: Deadline, observed: &mut Observed) -> Result<Wire> {
+    fn reach(
+        &self,
+        host: &str,
+        port: u16,
+        peer: &Peer,
+        deadline: Deadline,
+        observed: &mut Observed,
+    ) -> Result<TcpConnection> {
         let start = Instant::now();
-        observed.found = look_up(host, port, party, deadline)?;
+        observed.found = resolve(host, port, peer, deadline)?;
         let start = observed.passed(Step::Lookup, start);
-        let (wire, address) = dial(&observed.found, party, deadline)?;
+        let (wire, address) = connect(&observed.found, peer, deadline)?;
         observed.passed(Step::Connect, start);
         observed.address = Some(address);
-        self.options.log.debug(|| format!("http: connected to {} at {address}", party.name));
+        self.options.log.debug(|| format!("http: connected to {} at {address}", peer.name));
         Ok(wire)
     }
 
@@ -313,7 +320,7 @@ impl AsRef<[u8]> for HeaderText {
 }
 
 /// The request in ureq's form.
-fn translated<'a>(request: &'a Request, server: &Party) -> Result<http::Request<&'a [u8]>> {
+fn translated<'a>(request: &'a Request, server: &Peer) -> Result<http::Request<&'a [u8]>> {
     let refuse = |what: String| {
         let message = format!("the request to {} cannot be sent: {what}", server.name);
         Error::invalid(message).with_host(&server.address)
@@ -348,7 +355,7 @@ fn converse(
     limit: usize,
     sink: Option<&mut Sink>,
 ) -> std::result::Result<Result<Response>, ureq::Error> {
-    let party = channel.party.clone();
+    let peer = channel.peer.clone();
     let config = Config::builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -376,8 +383,8 @@ fn converse(
         None => read_body(&mut body.as_reader(), announced, limit)?,
     };
     Ok(match body {
-        None => Err(party
-            .error(Kind::Protocol, Stage::Receive, format!("the reply of {} is larger than {limit} bytes", party.name))
+        None => Err(peer
+            .error(Kind::Protocol, Stage::Receive, format!("the reply of {} is larger than {limit} bytes", peer.name))
             .with_hint("check the URL; for large replies of the API raise max_response_bytes, or download them")
             .with_http_status(head.status.as_u16())),
         Some(body) => Ok(Response {
@@ -445,7 +452,7 @@ fn read_body(reader: &mut impl Read, announced: Option<u64>, limit: usize) -> io
 }
 
 /// Turns ureq's error into ours; most are ours already, from the [`Channel`].
-fn translated_error(error: ureq::Error, server: &Party, deadline: Deadline) -> Error {
+fn translated_error(error: ureq::Error, server: &Peer, deadline: Deadline) -> Error {
     let name = &server.name;
     let protocol = |what: String| {
         server
@@ -457,11 +464,11 @@ fn translated_error(error: ureq::Error, server: &Party, deadline: Deadline) -> E
             Ok(own) => *own,
             Err(other) => internal(server, &other),
         },
-        ureq::Error::Io(error) if is_hangup(&error) => server.failure(Moment::Receive, &error, deadline),
+        ureq::Error::Io(error) if is_disconnect(&error) => server.io_error(Moment::Receive, &error, deadline),
         // ureq wraps its own errors to pass them through a reader.
         ureq::Error::Io(error) => match error.downcast::<ureq::Error>() {
             Ok(inner) => translated_error(inner, server, deadline),
-            Err(error) => server.failure(Moment::Receive, &error, deadline),
+            Err(error) => server.io_error(Moment::Receive, &error, deadline),
         },
         ureq::Error::LargeResponseHeader(..) => {
             protocol(format!("the headers in the reply of {name} are larger than {HEADER_LIMIT} bytes"))
@@ -474,7 +481,7 @@ fn translated_error(error: ureq::Error, server: &Party, deadline: Deadline) -> E
     }
 }
 
-fn internal(server: &Party, error: &dyn fmt::Display) -> Error {
+fn internal(server: &Peer, error: &dyn fmt::Display) -> Error {
     let message = format!(
         "the request to {} failed in a way that should not happen: {}",
         server.name,
@@ -487,7 +494,7 @@ fn internal(server: &Party, error: &dyn fmt::Display) -> Error {
 struct Channel {
     stream: Box<dyn Stream>,
     is_tls: bool,
-    party: Party,
+    peer: Peer,
     deadline: Deadline,
     buffers: PlainBuffers,
     /// Whether anything of a reply has come.
@@ -499,14 +506,14 @@ struct Channel {
 impl Channel {
     /// An error with its whole story, in a form that ureq passes on unchanged.
     fn failed(&self, moment: Moment, error: &io::Error) -> ureq::Error {
-        let own = self.party.failure(moment, error, self.deadline);
+        let own = self.peer.io_error(moment, error, self.deadline);
         ureq::Error::Other(Box::new(own))
     }
 }
 
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Channel({})", self.party.address)
+        write!(f, "Channel({})", self.peer.address)
     }
 }
 
@@ -523,7 +530,7 @@ impl UreqTransport for Channel {
         match self.stream.write_all(output).and_then(|()| self.stream.flush()) {
             Ok(()) => Ok(()),
             // A server that has seen enough answers and closes. So the answer is looked for first.
-            Err(error) if is_hangup(&error) => {
+            Err(error) if is_disconnect(&error) => {
                 self.send_failure = Some(error);
                 Ok(())
             }
@@ -551,7 +558,7 @@ impl UreqTransport for Channel {
             }
             Err(error) => Err(match &self.send_failure {
                 _ if self.received => self.failed(Moment::Receive, &error),
-                Some(earlier) if is_hangup(&error) => self.failed(Moment::Send, earlier),
+                Some(earlier) if is_disconnect(&error) => self.failed(Moment::Send, earlier),
                 _ => self.failed(Moment::Wait, &error),
             }),
         }
@@ -705,19 +712,19 @@ mod tests {
             body: Zeroizing::new(b"x=y".to_vec()),
             response_limit: 1000,
         };
-        let party = Party::server("auth.example", 443);
+        let peer = Peer::server("auth.example", 443);
         let deadline = Deadline::after(Duration::from_secs(60));
         let channel = Channel {
             stream: Box::new(Script { reply: io::Cursor::new(reply), state, takes_requests }),
             is_tls: true,
-            party: party.clone(),
+            peer: peer.clone(),
             deadline,
             buffers: PlainBuffers::new(),
             received: false,
             send_failure: None,
         };
-        converse(translated(&request, &party)?, channel, 1000, None)
-            .map_err(|error| translated_error(error, &party, deadline))?
+        converse(translated(&request, &peer)?, channel, 1000, None)
+            .map_err(|error| translated_error(error, &peer, deadline))?
     }
 
     /// The reset that sending met is not told again to whoever reads, who sees a proper end.

@@ -21,7 +21,7 @@
 
 use crate::config::settings::{Url, parse_port, split_authority};
 use crate::error::{Error, Kind, Result, Stage};
-use crate::net::tcp::{Deadline, Moment, Party, host_and_port};
+use crate::net::tcp::{Deadline, Moment, Peer, host_and_port};
 use crate::sys::secret::SecretBytes;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -114,8 +114,8 @@ impl ProxyUrl {
     }
 
     /// The proxy as somebody to talk to.
-    pub(crate) fn party(&self) -> Party {
-        Party { name: format!("the proxy {self}"), address: host_and_port(&self.host, self.port), is_proxy: true }
+    pub(crate) fn peer(&self) -> Peer {
+        Peer { name: format!("the proxy {self}"), address: host_and_port(&self.host, self.port), is_proxy: true }
     }
 }
 
@@ -265,30 +265,30 @@ pub(crate) fn tunnel(
         Scheme::Socks4 | Scheme::Socks4a => socks4(stream, proxy, target),
         Scheme::Socks5 | Scheme::Socks5h => socks5(stream, proxy, target),
     };
-    let party = proxy.party();
+    let peer = proxy.peer();
     let server = host_and_port(target.host, target.port);
     outcome.map_err(|refusal| match refusal {
-        Refusal::Broken(error) => party.failure(Moment::Tunnel, &error, deadline),
+        Refusal::Broken(error) => peer.io_error(Moment::Tunnel, &error, deadline),
         Refusal::Login(status) => {
             let what = match proxy.login {
                 Some(_) => "refused the user name and password",
                 None => "asks for a user name and password",
             };
-            let error = party
-                .error(Kind::Proxy, Stage::Connect, format!("{} {what}", party.name))
+            let error = peer
+                .error(Kind::Proxy, Stage::Connect, format!("{} {what}", peer.name))
                 .with_hint("put them into the proxy's URL: http://user:password@host:port");
             match status {
                 Some(status) => error.with_http_status(status),
                 None => error,
             }
         }
-        Refusal::Status(status) => party
-            .error(Kind::Proxy, Stage::Connect, format!("{} refused to connect to {server}", party.name))
+        Refusal::Status(status) => peer
+            .error(Kind::Proxy, Stage::Connect, format!("{} refused to connect to {server}", peer.name))
             .with_http_status(status)
             .with_retryable(status >= 500 || status == 429)
             .with_hint("ask its operator to allow that host, or list the host in NO_PROXY"),
-        Refusal::Said(reason, retryable) => party
-            .error(Kind::Proxy, Stage::Connect, format!("{} made no connection to {server}: {reason}", party.name))
+        Refusal::Said(reason, retryable) => peer
+            .error(Kind::Proxy, Stage::Connect, format!("{} made no connection to {server}: {reason}", peer.name))
             .with_retryable(retryable)
             .with_hint("check the proxy, and that it may reach that host"),
     })
@@ -709,7 +709,7 @@ mod tests {
         assert!(!error.to_string().contains("hush"), "{error}");
         let proxy = ProxyUrl::parse("http://me:hush@h").unwrap();
         assert!(!format!("{proxy:?} {proxy}").contains("hush"));
-        assert!(!proxy.party().name.contains("me"));
+        assert!(!proxy.peer().name.contains("me"));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! where it happens, because only there it is known who was talked to and what for.
 //!
 //! A broken connection must not raise SIGPIPE in the application. The standard library sends with
-//! `MSG_NOSIGNAL`, but only in `write`: its `write_vectored` is a bare `writev`. So [`Wire`] keeps
+//! `MSG_NOSIGNAL`, but only in `write`: its `write_vectored` is a bare `writev`. So [`TcpConnection`] keeps
 //! the default `write_vectored`, which calls `write`.
 
 use crate::config::settings::is_loopback;
@@ -61,12 +61,12 @@ pub(crate) trait Stream: Read + Write + Send + Sync {
 }
 
 /// A TCP connection.
-pub(crate) struct Wire {
+pub(crate) struct TcpConnection {
     stream: TcpStream,
     deadline: Deadline,
 }
 
-impl Wire {
+impl TcpConnection {
     /// Runs one operation until it is through, undisturbed by signals and by early wake-ups.
     fn run<T>(
         &mut self,
@@ -90,13 +90,13 @@ impl Wire {
     }
 }
 
-impl Read for Wire {
+impl Read for TcpConnection {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.run(TcpStream::set_read_timeout, |stream| stream.read(buffer))
     }
 }
 
-impl Write for Wire {
+impl Write for TcpConnection {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.run(TcpStream::set_write_timeout, |stream| stream.write(bytes))
     }
@@ -106,7 +106,7 @@ impl Write for Wire {
     }
 }
 
-impl Stream for Wire {
+impl Stream for TcpConnection {
     fn set_deadline(&mut self, deadline: Deadline) {
         self.deadline = deadline;
     }
@@ -120,7 +120,7 @@ impl Stream for Box<dyn Stream> {
 
 /// Who is talked to.
 #[derive(Clone, Debug)]
-pub(crate) struct Party {
+pub(crate) struct Peer {
     /// How messages call it: `auth.example:443`, or `the proxy http://proxy.example:3128`.
     pub(crate) name: String,
     /// Host and port.
@@ -129,26 +129,26 @@ pub(crate) struct Party {
     pub(crate) is_proxy: bool,
 }
 
-impl Party {
+impl Peer {
     /// The server itself.
     pub(crate) fn server(host: &str, port: u16) -> Self {
         let address = host_and_port(host, port);
-        Party { name: address.clone(), address, is_proxy: false }
+        Peer { name: address.clone(), address, is_proxy: false }
     }
 
-    /// An error about this party.
+    /// An error about this peer.
     pub(crate) fn error(&self, kind: Kind, stage: Stage, message: impl Into<String>) -> Error {
         Error::new(kind, message).with_phase(stage).with_host(&self.address)
     }
 
     /// What a failed operation means. `deadline` is the one that was in force.
-    pub(crate) fn failure(&self, moment: Moment, error: &io::Error, deadline: Deadline) -> Error {
+    pub(crate) fn io_error(&self, moment: Moment, error: &io::Error, deadline: Deadline) -> Error {
         // Layers above the socket put the whole story into the error.
         if let Some(own) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
             return Error::clone(own);
         }
         let name = &self.name;
-        let words = moment.words();
+        let words = moment.text();
         if let Some((problem, advice)) = resource_limit(error) {
             return self
                 .error(Kind::Io, words.stage, format!("{name} could not be talked to: {problem}"))
@@ -171,11 +171,11 @@ impl Party {
             (false, Moment::Lookup) => "check the host name, and that this machine can look up names",
             (false, _) => "check the host and port, and that nothing on the way blocks them",
         };
-        let message = match (moment, reason(error)) {
+        let message = match (moment, describe_io_error(error)) {
             (Moment::Lookup | Moment::Dial, reason) => {
                 format!("{name} could not be reached: {reason}")
             }
-            (_, _) if is_hangup(error) => {
+            (_, _) if is_disconnect(error) => {
                 format!("{name} closed the connection {}", words.closed)
             }
             (_, reason) => format!("the connection to {name} broke: {reason}"),
@@ -209,7 +209,7 @@ pub(crate) enum Moment {
 }
 
 /// How a failure at one moment is told.
-struct Words {
+struct PhaseText {
     stage: Stage,
     /// What stands before and after the name when the time is over.
     late: (&'static str, &'static str),
@@ -219,7 +219,7 @@ struct Words {
 
 impl Moment {
     #[rustfmt::skip]
-    fn words(self) -> Words {
+    fn text(self) -> PhaseText {
         let (stage, late, closed) = match self {
             Moment::Lookup => (Stage::Resolve, ("no address was found for ", ""), ""),
             Moment::Dial => (Stage::Connect, ("no connection to ", ""), ""),
@@ -234,18 +234,18 @@ impl Moment {
             Moment::Receive => (Stage::Receive,
                 ("", " did not finish its reply"), "in the middle of its reply"),
         };
-        Words { stage, late, closed }
+        PhaseText { stage, late, closed }
     }
 }
 
 /// Whether the other side ended the connection, politely or not.
-pub(crate) fn is_hangup(error: &io::Error) -> bool {
+pub(crate) fn is_disconnect(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
 /// An input or output error in words.
-fn reason(error: &io::Error) -> String {
+fn describe_io_error(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "it refused the connection".to_owned(),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
@@ -257,18 +257,18 @@ fn reason(error: &io::Error) -> String {
 }
 
 /// Looks up a host's addresses.
-pub(crate) fn look_up(host: &str, port: u16, party: &Party, deadline: Deadline) -> Result<Vec<SocketAddr>> {
-    match addresses(host, port, deadline) {
+pub(crate) fn resolve(host: &str, port: u16, peer: &Peer, deadline: Deadline) -> Result<Vec<SocketAddr>> {
+    match resolve_host(host, port, deadline) {
         Ok(found) if found.is_empty() => {
             let none = io::Error::other("the name has no address");
-            Err(party.failure(Moment::Lookup, &none, deadline))
+            Err(peer.io_error(Moment::Lookup, &none, deadline))
         }
         Ok(found) => Ok(found),
-        Err(error) => Err(party.failure(Moment::Lookup, &error, deadline)),
+        Err(error) => Err(peer.io_error(Moment::Lookup, &error, deadline)),
     }
 }
 
-fn addresses(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<SocketAddr>> {
+fn resolve_host(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<SocketAddr>> {
     let at = |address: IpAddr| SocketAddr::new(address, port);
     if let Ok(address) = host.parse() {
         return Ok(vec![at(address)]);
@@ -280,23 +280,23 @@ fn addresses(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<Socket
     }
     // The system's look-up knows no deadline.
     let name = (host.to_owned(), port);
-    LOOKUPS.within(deadline, move || {
+    RESOLVER_THREADS.within(deadline, move || {
         let found = name.to_socket_addrs().map(Iterator::collect);
         // A resolver that cannot open its files or a socket says that there is no such name.
-        found.map_err(|error| no_socket_to_be_had().unwrap_or(error))
+        found.map_err(|error| socket_limit_error().unwrap_or(error))
     })?
 }
 
-static LOOKUPS: Places = Places::new("amp-lookup");
+static RESOLVER_THREADS: Places = Places::new("amp-lookup");
 
 /// The reason why this process can open no socket at present, if that is so.
-fn no_socket_to_be_had() -> Option<io::Error> {
+fn socket_limit_error() -> Option<io::Error> {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).err().filter(|error| resource_limit(error).is_some())
 }
 
 /// Connects to a host, trying the addresses that were found one after the other. None of them can
 /// use up the time of those behind it.
-pub(crate) fn dial(found: &[SocketAddr], party: &Party, deadline: Deadline) -> Result<(Wire, SocketAddr)> {
+pub(crate) fn connect(found: &[SocketAddr], peer: &Peer, deadline: Deadline) -> Result<(TcpConnection, SocketAddr)> {
     let mut failure = io::Error::from(io::ErrorKind::TimedOut);
     for (tried, address) in found.iter().enumerate() {
         let remaining = u32::try_from(found.len() - tried).unwrap_or(u32::MAX);
@@ -307,7 +307,7 @@ pub(crate) fn dial(found: &[SocketAddr], party: &Party, deadline: Deadline) -> R
             Ok(stream) => {
                 // A request is small and waits for its reply: holding it back gains nothing.
                 let _ = stream.set_nodelay(true);
-                return Ok((Wire { stream, deadline }, *address));
+                return Ok((TcpConnection { stream, deadline }, *address));
             }
             Err(error) if resource_limit(&error).is_some() => {
                 failure = error;
@@ -316,7 +316,7 @@ pub(crate) fn dial(found: &[SocketAddr], party: &Party, deadline: Deadline) -> R
             Err(error) => failure = error,
         }
     }
-    Err(party.failure(Moment::Dial, &failure, deadline))
+    Err(peer.io_error(Moment::Dial, &failure, deadline))
 }
 
 #[cfg(test)]
@@ -330,29 +330,29 @@ mod tests {
     #[test]
     fn names_of_this_machine_are_not_looked_up() {
         for host in ["localhost", "LOCALHOST.", "any.localhost"] {
-            let found = addresses(host, 7, soon()).unwrap();
+            let found = resolve_host(host, 7, soon()).unwrap();
             assert!(found.iter().all(|address| address.ip().is_loopback()));
         }
-        assert_eq!(addresses("::1", 7, soon()).unwrap(), ["[::1]:7".parse().unwrap()]);
+        assert_eq!(resolve_host("::1", 7, soon()).unwrap(), ["[::1]:7".parse().unwrap()]);
     }
 
     #[test]
     fn a_lack_of_file_descriptors_is_no_network_error() {
-        let party = Party::server("auth.example", 443);
+        let peer = Peer::server("auth.example", 443);
         #[cfg(unix)]
         let code = libc::EMFILE;
         #[cfg(not(unix))]
         let code = 10024;
-        let error = party.failure(Moment::Dial, &io::Error::from_raw_os_error(code), soon());
+        let error = peer.io_error(Moment::Dial, &io::Error::from_raw_os_error(code), soon());
         assert_eq!(error.kind(), Kind::Io);
         assert!(error.to_string().contains("too many open"), "{error}");
     }
 
     #[test]
     fn the_deadline_and_a_lost_connection_are_told_apart() {
-        let party = Party::server("auth.example", 443);
+        let peer = Peer::server("auth.example", 443);
         let over = io::Error::from(io::ErrorKind::TimedOut);
-        let error = party.failure(Moment::Wait, &over, soon());
+        let error = peer.io_error(Moment::Wait, &over, soon());
         assert_eq!((error.kind(), error.stage()), (Kind::Timeout, Stage::Receive));
         assert!(
             error.to_string().starts_with("auth.example:443 accepted the connection but sent no reply within 5.0 s"),
@@ -362,23 +362,23 @@ mod tests {
         {
             let lost = io::Error::from_raw_os_error(libc::ETIMEDOUT);
             assert_eq!(lost.kind(), io::ErrorKind::TimedOut);
-            let error = party.failure(Moment::Wait, &lost, soon());
+            let error = peer.io_error(Moment::Wait, &lost, soon());
             assert_eq!(error.kind(), Kind::Connect);
         }
     }
 
     #[test]
     fn failures_say_who_and_what() {
-        let party = Party::server("::1", 443);
+        let peer = Peer::server("::1", 443);
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        let error = party.failure(Moment::Dial, &refused, soon());
+        let error = peer.io_error(Moment::Dial, &refused, soon());
         assert_eq!(
             error.to_string(),
             "[::1]:443 could not be reached: it refused the connection: \
              check the host and port, and that nothing on the way blocks them"
         );
         let reset = io::Error::from(io::ErrorKind::ConnectionReset);
-        let error = party.failure(Moment::Receive, &reset, soon());
+        let error = peer.io_error(Moment::Receive, &reset, soon());
         assert_eq!((error.kind(), error.stage()), (Kind::Connect, Stage::Receive));
         assert!(error.is_retryable());
         assert!(error.to_string().contains("in the middle of its reply"), "{error}");

@@ -15,7 +15,7 @@ use crate::config::environment;
 use crate::config::settings::Network;
 use crate::error::{Error, Kind, Result, Stage, resource_limit};
 use crate::log::Log;
-use crate::net::tcp::{Deadline, Moment, Party, Stream, is_hangup};
+use crate::net::tcp::{Deadline, Moment, Peer, Stream, is_disconnect};
 use crate::sanitize::sanitize;
 use rustls::client::ResolvesClientCert;
 use rustls::client::WebPkiServerVerifier;
@@ -94,12 +94,12 @@ impl Trust {
         &self,
         stream: Box<dyn Stream>,
         host: &str,
-        party: &Party,
+        peer: &Peer,
         certificate: ClientCertificate,
         deadline: Deadline,
     ) -> Result<(Session, Identity)> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            party.error(Kind::Config, Stage::Tls, format!("{} is not a name that a certificate can be for", party.name))
+            peer.error(Kind::Config, Stage::Tls, format!("{} is not a name that a certificate can be for", peer.name))
         })?;
         let witness = Arc::new(Witness {
             verifier: Arc::clone(&self.verifier),
@@ -115,14 +115,14 @@ impl Trust {
         config.client_auth_cert_resolver = witness.clone();
         config.dangerous().set_certificate_verifier(witness.clone());
         let tls = ClientConnection::new(Arc::new(config), name).map_err(|error| {
-            party.error(
+            peer.error(
                 Kind::Internal,
                 Stage::Tls,
-                format!("the TLS connection to {} could not be prepared: {error}", party.name),
+                format!("the TLS connection to {} could not be prepared: {error}", peer.name),
             )
         })?;
-        let mut session = Session { tls, below: stream, witness, party: party.clone() };
-        session.handshake().map_err(|error| party.failure(Moment::Handshake, &error, deadline))?;
+        let mut session = Session { tls, below: stream, witness, peer: peer.clone() };
+        session.handshake().map_err(|error| peer.io_error(Moment::Handshake, &error, deadline))?;
         let names = session
             .tls
             .peer_certificates()
@@ -264,7 +264,7 @@ pub(crate) struct Session {
     tls: ClientConnection,
     below: Box<dyn Stream>,
     witness: Arc<Witness>,
-    party: Party,
+    peer: Peer,
 }
 
 impl Session {
@@ -272,7 +272,7 @@ impl Session {
         while self.tls.is_handshaking() {
             if let Err(error) = self.tls.complete_io(&mut self.below) {
                 // It may have said why before it hung up.
-                if is_hangup(&error) {
+                if is_disconnect(&error) {
                     self.take_in()?;
                 }
                 return Err(self.explained(error));
@@ -305,11 +305,11 @@ impl Session {
         Ok(())
     }
 
-    /// Puts the story behind a TLS failure into the error, for [`Party::failure`] to find. In TLS
+    /// Puts the story behind a TLS failure into the error, for [`Peer::io_error`] to find. In TLS
     /// 1.3 a server refuses a client certificate only after the handshake, so it may be any read.
     fn explained(&self, error: io::Error) -> io::Error {
         match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-            Some(tls) => io::Error::other(self.witness.explain(tls, &self.party)),
+            Some(tls) => io::Error::other(self.witness.explain(tls, &self.peer)),
             None => error,
         }
     }
@@ -416,8 +416,8 @@ impl ResolvesClientCert for Witness {
 
 impl Witness {
     /// What a TLS failure means.
-    fn explain(&self, error: &rustls::Error, party: &Party) -> Error {
-        let name = &party.name;
+    fn explain(&self, error: &rustls::Error, peer: &Peer) -> Error {
+        let name = &peer.name;
         let presented = self.presented.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (message, advice) = match error {
             rustls::Error::InvalidCertificate(reason) => distrusted(name, reason, &presented.unwrap_or_default()),
@@ -431,7 +431,7 @@ impl Witness {
             ),
             other => (format!("the TLS connection to {name} failed: {}", sanitize(&other.to_string(), &[])), ""),
         };
-        party.error(Kind::Tls, Stage::Tls, message).with_hint(advice)
+        peer.error(Kind::Tls, Stage::Tls, message).with_hint(advice)
     }
 
     /// What it means that the server ended the handshake.

@@ -16,7 +16,7 @@ use super::seal::{self, Seal};
 use super::{Entry, Lock, Store, Trouble};
 use crate::config::settings::{Network, Options, split_authority};
 use crate::error::{Error, Kind, Result};
-use crate::net::tcp::{Deadline, Party, Stream, dial, look_up};
+use crate::net::tcp::{Deadline, Peer, Stream, connect, resolve};
 use crate::net::tls::{ClientCertificate, Trust};
 use crate::sanitize::sanitize;
 use crate::sys::clock::Clock;
@@ -254,16 +254,16 @@ impl Server {
 
     fn connect(&self, trust: &mut Option<Arc<Trust>>, deadline: Deadline) -> Result<Connection> {
         let Place { tls, host, port, user, password, database } = &self.place;
-        let party = Party::server(host, *port);
-        let found = look_up(host, *port, &party, deadline)?;
-        let (wire, _) = dial(&found, &party, deadline)?;
+        let peer = Peer::server(host, *port);
+        let found = resolve(host, *port, &peer, deadline)?;
+        let (wire, _) = connect(&found, &peer, deadline)?;
         let mut stream: Box<dyn Stream> = Box::new(wire);
         if *tls {
             let trust = match trust {
                 Some(trust) => trust,
                 None => trust.insert(Arc::new(Trust::load(&self.network)?)),
             };
-            stream = Box::new(trust.handshake(stream, host, &party, ClientCertificate::Withheld, deadline)?.0);
+            stream = Box::new(trust.handshake(stream, host, &peer, ClientCertificate::Withheld, deadline)?.0);
         }
         // A reply to AUTH may repeat the password. A buffer that held it would not be wiped: so it holds one byte.
         let mut connection = Connection(BufReader::with_capacity(1, stream));

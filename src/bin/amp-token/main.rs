@@ -7,7 +7,7 @@
 //! - **No secret is taken from an argument or shown.** Arguments can be read by every user of the
 //!   machine. A token is printed only by the commands that are asked for one, from a buffer that is
 //!   wiped.
-//! - **The exit status tells the class of a failure**: see [`failure`].
+//! - **The exit status tells the class of a failure**: see [`io_error`].
 //! - **It starts fast.** Nothing is set up that a command does not need; above all no TLS where the
 //!   token is already in the store.
 //!
@@ -20,7 +20,7 @@
 //! | `status`, `settings`, `doctor` | what is, and why |
 //! | `emulator` | `demo` and `emulator` (a cargo feature) |
 //! | `generate` | the manual, and completions for shells |
-//! | `failure`, `output` | how a run ends, and how its answer leaves |
+//! | `io_error`, `output` | how a run ends, and how its answer leaves |
 
 #![forbid(unsafe_code)]
 
