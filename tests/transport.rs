@@ -7,7 +7,7 @@
 use amp_token::config::settings::Network;
 use amp_token::error::{Error, Kind, Stage};
 use amp_token::log::Log;
-use amp_token::net::http::{HEADER_LIMIT, HttpTransport, Observed};
+use amp_token::net::http::{ConnectionTrace, HEADER_LIMIT, HttpTransport};
 use amp_token::net::transport::{Request, Response, Transport};
 use amp_token::sys::secret::Secret;
 use rcgen::{
@@ -699,10 +699,10 @@ fn a_trusted_server_is_reached_and_observed() {
     for (versions, version) in [(BOTH, "TLS 1.3"), (ONLY_1_3, "TLS 1.3"), (ONLY_1_2, "TLS 1.2")] {
         let server = tls_server(server_config(&paper, versions), answer_inside);
         for host in ["localhost", "127.0.0.1"] {
-            let mut observed = Observed::default();
+            let mut observed = ConnectionTrace::default();
             let mut request = secure(&server, host);
             request.headers.push(("Authorization", Secret::from("Bearer hush")));
-            let response = transport.exchange(&request, PATIENCE, &mut observed).unwrap();
+            let response = transport.send_traced(&request, PATIENCE, &mut observed).unwrap();
             assert_eq!(response.body.as_slice(), b"hi");
             assert_eq!(observed.address, Some(server.address));
             assert_eq!(observed.proxy, None);
@@ -958,9 +958,9 @@ fn a_proxy_is_given_the_name_and_the_password() {
     let (proxy, asked) = connect_proxy(server.address, ESTABLISHED);
     let url = format!("http://me:p%40ss@{}", proxy.address);
     let transport = transport_in(&trusting(&folder, &ca), &[("HTTPS_PROXY", &url)]);
-    let mut observed = Observed::default();
+    let mut observed = ConnectionTrace::default();
     let request = get("https://far.invalid/oauth/token");
-    let response = transport.exchange(&request, PATIENCE, &mut observed).unwrap();
+    let response = transport.send_traced(&request, PATIENCE, &mut observed).unwrap();
     assert_eq!(response.body.as_slice(), b"hi");
     assert_eq!(observed.proxy, Some(format!("http://{}", proxy.address)));
     assert_eq!(observed.address, Some(proxy.address));
@@ -1261,9 +1261,9 @@ fn plain_http_goes_through_no_proxy() {
     let server = Server::replying(OK);
     let (proxy, asked) = connect_proxy(server.address, ESTABLISHED);
     let direct = |options: &Network, environment: &[(&str, &str)]| {
-        let mut observed = Observed::default();
+        let mut observed = ConnectionTrace::default();
         let transport = transport_in(options, environment);
-        assert!(transport.exchange(&get(&server.url()), PATIENCE, &mut observed).is_ok());
+        assert!(transport.send_traced(&get(&server.url()), PATIENCE, &mut observed).is_ok());
         assert_eq!(observed.proxy, None);
     };
     for scheme in ["http", "socks5h"] {

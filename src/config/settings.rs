@@ -240,7 +240,7 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 /// How many characters must be inserted, removed or replaced to turn one text into the other (Levenshtein distance).
 pub fn edit_distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
-    // The distances from the part of `one` that was read to each beginning of `other`.
+    // The distances from the part of `probe` that was read to each beginning of `other`.
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (read, a) in one.chars().enumerate() {
         let mut replaced = read;

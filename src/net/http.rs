@@ -75,7 +75,7 @@ pub enum Step {
 
 /// What was seen on the way, as far as a request came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
+pub struct ConnectionTrace {
     /// The steps that succeeded, in their order, and how long each took.
     pub steps: Vec<(Step, Duration)>,
     /// The proxy, as `scheme://host:port`.
@@ -88,9 +88,9 @@ pub struct Observed {
     pub tls: Option<Identity>,
 }
 
-impl Observed {
+impl ConnectionTrace {
     /// Notes that a step succeeded which began at `start`; returns when the next one begins.
-    fn passed(&mut self, step: Step, start: Instant) -> Instant {
+    fn record(&mut self, step: Step, start: Instant) -> Instant {
         let now = Instant::now();
         self.steps.push((step, now - start));
         now
@@ -136,38 +136,43 @@ impl HttpTransport {
     }
 
     /// [`Transport::send`], and what was seen on the way; also when it fails.
-    pub fn exchange(&self, request: &Request, timeout: Duration, observed: &mut Observed) -> Result<Response> {
-        self.exchange_to(request, timeout, observed, None)
-    }
-
-    fn exchange_to(
+    pub fn send_traced(
         &self,
         request: &Request,
         timeout: Duration,
-        observed: &mut Observed,
+        observed: &mut ConnectionTrace,
+    ) -> Result<Response> {
+        self.send_inner(request, timeout, observed, None)
+    }
+
+    fn send_inner(
+        &self,
+        request: &Request,
+        timeout: Duration,
+        observed: &mut ConnectionTrace,
         sink: Option<&mut Sink>,
     ) -> Result<Response> {
         let log = &self.options.log;
         let deadline = Deadline::after(timeout);
-        let url = permitted(&request.url)?;
+        let url = check_url(&request.url)?;
         let server = Peer::server(url.host, url.port);
-        let message = translated(request, &server)?;
+        let message = to_http_request(request, &server)?;
         let connecting = deadline.sooner(Deadline::after(self.options.connect_timeout));
         let mut stream = self.connect(&url, &server, connecting, observed)?;
         stream.set_deadline(deadline);
         let connected = Instant::now();
-        let channel = Channel {
+        let channel = UreqConnection {
             stream,
             is_tls: url.scheme == "https",
             peer: server.clone(),
             deadline,
-            buffers: PlainBuffers::new(),
+            buffers: ZeroizingBuffers::new(),
             received: false,
             send_failure: None,
         };
-        let response = converse(message, channel, request.response_limit, sink)
-            .map_err(|error| translated_error(error, &server, deadline))??;
-        observed.passed(Step::Exchange, connected);
+        let response = run_exchange(message, channel, request.response_limit, sink)
+            .map_err(|error| from_ureq_error(error, &server, deadline))??;
+        observed.record(Step::Exchange, connected);
         log.debug(|| format!("http: {} replied {} with {} bytes", server.name, response.status, response.body.len()));
         Ok(response)
     }
@@ -178,32 +183,32 @@ impl HttpTransport {
         url: &Url<'_>,
         server: &Peer,
         deadline: Deadline,
-        observed: &mut Observed,
+        observed: &mut ConnectionTrace,
     ) -> Result<Box<dyn Stream>> {
         let log = &self.options.log;
         let start = Instant::now();
         let proxy = self.proxy_for(url)?;
-        observed.passed(Step::Route, start);
+        observed.record(Step::Route, start);
         log.debug(|| match &proxy {
             Some(proxy) => format!("http: {} is reached through the proxy {proxy}", server.name),
             None => format!("http: {} is reached directly", server.name),
         });
         observed.proxy = proxy.as_ref().map(ToString::to_string);
         let mut stream: Box<dyn Stream> = match &proxy {
-            None => Box::new(self.reach(url.host, url.port, server, deadline, observed)?),
+            None => Box::new(self.connect_tcp(url.host, url.port, server, deadline, observed)?),
             Some(proxy) => self.connect_to_proxy(proxy, url, server, deadline, observed)?,
         };
         if url.scheme == "https" {
             let start = Instant::now();
             let (session, identity) =
-                self.trust()?.handshake(stream, url.host, server, ClientCertificate::Shown, deadline)?;
+                self.tls_connector()?.handshake(stream, url.host, server, ClientCertificate::Shown, deadline)?;
             log.debug(|| {
                 format!(
                     "tls: {} speaks {}; its certificate is for {}, issued by {}",
                     server.name, identity.version, identity.subject, identity.issuer
                 )
             });
-            observed.passed(Step::Handshake, start);
+            observed.record(Step::Handshake, start);
             observed.tls = Some(identity);
             stream = Box::new(session);
         }
@@ -216,7 +221,7 @@ impl HttpTransport {
         url: &Url<'_>,
         server: &Peer,
         deadline: Deadline,
-        observed: &mut Observed,
+        observed: &mut ConnectionTrace,
     ) -> Result<Box<dyn Stream>> {
         let address = if proxy.wants_address() {
             let found = resolve(url.host, url.port, server, deadline)?;
@@ -226,33 +231,34 @@ impl HttpTransport {
             None
         };
         let peer = proxy.peer();
-        let mut stream: Box<dyn Stream> = Box::new(self.reach(&proxy.host, proxy.port, &peer, deadline, observed)?);
+        let mut stream: Box<dyn Stream> =
+            Box::new(self.connect_tcp(&proxy.host, proxy.port, &peer, deadline, observed)?);
         let start = Instant::now();
         if proxy.scheme == Scheme::Https {
             let (session, _) =
-                self.trust()?.handshake(stream, &proxy.host, &peer, ClientCertificate::Withheld, deadline)?;
+                self.tls_connector()?.handshake(stream, &proxy.host, &peer, ClientCertificate::Withheld, deadline)?;
             stream = Box::new(session);
         }
         let target = Target { host: url.host, port: url.port, address };
         proxy::tunnel(&mut stream, proxy, &target, deadline)?;
-        observed.passed(Step::Tunnel, start);
+        observed.record(Step::Tunnel, start);
         Ok(stream)
     }
 
     /// Finds and connects to the server or its proxy.
-    fn reach(
+    fn connect_tcp(
         &self,
         host: &str,
         port: u16,
         peer: &Peer,
         deadline: Deadline,
-        observed: &mut Observed,
+        observed: &mut ConnectionTrace,
     ) -> Result<TcpConnection> {
         let start = Instant::now();
         observed.found = resolve(host, port, peer, deadline)?;
-        let start = observed.passed(Step::Lookup, start);
+        let start = observed.record(Step::Lookup, start);
         let (wire, address) = connect(&observed.found, peer, deadline)?;
-        observed.passed(Step::Connect, start);
+        observed.record(Step::Connect, start);
         observed.address = Some(address);
         self.options.log.debug(|| format!("http: connected to {} at {address}", peer.name));
         Ok(wire)
@@ -266,7 +272,7 @@ impl HttpTransport {
         })
     }
 
-    fn trust(&self) -> Result<Arc<Trust>> {
+    fn tls_connector(&self) -> Result<Arc<Trust>> {
         if let Some(trust) = self.trust.get() {
             return Ok(Arc::clone(trust));
         }
@@ -279,16 +285,16 @@ impl HttpTransport {
 
 impl Transport for HttpTransport {
     fn send(&self, request: &Request, timeout: Duration) -> Result<Response> {
-        self.exchange(request, timeout, &mut Observed::default())
+        self.send_traced(request, timeout, &mut ConnectionTrace::default())
     }
 
     fn send_to(&self, request: &Request, timeout: Duration, sink: &mut Sink) -> Result<Response> {
-        self.exchange_to(request, timeout, &mut Observed::default(), Some(sink))
+        self.send_inner(request, timeout, &mut ConnectionTrace::default(), Some(sink))
     }
 }
 
 /// Takes a URL apart that a secret or a token may be sent to.
-fn permitted(text: &str) -> Result<Url<'_>> {
+fn check_url(text: &str) -> Result<Url<'_>> {
     let refuse = |message: String, advice: &str| Err(Error::new(Kind::Config, message).with_hint(advice));
     let shown = redact_url(text);
     let Some(url) = Url::parse(text) else {
@@ -311,16 +317,16 @@ fn permitted(text: &str) -> Result<Url<'_>> {
 
 /// The text of a header, in the form that ureq's header type can share instead of copying it. So it
 /// is wiped when the request is dropped.
-struct HeaderText(Secret);
+struct SecretHeaderBytes(Secret);
 
-impl AsRef<[u8]> for HeaderText {
+impl AsRef<[u8]> for SecretHeaderBytes {
     fn as_ref(&self) -> &[u8] {
         self.0.reveal().as_bytes()
     }
 }
 
 /// The request in ureq's form.
-fn translated<'a>(request: &'a Request, server: &Peer) -> Result<http::Request<&'a [u8]>> {
+fn to_http_request<'a>(request: &'a Request, server: &Peer) -> Result<http::Request<&'a [u8]>> {
     let refuse = |what: String| {
         let message = format!("the request to {} cannot be sent: {what}", server.name);
         Error::invalid(message).with_host(&server.address)
@@ -337,7 +343,7 @@ fn translated<'a>(request: &'a Request, server: &Peer) -> Result<http::Request<&
         if value.reveal().len() + name.len() > OUTPUT_SIZE - 16 {
             return Err(refuse(format!("its header {name} is longer than {OUTPUT_SIZE} bytes")));
         }
-        let text = Bytes::from_owner(HeaderText(value.clone()));
+        let text = Bytes::from_owner(SecretHeaderBytes(value.clone()));
         let mut value = HeaderValue::from_maybe_shared(text)
             .map_err(|_| refuse(format!("its header {name} has characters that are not allowed")))?;
         value.set_sensitive(true);
@@ -349,9 +355,9 @@ fn translated<'a>(request: &'a Request, server: &Peer) -> Result<http::Request<&
 }
 
 /// Sends the request over the channel and reads the reply. The outer error is ureq's.
-fn converse(
+fn run_exchange(
     message: http::Request<&[u8]>,
-    channel: Channel,
+    channel: UreqConnection,
     limit: usize,
     sink: Option<&mut Sink>,
 ) -> std::result::Result<Result<Response>, ureq::Error> {
@@ -369,14 +375,14 @@ fn converse(
         .max_idle_connections_per_host(0)
         .allow_non_standard_methods(true)
         .build();
-    let agent = ureq::Agent::with_parts(config, Handover(Mutex::new(Some(channel))), NoLookup);
+    let agent = ureq::Agent::with_parts(config, SingleConnection(Mutex::new(Some(channel))), NoopResolver);
     let wants_no_body =
         message.body().is_empty() && !matches!(*message.method(), Method::POST | Method::PUT | Method::PATCH);
     let reply = if wants_no_body { agent.run(message.map(|_| ())) } else { agent.run(message) };
     let (head, mut body) = reply?.into_parts();
     let announced = body.content_length();
     let body = match sink.filter(|_| is_success(head.status.as_u16())) {
-        Some(sink) => match pour(&mut body.as_reader(), sink)? {
+        Some(sink) => match copy_to_sink(&mut body.as_reader(), sink)? {
             true => Some(Zeroizing::default()),
             false => return Ok(Err(not_taken())),
         },
@@ -403,7 +409,7 @@ fn converse(
 }
 
 /// Hands a body on as it comes; `false`: its taker had enough.
-fn pour(reader: &mut impl Read, sink: &mut Sink) -> io::Result<bool> {
+fn copy_to_sink(reader: &mut impl Read, sink: &mut Sink) -> io::Result<bool> {
     let mut piece = Zeroizing::new(vec![0; 64 * 1024]);
     loop {
         match reader.read(&mut piece)? {
@@ -451,8 +457,8 @@ fn read_body(reader: &mut impl Read, announced: Option<u64>, limit: usize) -> io
     Ok(Some(body))
 }
 
-/// Turns ureq's error into ours; most are ours already, from the [`Channel`].
-fn translated_error(error: ureq::Error, server: &Peer, deadline: Deadline) -> Error {
+/// Turns ureq's error into ours; most are ours already, from the [`UreqConnection`].
+fn from_ureq_error(error: ureq::Error, server: &Peer, deadline: Deadline) -> Error {
     let name = &server.name;
     let protocol = |what: String| {
         server
@@ -462,12 +468,12 @@ fn translated_error(error: ureq::Error, server: &Peer, deadline: Deadline) -> Er
     match error {
         ureq::Error::Other(inner) => match inner.downcast::<Error>() {
             Ok(own) => *own,
-            Err(other) => internal(server, &other),
+            Err(other) => internal_error(server, &other),
         },
         ureq::Error::Io(error) if is_disconnect(&error) => server.io_error(Moment::Receive, &error, deadline),
         // ureq wraps its own errors to pass them through a reader.
         ureq::Error::Io(error) => match error.downcast::<ureq::Error>() {
-            Ok(inner) => translated_error(inner, server, deadline),
+            Ok(inner) => from_ureq_error(inner, server, deadline),
             Err(error) => server.io_error(Moment::Receive, &error, deadline),
         },
         ureq::Error::LargeResponseHeader(..) => {
@@ -477,11 +483,11 @@ fn translated_error(error: ureq::Error, server: &Peer, deadline: Deadline) -> Er
             protocol(format!("the reply of {name} is not the HTTP it should be: {}", sanitize(&error.to_string(), &[])))
         }
         ureq::Error::BodyStalled => protocol(format!("the reply of {name} makes no sense")),
-        other => internal(server, &other),
+        other => internal_error(server, &other),
     }
 }
 
-fn internal(server: &Peer, error: &dyn fmt::Display) -> Error {
+fn internal_error(server: &Peer, error: &dyn fmt::Display) -> Error {
     let message = format!(
         "the request to {} failed in a way that should not happen: {}",
         server.name,
@@ -491,19 +497,19 @@ fn internal(server: &Peer, error: &dyn fmt::Display) -> Error {
 }
 
 /// The connection, as ureq sees it.
-struct Channel {
+struct UreqConnection {
     stream: Box<dyn Stream>,
     is_tls: bool,
     peer: Peer,
     deadline: Deadline,
-    buffers: PlainBuffers,
+    buffers: ZeroizingBuffers,
     /// Whether anything of a reply has come.
     received: bool,
     /// Why the request was not taken whole. The server may have sent the reason first.
     send_failure: Option<io::Error>,
 }
 
-impl Channel {
+impl UreqConnection {
     /// An error with its whole story, in a form that ureq passes on unchanged.
     fn failed(&self, moment: Moment, error: &io::Error) -> ureq::Error {
         let own = self.peer.io_error(moment, error, self.deadline);
@@ -511,13 +517,13 @@ impl Channel {
     }
 }
 
-impl fmt::Debug for Channel {
+impl fmt::Debug for UreqConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Channel({})", self.peer.address)
     }
 }
 
-impl UreqTransport for Channel {
+impl UreqTransport for UreqConnection {
     fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }
@@ -575,7 +581,7 @@ impl UreqTransport for Channel {
 }
 
 /// Buffers that are as large from the start as they will ever be, and wiped in the end.
-struct PlainBuffers {
+struct ZeroizingBuffers {
     input: Zeroizing<Vec<u8>>,
     /// `input[consumed..filled]` waits to be read.
     consumed: usize,
@@ -585,9 +591,9 @@ struct PlainBuffers {
     output: Zeroizing<Vec<u8>>,
 }
 
-impl PlainBuffers {
+impl ZeroizingBuffers {
     fn new() -> Self {
-        PlainBuffers {
+        ZeroizingBuffers {
             // One more than allowed, so that ureq notices headers that are too large.
             input: Zeroizing::new(vec![0; HEADER_LIMIT + 1]),
             consumed: 0,
@@ -604,7 +610,7 @@ impl PlainBuffers {
     }
 }
 
-impl Buffers for PlainBuffers {
+impl Buffers for ZeroizingBuffers {
     fn output(&mut self) -> &mut [u8] {
         &mut self.output
     }
@@ -639,21 +645,25 @@ impl Buffers for PlainBuffers {
 
 /// Hands one finished connection to ureq. There is no second one, so it cannot try twice.
 #[derive(Debug)]
-struct Handover(Mutex<Option<Channel>>);
+struct SingleConnection(Mutex<Option<UreqConnection>>);
 
-impl Connector for Handover {
-    type Out = Channel;
+impl Connector for SingleConnection {
+    type Out = UreqConnection;
 
-    fn connect(&self, _: &ConnectionDetails<'_>, _: Option<()>) -> std::result::Result<Option<Channel>, ureq::Error> {
+    fn connect(
+        &self,
+        _: &ConnectionDetails<'_>,
+        _: Option<()>,
+    ) -> std::result::Result<Option<UreqConnection>, ureq::Error> {
         Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).take())
     }
 }
 
 /// Looks up nothing: the connection is there already.
 #[derive(Debug)]
-struct NoLookup;
+struct NoopResolver;
 
-impl Resolver for NoLookup {
+impl Resolver for NoopResolver {
     fn resolve(
         &self,
         _: &http::Uri,
@@ -714,17 +724,17 @@ mod tests {
         };
         let peer = Peer::server("auth.example", 443);
         let deadline = Deadline::after(Duration::from_secs(60));
-        let channel = Channel {
+        let channel = UreqConnection {
             stream: Box::new(Script { reply: io::Cursor::new(reply), state, takes_requests }),
             is_tls: true,
             peer: peer.clone(),
             deadline,
-            buffers: PlainBuffers::new(),
+            buffers: ZeroizingBuffers::new(),
             received: false,
             send_failure: None,
         };
-        converse(translated(&request, &peer)?, channel, 1000, None)
-            .map_err(|error| translated_error(error, &peer, deadline))?
+        run_exchange(to_http_request(&request, &peer)?, channel, 1000, None)
+            .map_err(|error| from_ureq_error(error, &peer, deadline))?
     }
 
     /// The reset that sending met is not told again to whoever reads, who sees a proper end.

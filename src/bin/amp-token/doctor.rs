@@ -9,7 +9,7 @@ use crate::output;
 use amp_token::config::credentials::Credentials;
 use amp_token::config::settings::{Options, Url};
 use amp_token::error::{Error, Kind, Result, Stage};
-use amp_token::net::http::{HttpTransport, Observed, Step};
+use amp_token::net::http::{ConnectionTrace, HttpTransport, Step};
 use amp_token::net::proxy::ProxyUrl;
 use amp_token::net::transport::{Request, Response};
 use amp_token::oauth::client_credentials;
@@ -76,7 +76,7 @@ fn run_checks(session: &Context, report: &mut Report) -> CheckResult<()> {
             })?;
             let request = api_request(&options, &grant.access_token);
             let start = Instant::now();
-            let reply = transport.exchange(&request, options.timeout, &mut Observed::default());
+            let reply = transport.send_traced(&request, options.timeout, &mut ConnectionTrace::default());
             check_api(report, reply, &options, start.elapsed(), &grant.access_token)
         }
         Credentials::PersonalAccessToken(token) => {
@@ -97,9 +97,9 @@ fn send_and_report(
     options: &Options,
     last: &'static str,
 ) -> CheckResult<(Response, Duration)> {
-    let mut observed = Observed::default();
+    let mut observed = ConnectionTrace::default();
     let before = wall_seconds(&options.clock);
-    let reply = transport.exchange(request, options.timeout, &mut observed);
+    let reply = transport.send_traced(request, options.timeout, &mut observed);
     let after = wall_seconds(&options.clock);
     let took = |steps: &[Step]| -> Option<Duration> {
         steps.iter().map(|step| Some(observed.steps.iter().find(|(have, _)| have == step)?.1)).sum()
