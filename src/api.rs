@@ -16,7 +16,7 @@
 
 use crate::config::settings::{Options, Url};
 use crate::error::{Error, Kind, Result, Stage};
-use crate::net::transport::{Request, Response, Sink};
+use crate::net::transport::{BodySink, Request, Response};
 use crate::oauth::retry::{self, Deadline};
 use crate::sanitize::{redact_url, sanitize};
 use crate::sys::secret::Secret;
@@ -46,11 +46,11 @@ pub fn request(cache: &TokenCache, call: &Call) -> Result<Response> {
 
 /// Gets what is at a path, of any size, and hands it to `sink` piece by piece; the reply that is
 /// returned has a body only if it is no success. A transfer that broke off is not begun anew.
-pub fn download(cache: &TokenCache, path: &str, sink: &mut Sink) -> Result<Response> {
+pub fn download(cache: &TokenCache, path: &str, sink: &mut BodySink) -> Result<Response> {
     exchange(cache, &Call { method: "GET", path, content_type: None, body: b"" }, Some(sink))
 }
 
-fn exchange(cache: &TokenCache, call: &Call, mut sink: Option<&mut Sink>) -> Result<Response> {
+fn exchange(cache: &TokenCache, call: &Call, mut sink: Option<&mut BodySink>) -> Result<Response> {
     let Options { api_url, clock, timeout, log, .. } = cache.options();
     let url = resolve(api_url, call.path)?;
     check(call)?;
@@ -178,9 +178,9 @@ fn send(
     call: &Call,
     url: &str,
     deadline: Deadline,
-    mut sink: Option<&mut Sink>,
+    mut sink: Option<&mut BodySink>,
 ) -> Result<Result<(Arc<Token>, Response)>> {
-    let Options { clock, retries, response_limit, user_agent, .. } = cache.options();
+    let Options { clock, retries, max_response_bytes, user_agent, .. } = cache.options();
     let idempotent = matches!(call.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE");
     let mut headers = vec![
         ("Accept", Secret::from("application/json, application/hal+json;q=0.9, */*;q=0.1")),
@@ -192,7 +192,7 @@ fn send(
         url: url.to_owned(),
         headers,
         body: Zeroizing::new(call.body.to_vec()),
-        response_limit: *response_limit,
+        max_response_bytes: *max_response_bytes,
     };
     let others = request.headers.len();
     let transport = cache.transport()?;
@@ -212,7 +212,7 @@ fn send(
         busy = None;
         let reply = match &mut sink {
             None => transport.send(&request, left),
-            Some(sink) => transport.send_to(&request, left, &mut |piece| {
+            Some(sink) => transport.send_streaming(&request, left, &mut |piece| {
                 begun = true;
                 sink(piece)
             }),

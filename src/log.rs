@@ -20,11 +20,11 @@ pub enum Level {
     Debug,
 }
 
-type Sink = dyn Fn(Level, &str) + Send + Sync;
+type BodySink = dyn Fn(Level, &str) + Send + Sync;
 
 /// Where log lines go. Cloning it shares the destination.
 #[derive(Clone, Default)]
-pub struct Log(Option<Arc<Sink>>);
+pub struct Log(Option<Arc<BodySink>>);
 
 impl Log {
     /// Sends every line to `sink`, which may be called from any thread, with no lock held.

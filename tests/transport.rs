@@ -149,7 +149,7 @@ fn get(url: &str) -> Request {
         url: url.to_owned(),
         headers: Vec::new(),
         body: Zeroizing::default(),
-        response_limit: 1 << 20,
+        max_response_bytes: 1 << 20,
     }
 }
 
@@ -360,7 +360,7 @@ fn a_reply_may_be_as_large_as_allowed_and_not_larger() {
         for (size, fits) in [(limit, true), (limit + 1, false)] {
             for reply in replies(size) {
                 let mut request = get(&Server::replying(reply).url());
-                request.response_limit = limit;
+                request.max_response_bytes = limit;
                 match send(&request) {
                     Ok(response) => assert!(fits && response.body.len() == size),
                     Err(error) => {

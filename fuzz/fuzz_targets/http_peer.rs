@@ -24,7 +24,7 @@ fuzz_target!(|pieces: Vec<Vec<u8>>| {
         url: format!("http://{}/oauth/token", listener.local_addr().unwrap()),
         headers: vec![("Content-Type", "text/plain".into())],
         body: b"a=b".to_vec().into(),
-        response_limit: LIMIT,
+        max_response_bytes: LIMIT,
     };
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -63,9 +63,9 @@ impl Transport for Callback {
                 status: 0,
                 headers: Vec::new(),
                 // Room for the largest token response from the start.
-                body: Zeroizing::new(Vec::with_capacity(request.response_limit.min(crate::oauth::client_credentials::REPLY_LIMIT))),
+                body: Zeroizing::new(Vec::with_capacity(request.max_response_bytes.min(crate::oauth::client_credentials::REPLY_LIMIT))),
             },
-            limit: request.response_limit,
+            limit: request.max_response_bytes,
             failure: None,
         };
         let host = Url::parse(&request.url).map_or("the server", |url| url.host);

@@ -389,7 +389,7 @@ impl Config {
             retries: u32::try_from(self.number("retries")).unwrap_or(u32::MAX),
             min_validity: milliseconds("min_validity_ms"),
             background_refresh: flag(self.effective("background_refresh")).unwrap_or(false),
-            response_limit: usize::try_from(self.number("max_response_bytes")).unwrap_or(usize::MAX),
+            max_response_bytes: usize::try_from(self.number("max_response_bytes")).unwrap_or(usize::MAX),
             store: Secret::from(self.effective("store")),
             store_dir: self.path("store_dir"),
             network: Network {
@@ -428,7 +428,7 @@ pub struct Options {
     /// `background_refresh`.
     pub background_refresh: bool,
     /// `max_response_bytes`.
-    pub response_limit: usize,
+    pub max_response_bytes: usize,
     /// `store`.
     pub store: Secret,
     /// `store_dir`.

@@ -34,7 +34,7 @@ use crate::error::{Error, Kind, Result, Stage};
 use crate::net::proxy::{self, ProxyUrl, Scheme, Target};
 use crate::net::tcp::{Deadline, Moment, Peer, Stream, TcpConnection, connect, is_disconnect, resolve};
 use crate::net::tls::{ClientCertificate, Identity, Trust};
-use crate::net::transport::{Request, Response, Sink, Transport, is_success, not_taken};
+use crate::net::transport::{BodySink, Request, Response, Transport, is_success, sink_error};
 use crate::sanitize::{redact_url, sanitize};
 use crate::sys::secret::{Secret, SecretBytes};
 use bytes::Bytes;
@@ -150,7 +150,7 @@ impl HttpTransport {
         request: &Request,
         timeout: Duration,
         observed: &mut ConnectionTrace,
-        sink: Option<&mut Sink>,
+        sink: Option<&mut BodySink>,
     ) -> Result<Response> {
         let log = &self.options.log;
         let deadline = Deadline::after(timeout);
@@ -170,7 +170,7 @@ impl HttpTransport {
             received: false,
             send_failure: None,
         };
-        let response = run_exchange(message, channel, request.response_limit, sink)
+        let response = run_exchange(message, channel, request.max_response_bytes, sink)
             .map_err(|error| from_ureq_error(error, &server, deadline))??;
         observed.record(Step::Exchange, connected);
         log.debug(|| format!("http: {} replied {} with {} bytes", server.name, response.status, response.body.len()));
@@ -288,7 +288,7 @@ impl Transport for HttpTransport {
         self.send_traced(request, timeout, &mut ConnectionTrace::default())
     }
 
-    fn send_to(&self, request: &Request, timeout: Duration, sink: &mut Sink) -> Result<Response> {
+    fn send_streaming(&self, request: &Request, timeout: Duration, sink: &mut BodySink) -> Result<Response> {
         self.send_inner(request, timeout, &mut ConnectionTrace::default(), Some(sink))
     }
 }
@@ -359,7 +359,7 @@ fn run_exchange(
     message: http::Request<&[u8]>,
     channel: UreqConnection,
     limit: usize,
-    sink: Option<&mut Sink>,
+    sink: Option<&mut BodySink>,
 ) -> std::result::Result<Result<Response>, ureq::Error> {
     let peer = channel.peer.clone();
     let config = Config::builder()
@@ -384,7 +384,7 @@ fn run_exchange(
     let body = match sink.filter(|_| is_success(head.status.as_u16())) {
         Some(sink) => match copy_to_sink(&mut body.as_reader(), sink)? {
             true => Some(Zeroizing::default()),
-            false => return Ok(Err(not_taken())),
+            false => return Ok(Err(sink_error())),
         },
         None => read_body(&mut body.as_reader(), announced, limit)?,
     };
@@ -409,7 +409,7 @@ fn run_exchange(
 }
 
 /// Hands a body on as it comes; `false`: its taker had enough.
-fn copy_to_sink(reader: &mut impl Read, sink: &mut Sink) -> io::Result<bool> {
+fn copy_to_sink(reader: &mut impl Read, sink: &mut BodySink) -> io::Result<bool> {
     let mut piece = Zeroizing::new(vec![0; 64 * 1024]);
     loop {
         match reader.read(&mut piece)? {
@@ -720,7 +720,7 @@ mod tests {
             url: "https://auth.example/oauth/token".to_owned(),
             headers: Vec::new(),
             body: Zeroizing::new(b"x=y".to_vec()),
-            response_limit: 1000,
+            max_response_bytes: 1000,
         };
         let peer = Peer::server("auth.example", 443);
         let deadline = Deadline::after(Duration::from_secs(60));

@@ -22,7 +22,7 @@ pub struct Request {
     /// The body, empty for none. Secret because it may be the token request's.
     pub body: Zeroizing<Vec<u8>>,
     /// The most bytes of a reply's body that may be read; more is [`Kind::Protocol`].
-    pub response_limit: usize,
+    pub max_response_bytes: usize,
 }
 
 /// One reply.
@@ -49,7 +49,7 @@ impl std::fmt::Debug for Response {
 }
 
 /// Takes the body of a reply, piece by piece; `false`: no more of it is wanted.
-pub type Sink<'a> = dyn FnMut(&[u8]) -> bool + 'a;
+pub type BodySink<'a> = dyn FnMut(&[u8]) -> bool + 'a;
 
 /// Something that carries requests. It may be called from many threads at once.
 pub trait Transport: Send + Sync {
@@ -58,12 +58,12 @@ pub trait Transport: Send + Sync {
 
     /// As [`Transport::send`], but the body of a success (2xx) goes to `sink`, of any size, and the
     /// reply that is returned has none. This default takes it into memory first.
-    fn send_to(&self, request: &Request, timeout: Duration, sink: &mut Sink) -> Result<Response> {
+    fn send_streaming(&self, request: &Request, timeout: Duration, sink: &mut BodySink) -> Result<Response> {
         let mut response = self.send(request, timeout)?;
         if is_success(response.status) {
             let body = std::mem::take(&mut response.body);
             if !body.is_empty() && !sink(&body) {
-                return Err(not_taken());
+                return Err(sink_error());
             }
         }
         Ok(response)
@@ -76,7 +76,7 @@ pub fn is_success(status: u16) -> bool {
 }
 
 /// The error for a body that its taker does not want to the end.
-pub fn not_taken() -> Error {
+pub fn sink_error() -> Error {
     Error::new(Kind::Io, "the application did not take the whole reply")
         .with_phase(Stage::Receive)
         .with_hint("see the application's own messages: its disk may be full")

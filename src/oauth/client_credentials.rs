@@ -53,7 +53,7 @@ pub fn request(token_url: &str, client_id: &str, client_secret: &Secret, user_ag
             ("User-Agent", user_agent.into()),
         ],
         body,
-        response_limit: REPLY_LIMIT,
+        max_response_bytes: REPLY_LIMIT,
     }
 }
 

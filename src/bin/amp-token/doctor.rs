@@ -190,7 +190,7 @@ fn api_request(options: &Options, token: &Secret) -> Request {
             ("User-Agent", options.user_agent.as_str().into()),
         ],
         body: Vec::new().into(),
-        response_limit: 1024 * 1024,
+        max_response_bytes: 1024 * 1024,
     }
 }
 

@@ -91,7 +91,7 @@ fn hubs(cache: &TokenCache, api_url: &str, authorization: &str) -> Outcome<Vec<S
         url: format!("{api_url}/v2/content/hubs"),
         headers: vec![("Authorization", authorization.into())],
         body: Vec::new().into(),
-        response_limit: 1024 * 1024,
+        max_response_bytes: 1024 * 1024,
     };
     let response = HttpTransport::new(&cache.options().network)?.send(&request, Duration::from_secs(10))?;
     let hubs = serde_json::from_slice::<Value>(&response.body).ok();
