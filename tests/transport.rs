@@ -622,7 +622,7 @@ struct Paper {
     key: KeyPair,
 }
 
-/// A certificate for `hosts`, changed by `change`, issued by `issuer` or else by itself.
+/// A certificate for `format_sans`, changed by `change`, issued by `issuer` or else by itself.
 fn paper(hosts: &[&str], issuer: Option<&Authority>, change: impl FnOnce(&mut CertificateParams)) -> Paper {
     let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
     let mut params = CertificateParams::new(hosts).unwrap();

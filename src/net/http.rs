@@ -33,7 +33,7 @@ use crate::config::settings::{Network, Url, is_loopback};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::net::proxy::{self, ProxyUrl, Scheme, Target};
 use crate::net::tcp::{Deadline, Moment, Peer, Stream, TcpConnection, connect, is_disconnect, resolve};
-use crate::net::tls::{ClientCertificate, Identity, Trust};
+use crate::net::tls::{ClientCertificate, PeerTlsInfo, TlsConnector};
 use crate::net::transport::{BodySink, Request, Response, Transport, is_success, sink_error};
 use crate::sanitize::{redact_url, sanitize};
 use crate::sys::secret::{Secret, SecretBytes};
@@ -85,7 +85,7 @@ pub struct ConnectionTrace {
     /// The address that was connected to: the proxy's, if there is one.
     pub address: Option<SocketAddr>,
     /// The server's TLS version and certificate.
-    pub tls: Option<Identity>,
+    pub tls: Option<PeerTlsInfo>,
 }
 
 impl ConnectionTrace {
@@ -102,7 +102,7 @@ pub struct HttpTransport {
     options: Network,
     /// What [`proxy::VARIABLES`] were set to. Secret, because a proxy's URL may hold a password.
     environment: Vec<(&'static str, SecretBytes)>,
-    trust: OnceLock<Arc<Trust>>,
+    trust: OnceLock<Arc<TlsConnector>>,
 }
 
 impl fmt::Debug for HttpTransport {
@@ -272,13 +272,13 @@ impl HttpTransport {
         })
     }
 
-    fn tls_connector(&self) -> Result<Arc<Trust>> {
+    fn tls_connector(&self) -> Result<Arc<TlsConnector>> {
         if let Some(trust) = self.trust.get() {
             return Ok(Arc::clone(trust));
         }
         // Two threads may both come here and read the certificates twice. A lock instead would stay
         // locked for ever in a child that was forked meanwhile.
-        let trust = Arc::new(Trust::load(&self.options)?);
+        let trust = Arc::new(TlsConnector::load(&self.options)?);
         Ok(Arc::clone(self.trust.get_or_init(|| trust)))
     }
 }

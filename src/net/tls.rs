@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a server showed of itself in a handshake that succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct PeerTlsInfo {
     /// `TLS 1.2` or `TLS 1.3`.
     pub version: &'static str,
     /// Who issued its certificate: organization and common name.
@@ -54,20 +54,20 @@ pub(crate) enum ClientCertificate {
 }
 
 /// Everything that TLS connections have in common.
-pub(crate) struct Trust {
+pub(crate) struct TlsConnector {
     config: ClientConfig,
     verifier: Arc<WebPkiServerVerifier>,
-    shows_certificate: bool,
+    has_client_cert: bool,
 }
 
-impl Trust {
+impl TlsConnector {
     /// Reads the certificates and keys that the settings name, and the system's.
     pub(crate) fn load(options: &Network) -> Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let internal = |error: &dyn std::fmt::Display| {
             Error::new(Kind::Internal, format!("TLS could not be set up: {error}")).with_phase(Stage::Tls)
         };
-        let roots = Arc::new(roots(options.ca_file.as_deref(), &options.log)?);
+        let roots = Arc::new(load_roots(options.ca_file.as_deref(), &options.log)?);
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
             .map_err(|error| internal(&error))?;
@@ -81,12 +81,12 @@ impl Trust {
                 let chain = certificates(certificate, "client_certificate")?;
                 builder
                     .with_client_auth_cert(chain, private_key(key)?)
-                    .map_err(|error| unusable_pair(certificate, key, &error))?
+                    .map_err(|error| client_auth_error(certificate, key, &error))?
             }
             None => builder.with_no_client_auth(),
         };
         config.resumption = rustls::client::Resumption::disabled();
-        Ok(Trust { config, verifier, shows_certificate: options.client_certificate.is_some() })
+        Ok(TlsConnector { config, verifier, has_client_cert: options.client_certificate.is_some() })
     }
 
     /// Makes `stream` a TLS connection to `with_host`.
@@ -97,18 +97,18 @@ impl Trust {
         peer: &Peer,
         certificate: ClientCertificate,
         deadline: Deadline,
-    ) -> Result<(Session, Identity)> {
+    ) -> Result<(TlsStream, PeerTlsInfo)> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             peer.error(Kind::Config, Stage::Tls, format!("{} is not a name that a certificate can be for", peer.name))
         })?;
-        let witness = Arc::new(Witness {
+        let witness = Arc::new(RecordingVerifier {
             verifier: Arc::clone(&self.verifier),
             own: match certificate {
                 ClientCertificate::Shown => Some(Arc::clone(&self.config.client_auth_cert_resolver)),
                 ClientCertificate::Withheld => None,
             },
-            shows_certificate: self.shows_certificate,
-            presented: Mutex::new(None),
+            has_client_cert: self.has_client_cert,
+            rejected_cert_names: Mutex::new(None),
             asked: AtomicBool::new(false),
         });
         let mut config = self.config.clone();
@@ -121,24 +121,24 @@ impl Trust {
                 format!("the TLS connection to {} could not be prepared: {error}", peer.name),
             )
         })?;
-        let mut session = Session { tls, below: stream, witness, peer: peer.clone() };
+        let mut session = TlsStream { tls, inner: stream, witness, peer: peer.clone() };
         session.handshake().map_err(|error| peer.io_error(Moment::Handshake, &error, deadline))?;
         let names = session
             .tls
             .peer_certificates()
             .and_then(|chain| chain.first())
-            .and_then(|certificate| Names::of(certificate))
+            .and_then(|certificate| CertificateNames::of(certificate))
             .unwrap_or_default();
         let version = match session.tls.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
             _ => "TLS 1.3",
         };
-        Ok((session, Identity { version, issuer: names.issuer.to_string(), subject: names.subject.to_string() }))
+        Ok((session, PeerTlsInfo { version, issuer: names.issuer.to_string(), subject: names.subject.to_string() }))
     }
 }
 
 /// The certificates to trust.
-fn roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
+fn load_roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
     let mut store = RootCertStore::empty();
     let system = system_certificates();
     // Half a store would be kept, and distrust servers for as long as this process runs.
@@ -163,7 +163,7 @@ fn roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
             for (index, certificate) in certificates(path, "ca_file")?.into_iter().enumerate() {
                 store.add(certificate).map_err(|error| {
                     let reason = format!("its certificate {} cannot be used: {error}", index + 1);
-                    bad_file("ca_file", path, &reason)
+                    file_error("ca_file", path, &reason)
                 })?;
                 usable += 1;
             }
@@ -209,7 +209,7 @@ const SYSTEM_CA_FILES: &[&str] = &[
 const SYSTEM_CA_DIRECTORIES: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/openssl/certs", "/etc/certs/CA"];
 
 /// Says which setting's file cannot be used, and why.
-fn bad_file(setting: &str, path: &Path, reason: &str) -> Error {
+fn file_error(setting: &str, path: &Path, reason: &str) -> Error {
     Error::new(Kind::Config, format!("{setting} ({}) cannot be used: {reason}", path.display()))
         .with_hint(format!("set {setting} to a PEM file that this process may read"))
 }
@@ -218,9 +218,9 @@ fn bad_file(setting: &str, path: &Path, reason: &str) -> Error {
 fn certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static>>> {
     let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
-        .map_err(|error| bad_file(setting, path, &pem_problem(&error, "certificate")));
+        .map_err(|error| file_error(setting, path, &pem_problem(&error, "certificate")));
     match found {
-        Ok(found) if found.is_empty() => Err(bad_file(setting, path, "it holds no certificate in PEM form")),
+        Ok(found) if found.is_empty() => Err(file_error(setting, path, "it holds no certificate in PEM form")),
         found => found,
     }
 }
@@ -229,7 +229,7 @@ fn certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| {
         let wanted = "private key without a password";
-        bad_file("client_key", path, &pem_problem(&error, wanted))
+        file_error("client_key", path, &pem_problem(&error, wanted))
     })
 }
 
@@ -244,14 +244,14 @@ fn pem_problem(error: &pem::Error, wanted: &str) -> String {
 }
 
 /// Says which of the two files of a client certificate cannot be used.
-fn unusable_pair(certificate: &Path, key: &Path, error: &rustls::Error) -> Error {
+fn client_auth_error(certificate: &Path, key: &Path, error: &rustls::Error) -> Error {
     match error {
         rustls::Error::InconsistentKeys(_) => {
             let reason = format!("it is not the key of client_certificate ({})", certificate.display());
-            bad_file("client_key", key, &reason)
+            file_error("client_key", key, &reason)
         }
-        rustls::Error::InvalidCertificate(_) => bad_file("client_certificate", certificate, &error.to_string()),
-        _ => bad_file("client_key", key, &error.to_string()),
+        rustls::Error::InvalidCertificate(_) => file_error("client_certificate", certificate, &error.to_string()),
+        _ => file_error("client_key", key, &error.to_string()),
     }
 }
 
@@ -260,45 +260,45 @@ fn unusable_pair(certificate: &Path, key: &Path, error: &rustls::Error) -> Error
 /// rustls has a stream of its own, which does not read while something waits to be sent. This one
 /// does: a server that closes early has often said why, and that can still be read when sending has
 /// already failed.
-pub(crate) struct Session {
+pub(crate) struct TlsStream {
     tls: ClientConnection,
-    below: Box<dyn Stream>,
-    witness: Arc<Witness>,
+    inner: Box<dyn Stream>,
+    witness: Arc<RecordingVerifier>,
     peer: Peer,
 }
 
-impl Session {
+impl TlsStream {
     fn handshake(&mut self) -> io::Result<()> {
         while self.tls.is_handshaking() {
-            if let Err(error) = self.tls.complete_io(&mut self.below) {
+            if let Err(error) = self.tls.complete_io(&mut self.inner) {
                 // It may have said why before it hung up.
                 if is_disconnect(&error) {
-                    self.take_in()?;
+                    self.drain()?;
                 }
-                return Err(self.explained(error));
+                return Err(self.attach_description(error));
             }
         }
         Ok(())
     }
 
     /// Reads what had come before the connection broke; an error if that tells of one.
-    fn take_in(&mut self) -> io::Result<()> {
-        while self.tls.read_tls(&mut self.below).is_ok_and(|count| count > 0) {
-            self.understand()?;
+    fn drain(&mut self) -> io::Result<()> {
+        while self.tls.read_tls(&mut self.inner).is_ok_and(|count| count > 0) {
+            self.process_packets()?;
         }
         Ok(())
     }
 
-    fn understand(&mut self) -> io::Result<()> {
+    fn process_packets(&mut self) -> io::Result<()> {
         match self.tls.process_new_packets() {
             Ok(_) => Ok(()),
-            Err(error) => Err(self.explained(io::Error::other(error))),
+            Err(error) => Err(self.attach_description(io::Error::other(error))),
         }
     }
 
-    fn send_out(&mut self) -> io::Result<()> {
+    fn flush_tls(&mut self) -> io::Result<()> {
         while self.tls.wants_write() {
-            if self.tls.write_tls(&mut self.below)? == 0 {
+            if self.tls.write_tls(&mut self.inner)? == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
         }
@@ -307,15 +307,15 @@ impl Session {
 
     /// Puts the story behind a TLS failure into the error, for [`Peer::io_error`] to find. In TLS
     /// 1.3 a server refuses a client certificate only after the handshake, so it may be any read.
-    fn explained(&self, error: io::Error) -> io::Error {
+    fn attach_description(&self, error: io::Error) -> io::Error {
         match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-            Some(tls) => io::Error::other(self.witness.explain(tls, &self.peer)),
+            Some(tls) => io::Error::other(self.witness.describe_error(tls, &self.peer)),
             None => error,
         }
     }
 }
 
-impl Read for Session {
+impl Read for TlsStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.tls.reader().read(buffer) {
@@ -325,48 +325,48 @@ impl Read for Session {
             }
             // An answer of the protocol itself, such as to a change of keys. If it cannot be sent,
             // reading will show why.
-            let _ = self.send_out();
+            let _ = self.flush_tls();
             // At the end of the connection, the reader says whether it was a proper one.
-            self.tls.read_tls(&mut self.below)?;
-            self.understand()?;
+            self.tls.read_tls(&mut self.inner)?;
+            self.process_packets()?;
         }
     }
 }
 
-impl Write for Session {
+impl Write for TlsStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = self.tls.writer().write(bytes)?;
-        self.send_out()?;
+        self.flush_tls()?;
         Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.send_out()
+        self.flush_tls()
     }
 }
 
-impl Stream for Session {
+impl Stream for TlsStream {
     fn set_deadline(&mut self, deadline: Deadline) {
-        self.below.set_deadline(deadline);
+        self.inner.set_deadline(deadline);
     }
 }
 
 /// Stands in for the verifier and the client certificate of one connection, does what they do, and
 /// remembers what it saw.
 #[derive(Debug)]
-struct Witness {
+struct RecordingVerifier {
     verifier: Arc<WebPkiServerVerifier>,
     /// `None`: the client certificate is withheld.
     own: Option<Arc<dyn ResolvesClientCert>>,
     /// Whether a client certificate is set.
-    shows_certificate: bool,
+    has_client_cert: bool,
     /// The names in a certificate that was refused.
-    presented: Mutex<Option<Names>>,
+    rejected_cert_names: Mutex<Option<CertificateNames>>,
     /// Whether the server asked for a client certificate.
     asked: AtomicBool,
 }
 
-impl ServerCertVerifier for Witness {
+impl ServerCertVerifier for RecordingVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -376,7 +376,7 @@ impl ServerCertVerifier for Witness {
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
         self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now).inspect_err(|_| {
-            *self.presented.lock().unwrap_or_else(PoisonError::into_inner) = Names::of(end_entity);
+            *self.rejected_cert_names.lock().unwrap_or_else(PoisonError::into_inner) = CertificateNames::of(end_entity);
         })
     }
 
@@ -403,7 +403,7 @@ impl ServerCertVerifier for Witness {
     }
 }
 
-impl ResolvesClientCert for Witness {
+impl ResolvesClientCert for RecordingVerifier {
     fn resolve(&self, root_hint_subjects: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.asked.store(true, Ordering::Relaxed);
         self.own.as_ref()?.resolve(root_hint_subjects, schemes)
@@ -414,14 +414,16 @@ impl ResolvesClientCert for Witness {
     }
 }
 
-impl Witness {
+impl RecordingVerifier {
     /// What a TLS failure means.
-    fn explain(&self, error: &rustls::Error, peer: &Peer) -> Error {
+    fn describe_error(&self, error: &rustls::Error, peer: &Peer) -> Error {
         let name = &peer.name;
-        let presented = self.presented.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let presented = self.rejected_cert_names.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (message, advice) = match error {
-            rustls::Error::InvalidCertificate(reason) => distrusted(name, reason, &presented.unwrap_or_default()),
-            rustls::Error::AlertReceived(alert) => self.alerted(name, *alert),
+            rustls::Error::InvalidCertificate(reason) => {
+                describe_certificate_error(name, reason, &presented.unwrap_or_default())
+            }
+            rustls::Error::AlertReceived(alert) => self.describe_alert(name, *alert),
             rustls::Error::InvalidMessage(_) => {
                 (format!("{name} does not answer with TLS"), "check that the port speaks https")
             }
@@ -435,7 +437,7 @@ impl Witness {
     }
 
     /// What it means that the server ended the handshake.
-    fn alerted(&self, name: &str, alert: AlertDescription) -> (String, &'static str) {
+    fn describe_alert(&self, name: &str, alert: AlertDescription) -> (String, &'static str) {
         use AlertDescription::{CertificateRequired, ProtocolVersion, UnrecognisedName};
         let asked = self.asked.load(Ordering::Relaxed);
         match alert {
@@ -446,7 +448,7 @@ impl Witness {
                 ),
                 "configure it to accept clients without a certificate; its URL may hold a user name and password",
             ),
-            CertificateRequired | _ if asked && !self.shows_certificate => (
+            CertificateRequired | _ if asked && !self.has_client_cert => (
                 format!("{name} asks for a client certificate, and none is set ({alert:?})"),
                 "set client_certificate and client_key",
             ),
@@ -464,23 +466,31 @@ impl Witness {
 }
 
 /// Why a certificate is not trusted, and what can be done about it.
-fn distrusted(name: &str, reason: &CertificateError, names: &Names) -> (String, &'static str) {
+fn describe_certificate_error(
+    name: &str,
+    reason: &CertificateError,
+    names: &CertificateNames,
+) -> (String, &'static str) {
     use CertificateError as E;
     const CLOCK: &str = "check this machine's clock; if it is right, the server needs a new certificate";
     let issuer = &names.issuer;
     let (what, advice) = match reason {
         E::Expired => ("has expired".to_owned(), CLOCK),
-        E::ExpiredContext { not_after, .. } => (format!("expired on {}", date(*not_after)), CLOCK),
+        E::ExpiredContext { not_after, .. } => (format!("expired on {}", format_date(*not_after)), CLOCK),
         E::NotValidYet => ("is not valid yet".to_owned(), CLOCK),
         E::NotValidYetContext { time, not_before } => (
-            format!("is only valid from {} on, and this machine's clock says {}", date(*not_before), date(*time)),
+            format!(
+                "is only valid from {} on, and this machine's clock says {}",
+                format_date(*not_before),
+                format_date(*time)
+            ),
             "check this machine's clock",
         ),
         E::NotValidForName => ("is for another host".to_owned(), "check the host name"),
         E::NotValidForNameContext { presented, .. } => (
             match presented.as_slice() {
                 [] => "is for no host at all".to_owned(),
-                some => format!("is for other hosts ({})", hosts(some)),
+                some => format!("is for other hosts ({})", format_sans(some)),
             },
             "check the host name, and whether a proxy answers in the server's place",
         ),
@@ -505,7 +515,7 @@ fn distrusted(name: &str, reason: &CertificateError, names: &Names) -> (String, 
 }
 
 /// The names of a certificate, of which rustls tells as `DnsName("a.example")`.
-fn hosts(presented: &[String]) -> String {
+fn format_sans(presented: &[String]) -> String {
     let bare = |name: &String| match name.split_once("(\"") {
         Some((_, rest)) => rest.trim_end_matches("\")").to_owned(),
         None => name.clone(),
@@ -514,7 +524,7 @@ fn hosts(presented: &[String]) -> String {
 }
 
 /// A moment as a date, such as `2026-01-31`.
-fn date(time: UnixTime) -> String {
+fn format_date(time: UnixTime) -> String {
     // Counted in eras of 400 years that begin in March, where the leap day comes last.
     let days = time.as_secs() / 86_400 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -529,19 +539,19 @@ fn date(time: UnixTime) -> String {
 
 /// Whom a certificate is from and for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Names {
-    issuer: Name,
-    subject: Name,
+struct CertificateNames {
+    issuer: DistinguishedName,
+    subject: DistinguishedName,
 }
 
 /// The readable parts of a name in a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Name {
+struct DistinguishedName {
     organization: Option<String>,
     common_name: Option<String>,
 }
 
-impl std::fmt::Display for Name {
+impl std::fmt::Display for DistinguishedName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (&self.organization, &self.common_name) {
             (Some(organization), Some(name)) => write!(f, "\"{name}\" of \"{organization}\""),
@@ -551,7 +561,7 @@ impl std::fmt::Display for Name {
     }
 }
 
-impl Names {
+impl CertificateNames {
     /// Reads the issuer and the subject from a certificate (RFC 5280, section 4.1).
     fn of(certificate: &[u8]) -> Option<Self> {
         let (certificate, _) = der::expect(der::SEQUENCE, certificate)?;
@@ -566,7 +576,7 @@ impl Names {
         let (issuer, after_issuer) = der::expect(der::SEQUENCE, after_algorithm)?;
         let (_, _, after_validity) = der::element(after_issuer)?;
         let (subject, _) = der::expect(der::SEQUENCE, after_validity)?;
-        Some(Names { issuer: Name::of(issuer)?, subject: Name::of(subject)? })
+        Some(CertificateNames { issuer: DistinguishedName::of(issuer)?, subject: DistinguishedName::of(subject)? })
     }
 
     fn is_self_signed(&self) -> bool {
@@ -574,10 +584,10 @@ impl Names {
     }
 }
 
-impl Name {
+impl DistinguishedName {
     /// Reads a name: a list of sets of pairs, each of an attribute's type and its value.
     fn of(mut list: &[u8]) -> Option<Self> {
-        let mut name = Name::default();
+        let mut name = DistinguishedName::default();
         while !list.is_empty() {
             let (mut set, rest) = der::expect(der::SET, list)?;
             list = rest;
@@ -696,15 +706,15 @@ mod tests {
     fn names_are_found() {
         let issuer = name(&[(6, 0x13, b"DE"), (10, 0x0c, "Prüfer".as_bytes()), (3, 0x13, b"Root 1")]);
         let subject = name(&[(3, 0x1e, &[0, b'h', 0x20, 0x2e, 0, b'x'])]);
-        let names = Names::of(&certificate(&issuer, &subject)).unwrap();
+        let names = CertificateNames::of(&certificate(&issuer, &subject)).unwrap();
         assert_eq!(names.issuer.to_string(), "\"Root 1\" of \"Prüfer\"");
         // U+202E turns text around on a terminal.
         assert_eq!(names.subject.to_string(), "\"hx\"");
         assert!(!names.is_self_signed());
-        let names = Names::of(&certificate(&issuer, &issuer)).unwrap();
+        let names = CertificateNames::of(&certificate(&issuer, &issuer)).unwrap();
         assert!(names.is_self_signed());
         let nobody = name(&[]);
-        let names = Names::of(&certificate(&nobody, &nobody)).unwrap();
+        let names = CertificateNames::of(&certificate(&nobody, &nobody)).unwrap();
         assert_eq!(names.issuer.to_string(), "somebody without a name");
     }
 
@@ -713,14 +723,14 @@ mod tests {
         let issuer = name(&[(10, 0x14, &[0xe9, b'x']), (3, 0x13, b"Root")]);
         let whole = certificate(&issuer, &issuer);
         for end in 0..whole.len() {
-            assert_eq!(Names::of(&whole[..end]), None, "cut at {end}");
+            assert_eq!(CertificateNames::of(&whole[..end]), None, "cut at {end}");
         }
         // Every byte changed to every value; the outcome does not matter, only that there is one.
         let mut changed = whole.clone();
         for at in 0..changed.len() {
             for value in 0..=255 {
                 changed[at] = value;
-                let _ = Names::of(&changed);
+                let _ = CertificateNames::of(&changed);
             }
             changed[at] = whole[at];
         }
@@ -734,7 +744,7 @@ mod tests {
                     [0x30, 0x31, 0xa0, 0x06, 0x02, 0x03, 0x55, (state >> 40) as u8][(state >> 33) as usize % 8]
                 })
                 .collect();
-            let _ = Names::of(&noise);
+            let _ = CertificateNames::of(&noise);
         }
     }
 
@@ -764,13 +774,13 @@ mod tests {
             (4_107_542_400, "2100-03-01"),
         ] {
             let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-            assert_eq!(date(time), expected);
+            assert_eq!(format_date(time), expected);
         }
     }
 
     #[test]
     fn hosts_are_listed_without_their_wrapping() {
         let presented = ["DnsName(\"a.example\")".to_owned(), "other".to_owned()];
-        assert_eq!(hosts(&presented), "a.example, other");
+        assert_eq!(format_sans(&presented), "a.example, other");
     }
 }

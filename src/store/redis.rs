@@ -17,7 +17,7 @@ use super::{Entry, Lock, Store, Trouble};
 use crate::config::settings::{Network, Options, split_authority};
 use crate::error::{Error, Kind, Result};
 use crate::net::tcp::{Deadline, Peer, Stream, connect, resolve};
-use crate::net::tls::{ClientCertificate, Trust};
+use crate::net::tls::{ClientCertificate, TlsConnector};
 use crate::sanitize::sanitize;
 use crate::sys::clock::Clock;
 use crate::sys::fork;
@@ -198,7 +198,7 @@ struct Server {
 
 #[derive(Default)]
 struct Link {
-    trust: Option<Arc<Trust>>,
+    trust: Option<Arc<TlsConnector>>,
     /// The connection, and until when it is good for another exchange.
     open: Option<(Connection, i64)>,
 }
@@ -252,7 +252,7 @@ impl Server {
         Ok(replies)
     }
 
-    fn connect(&self, trust: &mut Option<Arc<Trust>>, deadline: Deadline) -> Result<Connection> {
+    fn connect(&self, trust: &mut Option<Arc<TlsConnector>>, deadline: Deadline) -> Result<Connection> {
         let Place { tls, host, port, user, password, database } = &self.place;
         let peer = Peer::server(host, *port);
         let found = resolve(host, *port, &peer, deadline)?;
@@ -261,7 +261,7 @@ impl Server {
         if *tls {
             let trust = match trust {
                 Some(trust) => trust,
-                None => trust.insert(Arc::new(Trust::load(&self.network)?)),
+                None => trust.insert(Arc::new(TlsConnector::load(&self.network)?)),
             };
             stream = Box::new(trust.handshake(stream, host, &peer, ClientCertificate::Withheld, deadline)?.0);
         }
