@@ -129,7 +129,7 @@ impl HttpTransport {
         if let Some(setting) = &options.proxy {
             // Any host would do: this is about the setting alone, not about NO_PROXY.
             if let Some(url) = Url::parse("https://localhost") {
-                proxy::choose(&url, Some(setting.reveal()), |_| None)?;
+                proxy::select_proxy(&url, Some(setting.reveal()), |_| None)?;
             }
         }
         Ok(transport)
@@ -223,7 +223,7 @@ impl HttpTransport {
         deadline: Deadline,
         observed: &mut ConnectionTrace,
     ) -> Result<Box<dyn Stream>> {
-        let address = if proxy.wants_address() {
+        let address = if proxy.resolves_locally() {
             let found = resolve(url.host, url.port, server, deadline)?;
             let fits = |address: &&SocketAddr| proxy.scheme != Scheme::Socks4 || address.is_ipv4();
             found.iter().find(fits).or(found.first()).map(SocketAddr::ip)
@@ -266,7 +266,7 @@ impl HttpTransport {
 
     fn proxy_for(&self, url: &Url<'_>) -> Result<Option<ProxyUrl>> {
         let setting = self.options.proxy.as_ref().map(Secret::reveal);
-        proxy::choose(url, setting, |name| {
+        proxy::select_proxy(url, setting, |name| {
             let (_, value) = self.environment.iter().find(|(have, _)| *have == name)?;
             Some(value.reveal())
         })

@@ -1,6 +1,6 @@
 //! Which proxy a request goes through, and how a proxy is asked for a connection.
 //!
-//! [`choose`] decides as curl does, with two exceptions: plain http goes through no proxy, and a proxy
+//! [`select_proxy`] decides as curl does, with two exceptions: plain http goes through no proxy, and a proxy
 //! without a port has the default port of its scheme.
 //!
 //! - Plain http is allowed for this machine only. A proxy, even one that listens on this machine (an SSH
@@ -28,7 +28,7 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use zeroize::Zeroizing;
 
-/// Every variable that [`choose`] asks for.
+/// Every variable that [`select_proxy`] asks for.
 pub const VARIABLES: [&str; 6] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"];
 
 /// How a proxy is talked to.
@@ -68,7 +68,7 @@ pub struct ProxyUrl {
     /// Its port.
     pub port: u16,
     /// The user name and password, decoded.
-    pub login: Option<(SecretBytes, SecretBytes)>,
+    pub userinfo: Option<(SecretBytes, SecretBytes)>,
 }
 
 impl fmt::Display for ProxyUrl {
@@ -90,26 +90,26 @@ impl ProxyUrl {
         let same = |name: &str| scheme.eq_ignore_ascii_case(name.as_bytes());
         let (_, scheme, default_port) = SCHEMES.into_iter().find(|(name, _, _)| same(name))?;
         // The last `@` divides, so that a password may hold one that was not encoded.
-        let (login, rest) = match rest.iter().rposition(|byte| *byte == b'@') {
+        let (userinfo, rest) = match rest.iter().rposition(|byte| *byte == b'@') {
             Some(at) => (Some(&rest[..at]), &rest[at + 1..]),
             None => (None, rest),
         };
         let authority = rest.split(|byte| b"/?#".contains(byte)).next()?;
         let (host, port) = split_authority(std::str::from_utf8(authority).ok()?)?;
-        let login = login.map(|login| {
-            let colon = login.iter().position(|byte| *byte == b':').unwrap_or(login.len());
-            (decoded(&login[..colon]), decoded(login.get(colon + 1..).unwrap_or_default()))
+        let userinfo = userinfo.map(|userinfo| {
+            let colon = userinfo.iter().position(|byte| *byte == b':').unwrap_or(userinfo.len());
+            (percent_decode(&userinfo[..colon]), percent_decode(userinfo.get(colon + 1..).unwrap_or_default()))
         });
         // A NUL ends the user name in SOCKS 4: the proxy would take the rest for the server's name.
         let is_socks4 = matches!(scheme, Scheme::Socks4 | Scheme::Socks4a);
-        if is_socks4 && login.as_ref().is_some_and(|(user, _)| user.reveal().contains(&0)) {
+        if is_socks4 && userinfo.as_ref().is_some_and(|(user, _)| user.reveal().contains(&0)) {
             return None;
         }
-        Some(ProxyUrl { scheme, host: host.to_owned(), port: port.unwrap_or(default_port), login })
+        Some(ProxyUrl { scheme, host: host.to_owned(), port: port.unwrap_or(default_port), userinfo })
     }
 
     /// Whether the server's name is looked up here and not by the proxy.
-    pub fn wants_address(&self) -> bool {
+    pub fn resolves_locally(&self) -> bool {
         matches!(self.scheme, Scheme::Socks4 | Scheme::Socks5)
     }
 
@@ -120,7 +120,7 @@ impl ProxyUrl {
 }
 
 /// Replaces `%41` by `A`; what is no such code stays as it is.
-fn decoded(bytes: &[u8]) -> SecretBytes {
+fn percent_decode(bytes: &[u8]) -> SecretBytes {
     let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
     let digit = |at: usize| (*bytes.get(at)? as char).to_digit(16);
     let mut at = 0;
@@ -142,7 +142,7 @@ fn decoded(bytes: &[u8]) -> SecretBytes {
 
 /// Decides which proxy a request for `url` goes through; `None` is none. See the module's
 /// documentation for the rules.
-pub fn choose<'a>(
+pub fn select_proxy<'a>(
     url: &Url<'_>,
     setting: Option<&'a str>,
     environment: impl Fn(&str) -> Option<&'a [u8]>,
@@ -164,7 +164,7 @@ pub fn choose<'a>(
             None => return Ok(None),
         },
     };
-    if variable(["no_proxy", "NO_PROXY"]).is_some_and(|(_, list)| is_exempt(url.host, url.port, list)) {
+    if variable(["no_proxy", "NO_PROXY"]).is_some_and(|(_, list)| no_proxy_matches(url.host, url.port, list)) {
         return Ok(None);
     }
     match ProxyUrl::parse(text) {
@@ -176,7 +176,7 @@ pub fn choose<'a>(
 }
 
 /// Whether a `NO_PROXY` list names this host.
-fn is_exempt(host: &str, port: u16, list: &[u8]) -> bool {
+fn no_proxy_matches(host: &str, port: u16, list: &[u8]) -> bool {
     let host = host.trim_end_matches('.');
     let address = parse_address(host);
     let entries = list.split(|byte| *byte == b',' || byte.is_ascii_whitespace());
@@ -184,13 +184,13 @@ fn is_exempt(host: &str, port: u16, list: &[u8]) -> bool {
     entries.filter_map(|entry| std::str::from_utf8(entry).ok()).filter(|entry| !entry.is_empty()).any(|entry| {
         match (entry, address) {
             ("*", _) => true,
-            (entry, Some(address)) if entry.contains('/') => is_inside(address, entry),
+            (entry, Some(address)) if entry.contains('/') => cidr_contains(address, entry),
             (entry, address) => {
                 let (name, only_port) = split_port(entry);
                 only_port.is_none_or(|only| only == port)
                     && match address {
                         Some(address) => parse_address(name) == Some(address),
-                        None => is_below(host, name),
+                        None => domain_matches(host, name),
                     }
             }
         }
@@ -214,7 +214,7 @@ fn split_port(entry: &str) -> (&str, Option<u16>) {
 }
 
 /// Whether `with_host` is the domain `entry` or lies below it.
-fn is_below(host: &str, entry: &str) -> bool {
+fn domain_matches(host: &str, entry: &str) -> bool {
     let domain = entry.trim_end_matches('.');
     let domain = domain.strip_prefix('*').unwrap_or(domain);
     let domain = domain.trim_start_matches('.').to_ascii_lowercase();
@@ -226,7 +226,7 @@ fn is_below(host: &str, entry: &str) -> bool {
 }
 
 /// Whether `address` lies in `network`, written as `address/bits`.
-fn is_inside(address: IpAddr, network: &str) -> bool {
+fn cidr_contains(address: IpAddr, network: &str) -> bool {
     let Some((base, bits)) = network.split_once('/') else {
         return false;
     };
@@ -248,7 +248,7 @@ pub(crate) struct Target<'a> {
     pub(crate) host: &'a str,
     /// The server's port.
     pub(crate) port: u16,
-    /// Its address, if [`ProxyUrl::wants_address`].
+    /// Its address, if [`ProxyUrl::resolves_locally`].
     pub(crate) address: Option<IpAddr>,
 }
 
@@ -268,9 +268,9 @@ pub(crate) fn tunnel(
     let peer = proxy.peer();
     let server = host_and_port(target.host, target.port);
     outcome.map_err(|refusal| match refusal {
-        Refusal::Broken(error) => peer.io_error(Moment::Tunnel, &error, deadline),
-        Refusal::Login(status) => {
-            let what = match proxy.login {
+        TunnelError::Io(error) => peer.io_error(Moment::Tunnel, &error, deadline),
+        TunnelError::AuthRequired(status) => {
+            let what = match proxy.userinfo {
                 Some(_) => "refused the user name and password",
                 None => "asks for a user name and password",
             };
@@ -282,12 +282,12 @@ pub(crate) fn tunnel(
                 None => error,
             }
         }
-        Refusal::Status(status) => peer
+        TunnelError::HttpStatus(status) => peer
             .error(Kind::Proxy, Stage::Connect, format!("{} refused to connect to {server}", peer.name))
             .with_http_status(status)
             .with_retryable(status >= 500 || status == 429)
             .with_hint("ask its operator to allow that host, or list the host in NO_PROXY"),
-        Refusal::Said(reason, retryable) => peer
+        TunnelError::Rejected(reason, retryable) => peer
             .error(Kind::Proxy, Stage::Connect, format!("{} made no connection to {server}: {reason}", peer.name))
             .with_retryable(retryable)
             .with_hint("check the proxy, and that it may reach that host"),
@@ -295,20 +295,20 @@ pub(crate) fn tunnel(
 }
 
 /// Why a proxy made no connection.
-enum Refusal {
+enum TunnelError {
     /// The connection to the proxy failed.
-    Broken(io::Error),
+    Io(io::Error),
     /// It wants credentials, or others than it got; with the HTTP status if it speaks HTTP.
-    Login(Option<u16>),
+    AuthRequired(Option<u16>),
     /// It answered `CONNECT` with this status.
-    Status(u16),
+    HttpStatus(u16),
     /// In words, and whether trying again may help.
-    Said(&'static str, bool),
+    Rejected(&'static str, bool),
 }
 
-impl From<io::Error> for Refusal {
+impl From<io::Error> for TunnelError {
     fn from(error: io::Error) -> Self {
-        Refusal::Broken(error)
+        TunnelError::Io(error)
     }
 }
 
@@ -319,9 +319,9 @@ fn connect(
     stream: &mut (impl Read + Write + ?Sized),
     proxy: &ProxyUrl,
     target: &Target<'_>,
-) -> std::result::Result<(), Refusal> {
+) -> std::result::Result<(), TunnelError> {
     let server = host_and_port(target.host, target.port);
-    let login = match &proxy.login {
+    let userinfo = match &proxy.userinfo {
         Some((user, password)) => {
             let plain = Zeroizing::new([user.reveal(), b":", password.reveal()].concat());
             Zeroizing::new(base64(&plain))
@@ -329,12 +329,12 @@ fn connect(
         None => Zeroizing::default(),
     };
     // Joined in one go: a buffer that grows leaves copies of the password behind.
-    let (before, after) = match login.is_empty() {
+    let (before, after) = match userinfo.is_empty() {
         true => ("", ""),
         false => ("Proxy-Authorization: Basic ", "\r\n"),
     };
     let start = format!("CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n");
-    let request = Zeroizing::new([&start, before, &login, after, "\r\n"].concat());
+    let request = Zeroizing::new([&start, before, &userinfo, after, "\r\n"].concat());
     stream.write_all(request.as_bytes())?;
 
     let mut head = vec![0; HEAD_LIMIT];
@@ -344,7 +344,7 @@ fn connect(
             break end + 4;
         }
         if filled == head.len() {
-            return Err(Refusal::Said("its reply has no end", false));
+            return Err(TunnelError::Rejected("its reply has no end", false));
         }
         match stream.read(&mut head[filled..])? {
             0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
@@ -358,12 +358,12 @@ fn connect(
         .and_then(|status| status.parse::<u16>().ok());
     match status {
         // Nobody at the other end speaks first, so whatever follows did not come from the server.
-        Some(200..=299) if end < filled => Err(Refusal::Said("it sent data of its own", false)),
+        Some(200..=299) if end < filled => Err(TunnelError::Rejected("it sent data of its own", false)),
         Some(200..=299) => Ok(()),
         // 401 would be the server's to say; tinyproxy says it of a wrong password.
-        Some(status @ (401 | 407)) => Err(Refusal::Login(Some(status))),
-        Some(status) => Err(Refusal::Status(status)),
-        None => Err(Refusal::Said("its reply is not HTTP", false)),
+        Some(status @ (401 | 407)) => Err(TunnelError::AuthRequired(Some(status))),
+        Some(status) => Err(TunnelError::HttpStatus(status)),
+        None => Err(TunnelError::Rejected("its reply is not HTTP", false)),
     }
 }
 
@@ -372,7 +372,7 @@ fn socks4(
     stream: &mut (impl Read + Write + ?Sized),
     proxy: &ProxyUrl,
     target: &Target<'_>,
-) -> std::result::Result<(), Refusal> {
+) -> std::result::Result<(), TunnelError> {
     let address = target.address.or_else(|| parse_address(target.host));
     let mut request = Zeroizing::new(Vec::with_capacity(1024));
     request.extend_from_slice(&[4, 1]);
@@ -380,12 +380,12 @@ fn socks4(
     match address {
         Some(IpAddr::V4(address)) => request.extend_from_slice(&address.octets()),
         Some(IpAddr::V6(_)) => {
-            return Err(Refusal::Said("SOCKS 4 cannot carry an IPv6 address", false));
+            return Err(TunnelError::Rejected("SOCKS 4 cannot carry an IPv6 address", false));
         }
         // An address that cannot exist says that a name follows.
         None => request.extend_from_slice(&[0, 0, 0, 1]),
     }
-    if let Some((user, _)) = &proxy.login {
+    if let Some((user, _)) = &proxy.userinfo {
         request.extend_from_slice(user.reveal());
     }
     request.push(0);
@@ -398,9 +398,9 @@ fn socks4(
     stream.read_exact(&mut reply)?;
     match reply {
         [0, 90, ..] => Ok(()),
-        [0, 91, ..] => Err(Refusal::Said("it was rejected or failed", true)),
-        [0, 92 | 93, ..] => Err(Refusal::Login(None)),
-        _ => Err(Refusal::Said("its reply is not SOCKS 4", false)),
+        [0, 91, ..] => Err(TunnelError::Rejected("it was rejected or failed", true)),
+        [0, 92 | 93, ..] => Err(TunnelError::AuthRequired(None)),
+        _ => Err(TunnelError::Rejected("its reply is not SOCKS 4", false)),
     }
 }
 
@@ -421,32 +421,33 @@ fn socks5(
     stream: &mut (impl Read + Write + ?Sized),
     proxy: &ProxyUrl,
     target: &Target<'_>,
-) -> std::result::Result<(), Refusal> {
-    const NOT_SOCKS: Refusal = Refusal::Said("its reply is not SOCKS 5", false);
+) -> std::result::Result<(), TunnelError> {
+    const NOT_SOCKS: TunnelError = TunnelError::Rejected("its reply is not SOCKS 5", false);
     // One byte tells the length of a name or password.
     let short = |name: &[u8]| {
-        u8::try_from(name.len()).map_err(|_| Refusal::Said("SOCKS 5 carries no more than 255 bytes of a name", false))
+        u8::try_from(name.len())
+            .map_err(|_| TunnelError::Rejected("SOCKS 5 carries no more than 255 bytes of a name", false))
     };
-    let offer: &[u8] = if proxy.login.is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] };
+    let offer: &[u8] = if proxy.userinfo.is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] };
     stream.write_all(offer)?;
     let mut reply = [0; 2];
     stream.read_exact(&mut reply)?;
-    match (reply, &proxy.login) {
+    match (reply, &proxy.userinfo) {
         ([5, 0], _) => {}
         ([5, 2], Some((user, password))) => {
             let (user, password) = (user.reveal(), password.reveal());
-            let mut login = Zeroizing::new(Vec::with_capacity(3 + 2 * 255));
-            login.extend_from_slice(&[1, short(user)?]);
-            login.extend_from_slice(user);
-            login.push(short(password)?);
-            login.extend_from_slice(password);
-            stream.write_all(&login)?;
+            let mut userinfo = Zeroizing::new(Vec::with_capacity(3 + 2 * 255));
+            userinfo.extend_from_slice(&[1, short(user)?]);
+            userinfo.extend_from_slice(user);
+            userinfo.push(short(password)?);
+            userinfo.extend_from_slice(password);
+            stream.write_all(&userinfo)?;
             stream.read_exact(&mut reply)?;
             if reply[1] != 0 {
-                return Err(Refusal::Login(None));
+                return Err(TunnelError::AuthRequired(None));
             }
         }
-        ([5, _], _) => return Err(Refusal::Login(None)),
+        ([5, _], _) => return Err(TunnelError::AuthRequired(None)),
         _ => return Err(NOT_SOCKS),
     }
 
@@ -475,7 +476,7 @@ fn socks5(
         [5, code, ..] => {
             let row = SOCKS5_REPLIES.iter().find(|(have, _, _)| *have == code);
             let (reason, retryable) = row.map_or(("it gave an unknown reason", false), |row| (row.1, row.2));
-            return Err(Refusal::Said(reason, retryable));
+            return Err(TunnelError::Rejected(reason, retryable));
         }
         _ => return Err(NOT_SOCKS),
     }
@@ -520,9 +521,9 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// What [`choose`] decides, as shown text.
+    /// What [`select_proxy`] decides, as shown text.
     fn chosen(url: &str, setting: Option<&str>, environment: &[(&str, &str)]) -> Option<String> {
-        choose(&Url::parse(url).unwrap(), setting, |name| {
+        select_proxy(&Url::parse(url).unwrap(), setting, |name| {
             let (_, value) = environment.iter().find(|(have, _)| *have == name)?;
             Some(value.as_bytes())
         })
@@ -624,7 +625,7 @@ mod tests {
             ("::1", 80, "10.0.0.0/8", false),
         ];
         for (host, port, list, expected) in cases {
-            assert_eq!(is_exempt(host, port, list.as_bytes()), expected, "{host}:{port} {list:?}");
+            assert_eq!(no_proxy_matches(host, port, list.as_bytes()), expected, "{host}:{port} {list:?}");
         }
     }
 
@@ -636,7 +637,7 @@ mod tests {
                 "HTTPS_PROXY" => Some(&b"h:1"[..]),
                 _ => Some(lists.iter().find(|(have, _)| *have == name)?.1),
             };
-            choose(&url, None, environment).unwrap().map(|proxy| proxy.to_string())
+            select_proxy(&url, None, environment).unwrap().map(|proxy| proxy.to_string())
         };
         assert_eq!(chosen(&[("NO_PROXY", b"\xe9,auth.example")]), None);
         assert_eq!(chosen(&[("no_proxy", b"auth.example \xff.example")]), None);
@@ -658,7 +659,7 @@ mod tests {
                 b"socks4://m%00e:hush@h",
                 b"socks4a://%00@h",
             ] {
-                let error = choose(&url, None, |asked| (asked == name).then_some(value)).unwrap_err();
+                let error = select_proxy(&url, None, |asked| (asked == name).then_some(value)).unwrap_err();
                 assert_eq!(error.kind(), Kind::Config);
                 assert!(error.to_string().starts_with(&format!("{name} is not")), "{error}");
                 assert!(!error.to_string().contains("hush"), "{error}");
@@ -668,16 +669,16 @@ mod tests {
 
     #[test]
     fn proxy_urls_are_taken_apart() {
-        let login = |text: &[u8]| {
-            let (user, password) = ProxyUrl::parse(text).unwrap().login.unwrap();
+        let userinfo = |text: &[u8]| {
+            let (user, password) = ProxyUrl::parse(text).unwrap().userinfo.unwrap();
             (user.reveal().to_owned(), password.reveal().to_owned())
         };
-        assert_eq!(login(b"http://us%65r:p%40ss%3A%25@h:3128"), (b"user".to_vec(), b"p@ss:%".to_vec()));
-        assert_eq!(login(b"u:p@ss/w%zz@h:1"), (b"u".to_vec(), b"p@ss/w%zz".to_vec()));
-        assert_eq!(login(b"u@h"), (b"u".to_vec(), Vec::new()));
-        assert_eq!(login(b":p@h"), (Vec::new(), b"p".to_vec()));
-        assert_eq!(login(b"http://m\xe9:%E9%ff%00@h"), (b"m\xe9".to_vec(), b"\xe9\xff\x00".to_vec()));
-        assert_eq!(login("u:ü@h".as_bytes()), (b"u".to_vec(), "ü".as_bytes().to_vec()));
+        assert_eq!(userinfo(b"http://us%65r:p%40ss%3A%25@h:3128"), (b"user".to_vec(), b"p@ss:%".to_vec()));
+        assert_eq!(userinfo(b"u:p@ss/w%zz@h:1"), (b"u".to_vec(), b"p@ss/w%zz".to_vec()));
+        assert_eq!(userinfo(b"u@h"), (b"u".to_vec(), Vec::new()));
+        assert_eq!(userinfo(b":p@h"), (Vec::new(), b"p".to_vec()));
+        assert_eq!(userinfo(b"http://m\xe9:%E9%ff%00@h"), (b"m\xe9".to_vec(), b"\xe9\xff\x00".to_vec()));
+        assert_eq!(userinfo("u:ü@h".as_bytes()), (b"u".to_vec(), "ü".as_bytes().to_vec()));
         #[rustfmt::skip]
         let cases = [
             ("h", "http://h:80"),
@@ -703,7 +704,8 @@ mod tests {
     #[test]
     fn nothing_shows_the_password() {
         let url = Url::parse("https://auth.example").unwrap();
-        let error = choose(&url, None, |name| (name == "HTTPS_PROXY").then_some(&b"ftp://me:hush@h"[..])).unwrap_err();
+        let error =
+            select_proxy(&url, None, |name| (name == "HTTPS_PROXY").then_some(&b"ftp://me:hush@h"[..])).unwrap_err();
         assert_eq!(error.kind(), Kind::Config);
         assert!(error.to_string().starts_with("HTTPS_PROXY is not"), "{error}");
         assert!(!error.to_string().contains("hush"), "{error}");
@@ -769,8 +771,8 @@ mod tests {
     #[test]
     fn user_names_and_passwords_are_sent_as_bytes() {
         let established = b"HTTP/1.1 200 OK\r\n\r\n";
-        for login in [&b"m\xe9:p\xff"[..], b"m%E9:p%FF", b"m%e9:p\xff"] {
-            let url = |scheme: &str| [scheme.as_bytes(), b"://", login, b"@h"].concat();
+        for userinfo in [&b"m\xe9:p\xff"[..], b"m%E9:p%FF", b"m%e9:p\xff"] {
+            let url = |scheme: &str| [scheme.as_bytes(), b"://", userinfo, b"@h"].concat();
             let (sent, outcome) = play(url("http"), None, established);
             outcome.unwrap();
             let expected = format!("\r\nProxy-Authorization: Basic {}\r\n", base64(b"m\xe9:p\xff"));
@@ -795,8 +797,8 @@ mod tests {
             assert_eq!(error.is_retryable(), retryable);
         }
         for replies in [&[5_u8, 0xff][..], &[5, 2], &[5, 2, 1, 1]] {
-            let login = if replies.len() > 2 { "u:p@" } else { "" };
-            let (_, outcome) = play(format!("socks5h://{login}h"), None, replies);
+            let userinfo = if replies.len() > 2 { "u:p@" } else { "" };
+            let (_, outcome) = play(format!("socks5h://{userinfo}h"), None, replies);
             assert!(outcome.unwrap_err().to_string().contains("user name and password"));
         }
         let (_, outcome) = play("socks5h://h", None, b"HTTP/1.1 400 Bad Request\r\n\r\n");
