@@ -311,7 +311,7 @@ struct Reply {
 unsafe extern "C" fn answer(_: *const c_void, reply: *mut c_void, functions: *mut c_void) -> i32 {
     let body = self::reply(86_400, 0);
     // SAFETY: `functions` is what `Library::load` gave with this function and never freed, and
-    // `reply` is the library's, for this call.
+    // `parse_token_response` is the library's, for this call.
     unsafe {
         let functions = &*functions.cast::<Reply>();
         (functions.set_status)(reply, 200);

@@ -200,7 +200,7 @@ fn send(
     let mut busy = None;
     // Whether pieces of a body have been handed on, which cannot be taken back.
     let mut begun = false;
-    let result = retry::run(clock, deadline, *retries, |_| {
+    let result = retry::with_retries(clock, deadline, *retries, |_| {
         let token = match cache.get_by(deadline) {
             Ok(token) => token,
             Err(no_token) => return Ok(Err(no_token)),
@@ -208,7 +208,7 @@ fn send(
         request.headers.truncate(others);
         request.headers.push(("Authorization", Secret::from(token.authorization())));
         // The token may have taken its time.
-        let left = deadline.left(clock);
+        let left = deadline.remaining(clock);
         busy = None;
         let reply = match &mut sink {
             None => transport.send(&request, left),

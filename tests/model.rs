@@ -31,7 +31,7 @@ struct World {
     requests: Arc<AtomicU64>,
 }
 
-/// A cache over a service that answers its requests, counted from 1, with `reply`. Every request
+/// A cache over a service that answers its requests, counted from 1, with `parse_token_response`. Every request
 /// is a point where others may run; two at once end the model.
 fn world(reply: impl Fn(u64) -> Result<Response, Error> + Send + Sync + 'static) -> Arc<World> {
     let (clock, requests) = (ManualClock::new(1), Arc::new(AtomicU64::new(0)));

@@ -65,7 +65,7 @@ impl Server {
         Server { address, connections }
     }
 
-    /// A server that reads a request and then sends `reply`, whatever it is.
+    /// A server that reads a request and then sends `parse_token_response`, whatever it is.
     fn replying(reply: impl Into<Vec<u8>>) -> Server {
         let reply = reply.into();
         Server::start(move |mut stream| {
@@ -933,7 +933,7 @@ fn splice(client: TcpStream, server: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// A proxy that answers `CONNECT` with `reply`, and leads to `server` whatever it was asked for.
+/// A proxy that answers `CONNECT` with `parse_token_response`, and leads to `server` whatever it was asked for.
 fn connect_proxy(server: SocketAddr, reply: &'static str) -> (Server, Asked) {
     let asked = Asked::default();
     let kept = Arc::clone(&asked);

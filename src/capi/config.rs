@@ -152,9 +152,9 @@ pub extern "C" fn amp_config_set_logger(
 /// `send` may be called from any thread that uses a handle, and from the
 /// library's own, but for each cache only once at a time when it asks for
 /// tokens. It carries one request, without following redirects and without
-/// repeating it, writes what came back into `reply` and returns 0; or it calls
+/// repeating it, writes what came back into `parse_token_response` and returns 0; or it calls
 /// amp_http_reply_fail() to say why it could not, or returns another number,
-/// which counts as AMP_CONNECT. `with_request_id` and `reply` are valid until it
+/// which counts as AMP_CONNECT. `with_request_id` and `parse_token_response` are valid until it
 /// returns. It should be back within amp_http_request_timeout_ms(). It must
 /// return normally (no longjmp, no C++ exception) and must not use the handle
 /// that it carries requests for. `send` and `user_data` must stay valid until

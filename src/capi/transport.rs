@@ -63,7 +63,7 @@ impl Transport for Callback {
                 status: 0,
                 headers: Vec::new(),
                 // Room for the largest token response from the start.
-                body: Zeroizing::new(Vec::with_capacity(request.max_response_bytes.min(crate::oauth::client_credentials::REPLY_LIMIT))),
+                body: Zeroizing::new(Vec::with_capacity(request.max_response_bytes.min(crate::oauth::client_credentials::MAX_RESPONSE_BYTES))),
             },
             limit: request.max_response_bytes,
             failure: None,

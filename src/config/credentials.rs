@@ -247,7 +247,7 @@ fn warn_if_open(_: &std::fs::Metadata, _: &Path, _: &Log) {}
 /// Checks a personal access token.
 fn personal(text: &str, origin: &str, log: &Log) -> Result<Credentials> {
     let token = text.trim();
-    if !client_credentials::is_token(token) {
+    if !client_credentials::is_valid_bearer_token(token) {
         return Err(Error::new(
             Kind::Config,
             format!("the personal access token of {origin} cannot be sent in a header"),

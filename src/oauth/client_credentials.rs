@@ -17,17 +17,17 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// The most bytes of a reply that are read. A token is about 1.1 KB, and an error page may be some more.
-pub const REPLY_LIMIT: usize = 64 * 1024;
+pub const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
 /// The longest token that is accepted, in bytes: half of the header section that common servers take.
-pub const TOKEN_LIMIT: usize = 16 * 1024;
+pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// The longest lifetime that is believed; more only risks overflow.
-const LIFETIME_LIMIT: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// What the server granted.
 #[derive(Debug)]
-pub struct Grant {
+pub struct TokenResponse {
     /// The access token: visible ASCII.
     pub access_token: Secret,
     /// How long it lives, counted from before the request was sent.
@@ -35,7 +35,7 @@ pub struct Grant {
 }
 
 /// The request for a token.
-pub fn request(token_url: &str, client_id: &str, client_secret: &Secret, user_agent: &str) -> Request {
+pub fn token_request(token_url: &str, client_id: &str, client_secret: &Secret, user_agent: &str) -> Request {
     let secret = Zeroizing::new(form_encode(client_secret.reveal()));
     let id = form_encode(client_id);
     let parts = ["client_id=", &id, "&client_secret=", &secret, "&grant_type=client_credentials"];
@@ -53,7 +53,7 @@ pub fn request(token_url: &str, client_id: &str, client_secret: &Secret, user_ag
             ("User-Agent", user_agent.into()),
         ],
         body,
-        max_response_bytes: REPLY_LIMIT,
+        max_response_bytes: MAX_RESPONSE_BYTES,
     }
 }
 
@@ -73,11 +73,11 @@ pub fn form_encode(text: &str) -> String {
 
 /// Understands the reply. `secrets` are the texts that must not show up in an error, `wall` is the
 /// local time in Unix seconds, for a `Retry-After` that is a date.
-pub fn reply(response: &Response, url: &str, secrets: &[&str], wall: i64) -> Result<Grant> {
+pub fn parse_token_response(response: &Response, url: &str, secrets: &[&str], wall: i64) -> Result<TokenResponse> {
     let body = Body::parse(&response.body);
     let host = Url::parse(url).map_or("the server", |url| url.host);
     let failure = match (response.status, &body) {
-        (200, Ok(body)) if body.error.is_none() => match grant(body) {
+        (200, Ok(body)) if body.error.is_none() => match parse_success(body) {
             Ok(grant) => return Ok(grant),
             Err((what, advice)) => Error::new(Kind::Protocol, format!("the reply of {host} {what}")).with_hint(advice),
         },
@@ -93,7 +93,7 @@ pub fn reply(response: &Response, url: &str, secrets: &[&str], wall: i64) -> Res
             Error::new(Kind::Protocol, format!("{host} redirects to {target}, which is not followed with a secret"))
                 .with_hint("set auth_url to where the server really is")
         }
-        (status, body) => refusal(status, body.as_ref().ok().and_then(|body| body.error.as_deref()), host),
+        (status, body) => status_error(status, body.as_ref().ok().and_then(|body| body.error.as_deref()), host),
     };
     let (code, description) = match &body {
         Ok(body) => (body.error.as_deref(), body.error_description.as_deref()),
@@ -113,7 +113,7 @@ pub fn reply(response: &Response, url: &str, secrets: &[&str], wall: i64) -> Res
 const REQUEST_ID_HEADERS: [&str; 4] = ["x-request-id", "x-amzn-requestid", "x-correlation-id", "cf-ray"];
 
 /// The error for a status other than success: what it means, and whether it may pass.
-fn refusal(status: u16, code: Option<&str>, host: &str) -> Error {
+fn status_error(status: u16, code: Option<&str>, host: &str) -> Error {
     let rejected = || {
         Error::new(Kind::CredentialsRejected, format!("{host} does not accept the client id and secret"))
             .with_hint("check client_id and client_secret: they are an API key and secret that Amplience handed out, and may have been revoked")
@@ -213,13 +213,13 @@ impl<'a> Body<'a> {
 }
 
 /// Takes the grant out of a success reply, or says what is wrong with it and what to do.
-fn grant(body: &Body) -> std::result::Result<Grant, (&'static str, &'static str)> {
+fn parse_success(body: &Body) -> std::result::Result<TokenResponse, (&'static str, &'static str)> {
     const ASK: &str = "this is the server's fault: ask Amplience, or check that auth_url is right";
     let token = body
         .access_token
         .as_deref()
         .ok_or(("has no access_token", "check that auth_url is the authorization server"))?;
-    if !is_token(token) {
+    if !is_valid_bearer_token(token) {
         return Err(("has an access_token that cannot be sent in a header", ASK));
     }
     if body.token_type.as_deref().is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
@@ -227,16 +227,17 @@ fn grant(body: &Body) -> std::result::Result<Grant, (&'static str, &'static str)
     }
     match body.expires_in {
         None => Err(("has no expires_in", ASK)),
-        Some(Seconds(Some(seconds))) if seconds > 0 => {
-            Ok(Grant { access_token: Secret::from(token), lifetime: Duration::from_secs(seconds).min(LIFETIME_LIMIT) })
-        }
+        Some(Seconds(Some(seconds))) if seconds > 0 => Ok(TokenResponse {
+            access_token: Secret::from(token),
+            lifetime: Duration::from_secs(seconds).min(MAX_LIFETIME),
+        }),
         _ => Err(("has an expires_in that is not a whole number of seconds above zero", ASK)),
     }
 }
 
 /// Whether a text can be sent as a bearer token: visible ASCII, not empty, not absurdly long.
-pub fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.len() <= TOKEN_LIMIT && text.bytes().all(|byte| (b'!'..=b'~').contains(&byte))
+pub fn is_valid_bearer_token(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_TOKEN_BYTES && text.bytes().all(|byte| (b'!'..=b'~').contains(&byte))
 }
 
 #[cfg(test)]
@@ -245,22 +246,22 @@ mod tests {
 
     const URL: &str = "https://auth.example/oauth/token";
 
-    fn answer(status: u16, body: &str) -> Result<Grant> {
+    fn answer(status: u16, body: &str) -> Result<TokenResponse> {
         answer_with(status, body, &[])
     }
 
-    fn answer_with(status: u16, body: &str, headers: &[(&str, &str)]) -> Result<Grant> {
+    fn answer_with(status: u16, body: &str, headers: &[(&str, &str)]) -> Result<TokenResponse> {
         let response = Response {
             status,
             headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             body: Zeroizing::new(body.as_bytes().to_vec()),
         };
-        reply(&response, URL, &["s3cret&"], 1_700_000_000)
+        parse_token_response(&response, URL, &["s3cret&"], 1_700_000_000)
     }
 
     #[test]
     fn the_request_is_the_documented_one() {
-        let request = request(URL, "id", &Secret::from("a+secret/with=chars &%~é"), "me");
+        let request = token_request(URL, "id", &Secret::from("a+secret/with=chars &%~é"), "me");
         assert_eq!(request.method, "POST");
         assert_eq!(request.url, URL);
         assert_eq!(
@@ -317,7 +318,8 @@ mod tests {
             assert!(error.to_string().contains(says), "{bad}: {error}");
         }
         assert!(
-            answer(200, &format!(r#"{{"access_token":"{}","expires_in":1}}"#, "t".repeat(TOKEN_LIMIT + 1))).is_err()
+            answer(200, &format!(r#"{{"access_token":"{}","expires_in":1}}"#, "t".repeat(MAX_TOKEN_BYTES + 1)))
+                .is_err()
         );
     }
 
@@ -326,7 +328,7 @@ mod tests {
     fn deep_nesting_needs_no_stack() {
         for open in ["[", "{\"a\":"] {
             for member in ["access_token", "token_type", "expires_in", "error", "error_description", "other"] {
-                let body = format!("{{\"{member}\":{}", open.repeat(REPLY_LIMIT / open.len()));
+                let body = format!("{{\"{member}\":{}", open.repeat(MAX_RESPONSE_BYTES / open.len()));
                 let small = std::thread::Builder::new().stack_size(64 * 1024);
                 let outcome = small.spawn(move || answer(200, &body).unwrap_err().to_string()).unwrap().join();
                 assert!(outcome.unwrap().contains("not a JSON object"), "{member}");
@@ -417,8 +419,10 @@ mod tests {
             }
             let status = [200, 200, 400, 401, 429, 503, pick(1000) as u16][pick(7)];
             let response = Response { status, headers: vec![], body: Zeroizing::new(body) };
-            match reply(&response, URL, &["s3cret&"], 0) {
-                Ok(grant) => assert!(is_token(grant.access_token.reveal()) && grant.lifetime > Duration::ZERO),
+            match parse_token_response(&response, URL, &["s3cret&"], 0) {
+                Ok(grant) => {
+                    assert!(is_valid_bearer_token(grant.access_token.reveal()) && grant.lifetime > Duration::ZERO)
+                }
                 Err(error) => assert!(!format!("{error} {error:?}").contains("s3cret&"), "round {round}: {error}"),
             }
         }

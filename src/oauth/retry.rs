@@ -12,13 +12,13 @@ use crate::sys::clock::Clock;
 use std::time::Duration;
 
 /// The limit of the first pause; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const BACKOFF_BASE: Duration = Duration::from_millis(250);
 
 /// The longest pause between two attempts of one call.
-const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+const BACKOFF_CAP: Duration = Duration::from_secs(8);
 
 /// The longest `Retry-After` that is believed.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A moment on the monotonic clock by which a call must be over.
 #[derive(Clone, Copy, Debug)]
@@ -32,26 +32,26 @@ impl Deadline {
 
     /// The earlier of two moments.
     #[must_use]
-    pub fn or_sooner(self, other: Deadline) -> Self {
+    pub fn min(self, other: Deadline) -> Self {
         Deadline(self.0.min(other.0))
     }
 
     /// The time left; zero when it is over.
-    pub fn left(self, clock: &Clock) -> Duration {
+    pub fn remaining(self, clock: &Clock) -> Duration {
         Duration::from_nanos(u64::try_from(self.0.saturating_sub(clock.now().monotonic)).unwrap_or(0))
     }
 }
 
 /// A random pause before attempt `failures + 1`: below `first` doubled for every failure after the
 /// first, and below `longest`.
-pub fn pause(clock: &Clock, failures: u32, first: Duration, longest: Duration) -> Duration {
+pub fn backoff(clock: &Clock, failures: u32, first: Duration, longest: Duration) -> Duration {
     let doubled = first.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
     clock.random_below(doubled.min(longest))
 }
 
 /// Calls `attempt` with the time left, until it succeeds, fails for good, or the deadline or the
 /// number of `retries` forbids another one. The error tells how many attempts there were.
-pub fn run<T>(
+pub fn with_retries<T>(
     clock: &Clock,
     deadline: Deadline,
     retries: u32,
@@ -60,32 +60,32 @@ pub fn run<T>(
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let error = match attempt(deadline.left(clock)) {
+        let error = match attempt(deadline.remaining(clock)) {
             Ok(value) => return Ok(value),
             Err(error) => error.with_attempts(attempts),
         };
         if !error.is_retryable() || attempts > retries {
             return Err(error);
         }
-        let pause = pause(clock, attempts, FIRST_PAUSE, LONGEST_PAUSE);
+        let pause = backoff(clock, attempts, BACKOFF_BASE, BACKOFF_CAP);
         let asked = error.retry_after().unwrap_or_default();
-        let left = deadline.left(clock);
+        let left = deadline.remaining(clock);
         if asked > left {
-            return Err(too_long(error, left));
+            return Err(retry_after_exceeds_deadline(error, left));
         }
         if asked + pause >= left {
             return Err(error);
         }
         clock.sleep(asked + pause);
         // A busy machine wakes us up too late for another one.
-        if deadline.left(clock).is_zero() {
+        if deadline.remaining(clock).is_zero() {
             return Err(error);
         }
     }
 }
 
 /// The error for a server that wants a longer pause than the caller has.
-fn too_long(error: Error, left: Duration) -> Error {
+fn retry_after_exceeds_deadline(error: Error, left: Duration) -> Error {
     let left = left.as_millis().div_ceil(1000);
     error.with_hint(format!(
         "the server asks for a longer pause than the {left} s that timeout_ms leaves; try again then"
@@ -100,15 +100,15 @@ pub fn retry_after(response: &Response, wall: i64) -> Option<Duration> {
     let seconds = match text.parse::<u64>() {
         Ok(seconds) => seconds,
         Err(_) => {
-            let now = response.header("date").and_then(unix_seconds).unwrap_or(wall);
-            u64::try_from(unix_seconds(text)?.checked_sub(now)?).unwrap_or(0)
+            let now = response.header("date").and_then(parse_http_date).unwrap_or(wall);
+            u64::try_from(parse_http_date(text)?.checked_sub(now)?).unwrap_or(0)
         }
     };
-    Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
 /// Reads an HTTP date (`Sun, 06 Nov 1994 08:49:37 GMT`, the form that RFC 9110 has servers send).
-pub fn unix_seconds(date: &str) -> Option<i64> {
+pub fn parse_http_date(date: &str) -> Option<i64> {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let mut words = date.trim().split_once(", ")?.1.split(' ');
     let number = |digits: &str, most: i64| {
@@ -162,7 +162,7 @@ mod tests {
             ("Sun, 06 Nov 99999999999 08:49:37 GMT", None),
             ("", None),
         ] {
-            assert_eq!(unix_seconds(date), seconds, "{date}");
+            assert_eq!(parse_http_date(date), seconds, "{date}");
         }
     }
 
@@ -189,7 +189,7 @@ mod tests {
         let clock = Clock::Manual(ManualClock::new(3));
         let start = clock.now();
         let mut calls = 0;
-        let failure = run(&clock, Deadline::after(&clock, timeout), retries, |_| {
+        let failure = with_retries(&clock, Deadline::after(&clock, timeout), retries, |_| {
             calls += 1;
             Err::<(), _>(error.clone())
         })
@@ -202,7 +202,7 @@ mod tests {
         let passing = Error::new(Kind::Server, "x");
         let (error, calls, took) = run_with(&passing, 3, Duration::from_secs(30));
         assert_eq!((calls, error.attempts()), (4, 4));
-        assert!(took > Duration::ZERO && took < FIRST_PAUSE * 7);
+        assert!(took > Duration::ZERO && took < BACKOFF_BASE * 7);
         assert_eq!(run_with(&passing, 0, Duration::from_secs(30)).1, 1);
         assert_eq!(run_with(&Error::new(Kind::CredentialsRejected, "x"), 3, Duration::from_secs(30)).1, 1);
     }
@@ -232,7 +232,7 @@ mod tests {
         let clock = Clock::Manual(manual.clone());
         manual.wake_late(Duration::from_secs(40));
         let mut given = Vec::new();
-        let error = run(&clock, Deadline::after(&clock, Duration::from_secs(30)), 3, |left| {
+        let error = with_retries(&clock, Deadline::after(&clock, Duration::from_secs(30)), 3, |left| {
             given.push(left);
             Err::<(), _>(Error::new(Kind::Connect, "x"))
         })
@@ -243,9 +243,9 @@ mod tests {
     #[test]
     fn pauses_double_up_to_their_limit() {
         let clock = Clock::Manual(ManualClock::new(9));
-        let longest = |failures| (0..2000).map(|_| pause(&clock, failures, FIRST_PAUSE, LONGEST_PAUSE)).max().unwrap();
-        assert!(longest(1) < FIRST_PAUSE);
-        assert!(longest(3) > FIRST_PAUSE * 3 && longest(3) < FIRST_PAUSE * 4);
-        assert!(longest(99) > LONGEST_PAUSE / 2 && longest(99) < LONGEST_PAUSE);
+        let longest = |failures| (0..2000).map(|_| backoff(&clock, failures, BACKOFF_BASE, BACKOFF_CAP)).max().unwrap();
+        assert!(longest(1) < BACKOFF_BASE);
+        assert!(longest(3) > BACKOFF_BASE * 3 && longest(3) < BACKOFF_BASE * 4);
+        assert!(longest(99) > BACKOFF_CAP / 2 && longest(99) < BACKOFF_CAP);
     }
 }

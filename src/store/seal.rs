@@ -35,7 +35,7 @@ const TAG: usize = 16;
 const HEAD: usize = 1 + SALT;
 
 /// The size of the largest entry.
-pub(super) const LARGEST: usize = HEAD + TIMES + client_credentials::TOKEN_LIMIT + TAG;
+pub(super) const LARGEST: usize = HEAD + TIMES + client_credentials::MAX_TOKEN_BYTES + TAG;
 
 /// The shortest client secret that is used as a key, in bytes. An entry lets whoever can read it
 /// try out secrets at his leisure; the service's own have 64 hexadecimal digits, and what is shorter
@@ -126,8 +126,10 @@ impl Seal {
         let (issued, rest) = time(plain).ok_or(Unfit::Sealed)?;
         let (expires, token) = time(rest).ok_or(Unfit::Sealed)?;
         // Whoever holds the secret can seal anything; a header still takes only a token.
-        let token =
-            std::str::from_utf8(token).ok().filter(|token| client_credentials::is_token(token)).ok_or(Unfit::Sealed)?;
+        let token = std::str::from_utf8(token)
+            .ok()
+            .filter(|token| client_credentials::is_valid_bearer_token(token))
+            .ok_or(Unfit::Sealed)?;
         if expires <= now.wall || expires <= issued {
             return Err(Unfit::Expired);
         }

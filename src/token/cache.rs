@@ -19,7 +19,7 @@
 use crate::config::settings::{Config, Options};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::net::transport::Transport;
-use crate::oauth::retry::{Deadline, pause};
+use crate::oauth::retry::{Deadline, backoff};
 use crate::sys::clock::{Clock, Now};
 use crate::sys::fork;
 use crate::sys::sync::{Condvar, Mutex, MutexGuard, Slot};
@@ -34,10 +34,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The limit of the first pause after a failure; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const BACKOFF_BASE: Duration = Duration::from_millis(500);
 
 /// The longest pause after a failure that the server did not ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const BACKOFF_CAP: Duration = Duration::from_secs(60);
 
 /// What the cached token is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -406,7 +406,7 @@ impl Core {
                         return Ok(token);
                     }
                     let left = now.until(token.usable_until(min_validity));
-                    let budget = Deadline::after(clock, RENEWAL_BUDGET.min(left)).or_sooner(deadline);
+                    let budget = Deadline::after(clock, RENEWAL_BUDGET.min(left)).min(deadline);
                     let plan = Plan { urgent: false, hasty: true, deadline: budget, retries: 0, by_thread: false };
                     match self.lead(&shared, state, plan) {
                         Outcome::Token(token) => return Ok(token),
@@ -431,7 +431,7 @@ impl Core {
                         Some(flight) => self.wait_for(&shared, state, &flight, deadline)?,
                         None => {
                             let retries = self.options().retries;
-                            let hasty = deadline.left(clock) < self.options().timeout / 2;
+                            let hasty = deadline.remaining(clock) < self.options().timeout / 2;
                             self.lead(&shared, state, Plan { urgent: true, hasty, deadline, retries, by_thread: false })
                         }
                     };
@@ -444,7 +444,7 @@ impl Core {
                             return Err(never_enough(&token, min_validity));
                         }
                         Outcome::Failed(error) => return Err(error),
-                        Outcome::GaveUp(error) if tried || deadline.left(clock).is_zero() => return Err(error),
+                        Outcome::GaveUp(error) if tried || deadline.remaining(clock).is_zero() => return Err(error),
                         Outcome::Token(_) if tried => {
                             return Err(Error::new(
                                 Kind::Timeout,
@@ -473,7 +473,7 @@ impl Core {
             if let Some(outcome) = flight.0.get() {
                 return Ok(outcome.clone());
             }
-            let left = deadline.left(self.clock());
+            let left = deadline.remaining(self.clock());
             if left.is_zero() {
                 return Err(Error::new(Kind::Timeout, "another thread's request for a token did not end in time")
                     .with_phase(Stage::Receive)
@@ -588,7 +588,7 @@ impl Core {
     /// that is cut short does not make the next one longer: else the many short ones at the end of a
     /// token's life would be followed by one that outlasts the outage many times.
     fn pause_until(&self, error: &Error, failures: &mut u32, current: Option<&Token>, now: Now) -> i64 {
-        let mut wait = pause(self.clock(), failures.saturating_add(1), FIRST_PAUSE, LONGEST_PAUSE);
+        let mut wait = backoff(self.clock(), failures.saturating_add(1), BACKOFF_BASE, BACKOFF_CAP);
         let longest = current
             .filter(|token| token.is_usable(now, Duration::ZERO))
             .map(|token| (now.until(token.usable_until(Duration::ZERO)) / 2).max(token.lifetime() / 2000));
@@ -613,7 +613,7 @@ impl Core {
             state.rejections = if current.is_young(now) { state.rejections.saturating_add(1) } else { 1 };
             // (What a flight that is under way brings is not known yet: its token may be a good one.)
             if state.rejections > 1 && state.flight.is_none() && !current.is_permanent() {
-                let wait = pause(self.clock(), state.rejections - 1, FIRST_PAUSE * 2, LONGEST_PAUSE);
+                let wait = backoff(self.clock(), state.rejections - 1, BACKOFF_BASE * 2, BACKOFF_CAP);
                 let until = now.after(wait.max(Duration::from_millis(1))).monotonic;
                 if state.pause.as_ref().is_none_or(|pause| pause.until < until) {
                     let error = Error::new(

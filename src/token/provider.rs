@@ -112,7 +112,7 @@ impl Source {
             return Ok(Some((token, None)));
         }
         // Whoever waits for another process still needs the time to ask by itself afterwards.
-        let wait = if wish.urgent { wish.deadline.left(&self.recipe.options.clock) / 2 } else { Duration::ZERO };
+        let wait = if wish.urgent { wish.deadline.remaining(&self.recipe.options.clock) / 2 } else { Duration::ZERO };
         let lock = match store.lock(wait) {
             Lock::Busy if !wish.urgent => return Ok(None),
             lock => lock,
@@ -121,7 +121,7 @@ impl Source {
         if let Some(token) = self.load(store.as_ref(), wish) {
             return Ok(Some((token, None)));
         }
-        if wish.deadline.left(&self.recipe.options.clock).is_zero() {
+        if wish.deadline.remaining(&self.recipe.options.clock).is_zero() {
             return Err(Error::new(Kind::Timeout, format!("the store {} took all the time there was", store.place()))
                 .with_phase(Stage::Connect)
                 .with_hint("use another store_dir or store, or allow more time with timeout_ms"));
@@ -220,13 +220,18 @@ impl Source {
         let Credentials::Client { id, secret } = credentials else {
             return Ok(Token::permanent(credentials.secret(), clock.now()));
         };
-        let request = client_credentials::request(token_url, id, secret, user_agent);
-        retry::run(clock, wish.deadline, wish.retries, |left| {
+        let request = client_credentials::token_request(token_url, id, secret, user_agent);
+        retry::with_retries(clock, wish.deadline, wish.retries, |left| {
             // Before the request leaves: the lifetime may have begun at any time after.
             let issued = clock.now();
             self.recipe.requests.fetch_add(1, Ordering::Relaxed);
             let result = self.transport.send(&request, left).and_then(|response| {
-                client_credentials::reply(&response, token_url, &[secret.reveal()], issued.wall / 1_000_000_000)
+                client_credentials::parse_token_response(
+                    &response,
+                    token_url,
+                    &[secret.reveal()],
+                    issued.wall / 1_000_000_000,
+                )
             });
             match result {
                 Ok(grant) => Ok(Token::new(&grant.access_token, issued, grant.lifetime, *min_validity, clock)),

@@ -13,7 +13,7 @@ use amp_token::net::http::{ConnectionTrace, HttpTransport, Step};
 use amp_token::net::proxy::ProxyUrl;
 use amp_token::net::transport::{Request, Response};
 use amp_token::oauth::client_credentials;
-use amp_token::oauth::retry::unix_seconds;
+use amp_token::oauth::retry::parse_http_date;
 use amp_token::sanitize::{redact_url, sanitize};
 use amp_token::sys::clock::Clock;
 use amp_token::sys::secret::Secret;
@@ -66,10 +66,11 @@ fn run_checks(session: &Context, report: &mut Report) -> CheckResult<()> {
     };
     match &credentials {
         Credentials::Client { id, secret } => {
-            let request = client_credentials::request(&options.token_url, id, secret, &options.user_agent);
+            let request = client_credentials::token_request(&options.token_url, id, secret, &options.user_agent);
             let (response, took) = send_and_report(report, &transport, &request, &options, "token")?;
             let wall = options.clock.now().wall / 1_000_000_000;
-            let grant = client_credentials::reply(&response, &options.token_url, &[secret.reveal()], wall);
+            let grant =
+                client_credentials::parse_token_response(&response, &options.token_url, &[secret.reveal()], wall);
             let grant = report.check("token", Some(took), grant, |grant| {
                 let length = grant.access_token.reveal().len();
                 format!("of {length} bytes, good for {} s", grant.lifetime.as_secs())
@@ -159,7 +160,7 @@ fn wall_seconds(clock: &Clock) -> i64 {
 
 /// Compares this machine's clock with the server's. A wrong one stops nothing here, but is a failure.
 fn clock(report: &mut Report, response: &Response, before: i64, after: i64) -> CheckResult<()> {
-    let Some(server) = response.header("date").and_then(unix_seconds) else {
+    let Some(server) = response.header("date").and_then(parse_http_date) else {
         return report.skip("clock", "cannot be compared: the reply has no date");
     };
     // The reply was dated at some moment between the two.

@@ -97,7 +97,7 @@ pub fn invalidate(session: &Context, arguments: &ArgMatches) -> Outcome<()> {
 
 fn token_from_stdin() -> Outcome<Zeroizing<String>> {
     // Room for any token that the library accepts, and white space around it.
-    const MAX_BYTES: usize = amp_token::oauth::client_credentials::TOKEN_LIMIT + 1024;
+    const MAX_BYTES: usize = amp_token::oauth::client_credentials::MAX_TOKEN_BYTES + 1024;
     let failed = |what: String| CliError::from(Error::new(Kind::Io, format!("standard input {what}")));
     let mut text = Zeroizing::new(String::with_capacity(MAX_BYTES));
     io::stdin()
