@@ -157,7 +157,7 @@ impl HttpTransport {
         let url = check_url(&request.url)?;
         let server = Peer::server(url.host, url.port);
         let message = to_http_request(request, &server)?;
-        let connecting = deadline.sooner(Deadline::after(self.options.connect_timeout));
+        let connecting = deadline.min(Deadline::after(self.options.connect_timeout));
         let mut stream = self.connect(&url, &server, connecting, observed)?;
         stream.set_deadline(deadline);
         let connected = Instant::now();

@@ -2,7 +2,7 @@
 //!
 //! Everything that a call does on the network goes through a [`Stream`] whose deadline is checked
 //! before each system call, so that a peer which sends one byte at a time, or takes one byte at a
-//! time, cannot make a call outlast the time that it was given. Each failure becomes an [`Error`]
+//! time, cannot make a call outlast the time that it was timeout. Each failure becomes an [`Error`]
 //! where it happens, because only there it is known who was talked to and what for.
 //!
 //! A broken connection must not raise SIGPIPE in the application. The standard library sends with
@@ -17,28 +17,28 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// The moment by which something has to be over, and the time that was given for it.
+/// The moment by which something has to be over, and the time that was timeout for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
     at: Instant,
-    given: Duration,
+    timeout: Duration,
 }
 
 impl Deadline {
     /// A deadline that is `given` away from now.
-    pub(crate) fn after(given: Duration) -> Self {
+    pub(crate) fn after(timeout: Duration) -> Self {
         // Adding an absurd duration to an `Instant` would panic.
-        let given = given.min(Duration::from_secs(366 * 24 * 60 * 60));
-        Deadline { at: Instant::now() + given, given }
+        let timeout = timeout.min(Duration::from_secs(366 * 24 * 60 * 60));
+        Deadline { at: Instant::now() + timeout, timeout }
     }
 
     /// Whichever of the two comes first.
-    pub(crate) fn sooner(self, other: Deadline) -> Deadline {
+    pub(crate) fn min(self, other: Deadline) -> Deadline {
         if other.at < self.at { other } else { self }
     }
 
     /// The time that is left.
-    pub(crate) fn left(self) -> io::Result<Duration> {
+    pub(crate) fn remaining(self) -> io::Result<Duration> {
         let left = self.at.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
@@ -46,10 +46,10 @@ impl Deadline {
 
 impl fmt::Display for Deadline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.given < Duration::from_secs(1) {
-            write!(f, "{} ms", self.given.as_millis())
+        if self.timeout < Duration::from_secs(1) {
+            write!(f, "{} ms", self.timeout.as_millis())
         } else {
-            write!(f, "{:.1} s", self.given.as_secs_f64())
+            write!(f, "{:.1} s", self.timeout.as_secs_f64())
         }
     }
 }
@@ -74,7 +74,7 @@ impl TcpConnection {
         mut operation: impl FnMut(&mut TcpStream) -> io::Result<T>,
     ) -> io::Result<T> {
         loop {
-            limit(&self.stream, Some(self.deadline.left()?))?;
+            limit(&self.stream, Some(self.deadline.remaining()?))?;
             match operation(&mut self.stream) {
                 Err(error)
                     if matches!(
@@ -300,7 +300,7 @@ pub(crate) fn connect(found: &[SocketAddr], peer: &Peer, deadline: Deadline) -> 
     let mut failure = io::Error::from(io::ErrorKind::TimedOut);
     for (tried, address) in found.iter().enumerate() {
         let remaining = u32::try_from(found.len() - tried).unwrap_or(u32::MAX);
-        let Ok(left) = deadline.left() else { break };
+        let Ok(left) = deadline.remaining() else { break };
         // No time at all would be refused as an argument.
         let share = (left / remaining).max(Duration::from_millis(1));
         match TcpStream::connect_timeout(address, share) {
@@ -387,9 +387,9 @@ mod tests {
     #[test]
     fn the_sooner_deadline_wins_and_absurd_ones_are_cut() {
         let short = Deadline::after(Duration::from_millis(20));
-        assert_eq!(short.sooner(soon()).to_string(), "20 ms");
-        assert_eq!(soon().sooner(short).to_string(), "20 ms");
-        assert!(Deadline::after(Duration::MAX).left().is_ok());
-        assert!(Deadline::after(Duration::ZERO).left().is_err());
+        assert_eq!(short.min(soon()).to_string(), "20 ms");
+        assert_eq!(soon().min(short).to_string(), "20 ms");
+        assert!(Deadline::after(Duration::MAX).remaining().is_ok());
+        assert!(Deadline::after(Duration::ZERO).remaining().is_err());
     }
 }

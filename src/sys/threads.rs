@@ -49,7 +49,7 @@ impl Places {
         let place = loop {
             match self.take() {
                 Some(place) => break place,
-                None => std::thread::sleep(deadline.left()?.min(Duration::from_millis(5))),
+                None => std::thread::sleep(deadline.remaining()?.min(Duration::from_millis(5))),
             }
         };
         let (sender, receiver) = sync_channel(1);
@@ -58,7 +58,7 @@ impl Places {
             // Nobody listens any more when the deadline has passed.
             let _ = sender.send(work());
         })?;
-        match receiver.recv_timeout(deadline.left()?) {
+        match receiver.recv_timeout(deadline.remaining()?) {
             Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
             result => {
                 // It is as good as over. Who forks next does so without it.
