@@ -385,7 +385,7 @@ fn a_night_of_publishing() {
         // The others let time pass while this thread does not get to run.
         let start = service.clock.now();
         let answer = service.answer(request);
-        let is_late = start.until(service.clock.now()) > timeout;
+        let is_late = start.remaining_until(service.clock.now()) > timeout;
         if is_late { Err(Error::new(Kind::Timeout, "too late")) } else { answer }
     }));
     let cache = TokenCache::new(&settings).unwrap();
@@ -411,7 +411,7 @@ fn a_night_of_publishing() {
     println!(
         "a night: {} items in {:?} of virtual time, {} tokens, {} refused requests recovered",
         published.len(),
-        start.until(night.clock.now()),
+        start.remaining_until(night.clock.now()),
         night.tokens.load(Ordering::SeqCst),
         night.refused.load(Ordering::SeqCst)
     );

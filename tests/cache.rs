@@ -270,7 +270,7 @@ fn a_pause_grows_and_its_cap_holds() {
     }
     assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(60)), "{waits:?}");
     assert!(waits[10..].iter().max() > Some(&Duration::from_secs(20)), "{waits:?}");
-    assert!(start.until(service.clock.now()) > Duration::from_secs(600));
+    assert!(start.remaining_until(service.clock.now()) > Duration::from_secs(600));
 }
 
 /// Attempts come thick at the end of a token's life; the pauses after it must not have grown by them.
@@ -668,8 +668,8 @@ fn a_day_with_outages() {
     // (length, failed calls, requests) of each outage.
     let mut outages: Vec<(f64, u64, u64)> = Vec::new();
     let mut next_at = 600.0;
-    while start.until(service.clock.now()) < Duration::from_secs(24 * 60 * 60) {
-        let time = start.until(service.clock.now()).as_secs_f64();
+    while start.remaining_until(service.clock.now()) < Duration::from_secs(24 * 60 * 60) {
+        let time = start.remaining_until(service.clock.now()).as_secs_f64();
         let is_down = down.load(Ordering::SeqCst);
         if !is_down && time >= next_at {
             down.store(true, Ordering::SeqCst);
@@ -690,7 +690,7 @@ fn a_day_with_outages() {
                 }
             }
         }
-        longest = longest.max(before.until(service.clock.now()));
+        longest = longest.max(before.remaining_until(service.clock.now()));
         gets += 1;
         service.pass(0.25);
     }

@@ -1,6 +1,6 @@
 //! An entry of the store, as it was or changed in any way: itself, or absent.
 #![no_main]
-use amp_token::sys::clock::Now;
+use amp_token::sys::clock::Timestamps;
 use amp_token::store::{Entry, reopen};
 use libfuzzer_sys::fuzz_target;
 

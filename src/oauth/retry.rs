@@ -194,7 +194,7 @@ mod tests {
             Err::<(), _>(error.clone())
         })
         .unwrap_err();
-        (failure, calls, start.until(clock.now()))
+        (failure, calls, start.remaining_until(clock.now()))
     }
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
     fn nothing_is_tried_when_the_time_was_slept_away() {
         let manual = ManualClock::new(3);
         let clock = Clock::Manual(manual.clone());
-        manual.wake_late(Duration::from_secs(40));
+        manual.set_oversleep(Duration::from_secs(40));
         let mut given = Vec::new();
         let error = with_retries(&clock, Deadline::after(&clock, Duration::from_secs(30)), 3, |left| {
             given.push(left);

@@ -69,7 +69,7 @@ type Attempt<T> = Result<T, String>;
 impl FileStore {
     /// Chooses the folder; touches nothing. `None`: there is nowhere to put it.
     pub(super) fn open(options: &Options, seal: Seal) -> Option<Self> {
-        fork::watch();
+        fork::install_fork_hook();
         let trouble = Trouble::new(&options.log);
         let Some(folder) = options.store_dir.clone().or_else(|| location::usual_folder(environment::variable)) else {
             trouble.tell(

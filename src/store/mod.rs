@@ -15,7 +15,7 @@ use crate::config::credentials::Credentials;
 use crate::config::settings::Options;
 use crate::error::Result;
 use crate::log::Log;
-use crate::sys::clock::Now;
+use crate::sys::clock::Timestamps;
 use crate::sys::secret::Secret;
 use seal::{Seal, Unfit};
 use std::sync::Arc;
@@ -104,7 +104,7 @@ fn redis(_: &Options, _: Seal, _: &str) -> Result<Option<Arc<dyn Store>>> {
 
 /// Seals an entry and opens `change` of it; for the fuzzer.
 #[cfg(fuzzing)]
-pub fn reopen(entry: &Entry, now: Now, change: impl FnOnce(&mut Vec<u8>)) -> Option<(bool, Option<Entry>)> {
+pub fn reopen(entry: &Entry, now: Timestamps, change: impl FnOnce(&mut Vec<u8>)) -> Option<(bool, Option<Entry>)> {
     let seal = Seal::new(&"a secret that is long enough".into(), "https://auth.example/oauth/token", "id")?;
     let sealed = seal.close(entry)?;
     let mut changed = sealed.clone();
@@ -132,7 +132,7 @@ impl Trouble {
     }
 
     /// Opens an entry; what has merely expired is no trouble.
-    fn open(&self, seal: &Seal, sealed: &[u8], now: Now) -> Option<Entry> {
+    fn open(&self, seal: &Seal, sealed: &[u8], now: Timestamps) -> Option<Entry> {
         match seal.open(sealed, now) {
             Ok(entry) => return Some(entry),
             Err(Unfit::Expired) => {}

@@ -64,7 +64,7 @@ pub(super) struct RedisStore {
 impl RedisStore {
     /// Understands the URL; sends nothing.
     pub(super) fn open(options: &Options, seal: Seal, url: &str) -> Result<Self> {
-        fork::watch();
+        fork::install_fork_hook();
         let place = Place::parse(url).ok_or_else(|| {
             Error::new(Kind::Config, "store is not the URL of a Redis server")
                 .with_hint("use redis://[user:password@]host[:port][/database], or rediss:// for TLS")

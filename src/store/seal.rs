@@ -8,7 +8,7 @@
 
 use super::Entry;
 use crate::oauth::client_credentials;
-use crate::sys::clock::Now;
+use crate::sys::clock::Timestamps;
 use crate::sys::secret::Secret;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
@@ -114,7 +114,7 @@ impl Seal {
     /// One that was made a little later than now, by a machine whose clock is ahead, counts as made
     /// now. "A little" is at most a twentieth of its life: half of the margin in which a token is not
     /// handed out, so that the tolerance can never bring a dead one to life.
-    pub(super) fn open(&self, sealed: &[u8], now: Now) -> Result<Entry, Unfit> {
+    pub(super) fn open(&self, sealed: &[u8], now: Timestamps) -> Result<Entry, Unfit> {
         let (head, body) = sealed.split_at_checked(HEAD).ok_or(Unfit::Sealed)?;
         let (version, salt) = head.split_first().ok_or(Unfit::Sealed)?;
         if *version != VERSION || body.len() < TIMES + TAG || sealed.len() > LARGEST {
@@ -187,8 +187,8 @@ mod tests {
         Entry { token: "eyJhbGciOiJSUzI1NiJ9.e30.c2ln".into(), issued: ISSUED, expires: ISSUED + 300 * SECOND }
     }
 
-    fn at(wall: i64) -> Now {
-        Now { monotonic: 0, wall }
+    fn at(wall: i64) -> Timestamps {
+        Timestamps { monotonic: 0, wall }
     }
 
     fn hex(bytes: &[u8]) -> String {

@@ -11,35 +11,35 @@ use std::time::Duration;
 
 /// One reading of both clocks, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
+pub struct Timestamps {
     /// Since some moment in the past; never goes back; may stand still while the machine sleeps.
     pub monotonic: i64,
     /// Since 1970; whatever the machine's owner sets it to.
     pub wall: i64,
 }
 
-impl Now {
+impl Timestamps {
     /// The reading `later` than this one, on both clocks.
     #[must_use]
-    pub fn after(self, later: Duration) -> Now {
+    pub fn after(self, later: Duration) -> Timestamps {
         let later = i64::try_from(later.as_nanos()).unwrap_or(i64::MAX);
-        Now { monotonic: self.monotonic.saturating_add(later), wall: self.wall.saturating_add(later) }
+        Timestamps { monotonic: self.monotonic.saturating_add(later), wall: self.wall.saturating_add(later) }
     }
 
     /// Whether neither clock has reached `point`.
     #[inline]
-    pub fn is_before(self, point: Now) -> bool {
+    pub fn is_before_both(self, point: Timestamps) -> bool {
         self.monotonic < point.monotonic && self.wall < point.wall
     }
 
     /// The time left until the first of the clocks reaches `point`; zero if one has.
-    pub fn until(self, point: Now) -> Duration {
+    pub fn remaining_until(self, point: Timestamps) -> Duration {
         let left = (point.monotonic.saturating_sub(self.monotonic)).min(point.wall.saturating_sub(self.wall));
         Duration::from_nanos(u64::try_from(left).unwrap_or(0))
     }
 
     /// The later of all readings: no clock ever gets there.
-    pub const NEVER: Now = Now { monotonic: i64::MAX, wall: i64::MAX };
+    pub const NEVER: Timestamps = Timestamps { monotonic: i64::MAX, wall: i64::MAX };
 }
 
 /// Where the time comes from.
@@ -55,7 +55,7 @@ pub enum Clock {
 impl Clock {
     /// Reads both clocks.
     #[inline]
-    pub fn now(&self) -> Now {
+    pub fn now(&self) -> Timestamps {
         match self {
             Clock::System => system_now(),
             Clock::Manual(clock) => clock.now(),
@@ -66,7 +66,7 @@ impl Clock {
     pub fn sleep(&self, duration: Duration) {
         match self {
             Clock::System => std::thread::sleep(duration),
-            Clock::Manual(clock) => clock.advance(duration + clock.late()),
+            Clock::Manual(clock) => clock.advance(duration + clock.oversleep()),
         }
     }
 
@@ -112,8 +112,8 @@ impl ManualClock {
     }
 
     /// Reads both clocks.
-    pub fn now(&self) -> Now {
-        Now { monotonic: self.monotonic.load(Ordering::SeqCst), wall: self.wall.load(Ordering::SeqCst) }
+    pub fn now(&self) -> Timestamps {
+        Timestamps { monotonic: self.monotonic.load(Ordering::SeqCst), wall: self.wall.load(Ordering::SeqCst) }
     }
 
     /// Lets time pass on both clocks.
@@ -129,11 +129,11 @@ impl ManualClock {
     }
 
     /// The machine is busy: from now on, who sleeps wakes up so much too late.
-    pub fn wake_late(&self, by: Duration) {
+    pub fn set_oversleep(&self, by: Duration) {
         self.late.store(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX), Ordering::SeqCst);
     }
 
-    fn late(&self) -> Duration {
+    fn oversleep(&self) -> Duration {
         Duration::from_nanos(self.late.load(Ordering::SeqCst).unsigned_abs())
     }
 
@@ -148,7 +148,7 @@ impl ManualClock {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
-fn system_now() -> Now {
+fn system_now() -> Timestamps {
     // Twice on the hot path; built for size, the compiler would rather call it.
     #[inline(always)]
     fn read(clock: libc::clockid_t) -> i64 {
@@ -159,7 +159,7 @@ fn system_now() -> Now {
         #[allow(clippy::useless_conversion, reason = "the fields are 32 bits wide on some targets")]
         i64::from(time.tv_sec).saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec))
     }
-    Now { monotonic: read(libc::CLOCK_MONOTONIC_COARSE), wall: read(libc::CLOCK_REALTIME_COARSE) }
+    Timestamps { monotonic: read(libc::CLOCK_MONOTONIC_COARSE), wall: read(libc::CLOCK_REALTIME_COARSE) }
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -182,14 +182,14 @@ mod tests {
     fn a_point_is_reached_when_either_clock_reaches_it() {
         let clock = ManualClock::new(1);
         let point = clock.now().after(Duration::from_secs(10));
-        assert!(clock.now().is_before(point));
+        assert!(clock.now().is_before_both(point));
         clock.set_wall_by(11); // the machine slept
-        assert!(!clock.now().is_before(point));
+        assert!(!clock.now().is_before_both(point));
         clock.set_wall_by(-1000); // the clock was set back
-        assert!(clock.now().is_before(point));
+        assert!(clock.now().is_before_both(point));
         clock.advance(Duration::from_secs(10));
-        assert!(!clock.now().is_before(point));
-        assert_eq!(clock.now().until(point), Duration::ZERO);
+        assert!(!clock.now().is_before_both(point));
+        assert_eq!(clock.now().remaining_until(point), Duration::ZERO);
     }
 
     #[test]
@@ -205,6 +205,6 @@ mod tests {
     fn the_system_clocks_move_forward() {
         let before = Clock::System.now();
         std::thread::sleep(Duration::from_millis(20));
-        assert!(before.is_before(Clock::System.now()));
+        assert!(before.is_before_both(Clock::System.now()));
     }
 }

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 static WATCHING: AtomicBool = AtomicBool::new(false);
 
-/// The number of forks between the process in which [`watch`] was first called and this one.
+/// The number of forks between the process in which [`install_fork_hook`] was first called and this one.
 pub fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
 
 /// Starts counting forks. Later calls do nothing.
-pub fn watch() {
+pub fn install_fork_hook() {
     if WATCHING.swap(true, Ordering::SeqCst) {
         return;
     }
@@ -39,7 +39,7 @@ pub fn watch() {
 /// What `-z nodelete` does elsewhere: threads of ours may still run when the application lets go of the
 /// library.
 #[cfg(windows)]
-fn stay_loaded() {
+fn pin_module() {
     use std::ffi::c_void;
     #[link(name = "kernel32")]
     unsafe extern "system" {

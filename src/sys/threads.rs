@@ -69,7 +69,7 @@ impl Places {
     }
 
     fn take(&'static self) -> Option<Place> {
-        fork::watch();
+        fork::install_fork_hook();
         let generation = fork::generation();
         let taken = self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |before| {
             // The threads of the process that this one was forked from are not in this one.

@@ -20,7 +20,7 @@ use crate::config::settings::{Config, Options};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::net::transport::Transport;
 use crate::oauth::retry::{Deadline, backoff};
-use crate::sys::clock::{Clock, Now};
+use crate::sys::clock::{Clock, Timestamps};
 use crate::sys::fork;
 use crate::sys::sync::{Condvar, Mutex, MutexGuard, Slot};
 use crate::sys::threads;
@@ -56,7 +56,7 @@ pub enum State {
 
 /// Tells the state, from the token, the end of the pause after the last failure (a monotonic
 /// time; the past if there is none), the clocks, and how long the token must last.
-pub fn classify(token: Option<&Token>, pause_until: i64, now: Now, min_validity: Duration) -> State {
+pub fn classify(token: Option<&Token>, pause_until: i64, now: Timestamps, min_validity: Duration) -> State {
     match token {
         None => State::Empty,
         Some(token) if !token.is_usable(now, min_validity) => State::Expired,
@@ -146,7 +146,7 @@ struct Plan {
 impl TokenCache {
     /// Finds the credentials and makes a cache; sends nothing.
     pub fn new(config: &Config) -> Result<Self> {
-        fork::watch();
+        fork::install_fork_hook();
         let recipe = Arc::new(Recipe::new(config)?);
         Ok(TokenCache(Arc::new(Core {
             slot: Slot::default(),
@@ -227,7 +227,9 @@ impl TokenCache {
             "invalidations" => count(&counters.invalidations),
             "last_refresh_ms" => counters.last_refresh_ms.load(Ordering::Relaxed),
             "last_status" => counters.last_status.load(Ordering::Relaxed),
-            "age" => seconds(token.map(|token| i64::try_from(token.issued().until(now).as_secs()).unwrap_or(i64::MAX))),
+            "age" => seconds(
+                token.map(|token| i64::try_from(token.issued().remaining_until(now).as_secs()).unwrap_or(i64::MAX)),
+            ),
             "expires_in" => seconds(token.map(|token| token.expires_in(now))),
             _ => return None,
         })
@@ -405,7 +407,7 @@ impl Core {
                     if state.flight.is_some() || self.leave_to_thread(&shared, &mut state) {
                         return Ok(token);
                     }
-                    let left = now.until(token.usable_until(min_validity));
+                    let left = now.remaining_until(token.usable_until(min_validity));
                     let budget = Deadline::after(clock, RENEWAL_BUDGET.min(left)).min(deadline);
                     let plan = Plan { urgent: false, hasty: true, deadline: budget, retries: 0, by_thread: false };
                     match self.lead(&shared, state, plan) {
@@ -417,7 +419,7 @@ impl Core {
                 }
                 (_, token) => {
                     if let Some(token) = &token
-                        && !token.issued().is_before(token.usable_until(min_validity))
+                        && !token.issued().is_before_both(token.usable_until(min_validity))
                     {
                         return Err(never_enough(token, min_validity));
                     }
@@ -440,7 +442,7 @@ impl Core {
                             token.mark_used();
                             return Ok(token);
                         }
-                        Outcome::Token(token) if !token.issued().is_before(token.usable_until(min_validity)) => {
+                        Outcome::Token(token) if !token.issued().is_before_both(token.usable_until(min_validity)) => {
                             return Err(never_enough(&token, min_validity));
                         }
                         Outcome::Failed(error) => return Err(error),
@@ -507,7 +509,7 @@ impl Core {
             Err(error) => (Err(error), None),
         };
         std::mem::forget(landing);
-        let took = start.until(self.clock().now());
+        let took = start.remaining_until(self.clock().now());
         self.counters.last_refresh_ms.store(i64::try_from(took.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
         let outcome = self.settle(shared, &flight, plan, result);
         if let (Outcome::Token(token), Some(unshared)) = (&outcome, unshared) {
@@ -554,7 +556,8 @@ impl Core {
             }
             Ok(None) => {
                 // Another process renews; look into the store again soon.
-                let left = current.map_or(Duration::ZERO, |token| now.until(token.usable_until(Duration::ZERO)));
+                let left =
+                    current.map_or(Duration::ZERO, |token| now.remaining_until(token.usable_until(Duration::ZERO)));
                 let until = now.after(left / 8).monotonic;
                 let what = "another process is renewing the token";
                 (Outcome::GaveUp(Error::new(Kind::Timeout, what)), until, Ok(what.to_owned()))
@@ -587,11 +590,11 @@ impl Core {
     /// so that the last attempt comes close before its end, however long the failures go on. A pause
     /// that is cut short does not make the next one longer: else the many short ones at the end of a
     /// token's life would be followed by one that outlasts the outage many times.
-    fn pause_until(&self, error: &Error, failures: &mut u32, current: Option<&Token>, now: Now) -> i64 {
+    fn pause_until(&self, error: &Error, failures: &mut u32, current: Option<&Token>, now: Timestamps) -> i64 {
         let mut wait = backoff(self.clock(), failures.saturating_add(1), BACKOFF_BASE, BACKOFF_CAP);
         let longest = current
             .filter(|token| token.is_usable(now, Duration::ZERO))
-            .map(|token| (now.until(token.usable_until(Duration::ZERO)) / 2).max(token.lifetime() / 2000));
+            .map(|token| (now.remaining_until(token.usable_until(Duration::ZERO)) / 2).max(token.lifetime() / 2000));
         match longest {
             Some(longest) if longest < wait => wait = longest,
             _ => *failures = failures.saturating_add(1),
@@ -664,7 +667,7 @@ impl Drop for Landing<'_> {
 
 impl Pause {
     /// The failure, with the time that is left.
-    fn still(&self, now: Now) -> Error {
+    fn still(&self, now: Timestamps) -> Error {
         let left = u64::try_from(self.until - now.monotonic).unwrap_or(0);
         self.error.clone().with_retry_after(Some(Duration::from_nanos(left)))
     }
@@ -707,12 +710,12 @@ impl Core {
             let token = core.slot.load();
             // How long there is nothing to do; `None`: until somebody asks again.
             let rest = match (classify(token.as_deref(), paused, now, Duration::ZERO), &token) {
-                (State::Fresh, Some(token)) => Some(now.until(token.due())),
+                (State::Fresh, Some(token)) => Some(now.remaining_until(token.due())),
                 (State::Backoff, Some(token)) if token.was_used() => {
                     Some(Duration::from_nanos(u64::try_from(paused - now.monotonic).unwrap_or(0)))
                 }
                 (State::Due, Some(token)) if token.was_used() && state.flight.is_none() => {
-                    let left = now.until(token.usable_until(Duration::ZERO));
+                    let left = now.remaining_until(token.usable_until(Duration::ZERO));
                     let deadline = Deadline::after(core.clock(), left.min(core.options().timeout));
                     core.lead(
                         shared,
@@ -801,8 +804,9 @@ mod tests {
         let token = Token::new(&"t".into(), start, Duration::from_secs(300), Duration::ZERO, &clock);
         let permanent = Token::permanent(&"p".into(), start);
         let at = |seconds: u64| start.after(Duration::from_secs(seconds));
-        let slept = |seconds: u64| Now { wall: at(seconds).wall, ..start };
-        let set_back = |seconds: u64| Now { monotonic: at(seconds).monotonic, wall: start.wall - 1_000_000_000_000 };
+        let slept = |seconds: u64| Timestamps { wall: at(seconds).wall, ..start };
+        let set_back =
+            |seconds: u64| Timestamps { monotonic: at(seconds).monotonic, wall: start.wall - 1_000_000_000_000 };
         let (none, zero) = (i64::MIN, Duration::ZERO);
         #[rustfmt::skip]
         let table = [

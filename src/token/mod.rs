@@ -11,7 +11,7 @@
 pub mod cache;
 pub mod provider;
 
-use crate::sys::clock::{Clock, Now};
+use crate::sys::clock::{Clock, Timestamps};
 use crate::sys::secret::Secret;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,16 +27,16 @@ const LONGEST_MARGIN: Duration = Duration::from_secs(10);
 pub struct Token {
     /// `Bearer `, the token, NUL: one buffer serves the header, the value and C.
     text: Secret,
-    issued: Now,
-    expires: Now,
-    due: Now,
+    issued: Timestamps,
+    expires: Timestamps,
+    due: Timestamps,
     used: AtomicBool,
 }
 
 impl Token {
     /// A token that was asked for at `issued` and lives for `lifetime`. It is to be renewed in time
     /// for `min_validity` to be kept; the moment is drawn a little earlier at random.
-    pub fn new(value: &Secret, issued: Now, lifetime: Duration, min_validity: Duration, clock: &Clock) -> Self {
+    pub fn new(value: &Secret, issued: Timestamps, lifetime: Duration, min_validity: Duration, clock: &Clock) -> Self {
         let usable = lifetime.saturating_sub(margin(lifetime).max(min_validity));
         let due = (lifetime * 4 / 5).min(usable * 8 / 9);
         let jitter = clock.random_below((usable - due) / 5);
@@ -44,19 +44,19 @@ impl Token {
     }
 
     /// A token that never expires: a personal access token.
-    pub fn permanent(value: &Secret, issued: Now) -> Self {
-        Token::with(value.reveal(), issued, Now::NEVER, Now::NEVER)
+    pub fn permanent(value: &Secret, issued: Timestamps) -> Self {
+        Token::with(value.reveal(), issued, Timestamps::NEVER, Timestamps::NEVER)
     }
 
     /// The same token, to be renewed at some other moment between `now` and its margin: a forked
     /// child must not march in step with its parent and its siblings.
     #[must_use]
-    pub fn rescheduled(&self, now: Now, clock: &Clock) -> Self {
-        let due = now.after(clock.random_below(now.until(self.usable_until(Duration::ZERO)) / 2));
+    pub fn rescheduled(&self, now: Timestamps, clock: &Clock) -> Self {
+        let due = now.after(clock.random_below(now.remaining_until(self.usable_until(Duration::ZERO)) / 2));
         Token::with(self.value(), self.issued, self.expires, due)
     }
 
-    fn with(value: &str, issued: Now, expires: Now, due: Now) -> Self {
+    fn with(value: &str, issued: Timestamps, expires: Timestamps, due: Timestamps) -> Self {
         let mut text = String::with_capacity(PREFIX.len() + value.len() + 1);
         for part in [PREFIX, value, "\0"] {
             text.push_str(part);
@@ -88,54 +88,57 @@ impl Token {
 
     /// Whether it need not be renewed yet.
     #[inline]
-    pub fn is_fresh(&self, now: Now) -> bool {
-        now.is_before(self.due)
+    pub fn is_fresh(&self, now: Timestamps) -> bool {
+        now.is_before_both(self.due)
     }
 
     /// Whether it may be handed out to somebody who needs it for `min_validity`.
     #[inline]
-    pub fn is_usable(&self, now: Now, min_validity: Duration) -> bool {
-        now.is_before(self.usable_until(min_validity))
+    pub fn is_usable(&self, now: Timestamps, min_validity: Duration) -> bool {
+        now.is_before_both(self.usable_until(min_validity))
     }
 
     /// Whether it is in the first tenth of its life: then a refusal is not about its age.
-    pub fn is_young(&self, now: Now) -> bool {
-        now.is_before(self.issued.after(self.lifetime() / 10))
+    pub fn is_young(&self, now: Timestamps) -> bool {
+        now.is_before_both(self.issued.after(self.lifetime() / 10))
     }
 
     /// The end of the time in which it may be handed out.
-    pub fn usable_until(&self, min_validity: Duration) -> Now {
+    pub fn usable_until(&self, min_validity: Duration) -> Timestamps {
         if self.is_permanent() {
-            return Now::NEVER;
+            return Timestamps::NEVER;
         }
         let margin = margin(self.lifetime()).max(min_validity);
         let margin = i64::try_from(margin.as_nanos()).unwrap_or(i64::MAX);
-        Now { monotonic: self.expires.monotonic.saturating_sub(margin), wall: self.expires.wall.saturating_sub(margin) }
+        Timestamps {
+            monotonic: self.expires.monotonic.saturating_sub(margin),
+            wall: self.expires.wall.saturating_sub(margin),
+        }
     }
 
     /// When it was asked for.
-    pub fn issued(&self) -> Now {
+    pub fn issued(&self) -> Timestamps {
         self.issued
     }
 
     /// When it dies.
-    pub fn expires(&self) -> Now {
+    pub fn expires(&self) -> Timestamps {
         self.expires
     }
 
     /// When it is to be renewed.
-    pub fn due(&self) -> Now {
+    pub fn due(&self) -> Timestamps {
         self.due
     }
 
     /// How long it lives, from before it was asked for.
     pub fn lifetime(&self) -> Duration {
-        self.issued.until(self.expires)
+        self.issued.remaining_until(self.expires)
     }
 
     /// Whether it never expires.
     pub fn is_permanent(&self) -> bool {
-        self.expires == Now::NEVER
+        self.expires == Timestamps::NEVER
     }
 
     /// The moment of its death in Unix seconds; `i64::MAX`: never.
@@ -144,11 +147,11 @@ impl Token {
     }
 
     /// The whole seconds left, never below zero; `i64::MAX`: it never expires.
-    pub fn expires_in(&self, now: Now) -> i64 {
+    pub fn expires_in(&self, now: Timestamps) -> i64 {
         if self.is_permanent() {
             return i64::MAX;
         }
-        i64::try_from(now.until(self.expires).as_secs()).unwrap_or(i64::MAX)
+        i64::try_from(now.remaining_until(self.expires).as_secs()).unwrap_or(i64::MAX)
     }
 
     /// Notes that somebody was given it. Only the first call writes, so that readers share no write.
@@ -189,7 +192,7 @@ mod tests {
     fn windows(lifetime: Duration, min_validity: Duration) -> (f64, f64) {
         let clock = Clock::Manual(ManualClock::new(5));
         let token = Token::new(&"t".into(), clock.now(), lifetime, min_validity, &clock);
-        let part = |point: Now| token.issued().until(point).as_secs_f64() / lifetime.as_secs_f64();
+        let part = |point: Timestamps| token.issued().remaining_until(point).as_secs_f64() / lifetime.as_secs_f64();
         (part(token.due()), part(token.usable_until(min_validity)))
     }
 

@@ -13,7 +13,7 @@ use crate::net::transport::Transport;
 use crate::oauth::client_credentials;
 use crate::oauth::retry::{self, Deadline};
 use crate::store::{self, Entry, Lock, Store};
-use crate::sys::clock::Now;
+use crate::sys::clock::Timestamps;
 use crate::sys::sync::Mutex;
 use crate::token::Token;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -192,7 +192,7 @@ impl Source {
         let (Ok(age), Ok(lifetime)) = (u64::try_from(age), u64::try_from(lifetime)) else {
             return None; // from the future, or from nowhere
         };
-        let issued = Now { monotonic: now.monotonic.saturating_sub_unsigned(age), wall: entry.issued };
+        let issued = Timestamps { monotonic: now.monotonic.saturating_sub_unsigned(age), wall: entry.issued };
         Some(Token::new(&entry.token, issued, Duration::from_nanos(lifetime), *min_validity, clock))
     }
 
@@ -254,7 +254,7 @@ impl Known {
 }
 
 /// Refuses a token that is no news or comes dead.
-pub(crate) fn vet(token: &Token, current: Option<&Token>, dropped: Option<&Token>, now: Now) -> Result<()> {
+pub(crate) fn vet(token: &Token, current: Option<&Token>, dropped: Option<&Token>, now: Timestamps) -> Result<()> {
     if token.is_permanent() {
         return Ok(());
     }
