@@ -11,7 +11,7 @@
 
 use crate::config::settings::is_loopback;
 use crate::error::{Error, Kind, Result, Stage, resource_limit};
-use crate::sys::threads::Places;
+use crate::sys::threads::HelperThreads;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
@@ -280,14 +280,14 @@ fn resolve_host(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<Soc
     }
     // The system's look-up knows no deadline.
     let name = (host.to_owned(), port);
-    RESOLVER_THREADS.within(deadline, move || {
+    RESOLVER_THREADS.run_with_deadline(deadline, move || {
         let found = name.to_socket_addrs().map(Iterator::collect);
         // A resolver that cannot open its files or a socket says that there is no such name.
         found.map_err(|error| socket_limit_error().unwrap_or(error))
     })?
 }
 
-static RESOLVER_THREADS: Places = Places::new("amp-lookup");
+static RESOLVER_THREADS: HelperThreads = HelperThreads::new("amp-lookup");
 
 /// The reason why this process can open no socket at present, if that is so.
 fn socket_limit_error() -> Option<io::Error> {

@@ -27,7 +27,7 @@ use crate::net::tcp::Deadline;
 use crate::sanitize::sanitize;
 use crate::sys::clock::Clock;
 use crate::sys::fork;
-use crate::sys::threads::Places;
+use crate::sys::threads::HelperThreads;
 use directory::Directory;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::OFlags;
@@ -51,7 +51,7 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// long for a disk, even a busy one, and what takes longer is paid for once: by the caller who finds out.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-static TOUCHES: Places = Places::new("amp-files");
+static TOUCHES: HelperThreads = HelperThreads::new("amp-files");
 
 pub(super) struct FileStore {
     seal: Seal,
@@ -97,7 +97,7 @@ impl FileStore {
         }
         let (files, there) = (self.files.clone(), Arc::new(()));
         let left_behind = Arc::downgrade(&there);
-        let done = TOUCHES.within(Deadline::after(self.patience), move || {
+        let done = TOUCHES.run_with_deadline(Deadline::after(self.patience), move || {
             let _there = there;
             work(&files)
         });
@@ -260,7 +260,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         let file = self.file.take();
         // A file server is asked to unlock it, and waited for. (Without a thread, it is dropped here.)
-        let _ = TOUCHES.within(Deadline::after(self.patience), move || drop(file));
+        let _ = TOUCHES.run_with_deadline(Deadline::after(self.patience), move || drop(file));
     }
 }
 

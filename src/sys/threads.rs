@@ -1,7 +1,7 @@
 //! Threads of ours in somebody else's process.
 //!
 //! - **What knows no deadline gets a thread that may be left behind**: a look-up of a name, a file on a
-//!   disk that stands still. Its caller goes on when his time is over ([`Places::within`]).
+//!   disk that stands still. Its caller goes on when his time is over ([`HelperThreads::run_with_deadline`]).
 //! - **Those left behind are few.** Where every call would leave another one, there are so many places,
 //!   and who finds them taken waits until one is free.
 //! - **They handle no signals.** Those are the application's, which may have decided which of its
@@ -17,13 +17,13 @@ use std::time::Duration;
 
 /// Starts a thread.
 pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    let _deaf = Deaf::new();
+    let _deaf = BlockSignals::new();
     // Without a size, the standard library would take it from RUST_MIN_STACK, an environment variable.
     Builder::new().name(name.to_owned()).stack_size(2 * 1024 * 1024).spawn(work)
 }
 
 /// Room for so many threads of one kind.
-pub(crate) struct Places {
+pub(crate) struct HelperThreads {
     /// What the threads are called.
     name: &'static str,
     /// The fork generation, and below it (32 bits) how many places it has taken. There is no lock around
@@ -32,22 +32,22 @@ pub(crate) struct Places {
 }
 
 /// The most threads of one kind at once.
-const MOST: u64 = 64;
+const MAX_THREADS: u64 = 64;
 
-impl Places {
+impl HelperThreads {
     pub(crate) const fn new(name: &'static str) -> Self {
-        Places { name, taken: AtomicU64::new(0) }
+        HelperThreads { name, taken: AtomicU64::new(0) }
     }
 
     /// Has a thread do this and waits for it until the deadline. Then the thread is on its own, and what
     /// it brings is dropped.
-    pub(crate) fn within<T: Send + 'static>(
+    pub(crate) fn run_with_deadline<T: Send + 'static>(
         &'static self,
         deadline: Deadline,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
         let place = loop {
-            match self.take() {
+            match self.acquire() {
                 Some(place) => break place,
                 None => std::thread::sleep(deadline.remaining()?.min(Duration::from_millis(5))),
             }
@@ -68,22 +68,22 @@ impl Places {
         }
     }
 
-    fn take(&'static self) -> Option<Place> {
+    fn acquire(&'static self) -> Option<Permit> {
         fork::install_fork_hook();
         let generation = fork::generation();
         let taken = self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |before| {
             // The threads of the process that this one was forked from are not in this one.
             let others = if before >> 32 == generation { before & u64::from(u32::MAX) } else { 0 };
-            (others < MOST).then_some(generation << 32 | (others + 1))
+            (others < MAX_THREADS).then_some(generation << 32 | (others + 1))
         });
-        taken.ok().map(|_| Place(self))
+        taken.ok().map(|_| Permit(self))
     }
 }
 
 /// One of the places, taken.
-struct Place(&'static Places);
+struct Permit(&'static HelperThreads);
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::SeqCst);
     }
@@ -91,10 +91,10 @@ impl Drop for Place {
 
 /// While it is there, threads that this one starts are born with their signals blocked.
 #[cfg(unix)]
-struct Deaf(Option<libc::sigset_t>);
+struct BlockSignals(Option<libc::sigset_t>);
 
 #[cfg(unix)]
-impl Deaf {
+impl BlockSignals {
     fn new() -> Self {
         use std::mem::MaybeUninit;
         let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
@@ -117,13 +117,13 @@ impl Deaf {
                 libc::sigdelset(all.as_mut_ptr(), signal);
             }
             let failure = libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-            Deaf((failure == 0).then(|| before.assume_init()))
+            BlockSignals((failure == 0).then(|| before.assume_init()))
         }
     }
 }
 
 #[cfg(unix)]
-impl Drop for Deaf {
+impl Drop for BlockSignals {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {
             // SAFETY: the set is whole, and is only read; no old one is asked for.
@@ -133,11 +133,11 @@ impl Drop for Deaf {
 }
 
 #[cfg(not(unix))]
-struct Deaf;
+struct BlockSignals;
 
 #[cfg(not(unix))]
-impl Deaf {
+impl BlockSignals {
     fn new() -> Self {
-        Deaf
+        BlockSignals
     }
 }
