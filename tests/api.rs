@@ -185,7 +185,7 @@ fn after_a_pause(auth_is_down_then: bool) -> (amp_token::error::Result<Response>
             let token = format!("{{\"access_token\":\"{}\",\"expires_in\":10}}", born.len() - 1);
             return Ok(Response { status: 200, headers: Vec::new(), body: token.into_bytes().into() });
         }
-        let token = request.headers.iter().find(|(name, _)| *name == "Authorization").unwrap().1.reveal();
+        let token = request.headers.iter().find(|(name, _)| *name == "Authorization").unwrap().1.expose();
         let token: usize = token.strip_prefix("Bearer ").unwrap().parse().unwrap();
         seen.push(now - born[token]);
         let (status, wait) = if seen.len() == 1 { (503, vec![("retry-after", "20")]) } else { (200, Vec::new()) };
@@ -334,7 +334,7 @@ impl Night {
             return reply(200, format!(r#"{{"access_token":"{token}","session_expires_in":0,"expires_in":300}}"#));
         }
         assert!(request.url.starts_with("https://api.example/"), "a token on its way to {}", request.url);
-        let header = request.headers.iter().find(|(name, _)| *name == "Authorization").unwrap().1.reveal();
+        let header = request.headers.iter().find(|(name, _)| *name == "Authorization").unwrap().1.expose();
         let token = header.strip_prefix("Bearer ").unwrap();
         if self.clock.now().wall >= self.deaths.lock().unwrap()[token] {
             self.refused.fetch_add(1, Ordering::SeqCst);

@@ -53,7 +53,7 @@ impl Transport for Callback {
             headers: request
                 .headers
                 .iter()
-                .map(|(name, value)| (ffi::c_text(name), ffi::c_text(value.reveal())))
+                .map(|(name, value)| (ffi::c_text(name), ffi::c_text(value.expose())))
                 .collect(),
             body: request.body.clone(),
             timeout,

@@ -130,7 +130,7 @@ impl Finder {
     pub fn find(&self) -> Result<(Credentials, String)> {
         let from_settings = || self.told_by.to_owned();
         if let Some(token) = &self.personal {
-            return Ok((personal(token.reveal(), "personal_access_token", &self.log)?, from_settings()));
+            return Ok((personal(token.expose(), "personal_access_token", &self.log)?, from_settings()));
         }
         if let Some(file) = &self.personal_file {
             let (text, origin) = (self.read_secret(file, "personal_access_token_file")?, shown(file));
@@ -323,7 +323,7 @@ impl Entry {
     /// A personal access token beats the pair, as in dc-cli.
     fn credentials(self, origin: &str, log: &Log) -> Result<Credentials> {
         match (self.pat_token, self.client_id, self.client_secret) {
-            (Some(token), ..) => personal(token.reveal(), origin, log),
+            (Some(token), ..) => personal(token.expose(), origin, log),
             (None, Some(id), Some(secret)) if !id.is_empty() && !secret.is_empty() => {
                 Ok(Credentials::Client { id, secret })
             }

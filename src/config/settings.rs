@@ -171,7 +171,7 @@ impl std::fmt::Debug for Config {
         let mut map = f.debug_map();
         for (setting, value) in SETTINGS.iter().zip(&self.values) {
             if let Some((value, _)) = value {
-                map.entry(&setting.name, &shown(setting, value.reveal()));
+                map.entry(&setting.name, &shown(setting, value.expose()));
             }
         }
         map.finish()
@@ -337,7 +337,7 @@ impl Config {
 
     /// The text of a setting that was set or loaded, without its default.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.entry(name).map(|(value, _)| value.reveal())
+        self.entry(name).map(|(value, _)| value.expose())
     }
 
     /// Where a setting's value came from; `None`: it is the default.

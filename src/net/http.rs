@@ -129,7 +129,7 @@ impl HttpTransport {
         if let Some(setting) = &options.proxy {
             // Any host would do: this is about the setting alone, not about NO_PROXY.
             if let Some(url) = Url::parse("https://localhost") {
-                proxy::select_proxy(&url, Some(setting.reveal()), |_| None)?;
+                proxy::select_proxy(&url, Some(setting.expose()), |_| None)?;
             }
         }
         Ok(transport)
@@ -265,10 +265,10 @@ impl HttpTransport {
     }
 
     fn proxy_for(&self, url: &Url<'_>) -> Result<Option<ProxyUrl>> {
-        let setting = self.options.proxy.as_ref().map(Secret::reveal);
+        let setting = self.options.proxy.as_ref().map(Secret::expose);
         proxy::select_proxy(url, setting, |name| {
             let (_, value) = self.environment.iter().find(|(have, _)| *have == name)?;
-            Some(value.reveal())
+            Some(value.expose())
         })
     }
 
@@ -321,7 +321,7 @@ struct SecretHeaderBytes(Secret);
 
 impl AsRef<[u8]> for SecretHeaderBytes {
     fn as_ref(&self) -> &[u8] {
-        self.0.reveal().as_bytes()
+        self.0.expose().as_bytes()
     }
 }
 
@@ -340,7 +340,7 @@ fn to_http_request<'a>(request: &'a Request, server: &Peer) -> Result<http::Requ
     let headers = message.headers_mut();
     headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     for (name, value) in &request.headers {
-        if value.reveal().len() + name.len() > OUTPUT_SIZE - 16 {
+        if value.expose().len() + name.len() > OUTPUT_SIZE - 16 {
             return Err(refuse(format!("its header {name} is longer than {OUTPUT_SIZE} bytes")));
         }
         let text = Bytes::from_owner(SecretHeaderBytes(value.clone()));

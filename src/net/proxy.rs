@@ -102,7 +102,7 @@ impl ProxyUrl {
         });
         // A NUL ends the user name in SOCKS 4: the proxy would take the rest for the server's name.
         let is_socks4 = matches!(scheme, Scheme::Socks4 | Scheme::Socks4a);
-        if is_socks4 && userinfo.as_ref().is_some_and(|(user, _)| user.reveal().contains(&0)) {
+        if is_socks4 && userinfo.as_ref().is_some_and(|(user, _)| user.expose().contains(&0)) {
             return None;
         }
         Some(ProxyUrl { scheme, host: host.to_owned(), port: port.unwrap_or(default_port), userinfo })
@@ -323,7 +323,7 @@ fn connect(
     let server = host_and_port(target.host, target.port);
     let userinfo = match &proxy.userinfo {
         Some((user, password)) => {
-            let plain = Zeroizing::new([user.reveal(), b":", password.reveal()].concat());
+            let plain = Zeroizing::new([user.expose(), b":", password.expose()].concat());
             Zeroizing::new(base64(&plain))
         }
         None => Zeroizing::default(),
@@ -386,7 +386,7 @@ fn socks4(
         None => request.extend_from_slice(&[0, 0, 0, 1]),
     }
     if let Some((user, _)) = &proxy.userinfo {
-        request.extend_from_slice(user.reveal());
+        request.extend_from_slice(user.expose());
     }
     request.push(0);
     if address.is_none() {
@@ -435,7 +435,7 @@ fn socks5(
     match (reply, &proxy.userinfo) {
         ([5, 0], _) => {}
         ([5, 2], Some((user, password))) => {
-            let (user, password) = (user.reveal(), password.reveal());
+            let (user, password) = (user.expose(), password.expose());
             let mut userinfo = Zeroizing::new(Vec::with_capacity(3 + 2 * 255));
             userinfo.extend_from_slice(&[1, short(user)?]);
             userinfo.extend_from_slice(user);
@@ -671,7 +671,7 @@ mod tests {
     fn proxy_urls_are_taken_apart() {
         let userinfo = |text: &[u8]| {
             let (user, password) = ProxyUrl::parse(text).unwrap().userinfo.unwrap();
-            (user.reveal().to_owned(), password.reveal().to_owned())
+            (user.expose().to_owned(), password.expose().to_owned())
         };
         assert_eq!(userinfo(b"http://us%65r:p%40ss%3A%25@h:3128"), (b"user".to_vec(), b"p@ss:%".to_vec()));
         assert_eq!(userinfo(b"u:p@ss/w%zz@h:1"), (b"u".to_vec(), b"p@ss/w%zz".to_vec()));

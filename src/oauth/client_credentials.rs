@@ -36,7 +36,7 @@ pub struct TokenResponse {
 
 /// The request for a token.
 pub fn token_request(token_url: &str, client_id: &str, client_secret: &Secret, user_agent: &str) -> Request {
-    let secret = Zeroizing::new(form_encode(client_secret.reveal()));
+    let secret = Zeroizing::new(form_encode(client_secret.expose()));
     let id = form_encode(client_id);
     let parts = ["client_id=", &id, "&client_secret=", &secret, "&grant_type=client_credentials"];
     // Filled once, never grown: a buffer that grows leaves the secret behind in its old place.
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn amplience_s_reply_is_accepted() {
         let grant = answer(200, r#"{"access_token":"eyJ.a.b","session_expires_in":0,"expires_in":300}"#).unwrap();
-        assert_eq!(grant.access_token.reveal(), "eyJ.a.b");
+        assert_eq!(grant.access_token.expose(), "eyJ.a.b");
         assert_eq!(grant.lifetime, Duration::from_secs(300));
     }
 
@@ -288,7 +288,7 @@ mod tests {
             "\u{feff}{\"access_token\":\"t\",\"expires_in\":300}",
             r#"{"access_token":"\u0074","expires_in":18446744073709551615}"#,
         ] {
-            assert_eq!(answer(200, good).unwrap().access_token.reveal(), "t", "{good}");
+            assert_eq!(answer(200, good).unwrap().access_token.expose(), "t", "{good}");
         }
         for (bad, says) in [
             ("", "not a JSON object"),
@@ -421,7 +421,7 @@ mod tests {
             let response = Response { status, headers: vec![], body: Zeroizing::new(body) };
             match parse_token_response(&response, URL, &["s3cret&"], 0) {
                 Ok(grant) => {
-                    assert!(is_valid_bearer_token(grant.access_token.reveal()) && grant.lifetime > Duration::ZERO)
+                    assert!(is_valid_bearer_token(grant.access_token.expose()) && grant.lifetime > Duration::ZERO)
                 }
                 Err(error) => assert!(!format!("{error} {error:?}").contains("s3cret&"), "round {round}: {error}"),
             }

@@ -175,7 +175,7 @@ impl Store for FileStore {
         // Under the lock, so that the entry that is removed is the one that was looked at. If another
         // process holds it, that one is about to put another entry in its place.
         let lock = self.lock(Duration::ZERO);
-        if !matches!(lock, Lock::Busy) && self.load().is_some_and(|entry| entry.token.reveal() == token) {
+        if !matches!(lock, Lock::Busy) && self.load().is_some_and(|entry| entry.token.expose() == token) {
             let _ = self.with_files(Files::remove);
         }
     }

@@ -65,7 +65,7 @@ pub trait Store: Send + Sync {
 /// nobody needs to ask for.
 pub fn open(options: &Options, credentials: &Credentials) -> Result<Option<Arc<dyn Store>>> {
     let Credentials::Client { id, secret } = credentials else { return Ok(None) };
-    let wanted = options.store.reveal();
+    let wanted = options.store.expose();
     if wanted == "none" {
         return Ok(None);
     }

@@ -149,7 +149,7 @@ impl Store for RedisStore {
 
     fn remove(&self, token: &str) {
         let Some((sealed, _)) = self.fetch() else { return };
-        if self.seal.open(&sealed, self.clock.now()).is_ok_and(|entry| entry.token.reveal() == token) {
+        if self.seal.open(&sealed, self.clock.now()).is_ok_and(|entry| entry.token.expose() == token) {
             self.server.ask_one(&[b"EVAL", DELETE_IF, b"1", self.entry.as_bytes(), &sealed]);
         }
     }
@@ -309,7 +309,7 @@ fn error_code(words: &str) -> &str {
 }
 
 fn reveal(secret: &Secret) -> &[u8] {
-    secret.reveal().as_bytes()
+    secret.expose().as_bytes()
 }
 
 impl Reply {
@@ -429,7 +429,7 @@ impl Place {
 
     /// A server's words, without the secrets of the login.
     fn sanitize(&self, words: &str) -> String {
-        let secrets: Vec<_> = [&self.user, &self.password].into_iter().flatten().map(Secret::reveal).collect();
+        let secrets: Vec<_> = [&self.user, &self.password].into_iter().flatten().map(Secret::expose).collect();
         sanitize(words, &secrets)
     }
 }

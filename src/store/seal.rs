@@ -66,7 +66,7 @@ pub(super) enum Unfit {
 impl Seal {
     /// `None`: the secret is too short to keep anything shut.
     pub(super) fn new(secret: &Secret, token_url: &str, client_id: &str) -> Option<Self> {
-        if secret.reveal().len() < SHORTEST_SECRET {
+        if secret.expose().len() < SHORTEST_SECRET {
             return None;
         }
         // With each length in front, no two pairs make the same bytes.
@@ -76,7 +76,7 @@ impl Seal {
             info.extend_from_slice(part.as_bytes());
         }
         let mut name = [0; NAME];
-        let derived = Salt::new(HKDF_SHA256, NAME_SALT).extract(secret.reveal().as_bytes());
+        let derived = Salt::new(HKDF_SHA256, NAME_SALT).extract(secret.expose().as_bytes());
         derived.expand(&[&info], NameLength).and_then(|bytes| bytes.fill(&mut name)).ok()?;
         Some(Seal { secret: secret.clone(), name })
     }
@@ -94,7 +94,7 @@ impl Seal {
     }
 
     fn close_with(&self, salt: [u8; SALT], entry: &Entry) -> Option<Vec<u8>> {
-        let token = entry.token.reveal().as_bytes();
+        let token = entry.token.expose().as_bytes();
         // As large as it will ever be, so that it never moves and leaves the token behind.
         let mut sealed = Zeroizing::new(Vec::with_capacity(HEAD + TIMES + token.len() + TAG));
         sealed.push(VERSION);
@@ -144,7 +144,7 @@ impl Seal {
     /// What encrypts the one entry that has this salt. A key is never used twice, so its nonce may
     /// be constant.
     fn key(&self, salt: &[u8]) -> Option<(LessSafeKey, Nonce, Aad<[u8; 1 + NAME]>)> {
-        let derived = Salt::new(HKDF_SHA256, salt).extract(self.secret.reveal().as_bytes());
+        let derived = Salt::new(HKDF_SHA256, salt).extract(self.secret.expose().as_bytes());
         let info = [KEY_INFO, &self.name];
         let key = derived.expand(&info, &AES_256_GCM).ok()?;
         let mut associated = [VERSION; 1 + NAME];

@@ -20,14 +20,14 @@ impl Secret {
 
     /// The text itself: for the place that sends it, and no other.
     #[inline]
-    pub fn reveal(&self) -> &str {
+    pub fn expose(&self) -> &str {
         // SAFETY: every secret is made from a `str`, and its bytes do not change.
         unsafe { std::str::from_utf8_unchecked(self.0.bytes()) }
     }
 
     /// Whether there is no text.
     pub fn is_empty(&self) -> bool {
-        self.reveal().is_empty()
+        self.expose().is_empty()
     }
 }
 
@@ -39,13 +39,13 @@ impl From<&str> for Secret {
 
 impl Clone for Secret {
     fn clone(&self) -> Self {
-        Secret::from(self.reveal())
+        Secret::from(self.expose())
     }
 }
 
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
-        self.reveal() == other.reveal()
+        self.expose() == other.expose()
     }
 }
 
@@ -117,7 +117,7 @@ pub struct SecretBytes(Place);
 
 impl SecretBytes {
     /// The bytes themselves: for the code that sends them, and no other.
-    pub fn reveal(&self) -> &[u8] {
+    pub fn expose(&self) -> &[u8] {
         self.0.bytes()
     }
 }
@@ -130,13 +130,13 @@ impl From<&[u8]> for SecretBytes {
 
 impl Clone for SecretBytes {
     fn clone(&self) -> Self {
-        SecretBytes::from(self.reveal())
+        SecretBytes::from(self.expose())
     }
 }
 
 impl PartialEq for SecretBytes {
     fn eq(&self, other: &Self) -> bool {
-        self.reveal() == other.reveal()
+        self.expose() == other.expose()
     }
 }
 

@@ -40,12 +40,12 @@ impl Token {
         let usable = lifetime.saturating_sub(margin(lifetime).max(min_validity));
         let due = (lifetime * 4 / 5).min(usable * 8 / 9);
         let jitter = clock.random_below((usable - due) / 5);
-        Token::with(value.reveal(), issued, issued.after(lifetime), issued.after(due.saturating_sub(jitter)))
+        Token::with(value.expose(), issued, issued.after(lifetime), issued.after(due.saturating_sub(jitter)))
     }
 
     /// A token that never expires: a personal access token.
     pub fn permanent(value: &Secret, issued: Timestamps) -> Self {
-        Token::with(value.reveal(), issued, Timestamps::NEVER, Timestamps::NEVER)
+        Token::with(value.expose(), issued, Timestamps::NEVER, Timestamps::NEVER)
     }
 
     /// The same token, to be renewed at some other moment between `now` and its margin: a forked
@@ -71,19 +71,19 @@ impl Token {
 
     /// `Bearer ` and the token: the value of an `Authorization` header.
     pub fn authorization(&self) -> &str {
-        let text = self.text.reveal();
+        let text = self.text.expose();
         &text[..text.len() - 1]
     }
 
     /// The token and the NUL behind it.
     #[inline]
     pub fn value_with_nul(&self) -> &[u8] {
-        &self.text.reveal().as_bytes()[PREFIX.len()..]
+        &self.text.expose().as_bytes()[PREFIX.len()..]
     }
 
     /// `Bearer `, the token, and the NUL behind it.
     pub fn authorization_with_nul(&self) -> &[u8] {
-        self.text.reveal().as_bytes()
+        self.text.expose().as_bytes()
     }
 
     /// Whether it need not be renewed yet.

@@ -229,7 +229,7 @@ impl Source {
                 client_credentials::parse_token_response(
                     &response,
                     token_url,
-                    &[secret.reveal()],
+                    &[secret.expose()],
                     issued.wall / 1_000_000_000,
                 )
             });

@@ -311,7 +311,7 @@ fn a_connection_that_was_cut_off_is_made_anew() {
     store.save(&entry("one"));
     redis.restart();
     store.save(&entry("two"));
-    assert_eq!(store.load().unwrap().token.reveal(), "two");
+    assert_eq!(store.load().unwrap().token.expose(), "two");
     assert_eq!(lines.warnings(), Vec::<String>::new());
 }
 

@@ -214,7 +214,7 @@ fn end(number: libc::c_int) -> ! {
 fn hammer(store: &dyn Store, lines: &Lines, shared: &Shared, number: usize) -> ! {
     let number = u32::try_from(number).unwrap();
     let check = || match store.load() {
-        Some(entry) if !is_whole(entry.token.reveal()) => end(2),
+        Some(entry) if !is_whole(entry.token.expose()) => end(2),
         _ if !lines.warnings().is_empty() => end(3),
         _ => {}
     };

@@ -91,7 +91,7 @@ pub fn create_personal_access_token(session: &Context, arguments: &ArgMatches) -
     }
     match reply.data.and_then(|data| data.created) {
         Some(created) => {
-            output::secret(&[created.token.reveal(), "\n"])?;
+            output::secret(&[created.token.expose(), "\n"])?;
             Ok(ExitCode::SUCCESS)
         }
         None => Err(CliError::new(SERVER, "the API's reply holds no token")),

@@ -70,9 +70,9 @@ fn run_checks(session: &Context, report: &mut Report) -> CheckResult<()> {
             let (response, took) = send_and_report(report, &transport, &request, &options, "token")?;
             let wall = options.clock.now().wall / 1_000_000_000;
             let grant =
-                client_credentials::parse_token_response(&response, &options.token_url, &[secret.reveal()], wall);
+                client_credentials::parse_token_response(&response, &options.token_url, &[secret.expose()], wall);
             let grant = report.check("token", Some(took), grant, |grant| {
-                let length = grant.access_token.reveal().len();
+                let length = grant.access_token.expose().len();
                 format!("of {length} bytes, good for {} s", grant.lifetime.as_secs())
             })?;
             let request = api_request(&options, &grant.access_token);
@@ -211,7 +211,7 @@ fn check_api(
 /// The number of hubs in the reply of the API, or what is wrong with it.
 fn hubs(response: &Response, options: &Options, token: &Secret) -> Result<u64> {
     let api = redact_url(&options.api_url);
-    let target = || sanitize(response.header("location").unwrap_or("nowhere"), &[token.reveal()]);
+    let target = || sanitize(response.header("location").unwrap_or("nowhere"), &[token.expose()]);
     let (kind, message, advice) = match response.status {
         200 => {
             let total = serde_json::from_slice::<Value>(&response.body)
