@@ -74,7 +74,7 @@ fn exchange(cache: &TokenCache, call: &Call, mut sink: Option<&mut BodySink>) ->
             });
             return Ok(response);
         }
-        if refused.is_some() || (response.status == 403 && token.is_young(clock.now())) {
+        if refused.is_some() || (response.status == 403 && token.was_just_issued(clock.now())) {
             return Ok(response);
         }
         refused = Some(response);

@@ -92,7 +92,7 @@ pub extern "C" fn amp_token_expires_in(token: *const amp_token) -> i64 {
 pub extern "C" fn amp_token_refresh_in_ms(token: *const amp_token) -> i64 {
     ffi::or(0, || match amp_token::look(token) {
         Some(token) if token.is_permanent() => i64::MAX,
-        Some(token) => i64::try_from(Clock::System.now().remaining_until(token.due()).as_millis()).unwrap_or(i64::MAX),
+        Some(token) => i64::try_from(Clock::System.now().remaining_until(token.refresh_at()).as_millis()).unwrap_or(i64::MAX),
         None => 0,
     })
 }

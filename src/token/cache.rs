@@ -353,7 +353,7 @@ impl Core {
         let now = self.clock().now();
         let child = self.slot.load().filter(|token| !token.is_permanent() && token.is_usable(now, Duration::ZERO));
         if let Some(token) = child {
-            self.install(Some(Arc::new(token.rescheduled(now, self.clock()))));
+            self.install(Some(Arc::new(token.with_new_refresh_time(now, self.clock()))));
         }
         Ok(new)
     }
@@ -613,7 +613,7 @@ impl Core {
             self.install(None);
             // A token that did its work for a while and was then revoked is one thing; tokens that
             // are refused as soon as they come would have every call ask for the next.
-            state.rejections = if current.is_young(now) { state.rejections.saturating_add(1) } else { 1 };
+            state.rejections = if current.was_just_issued(now) { state.rejections.saturating_add(1) } else { 1 };
             // (What a flight that is under way brings is not known yet: its token may be a good one.)
             if state.rejections > 1 && state.flight.is_none() && !current.is_permanent() {
                 let wait = backoff(self.clock(), state.rejections - 1, BACKOFF_BASE * 2, BACKOFF_CAP);
@@ -710,7 +710,7 @@ impl Core {
             let token = core.slot.load();
             // How long there is nothing to do; `None`: until somebody asks again.
             let rest = match (classify(token.as_deref(), paused, now, Duration::ZERO), &token) {
-                (State::Fresh, Some(token)) => Some(now.remaining_until(token.due())),
+                (State::Fresh, Some(token)) => Some(now.remaining_until(token.refresh_at())),
                 (State::Backoff, Some(token)) if token.was_used() => {
                     Some(Duration::from_nanos(u64::try_from(paused - now.monotonic).unwrap_or(0)))
                 }

@@ -21,7 +21,7 @@ pub const PREFIX: &str = "Bearer ";
 
 /// The longest time before its expiry in which a token is no longer handed out: a request that
 /// carries it needs some time to arrive.
-const LONGEST_MARGIN: Duration = Duration::from_secs(10);
+const MAX_MARGIN: Duration = Duration::from_secs(10);
 
 /// An access token.
 pub struct Token {
@@ -40,23 +40,23 @@ impl Token {
         let usable = lifetime.saturating_sub(margin(lifetime).max(min_validity));
         let due = (lifetime * 4 / 5).min(usable * 8 / 9);
         let jitter = clock.random_below((usable - due) / 5);
-        Token::with(value.expose(), issued, issued.after(lifetime), issued.after(due.saturating_sub(jitter)))
+        Token::build(value.expose(), issued, issued.after(lifetime), issued.after(due.saturating_sub(jitter)))
     }
 
     /// A token that never expires: a personal access token.
     pub fn permanent(value: &Secret, issued: Timestamps) -> Self {
-        Token::with(value.expose(), issued, Timestamps::NEVER, Timestamps::NEVER)
+        Token::build(value.expose(), issued, Timestamps::NEVER, Timestamps::NEVER)
     }
 
     /// The same token, to be renewed at some other moment between `now` and its margin: a forked
     /// child must not march in step with its parent and its siblings.
     #[must_use]
-    pub fn rescheduled(&self, now: Timestamps, clock: &Clock) -> Self {
+    pub fn with_new_refresh_time(&self, now: Timestamps, clock: &Clock) -> Self {
         let due = now.after(clock.random_below(now.remaining_until(self.usable_until(Duration::ZERO)) / 2));
-        Token::with(self.value(), self.issued, self.expires, due)
+        Token::build(self.value(), self.issued, self.expires, due)
     }
 
-    fn with(value: &str, issued: Timestamps, expires: Timestamps, due: Timestamps) -> Self {
+    fn build(value: &str, issued: Timestamps, expires: Timestamps, due: Timestamps) -> Self {
         let mut text = String::with_capacity(PREFIX.len() + value.len() + 1);
         for part in [PREFIX, value, "\0"] {
             text.push_str(part);
@@ -99,7 +99,7 @@ impl Token {
     }
 
     /// Whether it is in the first tenth of its life: then a refusal is not about its age.
-    pub fn is_young(&self, now: Timestamps) -> bool {
+    pub fn was_just_issued(&self, now: Timestamps) -> bool {
         now.is_before_both(self.issued.after(self.lifetime() / 10))
     }
 
@@ -127,7 +127,7 @@ impl Token {
     }
 
     /// When it is to be renewed.
-    pub fn due(&self) -> Timestamps {
+    pub fn refresh_at(&self) -> Timestamps {
         self.due
     }
 
@@ -175,7 +175,7 @@ impl Token {
 
 /// The last part of a lifetime, in which a token is not handed out.
 fn margin(lifetime: Duration) -> Duration {
-    LONGEST_MARGIN.min(lifetime / 10)
+    MAX_MARGIN.min(lifetime / 10)
 }
 
 impl std::fmt::Debug for Token {
@@ -193,7 +193,7 @@ mod tests {
         let clock = Clock::Manual(ManualClock::new(5));
         let token = Token::new(&"t".into(), clock.now(), lifetime, min_validity, &clock);
         let part = |point: Timestamps| token.issued().remaining_until(point).as_secs_f64() / lifetime.as_secs_f64();
-        (part(token.due()), part(token.usable_until(min_validity)))
+        (part(token.refresh_at()), part(token.usable_until(min_validity)))
     }
 
     #[test]
@@ -230,7 +230,8 @@ mod tests {
         let clock = Clock::Manual(ManualClock::new(5));
         let token = Token::new(&"t".into(), clock.now(), Duration::from_secs(300), Duration::ZERO, &clock);
         clock.sleep(Duration::from_secs(250));
-        let children: Vec<_> = (0..10).map(|_| token.rescheduled(clock.now(), &clock).due().wall).collect();
+        let children: Vec<_> =
+            (0..10).map(|_| token.with_new_refresh_time(clock.now(), &clock).refresh_at().wall).collect();
         assert!(children.iter().max() > children.iter().min());
         assert!(children.iter().all(|due| *due < token.usable_until(Duration::ZERO).wall));
     }

@@ -43,7 +43,7 @@ impl Stored {
         Some(Stored {
             expires_at: token.expires_at(),
             expires_in: token.expires_in(now),
-            renewal_in: now.remaining_until(token.due()).as_secs(),
+            renewal_in: now.remaining_until(token.refresh_at()).as_secs(),
             usable: token.is_usable(now, options.min_validity),
         })
     }
