@@ -22,7 +22,7 @@
 //! | [`with_http_status`], [`proxy`], [`tls`], `wire` | the transport over real sockets |
 //! | [`store`] | sharing tokens with other processes, sealed |
 //! | [`api`] | requests that carry the token |
-//! | [`token`], [`secret`], [`error`], [`log`] | what the others work with |
+//! | [`get_token`], [`secret`], [`error`], [`log`] | what the others work with |
 //! | [`sanitize`] | foreign text, made fit to be shown |
 //! | `environment` | reading environment variables, unless they are not to be trusted |
 //! | `vault`, [`allocator`] | where secrets are in memory, and what is left there |

@@ -431,7 +431,7 @@ fn outcome(name: &str, row: &Row) -> (String, Vec<String>) {
         config.set(name, Some(value)).unwrap();
     }
     let start = Instant::now();
-    let result = provider::token(&config);
+    let result = provider::get_token(&config);
     assert!(start.elapsed() < PATIENCE, "{name}: did not end in time");
     let requests = (row.requests)();
     let mut texts = std::mem::take(&mut *lines.lock().unwrap());

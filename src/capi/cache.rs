@@ -144,7 +144,7 @@ pub extern "C" fn amp_token_cache_copy(
     })
 }
 
-/// Says that a server refused `token` (HTTP 401, or the 403 that Amplience
+/// Says that a server refused `get_token` (HTTP 401, or the 403 that Amplience
 /// answers to an expired one): if it is the current token, the next call gets
 /// another. If it is not, nothing happens, so that many threads may report the
 /// same token. NULL for either argument does nothing.

@@ -186,7 +186,7 @@ impl amp_token {
     /// Takes a reference back.
     pub(super) fn release(token: *mut amp_token) {
         if !token.is_null() {
-            // SAFETY: not NULL, and as the header asks a pointer that `give` or `share` made and
+            // SAFETY: not NULL, and as the header asks a pointer that `give` or `save` made and
             // that is released only once.
             drop(unsafe { Arc::from_raw(token.cast::<Token>()) });
         }

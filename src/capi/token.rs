@@ -27,7 +27,7 @@ pub extern "C" fn amp_token_get(
     ffi::call(error, || {
         let token = ffi::out(token, "token")?;
         let config = ffi::some(config, "config")?;
-        token.set(amp_token::give(Arc::new(crate::token::provider::token(config.inner())?)));
+        token.set(amp_token::give(Arc::new(crate::token::provider::get_token(config.inner())?)));
         Ok(())
     })
 }
@@ -35,7 +35,7 @@ pub extern "C" fn amp_token_get(
 /// The token itself, as visible ASCII characters. It is a secret: do not log
 /// it.
 ///
-/// NULL if `token` is NULL; borrowed from `token`. Any thread.
+/// NULL if `token` is NULL; borrowed from `get_token`. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_value(token: *const amp_token) -> *const c_char {
     ffi::or(std::ptr::null(), || {
@@ -43,7 +43,7 @@ pub extern "C" fn amp_token_value(token: *const amp_token) -> *const c_char {
     })
 }
 
-/// The length of amp_token_value() in bytes, without the NUL; 0 if `token` is
+/// The length of amp_token_value() in bytes, without the NUL; 0 if `get_token` is
 /// NULL.
 ///
 /// Any thread.
@@ -55,7 +55,7 @@ pub extern "C" fn amp_token_length(token: *const amp_token) -> usize {
 /// The value of an Authorization header: "Bearer " and the token. It is a
 /// secret: do not log it.
 ///
-/// NULL if `token` is NULL; borrowed from `token`. Any thread.
+/// NULL if `token` is NULL; borrowed from `get_token`. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_authorization(token: *const amp_token) -> *const c_char {
     ffi::or(std::ptr::null(), || {
@@ -64,7 +64,7 @@ pub extern "C" fn amp_token_authorization(token: *const amp_token) -> *const c_c
 }
 
 /// When the token dies, in seconds since 1970 by this machine's clock;
-/// INT64_MAX: never; 0 if `token` is NULL.
+/// INT64_MAX: never; 0 if `get_token` is NULL.
 ///
 /// Any thread.
 #[unsafe(no_mangle)]
@@ -73,7 +73,7 @@ pub extern "C" fn amp_token_expires_at(token: *const amp_token) -> i64 {
 }
 
 /// The whole seconds that the token has left, never below 0; INT64_MAX: it
-/// never expires; 0 if `token` is NULL. Counted by two clocks, so that neither
+/// never expires; 0 if `get_token` is NULL. Counted by two clocks, so that neither
 /// a clock that was set back nor a machine that slept makes it too large.
 ///
 /// Any thread.
@@ -85,7 +85,7 @@ pub extern "C" fn amp_token_expires_in(token: *const amp_token) -> i64 {
 /// The milliseconds for which the token may be used without asking the cache
 /// again: until it is due for renewal. For bindings and programs that keep a
 /// token of their own next to amp_token_cache_epoch(). INT64_MAX: it never
-/// expires; 0: ask, or `token` is NULL.
+/// expires; 0: ask, or `get_token` is NULL.
 ///
 /// Any thread.
 #[unsafe(no_mangle)]
@@ -100,7 +100,7 @@ pub extern "C" fn amp_token_refresh_in_ms(token: *const amp_token) -> i64 {
 /// A second handle for the same token, which the caller frees too. Costs as
 /// much as counting to two.
 ///
-/// NULL if `token` is NULL. Any thread.
+/// NULL if `get_token` is NULL. Any thread.
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_token_clone(token: *const amp_token) -> *mut amp_token {

@@ -14,7 +14,7 @@
 //! - **A flight** is one attempt to get a token. Its leader runs it and [settles](Core::settle) it:
 //!   the new token, or the failure and the pause after it, is published to all who wait.
 //! - **A forked child** finds the [generation](crate::sys::fork) changed and makes a new [`Shared`]
-//!   (lock, transport, flight) from the recipe; the token itself it keeps.
+//!   (lock, transport, flight) from the config; the token itself it keeps.
 
 use crate::config::settings::{Config, Options};
 use crate::error::{Error, Kind, Result, Stage};
@@ -25,7 +25,9 @@ use crate::sys::fork;
 use crate::sys::sync::{Condvar, Mutex, MutexGuard, Slot};
 use crate::sys::threads;
 use crate::token::Token;
-use crate::token::provider::{RENEWAL_BUDGET, Recipe, Source, Wish, never_enough, vet};
+use crate::token::provider::{
+    FetchRequest, ProviderConfig, REFRESH_TIMEOUT, TokenProvider, check_refreshed, min_validity_error,
+};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -75,7 +77,7 @@ struct Core {
     /// Changes whenever the token does. Others may watch it through a pointer.
     epoch: AtomicU64,
     shared: ArcSwap<Shared>,
-    recipe: Arc<Recipe>,
+    config: Arc<ProviderConfig>,
     counters: Counters,
 }
 
@@ -83,7 +85,7 @@ struct Core {
 struct Shared {
     generation: u64,
     /// `None`: a forked child has freed it.
-    source: ArcSwapOption<Source>,
+    source: ArcSwapOption<TokenProvider>,
     /// The last token that was invalidated: getting it again is no news. Changed under the lock of `state`.
     dropped: Slot,
     state: Mutex<Progress>,
@@ -134,7 +136,7 @@ enum Outcome {
 #[derive(Clone, Copy)]
 struct Plan {
     /// Whether nobody can go on without the result.
-    urgent: bool,
+    required: bool,
     /// Whether the deadline is so near that missing it says nothing about the service.
     hasty: bool,
     deadline: Deadline,
@@ -147,12 +149,12 @@ impl TokenCache {
     /// Finds the credentials and makes a cache; sends nothing.
     pub fn new(config: &Config) -> Result<Self> {
         fork::install_fork_hook();
-        let recipe = Arc::new(Recipe::new(config)?);
+        let config = Arc::new(ProviderConfig::new(config)?);
         Ok(TokenCache(Arc::new(Core {
             slot: Slot::default(),
             epoch: AtomicU64::new(1),
-            shared: ArcSwap::from_pointee(Shared::new(Source::new(recipe.clone())?)),
-            recipe,
+            shared: ArcSwap::from_pointee(Shared::new(TokenProvider::new(config.clone())?)),
+            config,
             counters: Counters::default(),
         })))
     }
@@ -198,7 +200,7 @@ impl TokenCache {
         Ok(self.0.shared()?.source()?.transport())
     }
 
-    /// Says that a server refused `token`: if it is the current one, the next call gets another.
+    /// Says that a server refused `get_token`: if it is the current one, the next call gets another.
     /// A pause after a failure stays in force, and a cache whose tokens are refused as soon as they
     /// come makes longer and longer ones.
     pub fn invalidate(&self, token: &Token) {
@@ -223,7 +225,7 @@ impl TokenCache {
             "waits" => count(&counters.waits),
             "refreshes" => count(&counters.refreshes),
             "failures" => count(&counters.failures),
-            "requests" => count(&core.recipe.requests),
+            "requests" => count(&core.config.requests),
             "invalidations" => count(&counters.invalidations),
             "last_refresh_ms" => counters.last_refresh_ms.load(Ordering::Relaxed),
             "last_status" => counters.last_status.load(Ordering::Relaxed),
@@ -283,7 +285,7 @@ impl Drop for TokenCache {
 }
 
 impl Shared {
-    fn new(source: Source) -> Self {
+    fn new(source: TokenProvider) -> Self {
         Shared {
             generation: fork::generation(),
             source: ArcSwapOption::from_pointee(source),
@@ -301,7 +303,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn source(&self) -> Result<Arc<Source>> {
+    fn source(&self) -> Result<Arc<TokenProvider>> {
         let freed = || Error::new(Kind::Internal, "a call that began before a fork goes on in the child");
         self.source.load_full().ok_or_else(freed)
     }
@@ -309,7 +311,7 @@ impl Shared {
     /// Takes a token out of the store that others share.
     fn forget(&self, token: &Token) {
         if let Ok(source) = self.source() {
-            source.forget(token);
+            source.remove_from_store(token);
         }
     }
 
@@ -326,11 +328,11 @@ impl Shared {
 
 impl Core {
     fn options(&self) -> &Options {
-        &self.recipe.options
+        &self.config.options
     }
 
     fn clock(&self) -> &Clock {
-        &self.recipe.options.clock
+        &self.config.options.clock
     }
 
     /// When a call that begins now must be over.
@@ -344,7 +346,7 @@ impl Core {
         if shared.generation == fork::generation() {
             return Ok(shared);
         }
-        let new = Arc::new(Shared::new(Source::new(self.recipe.clone())?));
+        let new = Arc::new(Shared::new(TokenProvider::new(self.config.clone())?));
         let previous = self.shared.compare_and_swap(&shared, new.clone());
         if !Arc::ptr_eq(&previous, &shared) {
             return Ok(previous.clone()); // another thread of the child was first
@@ -408,8 +410,8 @@ impl Core {
                         return Ok(token);
                     }
                     let left = now.remaining_until(token.usable_until(min_validity));
-                    let budget = Deadline::after(clock, RENEWAL_BUDGET.min(left)).min(deadline);
-                    let plan = Plan { urgent: false, hasty: true, deadline: budget, retries: 0, by_thread: false };
+                    let budget = Deadline::after(clock, REFRESH_TIMEOUT.min(left)).min(deadline);
+                    let plan = Plan { required: false, hasty: true, deadline: budget, retries: 0, by_thread: false };
                     match self.lead(&shared, state, plan) {
                         Outcome::Token(token) => return Ok(token),
                         _ if token.is_usable(clock.now(), min_validity) => return Ok(token),
@@ -421,7 +423,7 @@ impl Core {
                     if let Some(token) = &token
                         && !token.issued().is_before_both(token.usable_until(min_validity))
                     {
-                        return Err(never_enough(token, min_validity));
+                        return Err(min_validity_error(token, min_validity));
                     }
                     if let Some(pause) = &state.pause
                         && !pause.soft
@@ -434,7 +436,11 @@ impl Core {
                         None => {
                             let retries = self.options().retries;
                             let hasty = deadline.remaining(clock) < self.options().timeout / 2;
-                            self.lead(&shared, state, Plan { urgent: true, hasty, deadline, retries, by_thread: false })
+                            self.lead(
+                                &shared,
+                                state,
+                                Plan { required: true, hasty, deadline, retries, by_thread: false },
+                            )
                         }
                     };
                     match outcome {
@@ -443,7 +449,7 @@ impl Core {
                             return Ok(token);
                         }
                         Outcome::Token(token) if !token.issued().is_before_both(token.usable_until(min_validity)) => {
-                            return Err(never_enough(&token, min_validity));
+                            return Err(min_validity_error(&token, min_validity));
                         }
                         Outcome::Failed(error) => return Err(error),
                         Outcome::GaveUp(error) if tried || deadline.remaining(clock).is_zero() => return Err(error),
@@ -498,22 +504,23 @@ impl Core {
         // ends and nobody waits for it in vain.
         let landing = Landing { core: self, shared, flight: &flight };
         let start = self.clock().now();
-        let wish = Wish {
+        let request = FetchRequest {
             current: current.as_deref().or(dropped.as_deref()),
-            urgent: plan.urgent,
+            required: plan.required,
             deadline: plan.deadline,
             retries: plan.retries,
         };
-        let (result, unshared) = match shared.source().and_then(|source| source.obtain(&wish)).map(Option::unzip) {
-            Ok((token, unshared)) => (Ok(token), unshared.flatten()),
+        let (result, pending_save) = match shared.source().and_then(|source| source.fetch(&request)).map(Option::unzip)
+        {
+            Ok((token, pending_save)) => (Ok(token), pending_save.flatten()),
             Err(error) => (Err(error), None),
         };
         std::mem::forget(landing);
         let took = start.remaining_until(self.clock().now());
         self.counters.last_refresh_ms.store(i64::try_from(took.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
         let outcome = self.settle(shared, &flight, plan, result);
-        if let (Outcome::Token(token), Some(unshared)) = (&outcome, unshared) {
-            unshared.share();
+        if let (Outcome::Token(token), Some(pending_save)) = (&outcome, pending_save) {
+            pending_save.save();
             // Whoever has dropped it meanwhile could not take it out of the store, where it was not yet.
             let dropped = {
                 let _state = shared.lock();
@@ -535,7 +542,7 @@ impl Core {
         let current = self.slot.load();
         let result = match result {
             Ok(Some(token)) => {
-                vet(&token, current.as_deref(), shared.dropped.load().as_deref(), now).map(|()| Some(token))
+                check_refreshed(&token, current.as_deref(), shared.dropped.load().as_deref(), now).map(|()| Some(token))
             }
             other => other,
         };
@@ -720,7 +727,7 @@ impl Core {
                     core.lead(
                         shared,
                         state,
-                        Plan { urgent: false, hasty: true, deadline, retries: 0, by_thread: true },
+                        Plan { required: false, hasty: true, deadline, retries: 0, by_thread: true },
                     );
                     state = shared.lock();
                     continue;

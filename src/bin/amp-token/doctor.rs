@@ -18,7 +18,7 @@ use amp_token::sanitize::{redact_url, sanitize};
 use amp_token::sys::clock::Clock;
 use amp_token::sys::secret::Secret;
 use amp_token::token::Token;
-use amp_token::token::provider::{Recipe, Source};
+use amp_token::token::provider::{ProviderConfig, TokenProvider};
 use serde_json::Value;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -51,9 +51,9 @@ fn run_checks(session: &Context, report: &mut Report) -> CheckResult<()> {
         report.warn("environment", &line)?;
     }
     let start = Instant::now();
-    let found = Recipe::new(&session.config).and_then(|recipe| {
-        let (credentials, from) = Source::describe(&recipe)?;
-        Ok((recipe.options, credentials, from))
+    let found = ProviderConfig::new(&session.config).and_then(|config| {
+        let (credentials, from) = TokenProvider::resolve_credentials(&config)?;
+        Ok((config.options, credentials, from))
     });
     let (options, credentials, _) =
         report.check("credentials", Some(start.elapsed()), found, |(_, found, from)| match found {

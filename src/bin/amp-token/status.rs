@@ -7,22 +7,22 @@ use amp_token::config::credentials::Credentials;
 use amp_token::config::settings::Options;
 use amp_token::sanitize::redact_url;
 use amp_token::token::Token;
-use amp_token::token::provider::{Recipe, Source};
+use amp_token::token::provider::{ProviderConfig, TokenProvider};
 use clap::ArgMatches;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// See the module's documentation.
 pub fn run(session: &Context, arguments: &ArgMatches) -> Outcome<()> {
-    let recipe = Arc::new(Recipe::new(&session.config)?);
-    let (credentials, from) = Source::describe(&recipe)?;
-    let source = Source::new(recipe.clone())?;
+    let config = Arc::new(ProviderConfig::new(&session.config)?);
+    let (credentials, from) = TokenProvider::resolve_credentials(&config)?;
+    let source = TokenProvider::new(config.clone())?;
     let found = Found {
         credentials,
         from,
-        place: source.store_place(),
-        stored: Stored::look(&source, &recipe.options),
-        options: &recipe.options,
+        place: source.store_location(),
+        stored: Stored::look(&source, &config.options),
+        options: &config.options,
     };
     output::answer(&if arguments.get_flag("json") { output::json(&found.machine()) } else { found.human() })
 }
@@ -37,8 +37,8 @@ struct Stored {
 }
 
 impl Stored {
-    fn look(source: &Source, options: &Options) -> Option<Self> {
-        let token: Token = source.stored()?;
+    fn look(source: &TokenProvider, options: &Options) -> Option<Self> {
+        let token: Token = source.load_from_store()?;
         let now = options.clock.now();
         Some(Stored {
             expires_at: token.expires_at(),

@@ -6,7 +6,7 @@ use crate::output;
 use amp_token::config::settings::{SETTINGS, Setting};
 use amp_token::error::{Error, Kind};
 use amp_token::token::Token;
-use amp_token::token::provider::{self, Recipe, Source};
+use amp_token::token::provider::{self, ProviderConfig, TokenProvider};
 use clap::ArgMatches;
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -81,14 +81,14 @@ pub fn secret_variables() -> impl Iterator<Item = &'static str> {
 /// `amp-token invalidate`: drops the stored token, or only if it is the one on standard input.
 pub fn invalidate(session: &Context, arguments: &ArgMatches) -> Outcome<()> {
     let refused = if arguments.get_flag("stdin") { Some(token_from_stdin()?) } else { None };
-    let source = Source::new(Arc::new(Recipe::new(&session.config)?))?;
-    let said = match source.stored() {
+    let source = TokenProvider::new(Arc::new(ProviderConfig::new(&session.config)?))?;
+    let said = match source.load_from_store() {
         None => "no token is stored",
         Some(token) if refused.is_some_and(|refused| refused.trim() != token.value()) => {
             "another token is stored by now, and stays"
         }
         Some(token) => {
-            source.forget(&token);
+            source.remove_from_store(&token);
             "the stored token is dropped"
         }
     };
@@ -112,5 +112,5 @@ fn token_from_stdin() -> Outcome<Zeroizing<String>> {
 fn obtain(mut session: Context) -> Outcome<Token> {
     // A thread would be cut off in the middle of its request when this process ends.
     session.config.set("background_refresh", Some("false"))?;
-    Ok(provider::token(&session.config)?)
+    Ok(provider::get_token(&session.config)?)
 }
