@@ -80,7 +80,7 @@ fn cached(criterion: &mut Criterion) {
         measure(&mut group, "get and free (C)", threads, |_| library.get());
         measure(&mut group, "with and copy (Rust)", threads, |buffer| {
             let copy = |buffer: *mut u8| {
-                cache.with(|token| {
+                cache.with_token(|token| {
                     let text = token.value_with_nul();
                     // SAFETY: the buffer of 4096 bytes is this thread's own, and the text is shorter.
                     unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), buffer, text.len()) };

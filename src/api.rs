@@ -201,7 +201,7 @@ fn send(
     // Whether pieces of a body have been handed on, which cannot be taken back.
     let mut begun = false;
     let result = retry::with_retries(clock, deadline, *retries, |_| {
-        let token = match cache.get_by(deadline) {
+        let token = match cache.get_before(deadline) {
             Ok(token) => token,
             Err(no_token) => return Ok(Err(no_token)),
         };

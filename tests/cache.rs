@@ -130,7 +130,7 @@ fn a_token_is_asked_for_once_and_kept() {
     for _ in 0..100 {
         assert_eq!(cache.get().unwrap().value(), "token-1");
     }
-    assert_eq!(cache.with(|token| token.authorization().to_owned()).unwrap(), "Bearer token-1");
+    assert_eq!(cache.with_token(|token| token.authorization().to_owned()).unwrap(), "Bearer token-1");
     assert_eq!(service.requests(), 1);
     assert_eq!(cache.statistic("hits"), Some(100));
     assert_eq!(cache.statistic("refreshes"), Some(1));

@@ -128,7 +128,7 @@ pub extern "C" fn amp_token_cache_copy(
         if buffer.is_null() && capacity > 0 {
             return Err(Error::invalid("buffer is NULL").with_hint("pass a buffer, or 0 as its capacity"));
         }
-        let (needed, fits) = cache.cache.with(|token| {
+        let (needed, fits) = cache.cache.with_token(|token| {
             let text = token.value_with_nul();
             (text.len(), ffi::copy(text, buffer, capacity))
         })?;

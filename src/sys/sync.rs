@@ -19,10 +19,13 @@ pub use watched::{Condvar, Mutex, MutexGuard};
 
 /// The current token: swapped whole, read without a lock and without a write to shared memory.
 #[derive(Default)]
-pub struct Slot(#[cfg(not(amp_model))] arc_swap::ArcSwapOption<Token>, #[cfg(amp_model)] Mutex<Option<Arc<Token>>>);
+pub struct TokenCell(
+    #[cfg(not(amp_model))] arc_swap::ArcSwapOption<Token>,
+    #[cfg(amp_model)] Mutex<Option<Arc<Token>>>,
+);
 
 #[cfg(not(amp_model))]
-impl Slot {
+impl TokenCell {
     /// Runs `look` on the token without counting a reference to it.
     #[inline]
     pub fn with<R>(&self, look: impl FnOnce(Option<&Arc<Token>>) -> R) -> R {
@@ -49,7 +52,7 @@ impl Slot {
 }
 
 #[cfg(amp_model)]
-impl Slot {
+impl TokenCell {
     /// Runs `look` on the token.
     pub fn with<R>(&self, look: impl FnOnce(Option<&Arc<Token>>) -> R) -> R {
         look(self.load().as_ref())

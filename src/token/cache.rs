@@ -6,14 +6,14 @@
 //!
 //! How it is made:
 //!
-//! - **The hot path** ([`TokenCache::get`], [`TokenCache::with`]) loads a pointer, reads two coarse
+//! - **The hot path** ([`TokenCache::get`], [`TokenCache::with_token`]) loads a pointer, reads two coarse
 //!   clocks and compares. No lock, no write that another thread sees.
 //! - **The slow path** looks at the same token under the state lock, decides by [`classify`], a pure
 //!   function, and then returns, waits for the flight that is under way, or becomes its leader. The
 //!   lock is never held over I/O, a callback or a log line.
-//! - **A flight** is one attempt to get a token. Its leader runs it and [settles](Core::settle) it:
-//!   the new token, or the failure and the pause after it, is published to all who wait.
-//! - **A forked child** finds the [generation](crate::sys::fork) changed and makes a new [`Shared`]
+//! - **A flight** is one attempt to get a token. Its leader runs it and [settles](Inner::publish) it:
+//!   the new token, or the failure and the backoff after it, is published to all who wait.
+//! - **A forked child** finds the [generation](crate::sys::fork) changed and makes a new [`PerProcess`]
 //!   (lock, transport, flight) from the config; the token itself it keeps.
 
 use crate::config::settings::{Config, Options};
@@ -22,7 +22,7 @@ use crate::net::transport::Transport;
 use crate::oauth::retry::{Deadline, backoff};
 use crate::sys::clock::{Clock, Timestamps};
 use crate::sys::fork;
-use crate::sys::sync::{Condvar, Mutex, MutexGuard, Slot};
+use crate::sys::sync::{Condvar, Mutex, MutexGuard, TokenCell};
 use crate::sys::threads;
 use crate::token::Token;
 use crate::token::provider::{
@@ -35,10 +35,10 @@ use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The limit of the first pause after a failure; each further one is twice as long.
+/// The limit of the first backoff after a failure; each further one is twice as long.
 const BACKOFF_BASE: Duration = Duration::from_millis(500);
 
-/// The longest pause after a failure that the server did not ask for.
+/// The longest backoff after a failure that the server did not ask for.
 const BACKOFF_CAP: Duration = Duration::from_secs(60);
 
 /// What the cached token is good for.
@@ -56,68 +56,68 @@ pub enum State {
     Expired,
 }
 
-/// Tells the state, from the token, the end of the pause after the last failure (a monotonic
+/// Tells the state, from the token, the end of the backoff after the last failure (a monotonic
 /// time; the past if there is none), the clocks, and how long the token must last.
-pub fn classify(token: Option<&Token>, pause_until: i64, now: Timestamps, min_validity: Duration) -> State {
+pub fn classify(token: Option<&Token>, backoff_until: i64, now: Timestamps, min_validity: Duration) -> State {
     match token {
         None => State::Empty,
         Some(token) if !token.is_usable(now, min_validity) => State::Expired,
         Some(token) if token.is_fresh(now) => State::Fresh,
-        Some(_) if now.monotonic < pause_until => State::Backoff,
+        Some(_) if now.monotonic < backoff_until => State::Backoff,
         Some(_) => State::Due,
     }
 }
 
 /// The current token of one set of credentials. Share it between threads by reference; dropping it
 /// ends its thread, if it has one. Tokens outlive it.
-pub struct TokenCache(Arc<Core>);
+pub struct TokenCache(Arc<Inner>);
 
-struct Core {
-    slot: Slot,
+struct Inner {
+    slot: TokenCell,
     /// Changes whenever the token does. Others may watch it through a pointer.
     epoch: AtomicU64,
-    shared: ArcSwap<Shared>,
+    shared: ArcSwap<PerProcess>,
     config: Arc<ProviderConfig>,
-    counters: Counters,
+    stats: Stats,
 }
 
 /// What the slow path works with; one per process.
-struct Shared {
+struct PerProcess {
     generation: u64,
     /// `None`: a forked child has freed it.
     source: ArcSwapOption<TokenProvider>,
     /// The last token that was invalidated: getting it again is no news. Changed under the lock of `state`.
-    dropped: Slot,
-    state: Mutex<Progress>,
-    /// A flight has landed.
-    landed: Condvar,
+    last_invalidated: TokenCell,
+    state: Mutex<RefreshState>,
+    /// A flight has flight_done.
+    flight_done: Condvar,
     /// The background thread has something to do.
     wake: Condvar,
     /// Until this monotonic time, nobody with a usable token need look at `state`.
-    quiet_until: AtomicI64,
+    skip_lock_until: AtomicI64,
 }
 
 /// What is going on; under the lock.
 #[derive(Default)]
-struct Progress {
+struct RefreshState {
     flight: Option<Arc<Flight>>,
-    pause: Option<Pause>,
-    /// Failed flights since the last success, but for those whose pause was cut short.
+    backoff: Option<Backoff>,
+    /// Failed flights since the last success, but for those whose backoff was cut short.
     failures: u32,
     /// Invalidations in a row, of tokens that had hardly been used.
-    rejections: u32,
+    consecutive_rejections: u32,
     thread: Option<JoinHandle<()>>,
     /// Whether the thread is in a flight, and must not be waited for.
-    thread_flies: bool,
+    refresher_in_flight: bool,
     closed: bool,
 }
 
 /// After a failure.
-struct Pause {
+struct Backoff {
     until: i64,
     error: Error,
-    /// A hasty attempt failed: who has no token tries all the same.
-    soft: bool,
+    /// A short_deadline attempt failed: who has no token tries all the same.
+    advisory: bool,
 }
 
 #[derive(Default)]
@@ -129,20 +129,20 @@ enum Outcome {
     Token(Arc<Token>),
     Failed(Error),
     /// The leader gave up for reasons of its own, which are no verdict on the service.
-    GaveUp(Error),
+    Inconclusive(Error),
 }
 
-/// How a leader flies.
+/// How a leader in_flight.
 #[derive(Clone, Copy)]
-struct Plan {
+struct RefreshAttempt {
     /// Whether nobody can go on without the result.
     required: bool,
     /// Whether the deadline is so near that missing it says nothing about the service.
-    hasty: bool,
+    short_deadline: bool,
     deadline: Deadline,
     retries: u32,
     /// Whether it is the background thread.
-    by_thread: bool,
+    background: bool,
 }
 
 impl TokenCache {
@@ -150,49 +150,49 @@ impl TokenCache {
     pub fn new(config: &Config) -> Result<Self> {
         fork::install_fork_hook();
         let config = Arc::new(ProviderConfig::new(config)?);
-        Ok(TokenCache(Arc::new(Core {
-            slot: Slot::default(),
+        Ok(TokenCache(Arc::new(Inner {
+            slot: TokenCell::default(),
             epoch: AtomicU64::new(1),
-            shared: ArcSwap::from_pointee(Shared::new(TokenProvider::new(config.clone())?)),
+            shared: ArcSwap::from_pointee(PerProcess::new(TokenProvider::new(config.clone())?)),
             config,
-            counters: Counters::default(),
+            stats: Stats::default(),
         })))
     }
 
     /// A valid token. Blocks when there is none, while one is fetched, for `timeout_ms` at most.
     #[inline]
     pub fn get(&self) -> Result<Arc<Token>> {
-        self.with(Arc::clone)
+        self.with_token(Arc::clone)
     }
 
     /// Runs `look` on a valid token, without counting a reference to it: the path that scales.
     #[inline]
-    pub fn with<R>(&self, look: impl Fn(&Arc<Token>) -> R) -> Result<R> {
-        let core = &self.0;
-        let now = core.clock().now();
-        let seen = core.slot.with(|token| {
+    pub fn with_token<R>(&self, look: impl Fn(&Arc<Token>) -> R) -> Result<R> {
+        let inner = &self.0;
+        let now = inner.clock().now();
+        let seen = inner.slot.with(|token| {
             let token = token.filter(|token| token.is_fresh(now))?;
             token.mark_used();
             Some(look(token))
         });
         match seen {
             Some(seen) => {
-                core.counters.hit();
+                inner.stats.record_hit();
                 Ok(seen)
             }
-            None => core.acquire(core.options().min_validity, core.deadline()).map(|token| look(&token)),
+            None => inner.get_slow(inner.options().min_validity, inner.deadline()).map(|token| look(&token)),
         }
     }
 
     /// A token that is good for at least `min_validity` more.
     pub fn get_for(&self, min_validity: Duration) -> Result<Arc<Token>> {
-        let core = &self.0;
-        core.held_or_acquired(min_validity.max(core.options().min_validity), core.deadline())
+        let inner = &self.0;
+        inner.get_or_fetch(min_validity.max(inner.options().min_validity), inner.deadline())
     }
 
     /// As [`TokenCache::get`], by a deadline of the caller's.
-    pub fn get_by(&self, deadline: Deadline) -> Result<Arc<Token>> {
-        self.0.held_or_acquired(self.0.options().min_validity, deadline)
+    pub fn get_before(&self, deadline: Deadline) -> Result<Arc<Token>> {
+        self.0.get_or_fetch(self.0.options().min_validity, deadline)
     }
 
     /// What carries requests, in this process.
@@ -201,7 +201,7 @@ impl TokenCache {
     }
 
     /// Says that a server refused `get_token`: if it is the current one, the next call gets another.
-    /// A pause after a failure stays in force, and a cache whose tokens are refused as soon as they
+    /// A backoff after a failure stays in force, and a cache whose tokens are refused as soon as they
     /// come makes longer and longer ones.
     pub fn invalidate(&self, token: &Token) {
         self.0.invalidate(token);
@@ -214,21 +214,21 @@ impl TokenCache {
 
     /// A figure about the cache's past or present, by name; see [`STATISTICS`].
     pub fn statistic(&self, name: &str) -> Option<i64> {
-        let core = &self.0;
-        let counters = &core.counters;
-        let now = core.clock().now();
+        let inner = &self.0;
+        let stats = &inner.stats;
+        let now = inner.clock().now();
         let count = |counter: &AtomicU64| i64::try_from(counter.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
         let seconds = |token: Option<i64>| token.unwrap_or(-1);
-        let token = core.slot.load();
+        let token = inner.slot.load();
         Some(match name {
-            "hits" => counters.hits(),
-            "waits" => count(&counters.waits),
-            "refreshes" => count(&counters.refreshes),
-            "failures" => count(&counters.failures),
-            "requests" => count(&core.config.requests),
-            "invalidations" => count(&counters.invalidations),
-            "last_refresh_ms" => counters.last_refresh_ms.load(Ordering::Relaxed),
-            "last_status" => counters.last_status.load(Ordering::Relaxed),
+            "hits" => stats.hits(),
+            "waits" => count(&stats.waits),
+            "refreshes" => count(&stats.refreshes),
+            "failures" => count(&stats.failures),
+            "requests" => count(&inner.config.requests),
+            "invalidations" => count(&stats.invalidations),
+            "last_refresh_ms" => stats.last_refresh_ms.load(Ordering::Relaxed),
+            "last_status" => stats.last_status.load(Ordering::Relaxed),
             "age" => seconds(
                 token.map(|token| i64::try_from(token.issued().remaining_until(now).as_secs()).unwrap_or(i64::MAX)),
             ),
@@ -256,7 +256,7 @@ pub const STATISTICS: &[(&str, &str)] = &[
     ("refreshes", "tokens that were obtained"),
     ("failures", "attempts to obtain one that failed"),
     ("requests", "requests that were sent for tokens, repeated ones included"),
-    ("invalidations", "tokens that were dropped because a server refused them"),
+    ("invalidations", "tokens that were last_invalidated because a server refused them"),
     ("last_refresh_ms", "how long the last attempt took, in milliseconds; -1: there was none"),
     ("last_status", "the status of the last attempt; -1: there was none"),
     ("age", "seconds since the current token was asked for; -1: there is none"),
@@ -272,9 +272,10 @@ impl Drop for TokenCache {
         }
         let mut state = shared.lock();
         state.closed = true;
-        let flies = state.thread_flies;
+        let in_flight = state.refresher_in_flight;
         // (Nor can a thread wait for itself: a log function may free the cache after all.)
-        let thread = state.thread.take().filter(|thread| !flies && thread.thread().id() != std::thread::current().id());
+        let thread =
+            state.thread.take().filter(|thread| !in_flight && thread.thread().id() != std::thread::current().id());
         drop(state);
         shared.wake.notify_all();
         // A thread that is in a request ends by itself when that is over: freeing must not block.
@@ -284,20 +285,20 @@ impl Drop for TokenCache {
     }
 }
 
-impl Shared {
+impl PerProcess {
     fn new(source: TokenProvider) -> Self {
-        Shared {
+        PerProcess {
             generation: fork::generation(),
             source: ArcSwapOption::from_pointee(source),
-            dropped: Slot::default(),
+            last_invalidated: TokenCell::default(),
             state: Mutex::default(),
-            landed: Condvar::new(),
+            flight_done: Condvar::new(),
             wake: Condvar::new(),
-            quiet_until: AtomicI64::new(0),
+            skip_lock_until: AtomicI64::new(0),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Progress> {
+    fn lock(&self) -> MutexGuard<'_, RefreshState> {
         // A panic while the lock was held cannot have left the state half-changed: it is set field
         // by field to values that are each valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -316,17 +317,17 @@ impl Shared {
     }
 
     /// Frees what a forked child inherited, as far as that is safe. Another thread of the parent may have held
-    /// the lock, and the handle of the parent's background thread must not be dropped in the child: both are
+    /// the lock, and the handle of the parent's background thread must not be last_invalidated in the child: both are
     /// forgotten. What has secrets in it is not under the lock, and is freed; except what another thread was
     /// using at the moment of the fork, because that thread still counts as an owner.
     fn free_in_child(self: Arc<Self>) {
         self.source.store(None);
-        self.dropped.set(None);
+        self.last_invalidated.set(None);
         std::mem::forget(self);
     }
 }
 
-impl Core {
+impl Inner {
     fn options(&self) -> &Options {
         &self.config.options
     }
@@ -341,12 +342,12 @@ impl Core {
     }
 
     /// The shared part of this process: a new one after a fork.
-    fn shared(&self) -> Result<Arc<Shared>> {
+    fn shared(&self) -> Result<Arc<PerProcess>> {
         let shared = self.shared.load_full();
         if shared.generation == fork::generation() {
             return Ok(shared);
         }
-        let new = Arc::new(Shared::new(TokenProvider::new(self.config.clone())?));
+        let new = Arc::new(PerProcess::new(TokenProvider::new(self.config.clone())?));
         let previous = self.shared.compare_and_swap(&shared, new.clone());
         if !Arc::ptr_eq(&previous, &shared) {
             return Ok(previous.clone()); // another thread of the child was first
@@ -355,42 +356,42 @@ impl Core {
         let now = self.clock().now();
         let child = self.slot.load().filter(|token| !token.is_permanent() && token.is_usable(now, Duration::ZERO));
         if let Some(token) = child {
-            self.install(Some(Arc::new(token.with_new_refresh_time(now, self.clock()))));
+            self.set_token(Some(Arc::new(token.with_new_refresh_time(now, self.clock()))));
         }
         Ok(new)
     }
 
-    fn install(&self, token: Option<Arc<Token>>) {
+    fn set_token(&self, token: Option<Arc<Token>>) {
         self.slot.set(token);
         // After the token: who sees the new count finds the new token.
         self.epoch.fetch_add(1, Ordering::Release);
     }
 
     /// The token in hand if it is fresh and lasts, else the slow path.
-    fn held_or_acquired(self: &Arc<Self>, min_validity: Duration, deadline: Deadline) -> Result<Arc<Token>> {
+    fn get_or_fetch(self: &Arc<Self>, min_validity: Duration, deadline: Deadline) -> Result<Arc<Token>> {
         let now = self.clock().now();
         match self.slot.load().filter(|token| token.is_fresh(now) && token.is_usable(now, min_validity)) {
             Some(token) => {
                 token.mark_used();
-                self.counters.hit();
+                self.stats.record_hit();
                 Ok(token)
             }
-            None => self.acquire(min_validity, deadline),
+            None => self.get_slow(min_validity, deadline),
         }
     }
 
     /// The slow path: a token that is not fresh, or not there.
     #[cold]
-    fn acquire(self: &Arc<Self>, min_validity: Duration, deadline: Deadline) -> Result<Arc<Token>> {
+    fn get_slow(self: &Arc<Self>, min_validity: Duration, deadline: Deadline) -> Result<Arc<Token>> {
         let clock = self.clock();
         let mut tried = false;
         loop {
             let shared = self.shared();
             let now = clock.now();
-            // While somebody renews, or during a pause, a usable token needs no lock; and one that a
+            // While somebody renews, or during a backoff, a usable token needs no lock; and one that a
             // forked child inherited is good even if the child cannot ask for another.
             if let Some(token) = self.slot.load().filter(|token| token.is_usable(now, min_validity))
-                && shared.as_ref().map_or(true, |shared| now.monotonic < shared.quiet_until.load(Ordering::Acquire))
+                && shared.as_ref().map_or(true, |shared| now.monotonic < shared.skip_lock_until.load(Ordering::Acquire))
             {
                 token.mark_used();
                 return Ok(token);
@@ -398,7 +399,7 @@ impl Core {
             let shared = shared?;
             let mut state = shared.lock();
             let token = self.slot.load();
-            let paused = state.pause.as_ref().map_or(i64::MIN, |pause| pause.until);
+            let paused = state.backoff.as_ref().map_or(i64::MIN, |backoff| backoff.until);
             match (classify(token.as_deref(), paused, now, min_validity), token) {
                 (State::Fresh | State::Backoff, Some(token)) => {
                     token.mark_used();
@@ -406,17 +407,23 @@ impl Core {
                 }
                 (State::Due, Some(token)) => {
                     token.mark_used();
-                    if state.flight.is_some() || self.leave_to_thread(&shared, &mut state) {
+                    if state.flight.is_some() || self.delegate_to_refresher(&shared, &mut state) {
                         return Ok(token);
                     }
                     let left = now.remaining_until(token.usable_until(min_validity));
                     let budget = Deadline::after(clock, REFRESH_TIMEOUT.min(left)).min(deadline);
-                    let plan = Plan { required: false, hasty: true, deadline: budget, retries: 0, by_thread: false };
-                    match self.lead(&shared, state, plan) {
+                    let attempt = RefreshAttempt {
+                        required: false,
+                        short_deadline: true,
+                        deadline: budget,
+                        retries: 0,
+                        background: false,
+                    };
+                    match self.run_flight(&shared, state, attempt) {
                         Outcome::Token(token) => return Ok(token),
                         _ if token.is_usable(clock.now(), min_validity) => return Ok(token),
                         // The old one has died meanwhile: look again, with all the time there is.
-                        Outcome::Failed(_) | Outcome::GaveUp(_) => {}
+                        Outcome::Failed(_) | Outcome::Inconclusive(_) => {}
                     }
                 }
                 (_, token) => {
@@ -425,21 +432,21 @@ impl Core {
                     {
                         return Err(min_validity_error(token, min_validity));
                     }
-                    if let Some(pause) = &state.pause
-                        && !pause.soft
-                        && now.monotonic < pause.until
+                    if let Some(backoff) = &state.backoff
+                        && !backoff.advisory
+                        && now.monotonic < backoff.until
                     {
-                        return Err(pause.still(now));
+                        return Err(backoff.error_with_remaining(now));
                     }
                     let outcome = match state.flight.clone() {
-                        Some(flight) => self.wait_for(&shared, state, &flight, deadline)?,
+                        Some(flight) => self.join_flight(&shared, state, &flight, deadline)?,
                         None => {
                             let retries = self.options().retries;
-                            let hasty = deadline.remaining(clock) < self.options().timeout / 2;
-                            self.lead(
+                            let short_deadline = deadline.remaining(clock) < self.options().timeout / 2;
+                            self.run_flight(
                                 &shared,
                                 state,
-                                Plan { required: true, hasty, deadline, retries, by_thread: false },
+                                RefreshAttempt { required: true, short_deadline, deadline, retries, background: false },
                             )
                         }
                     };
@@ -452,7 +459,9 @@ impl Core {
                             return Err(min_validity_error(&token, min_validity));
                         }
                         Outcome::Failed(error) => return Err(error),
-                        Outcome::GaveUp(error) if tried || deadline.remaining(clock).is_zero() => return Err(error),
+                        Outcome::Inconclusive(error) if tried || deadline.remaining(clock).is_zero() => {
+                            return Err(error);
+                        }
                         Outcome::Token(_) if tried => {
                             return Err(Error::new(
                                 Kind::Timeout,
@@ -461,22 +470,22 @@ impl Core {
                             .with_phase(Stage::Receive)
                             .with_hint("the server is too slow for the lifetime of its tokens; try again later"));
                         }
-                        Outcome::Token(_) | Outcome::GaveUp(_) => tried = true,
+                        Outcome::Token(_) | Outcome::Inconclusive(_) => tried = true,
                     }
                 }
             }
         }
     }
 
-    /// Waits until the flight has landed, or the deadline is there.
-    fn wait_for(
+    /// Waits until the flight has flight_done, or the deadline is there.
+    fn join_flight(
         &self,
-        shared: &Shared,
-        mut state: MutexGuard<'_, Progress>,
+        shared: &PerProcess,
+        mut state: MutexGuard<'_, RefreshState>,
         flight: &Flight,
         deadline: Deadline,
     ) -> Result<Outcome> {
-        self.counters.waits.fetch_add(1, Ordering::Relaxed);
+        self.stats.waits.fetch_add(1, Ordering::Relaxed);
         loop {
             if let Some(outcome) = flight.0.get() {
                 return Ok(outcome.clone());
@@ -487,46 +496,51 @@ impl Core {
                     .with_phase(Stage::Receive)
                     .with_hint("the server is slow or silent; try again later, or raise timeout_ms"));
             }
-            state = shared.landed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = shared.flight_done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Becomes the leader of a new flight and brings it to its end. It takes over the lock under
     /// which the decision to fly was made, so that nobody else can decide the same.
-    fn lead(&self, shared: &Shared, mut state: MutexGuard<'_, Progress>, plan: Plan) -> Outcome {
+    fn run_flight(
+        &self,
+        shared: &PerProcess,
+        mut state: MutexGuard<'_, RefreshState>,
+        attempt: RefreshAttempt,
+    ) -> Outcome {
         let flight = Arc::new(Flight::default());
         state.flight = Some(flight.clone());
-        state.thread_flies = plan.by_thread;
-        shared.quiet_until.store(i64::MAX, Ordering::Release);
-        let (current, dropped) = (self.slot.load(), shared.dropped.load());
+        state.refresher_in_flight = attempt.background;
+        shared.skip_lock_until.store(i64::MAX, Ordering::Release);
+        let (current, last_invalidated) = (self.slot.load(), shared.last_invalidated.load());
         drop(state);
         // Whatever happens to this thread (a transport of the application may panic), the flight
         // ends and nobody waits for it in vain.
-        let landing = Landing { core: self, shared, flight: &flight };
+        let guard = FlightGuard { inner: self, shared, flight: &flight };
         let start = self.clock().now();
         let request = FetchRequest {
-            current: current.as_deref().or(dropped.as_deref()),
-            required: plan.required,
-            deadline: plan.deadline,
-            retries: plan.retries,
+            current: current.as_deref().or(last_invalidated.as_deref()),
+            required: attempt.required,
+            deadline: attempt.deadline,
+            retries: attempt.retries,
         };
         let (result, pending_save) = match shared.source().and_then(|source| source.fetch(&request)).map(Option::unzip)
         {
             Ok((token, pending_save)) => (Ok(token), pending_save.flatten()),
             Err(error) => (Err(error), None),
         };
-        std::mem::forget(landing);
+        std::mem::forget(guard);
         let took = start.remaining_until(self.clock().now());
-        self.counters.last_refresh_ms.store(i64::try_from(took.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
-        let outcome = self.settle(shared, &flight, plan, result);
+        self.stats.last_refresh_ms.store(i64::try_from(took.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        let outcome = self.publish(shared, &flight, attempt, result);
         if let (Outcome::Token(token), Some(pending_save)) = (&outcome, pending_save) {
             pending_save.save();
-            // Whoever has dropped it meanwhile could not take it out of the store, where it was not yet.
-            let dropped = {
+            // Whoever has last_invalidated it meanwhile could not take it out of the store, where it was not yet.
+            let last_invalidated = {
                 let _state = shared.lock();
-                shared.dropped.load()
+                shared.last_invalidated.load()
             };
-            if dropped.is_some_and(|dropped| dropped.value() == token.value()) {
+            if last_invalidated.is_some_and(|last_invalidated| last_invalidated.value() == token.value()) {
                 shared.forget(token);
             }
         }
@@ -534,7 +548,13 @@ impl Core {
     }
 
     /// Publishes the result of a flight.
-    fn settle(&self, shared: &Shared, flight: &Flight, plan: Plan, result: Result<Option<Token>>) -> Outcome {
+    fn publish(
+        &self,
+        shared: &PerProcess,
+        flight: &Flight,
+        attempt: RefreshAttempt,
+        result: Result<Option<Token>>,
+    ) -> Outcome {
         let log = &self.options().log;
         let mut state = shared.lock();
         // Not earlier than anybody began to wait: a failure tells them how long from now.
@@ -542,23 +562,24 @@ impl Core {
         let current = self.slot.load();
         let result = match result {
             Ok(Some(token)) => {
-                check_refreshed(&token, current.as_deref(), shared.dropped.load().as_deref(), now).map(|()| Some(token))
+                check_refreshed(&token, current.as_deref(), shared.last_invalidated.load().as_deref(), now)
+                    .map(|()| Some(token))
             }
             other => other,
         };
-        let (outcome, quiet_until, line) = match result {
+        let (outcome, skip_lock_until, line) = match result {
             Ok(Some(token)) => {
                 let line = format!("got token {}, which expires in {} s", token.fingerprint(), token.expires_in(now));
                 let token = Arc::new(token);
-                self.install(Some(token.clone()));
-                state.pause = None;
+                self.set_token(Some(token.clone()));
+                state.backoff = None;
                 state.failures = 0;
                 // What is replaced was not refused, so refusals are no longer in a row.
                 if current.is_some() {
-                    state.rejections = 0;
+                    state.consecutive_rejections = 0;
                 }
-                self.counters.refreshes.fetch_add(1, Ordering::Relaxed);
-                self.counters.last_status.store(0, Ordering::Relaxed);
+                self.stats.refreshes.fetch_add(1, Ordering::Relaxed);
+                self.stats.last_status.store(0, Ordering::Relaxed);
                 (Outcome::Token(token), 0, Ok(line))
             }
             Ok(None) => {
@@ -567,24 +588,24 @@ impl Core {
                     current.map_or(Duration::ZERO, |token| now.remaining_until(token.usable_until(Duration::ZERO)));
                 let until = now.after(left / 8).monotonic;
                 let what = "another process is renewing the token";
-                (Outcome::GaveUp(Error::new(Kind::Timeout, what)), until, Ok(what.to_owned()))
+                (Outcome::Inconclusive(Error::new(Kind::Timeout, what)), until, Ok(what.to_owned()))
             }
             Err(error) => {
-                self.counters.failures.fetch_add(1, Ordering::Relaxed);
-                self.counters.last_status.store(i64::from(error.kind().number()), Ordering::Relaxed);
-                // One hasty attempt is no verdict for those who have run out of tokens meanwhile, and
+                self.stats.failures.fetch_add(1, Ordering::Relaxed);
+                self.stats.last_status.store(i64::from(error.kind().number()), Ordering::Relaxed);
+                // One short_deadline attempt is no verdict for those who have run out of tokens meanwhile, and
                 // its missing a near deadline is none at all.
                 let usable = current.as_deref().is_some_and(|token| token.is_usable(now, Duration::ZERO));
-                let soft = plan.hasty && (error.kind() == Kind::Timeout || !usable);
-                let until = self.pause_until(&error, &mut state.failures, current.as_deref(), now);
+                let advisory = attempt.short_deadline && (error.kind() == Kind::Timeout || !usable);
+                let until = self.backoff_until(&error, &mut state.failures, current.as_deref(), now);
                 let error = error
                     .with_retry_after(Some(Duration::from_nanos(u64::try_from(until - now.monotonic).unwrap_or(0))));
-                state.pause = Some(Pause { until, error: error.clone(), soft });
+                state.backoff = Some(Backoff { until, error: error.clone(), advisory });
                 let line = format!("no token: {error}");
-                (if soft { Outcome::GaveUp(error) } else { Outcome::Failed(error) }, until, Err(line))
+                (if advisory { Outcome::Inconclusive(error) } else { Outcome::Failed(error) }, until, Err(line))
             }
         };
-        shared.land(state, flight, outcome.clone(), quiet_until);
+        shared.finish_flight(state, flight, outcome.clone(), skip_lock_until);
         match line {
             Ok(line) => log.info(|| line),
             Err(line) => log.warning(|| line),
@@ -592,12 +613,12 @@ impl Core {
         outcome
     }
 
-    /// The end of the pause after a failure, on the monotonic clock: random, growing, never before
-    /// a `Retry-After`. While a token is still usable the pause is at most half of what it has left,
-    /// so that the last attempt comes close before its end, however long the failures go on. A pause
+    /// The end of the backoff after a failure, on the monotonic clock: random, growing, never before
+    /// a `Retry-After`. While a token is still usable the backoff is at most half of what it has left,
+    /// so that the last attempt comes close before its end, however long the failures go on. A backoff
     /// that is cut short does not make the next one longer: else the many short ones at the end of a
     /// token's life would be followed by one that outlasts the outage many times.
-    fn pause_until(&self, error: &Error, failures: &mut u32, current: Option<&Token>, now: Timestamps) -> i64 {
+    fn backoff_until(&self, error: &Error, failures: &mut u32, current: Option<&Token>, now: Timestamps) -> i64 {
         let mut wait = backoff(self.clock(), failures.saturating_add(1), BACKOFF_BASE, BACKOFF_CAP);
         let longest = current
             .filter(|token| token.is_usable(now, Duration::ZERO))
@@ -606,7 +627,7 @@ impl Core {
             Some(longest) if longest < wait => wait = longest,
             _ => *failures = failures.saturating_add(1),
         }
-        // A pause of nothing at all would be none.
+        // A backoff of nothing at all would be none.
         let wait = wait.max(Duration::from_millis(1)).max(error.retry_after().unwrap_or_default());
         now.after(wait).monotonic
     }
@@ -617,84 +638,94 @@ impl Core {
         {
             let mut state = shared.lock();
             let Some(current) = self.slot.load().filter(|current| current.value() == token.value()) else { return };
-            self.install(None);
+            self.set_token(None);
             // A token that did its work for a while and was then revoked is one thing; tokens that
             // are refused as soon as they come would have every call ask for the next.
-            state.rejections = if current.was_just_issued(now) { state.rejections.saturating_add(1) } else { 1 };
+            state.consecutive_rejections =
+                if current.was_just_issued(now) { state.consecutive_rejections.saturating_add(1) } else { 1 };
             // (What a flight that is under way brings is not known yet: its token may be a good one.)
-            if state.rejections > 1 && state.flight.is_none() && !current.is_permanent() {
-                let wait = backoff(self.clock(), state.rejections - 1, BACKOFF_BASE * 2, BACKOFF_CAP);
+            if state.consecutive_rejections > 1 && state.flight.is_none() && !current.is_permanent() {
+                let wait = backoff(self.clock(), state.consecutive_rejections - 1, BACKOFF_BASE * 2, BACKOFF_CAP);
                 let until = now.after(wait.max(Duration::from_millis(1))).monotonic;
-                if state.pause.as_ref().is_none_or(|pause| pause.until < until) {
+                if state.backoff.as_ref().is_none_or(|backoff| backoff.until < until) {
                     let error = Error::new(
                         Kind::CredentialsRejected,
-                        format!("{} tokens in a row were refused as soon as they were used", state.rejections),
+                        format!(
+                            "{} tokens in a row were refused as soon as they were used",
+                            state.consecutive_rejections
+                        ),
                     )
                     .with_phase(Stage::Reply)
                     .with_retryable(true)
                     .with_hint("check that api_url and auth_url belong together, and what the API key may do");
-                    state.pause = Some(Pause { until, error, soft: false });
+                    state.backoff = Some(Backoff { until, error, advisory: false });
                 }
             }
-            shared.dropped.set(Some(current));
+            shared.last_invalidated.set(Some(current));
         }
-        self.counters.invalidations.fetch_add(1, Ordering::Relaxed);
-        self.options().log.info(|| format!("token {} was refused and is dropped", token.fingerprint()));
+        self.stats.invalidations.fetch_add(1, Ordering::Relaxed);
+        self.options().log.info(|| format!("token {} was refused and is last_invalidated", token.fingerprint()));
         shared.forget(token);
     }
 }
 
-impl Shared {
-    /// Ends a flight: `outcome` for those who wait, `quiet_until` for those who need not.
-    fn land(&self, mut state: MutexGuard<'_, Progress>, flight: &Flight, outcome: Outcome, quiet_until: i64) {
+impl PerProcess {
+    /// Ends a flight: `outcome` for those who wait, `skip_lock_until` for those who need not.
+    fn finish_flight(
+        &self,
+        mut state: MutexGuard<'_, RefreshState>,
+        flight: &Flight,
+        outcome: Outcome,
+        skip_lock_until: i64,
+    ) {
         let _ = flight.0.set(outcome);
         state.flight = None;
-        state.thread_flies = false;
-        self.quiet_until.store(quiet_until, Ordering::Release);
+        state.refresher_in_flight = false;
+        self.skip_lock_until.store(skip_lock_until, Ordering::Release);
         drop(state);
-        self.landed.notify_all();
+        self.flight_done.notify_all();
         self.wake.notify_all();
     }
 }
 
 /// Ends the flight of a leader that did not come back.
-struct Landing<'a> {
-    core: &'a Core,
-    shared: &'a Shared,
+struct FlightGuard<'a> {
+    inner: &'a Inner,
+    shared: &'a PerProcess,
     flight: &'a Flight,
 }
 
-impl Drop for Landing<'_> {
+impl Drop for FlightGuard<'_> {
     fn drop(&mut self) {
-        self.core.counters.failures.fetch_add(1, Ordering::Relaxed);
+        self.inner.stats.failures.fetch_add(1, Ordering::Relaxed);
         let error = Error::new(Kind::Internal, "the thread that asked for a token panicked");
-        self.shared.land(self.shared.lock(), self.flight, Outcome::GaveUp(error), 0);
+        self.shared.finish_flight(self.shared.lock(), self.flight, Outcome::Inconclusive(error), 0);
     }
 }
 
-impl Pause {
+impl Backoff {
     /// The failure, with the time that is left.
-    fn still(&self, now: Timestamps) -> Error {
+    fn error_with_remaining(&self, now: Timestamps) -> Error {
         let left = u64::try_from(self.until - now.monotonic).unwrap_or(0);
         self.error.clone().with_retry_after(Some(Duration::from_nanos(left)))
     }
 }
 
 /// The background thread.
-impl Core {
+impl Inner {
     /// Leaves a renewal to the background thread, if there is to be one.
-    fn leave_to_thread(self: &Arc<Self>, shared: &Arc<Shared>, state: &mut Progress) -> bool {
+    fn delegate_to_refresher(self: &Arc<Self>, shared: &Arc<PerProcess>, state: &mut RefreshState) -> bool {
         let wanted = self.options().background_refresh;
-        let there = wanted && (state.thread.is_some() || self.start_thread(shared, state));
+        let there = wanted && (state.thread.is_some() || self.spawn_refresher(shared, state));
         if there {
             shared.wake.notify_all();
         }
         there
     }
 
-    fn start_thread(self: &Arc<Self>, shared: &Arc<Shared>, state: &mut Progress) -> bool {
-        let (core, shared) = (Arc::downgrade(self), shared.clone());
-        let body = move || Core::renew_until_closed(&core, &shared);
+    fn spawn_refresher(self: &Arc<Self>, shared: &Arc<PerProcess>, state: &mut RefreshState) -> bool {
+        let (inner, shared) = (Arc::downgrade(self), shared.clone());
+        let body = move || Inner::refresh_loop(&inner, &shared);
         match threads::spawn("amp-token", body) {
             Ok(thread) => {
                 state.thread = Some(thread);
@@ -705,16 +736,16 @@ impl Core {
         }
     }
 
-    fn renew_until_closed(core: &Weak<Core>, shared: &Arc<Shared>) {
+    fn refresh_loop(inner: &Weak<Inner>, shared: &Arc<PerProcess>) {
         let mut state = shared.lock();
         loop {
             if state.closed {
                 return;
             }
-            let Some(core) = core.upgrade() else { return };
-            let now = core.clock().now();
-            let paused = state.pause.as_ref().map_or(i64::MIN, |pause| pause.until);
-            let token = core.slot.load();
+            let Some(inner) = inner.upgrade() else { return };
+            let now = inner.clock().now();
+            let paused = state.backoff.as_ref().map_or(i64::MIN, |backoff| backoff.until);
+            let token = inner.slot.load();
             // How long there is nothing to do; `None`: until somebody asks again.
             let rest = match (classify(token.as_deref(), paused, now, Duration::ZERO), &token) {
                 (State::Fresh, Some(token)) => Some(now.remaining_until(token.refresh_at())),
@@ -723,11 +754,17 @@ impl Core {
                 }
                 (State::Due, Some(token)) if token.was_used() && state.flight.is_none() => {
                     let left = now.remaining_until(token.usable_until(Duration::ZERO));
-                    let deadline = Deadline::after(core.clock(), left.min(core.options().timeout));
-                    core.lead(
+                    let deadline = Deadline::after(inner.clock(), left.min(inner.options().timeout));
+                    inner.run_flight(
                         shared,
                         state,
-                        Plan { required: false, hasty: true, deadline, retries: 0, by_thread: true },
+                        RefreshAttempt {
+                            required: false,
+                            short_deadline: true,
+                            deadline,
+                            retries: 0,
+                            background: true,
+                        },
                     );
                     state = shared.lock();
                     continue;
@@ -735,7 +772,7 @@ impl Core {
                 _ => None,
             };
             drop(token);
-            drop(core); // the cache must be free to go while this thread rests
+            drop(inner); // the cache must be free to go while this thread rests
             state = match rest {
                 Some(rest) => shared.wake.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0,
                 None => shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -746,8 +783,8 @@ impl Core {
 
 /// Figures. Hits are counted by the hot path, in stripes of their own cache line, so that threads
 /// that count do not slow each other down.
-struct Counters {
-    hits: [Stripe; STRIPES],
+struct Stats {
+    hits: [StripedCounter; STRIPES],
     waits: AtomicU64,
     refreshes: AtomicU64,
     failures: AtomicU64,
@@ -760,11 +797,11 @@ const STRIPES: usize = 16;
 
 #[derive(Default)]
 #[repr(align(64))]
-struct Stripe(AtomicU64);
+struct StripedCounter(AtomicU64);
 
-impl Default for Counters {
+impl Default for Stats {
     fn default() -> Self {
-        Counters {
+        Stats {
             hits: Default::default(),
             waits: AtomicU64::new(0),
             refreshes: AtomicU64::new(0),
@@ -776,9 +813,9 @@ impl Default for Counters {
     }
 }
 
-impl Counters {
+impl Stats {
     #[inline]
-    fn hit(&self) {
+    fn record_hit(&self) {
         thread_local! {
             static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
         }
@@ -817,7 +854,7 @@ mod tests {
         let (none, zero) = (i64::MIN, Duration::ZERO);
         #[rustfmt::skip]
         let table = [
-            // token            pause until          now              must last              state
+            // token            backoff until          now              must last              state
             (None,              none,                at(0),           zero,                    State::Empty),
             (None,              at(9).monotonic,     at(0),           zero,                    State::Empty),
             (Some(&token),      none,                at(0),           zero,                    State::Fresh),
@@ -838,19 +875,19 @@ mod tests {
             (Some(&token),      none,                at(100),         Duration::from_secs(200), State::Expired),
             (Some(&permanent),  none,                at(1 << 30),     Duration::from_secs(9),  State::Fresh),
         ];
-        for (row, (token, pause_until, now, min_validity, state)) in table.into_iter().enumerate() {
-            assert_eq!(classify(token, pause_until, now, min_validity), state, "row {row}");
+        for (row, (token, backoff_until, now, min_validity, state)) in table.into_iter().enumerate() {
+            assert_eq!(classify(token, backoff_until, now, min_validity), state, "row {row}");
         }
     }
 
     #[test]
     fn hits_are_counted_by_any_number_of_threads() {
-        let counters = Counters::default();
+        let stats = Stats::default();
         std::thread::scope(|scope| {
             for _ in 0..40 {
-                scope.spawn(|| (0..100).for_each(|_| counters.hit()));
+                scope.spawn(|| (0..100).for_each(|_| stats.record_hit()));
             }
         });
-        assert_eq!(counters.hits(), 4000);
+        assert_eq!(stats.hits(), 4000);
     }
 }

@@ -142,9 +142,9 @@ fn child() {
     let control_mask = masked(&control);
     wipe(&mut secret);
     let cache = TokenCache::new(&config).unwrap();
-    let token_mask = cache.with(|token| masked(token.value().as_bytes())).unwrap();
+    let token_mask = cache.with_token(|token| masked(token.value().as_bytes())).unwrap();
     // The signature is what makes it worth something; its end is the same in no two tokens.
-    let end_mask = cache.with(|token| masked(&token.value().as_bytes()[token.value().len() - 48..])).unwrap();
+    let end_mask = cache.with_token(|token| masked(&token.value().as_bytes()[token.value().len() - 48..])).unwrap();
     let get = Call { method: "GET", path: "/v2/content/hubs", content_type: None, body: b"" };
     assert_eq!(api::request(&cache, &get).unwrap().status, 200);
     let masks =
