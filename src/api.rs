@@ -4,7 +4,7 @@
 //!   whole URL, such as a `_links.href`, is accepted if scheme, host and port are those of `api_url`.
 //!   Redirects are not followed.
 //! - **Any HTTP status is a reply**, not an error: what a 404 means, only the caller knows.
-//! - **A token that was refused is replaced once.** A 401, and the 403 by which Amplience says that a
+//! - **A token that was rejected is replaced once.** A 401, and the 403 by which Amplience says that a
 //!   token has expired, drop exactly that token and repeat the request with the next one. That 403 has
 //!   other meanings too (a missing permission, another account's hub), so a token that has just been
 //!   issued is not blamed for it.
@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 
 /// What to send.
 #[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
+pub struct ApiRequest<'a> {
     /// `GET`, `POST`, …
     pub method: &'a str,
     /// A path below `api_url`, with its query, or a whole URL of the same origin.
@@ -40,44 +40,44 @@ pub struct Call<'a> {
 }
 
 /// Sends a request with the cache's token and returns the reply, whatever its status.
-pub fn request(cache: &TokenCache, call: &Call) -> Result<Response> {
-    exchange(cache, call, None)
+pub fn request(cache: &TokenCache, call: &ApiRequest) -> Result<Response> {
+    send_with_token(cache, call, None)
 }
 
 /// Gets what is at a path, of any size, and hands it to `sink` piece by piece; the reply that is
-/// returned has a body only if it is no success. A transfer that broke off is not begun anew.
+/// returned has a body only if it is no success. A transfer that broke off is not body_started anew.
 pub fn download(cache: &TokenCache, path: &str, sink: &mut BodySink) -> Result<Response> {
-    exchange(cache, &Call { method: "GET", path, content_type: None, body: b"" }, Some(sink))
+    send_with_token(cache, &ApiRequest { method: "GET", path, content_type: None, body: b"" }, Some(sink))
 }
 
-fn exchange(cache: &TokenCache, call: &Call, mut sink: Option<&mut BodySink>) -> Result<Response> {
+fn send_with_token(cache: &TokenCache, call: &ApiRequest, mut sink: Option<&mut BodySink>) -> Result<Response> {
     let Options { api_url, clock, timeout, log, .. } = cache.options();
     let url = resolve(api_url, call.path)?;
-    check(call)?;
+    validate(call)?;
     let deadline = Deadline::after(clock, *timeout);
-    let mut refused: Option<Response> = None;
+    let mut rejected: Option<Response> = None;
     loop {
-        let (token, response) = match send(cache, call, &url, deadline, sink.as_deref_mut())? {
+        let (token, response) = match send_with_retries(cache, call, &url, deadline, sink.as_deref_mut())? {
             Ok(answered) => answered,
             // If there is no other token to be had now, the refusal is the reply.
-            Err(no_token) => return refused.ok_or(no_token),
+            Err(no_token) => return rejected.ok_or(no_token),
         };
-        if !is_refusal(&response) {
+        if !is_token_rejected(&response) {
             return Ok(response);
         }
         if token.is_permanent() {
             log.warning(|| {
                 format!(
-                    "the API refused the personal access token (HTTP {}): it was deleted, or may not do this",
+                    "the API rejected the personal access token (HTTP {}): it was deleted, or may not do this",
                     response.status
                 )
             });
             return Ok(response);
         }
-        if refused.is_some() || (response.status == 403 && token.was_just_issued(clock.now())) {
+        if rejected.is_some() || (response.status == 403 && token.was_just_issued(clock.now())) {
             return Ok(response);
         }
-        refused = Some(response);
+        rejected = Some(response);
         cache.invalidate(&token);
     }
 }
@@ -97,7 +97,7 @@ pub fn graphql(cache: &TokenCache, query: &str, variables: Option<&str>) -> Resu
     let query = serde_json::Value::from(query);
     let body = format!("{{\"query\":{query},\"variables\":{variables}}}");
     let content_type = Some("application/json");
-    request(cache, &Call { method: "POST", path: "/graphql", content_type, body: body.as_bytes() })
+    request(cache, &ApiRequest { method: "POST", path: "/graphql", content_type, body: body.as_bytes() })
 }
 
 /// Creates a personal access token for the user that the credentials belong to. The reply's
@@ -154,7 +154,7 @@ fn resolve(api_url: &str, path: &str) -> Result<String> {
         .with_hint("pass a path, or set api_url to the API's address"))
 }
 
-fn check(call: &Call) -> Result<()> {
+fn validate(call: &ApiRequest) -> Result<()> {
     if call.method.is_empty() || !call.method.bytes().all(|byte| byte.is_ascii_uppercase()) {
         return Err(
             Error::invalid(format!("{:?} is not a method", sanitize(call.method, &[]))).with_hint("use GET, POST, …")
@@ -173,9 +173,9 @@ fn check(call: &Call) -> Result<()> {
 
 /// Sends it, again if that may be; also returns the token that the reply is an answer to. The inner error
 /// says that there is no token.
-fn send(
+fn send_with_retries(
     cache: &TokenCache,
-    call: &Call,
+    call: &ApiRequest,
     url: &str,
     deadline: Deadline,
     mut sink: Option<&mut BodySink>,
@@ -197,9 +197,9 @@ fn send(
     let others = request.headers.len();
     let transport = cache.transport()?;
     // The last reply that asks for patience, for when there is none left, or no token.
-    let mut busy = None;
+    let mut throttled = None;
     // Whether pieces of a body have been handed on, which cannot be taken back.
-    let mut begun = false;
+    let mut body_started = false;
     let result = retry::with_retries(clock, deadline, *retries, |_| {
         let token = match cache.get_before(deadline) {
             Ok(token) => token,
@@ -209,34 +209,34 @@ fn send(
         request.headers.push(("Authorization", Secret::from(token.authorization())));
         // The token may have taken its time.
         let left = deadline.remaining(clock);
-        busy = None;
+        throttled = None;
         let reply = match &mut sink {
             None => transport.send(&request, left),
             Some(sink) => transport.send_streaming(&request, left, &mut |piece| {
-                begun = true;
+                body_started = true;
                 sink(piece)
             }),
         };
         let response = reply.map_err(|error| {
             let unsent = matches!(error.stage(), Stage::Setup | Stage::Resolve | Stage::Connect | Stage::Tls);
-            let again = error.is_retryable() && (unsent || idempotent) && !begun;
+            let again = error.is_retryable() && (unsent || idempotent) && !body_started;
             error.with_retryable(again)
         })?;
         let wait = retry::retry_after(&response, clock.now().wall / 1_000_000_000);
         if idempotent && matches!(response.status, 429 | 503) && wait.is_some() {
-            busy = Some((token, response));
+            throttled = Some((token, response));
             return Err(Error::new(Kind::RateLimited, "the API asks for patience").with_retry_after(wait));
         }
         Ok(Ok((token, response)))
     });
-    match (result, busy) {
-        (Err(_) | Ok(Err(_)), Some(busy)) => Ok(Ok(busy)),
+    match (result, throttled) {
+        (Err(_) | Ok(Err(_)), Some(throttled)) => Ok(Ok(throttled)),
         (result, _) => result,
     }
 }
 
 /// Whether the reply says that the token is not valid: 401, or the 403 of FACTS (dc-cli issue 94).
-fn is_refusal(response: &Response) -> bool {
+fn is_token_rejected(response: &Response) -> bool {
     #[derive(Deserialize)]
     struct Body<'a> {
         #[serde(borrow)]
@@ -329,8 +329,8 @@ mod tests {
         let reply =
             |status, body: &str| Response { status, headers: Vec::new(), body: body.as_bytes().to_vec().into() };
         let expired = r#"{"errors":[{"level":"ERROR","code":"FORBIDDEN","message":"Authorization required."}]}"#;
-        assert!(is_refusal(&reply(401, "")));
-        assert!(is_refusal(&reply(403, expired)));
+        assert!(is_token_rejected(&reply(401, "")));
+        assert!(is_token_rejected(&reply(403, expired)));
         for (status, body) in [
             (200, expired),
             (403, ""),
@@ -339,7 +339,7 @@ mod tests {
             (403, r#"{"errors":[]}"#),
             (404, expired),
         ] {
-            assert!(!is_refusal(&reply(status, body)), "{status} {body}");
+            assert!(!is_token_rejected(&reply(status, body)), "{status} {body}");
         }
     }
 }

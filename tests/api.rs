@@ -2,7 +2,7 @@
 //! in virtual time.
 
 use amp_emulator::{Emulator, Fault};
-use amp_token::api::{self, Call};
+use amp_token::api::{self, ApiRequest};
 use amp_token::config::settings::Config;
 use amp_token::error::{Error, Kind};
 use amp_token::log::Log;
@@ -34,12 +34,12 @@ fn cache(emulator: &Emulator, more: &[(&str, &str)]) -> TokenCache {
     TokenCache::new(&config).unwrap()
 }
 
-fn get<'a>(path: &'a str) -> Call<'a> {
-    Call { method: "GET", path, content_type: None, body: b"" }
+fn get<'a>(path: &'a str) -> ApiRequest<'a> {
+    ApiRequest { method: "GET", path, content_type: None, body: b"" }
 }
 
-fn post<'a>(path: &'a str, body: &'a [u8]) -> Call<'a> {
-    Call { method: "POST", path, content_type: Some("application/json"), body }
+fn post<'a>(path: &'a str, body: &'a [u8]) -> ApiRequest<'a> {
+    ApiRequest { method: "POST", path, content_type: Some("application/json"), body }
 }
 
 fn json_of(response: &Response) -> Value {

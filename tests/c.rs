@@ -5,7 +5,7 @@
 mod common;
 
 use amp_emulator::{Emulator, Fault};
-use amp_token::api::{self, Call};
+use amp_token::api::{self, ApiRequest};
 use amp_token::config::settings::Config;
 use amp_token::token::cache::TokenCache;
 use common::{C_FLAGS, CPP_FLAGS, compile, library_dir, program, root, run, scratch};
@@ -142,7 +142,7 @@ fn repository(emulator: &Emulator) -> String {
     }
     let cache = TokenCache::new(&config).unwrap();
     let get = |path: &str| {
-        let call = Call { method: "GET", path, content_type: None, body: b"" };
+        let call = ApiRequest { method: "GET", path, content_type: None, body: b"" };
         serde_json::from_slice::<serde_json::Value>(&api::request(&cache, &call).unwrap().body).unwrap()
     };
     let hubs = get("/v2/content/hubs");

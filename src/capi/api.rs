@@ -3,7 +3,7 @@
 use super::cache::amp_token_cache;
 use super::error::{amp_error, amp_status};
 use super::ffi::{self, UserData, amp_write_fn};
-use crate::api::{self, Call};
+use crate::api::{self, ApiRequest};
 use crate::error::Result;
 use crate::net::transport::Response;
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -75,7 +75,7 @@ pub extern "C" fn amp_api_request(
 ) -> amp_status {
     answer(cache, response, error, |cache| {
         let path = ffi::text(path, "path")?;
-        let call = Call {
+        let call = ApiRequest {
             method: ffi::text(method, "method")?,
             path,
             content_type: match body_length {

@@ -147,9 +147,9 @@ pub extern "C" fn amp_config_set_logger(
 
 /// Has a function of the application's carry the requests, in place of the
 /// library's own sockets. Then the settings for TLS and proxies have no
-/// meaning. `send` NULL switches it off again.
+/// meaning. `send_with_retries` NULL switches it off again.
 ///
-/// `send` may be called from any thread that uses a handle, and from the
+/// `send_with_retries` may be called from any thread that uses a handle, and from the
 /// library's own, but for each cache only once at a time when it asks for
 /// tokens. It carries one request, without following redirects and without
 /// repeating it, writes what came back into `parse_token_response` and returns 0; or it calls
@@ -157,7 +157,7 @@ pub extern "C" fn amp_config_set_logger(
 /// which counts as AMP_CONNECT. `with_request_id` and `parse_token_response` are valid until it
 /// returns. It should be back within amp_http_request_timeout_ms(). It must
 /// return normally (no longjmp, no C++ exception) and must not use the handle
-/// that it carries requests for. `send` and `user_data` must stay valid until
+/// that it carries requests for. `send_with_retries` and `user_data` must stay valid until
 /// the last handle made from the config is freed and, with background_refresh,
 /// its last request is over; or until
 /// amp_config_stop_callbacks() has returned.

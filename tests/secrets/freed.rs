@@ -6,7 +6,7 @@
 //! which is then between them and the one that looks.
 
 use crate::peer::{self, OUTCOMES, Outcome, SECRET, letter, text};
-use amp_token::api::{self, Call};
+use amp_token::api::{self, ApiRequest};
 use amp_token::config::settings::Config;
 use amp_token::error::Kind;
 use amp_token::net::transport::{Request, Response};
@@ -162,7 +162,7 @@ fn exercise(config: Config) {
     drop(config);
     for _ in 0..2 {
         let Ok(token) = cache.get() else { continue };
-        let call = Call { method: "POST", path: "/x", content_type: Some("text/plain"), body: b"something" };
+        let call = ApiRequest { method: "POST", path: "/x", content_type: Some("text/plain"), body: b"something" };
         // The longest tokens fit into no header.
         if token.value().len() < 16_000 {
             api::request(&cache, &call).unwrap();

@@ -12,7 +12,7 @@ mod freed;
 mod peer;
 
 use amp_emulator::Emulator;
-use amp_token::api::{self, Call};
+use amp_token::api::{self, ApiRequest};
 use amp_token::config::settings::Config;
 use amp_token::token::cache::TokenCache;
 use std::fs::File;
@@ -145,7 +145,7 @@ fn child() {
     let token_mask = cache.with_token(|token| masked(token.value().as_bytes())).unwrap();
     // The signature is what makes it worth something; its end is the same in no two tokens.
     let end_mask = cache.with_token(|token| masked(&token.value().as_bytes()[token.value().len() - 48..])).unwrap();
-    let get = Call { method: "GET", path: "/v2/content/hubs", content_type: None, body: b"" };
+    let get = ApiRequest { method: "GET", path: "/v2/content/hubs", content_type: None, body: b"" };
     assert_eq!(api::request(&cache, &get).unwrap().status, 200);
     let masks =
         [("control", control_mask), ("client secret", secret_mask), ("token", token_mask), ("token's end", end_mask)];

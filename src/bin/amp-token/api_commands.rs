@@ -6,7 +6,7 @@
 use crate::context::Context;
 use crate::exit::{CREDENTIALS, CliError, Outcome, SERVER};
 use crate::output;
-use amp_token::api::{self, Call};
+use amp_token::api::{self, ApiRequest};
 use amp_token::error::{Error, Kind};
 use amp_token::net::transport::{Response, is_success};
 use amp_token::sanitize::sanitize;
@@ -27,7 +27,7 @@ pub fn request(session: &Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
     };
     let method = text(arguments, "method").to_ascii_uppercase();
     let kind = arguments.get_one::<String>("content-type").map_or("application/json", String::as_str);
-    let call = Call {
+    let call = ApiRequest {
         method: &method,
         path: text(arguments, "path"),
         content_type: arguments.contains_id("data").then_some(kind),
@@ -48,7 +48,7 @@ pub fn hubs(session: &Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
     let cache = cache(session)?;
     let (mut path, mut hubs) = (Some("/v2/content/hubs?size=100".to_owned()), Vec::new());
     while let Some(this) = path {
-        let response = api::request(&cache, &Call { method: "GET", path: &this, content_type: None, body: b"" })?;
+        let response = api::request(&cache, &ApiRequest { method: "GET", path: &this, content_type: None, body: b"" })?;
         if response.status != 200 {
             return Ok(refused(&response));
         }
