@@ -52,7 +52,7 @@ impl Credentials {
 
 /// Finds credentials, as often as it is asked.
 #[derive(Clone, Debug)]
-pub struct Finder {
+pub struct CredentialsProvider {
     client_id: Option<String>,
     secret: Option<Secret>,
     secret_file: Option<PathBuf>,
@@ -61,13 +61,13 @@ pub struct Finder {
     /// Files in dc-cli's format, in the order in which they are looked at; and whether the first
     /// must exist because somebody named it.
     files: Vec<PathBuf>,
-    named: bool,
+    config_file_required: bool,
     /// Where the secret is from, if it is in none of the files.
-    told_by: &'static str,
+    origin: &'static str,
     log: Log,
 }
 
-impl Finder {
+impl CredentialsProvider {
     /// Takes what a configuration says about credentials.
     pub fn new(config: &Config) -> Result<Self> {
         let text = |name| config.text(name).map(str::to_owned);
@@ -79,36 +79,46 @@ impl Finder {
             (None, true, Some(home)) => DC_CLI_FILES.map(|file| home.join(file)).to_vec(),
             _ => Vec::new(),
         };
-        let finder = Finder {
+        let credentials_provider = CredentialsProvider {
             client_id: text("client_id"),
             secret: secret("client_secret"),
             secret_file: path("client_secret_file"),
             personal: secret("personal_access_token"),
             personal_file: path("personal_access_token_file"),
             files,
-            named: named.is_some(),
-            told_by: match ["personal_access_token", "client_secret"].iter().find_map(|name| config.origin(name)) {
+            config_file_required: named.is_some(),
+            origin: match ["personal_access_token", "client_secret"].iter().find_map(|name| config.origin(name)) {
                 Some(Origin::Environment(variable)) => variable,
                 _ => "the settings",
             },
             log: config.log.clone(),
         };
         let both = [
-            ("client_secret", finder.secret.is_some(), "client_secret_file", finder.secret_file.is_some()),
+            (
+                "client_secret",
+                credentials_provider.secret.is_some(),
+                "client_secret_file",
+                credentials_provider.secret_file.is_some(),
+            ),
             (
                 "personal_access_token",
-                finder.personal.is_some(),
+                credentials_provider.personal.is_some(),
                 "personal_access_token_file",
-                finder.personal_file.is_some(),
+                credentials_provider.personal_file.is_some(),
             ),
-            ("a personal access token", finder.has_personal(), "client_id or client_secret", finder.has_client()),
+            (
+                "a personal access token",
+                credentials_provider.has_personal(),
+                "client_id or client_secret",
+                credentials_provider.has_client(),
+            ),
         ];
         match both.iter().find(|(_, one, _, other)| *one && *other) {
             Some((one, _, other, _)) => Err(Error::new(Kind::Config, format!("{one} and {other} are both set"))
                 .with_hint(
                     "unset one of them (in the program or in its environment), so that it is clear which is meant",
                 )),
-            None => Ok(finder),
+            None => Ok(credentials_provider),
         }
     }
 
@@ -127,14 +137,14 @@ impl Finder {
     }
 
     /// Finds the credentials, and says in words where they are from.
-    pub fn find(&self) -> Result<(Credentials, String)> {
-        let from_settings = || self.told_by.to_owned();
+    pub fn resolve(&self) -> Result<(Credentials, String)> {
+        let from_settings = || self.origin.to_owned();
         if let Some(token) = &self.personal {
-            return Ok((personal(token.expose(), "personal_access_token", &self.log)?, from_settings()));
+            return Ok((pat(token.expose(), "personal_access_token", &self.log)?, from_settings()));
         }
         if let Some(file) = &self.personal_file {
-            let (text, origin) = (self.read_secret(file, "personal_access_token_file")?, shown(file));
-            return Ok((personal(&text, &origin, &self.log)?, origin));
+            let (text, origin) = (self.read_secret(file, "personal_access_token_file")?, display_path(file));
+            return Ok((pat(&text, &origin, &self.log)?, origin));
         }
         match (&self.client_id, &self.secret, &self.secret_file) {
             (Some(id), Some(secret), _) => {
@@ -143,7 +153,7 @@ impl Finder {
             }
             (Some(id), None, Some(file)) => {
                 let secret = Secret::from(self.read_secret(file, "client_secret_file")?.as_str());
-                Ok((Credentials::Client { id: id.clone(), secret }, shown(file)))
+                Ok((Credentials::Client { id: id.clone(), secret }, display_path(file)))
             }
             (None, secret, file) if secret.is_some() || file.is_some() => {
                 Err(Error::new(Kind::NoCredentials, "there is a client secret, but no client_id")
@@ -156,11 +166,11 @@ impl Finder {
     /// Looks through dc-cli's files; for the given `client_id` only, if there is one.
     fn find_in_files(&self) -> Result<(Credentials, String)> {
         for (position, file) in self.files.iter().enumerate() {
-            let must_exist = self.named && position == 0;
+            let must_exist = self.config_file_required && position == 0;
             let Some(text) = self.read(file, "config_file", must_exist)? else { continue };
-            let found = from_dc_cli(&text, &shown(file), self.client_id.as_deref(), &self.log)?;
+            let found = from_dc_cli(&text, &display_path(file), self.client_id.as_deref(), &self.log)?;
             if let Some(credentials) = found {
-                return Ok((credentials, shown(file)));
+                return Ok((credentials, display_path(file)));
             }
         }
         if let Some(id) = &self.client_id {
@@ -170,7 +180,7 @@ impl Finder {
             )
             .with_hint("set AMPLIENCE_CLIENT_SECRET, client_secret, or client_secret_file"));
         }
-        let looked: Vec<_> = self.files.iter().map(|file| shown(file)).collect();
+        let looked: Vec<_> = self.files.iter().map(|file| display_path(file)).collect();
         let also = if looked.is_empty() {
             String::new()
         } else {
@@ -185,11 +195,11 @@ impl Finder {
     fn read_secret(&self, file: &Path, setting: &str) -> Result<Zeroizing<String>> {
         let bytes = self.read(file, setting, true)?.unwrap_or_default();
         let text = std::str::from_utf8(&bytes).map_err(|_| {
-            Error::new(Kind::Config, format!("{setting} {} is not text", shown(file)))
+            Error::new(Kind::Config, format!("{setting} {} is not text", display_path(file)))
                 .with_hint("write the secret into it as UTF-8")
         })?;
         match text.trim() {
-            "" => Err(Error::new(Kind::NoCredentials, format!("{setting} {} is empty", shown(file)))
+            "" => Err(Error::new(Kind::NoCredentials, format!("{setting} {} is empty", display_path(file)))
                 .with_hint("write the secret into it")),
             secret => Ok(Zeroizing::new(secret.to_owned())),
         }
@@ -200,7 +210,7 @@ impl Finder {
         use std::io::Read;
         let failed = |error: std::io::Error| {
             let advice = resource_limit(&error).map_or("check the path and its permissions", |(_, advice)| advice);
-            Error::new(Kind::Io, format!("{setting} {} cannot be read: {error}", shown(file))).with_hint(advice)
+            Error::new(Kind::Io, format!("{setting} {} cannot be read: {error}", display_path(file))).with_hint(advice)
         };
         let opened = match std::fs::File::open(file) {
             Ok(opened) => opened,
@@ -208,14 +218,14 @@ impl Finder {
             Err(error) => return Err(failed(error)),
         };
         let about = opened.metadata().map_err(failed)?;
-        warn_if_open(&about, file, &self.log);
+        warn_if_world_readable(&about, file, &self.log);
         // Room for all of it from the start, so that no half-filled buffer is left behind unwiped.
         let mut bytes = Zeroizing::new(Vec::with_capacity(about.len().min(FILE_LIMIT) as usize + 4096));
         opened.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 > FILE_LIMIT {
             return Err(Error::new(
                 Kind::Config,
-                format!("{setting} {} is larger than {FILE_LIMIT} bytes", shown(file)),
+                format!("{setting} {} is larger than {FILE_LIMIT} bytes", display_path(file)),
             )
             .with_hint("check the path"));
         }
@@ -229,23 +239,23 @@ fn home() -> Option<PathBuf> {
     environment::variable(variable).filter(|home| !home.is_empty()).map(PathBuf::from)
 }
 
-fn shown(file: &Path) -> String {
+fn display_path(file: &Path) -> String {
     sanitize(&file.display().to_string(), &[])
 }
 
 #[cfg(unix)]
-fn warn_if_open(about: &std::fs::Metadata, file: &Path, log: &Log) {
+fn warn_if_world_readable(about: &std::fs::Metadata, file: &Path, log: &Log) {
     use std::os::unix::fs::PermissionsExt;
     if about.is_file() && about.permissions().mode() & 0o004 != 0 {
-        log.warning(|| format!("{} holds a secret and can be read by every user: chmod go= it", shown(file)));
+        log.warning(|| format!("{} holds a secret and can be read by every user: chmod go= it", display_path(file)));
     }
 }
 
 #[cfg(not(unix))]
-fn warn_if_open(_: &std::fs::Metadata, _: &Path, _: &Log) {}
+fn warn_if_world_readable(_: &std::fs::Metadata, _: &Path, _: &Log) {}
 
 /// Checks a personal access token.
-fn personal(text: &str, origin: &str, log: &Log) -> Result<Credentials> {
+fn pat(text: &str, origin: &str, log: &Log) -> Result<Credentials> {
     let token = text.trim();
     if !client_credentials::is_valid_bearer_token(token) {
         return Err(Error::new(
@@ -267,8 +277,8 @@ fn personal(text: &str, origin: &str, log: &Log) -> Result<Credentials> {
 pub fn from_dc_cli(text: &[u8], origin: &str, client_id: Option<&str>, log: &Log) -> Result<Option<Credentials>> {
     // Not by an untagged enum, for which serde recurses over the whole text before it looks at it.
     let content = match text.trim_ascii_start().first() {
-        Some(b'[') => serde_json::from_slice(text).map(Content::Many),
-        _ => serde_json::from_slice(text).map(|entry| Content::One(Box::new(entry))),
+        Some(b'[') => serde_json::from_slice(text).map(DcCliFile::Hubs),
+        _ => serde_json::from_slice(text).map(|entry| DcCliFile::Hub(Box::new(entry))),
     };
     let content = content.map_err(|_| {
         Error::new(Kind::Config, format!("{origin} is not a configuration of dc-cli")).with_hint(
@@ -279,9 +289,9 @@ pub fn from_dc_cli(text: &[u8], origin: &str, client_id: Option<&str>, log: &Log
 }
 
 /// A file of dc-cli: one hub, or all of them. What it holds beside is ignored.
-enum Content {
-    One(Box<Entry>),
-    Many(Vec<Entry>),
+enum DcCliFile {
+    Hub(Box<Entry>),
+    Hubs(Vec<Entry>),
 }
 
 #[derive(Deserialize)]
@@ -297,11 +307,11 @@ struct Entry {
     is_active: Option<bool>,
 }
 
-impl Content {
+impl DcCliFile {
     fn choose(self, client_id: Option<&str>) -> Option<Entry> {
         let entries = match self {
-            Content::One(entry) => vec![*entry],
-            Content::Many(entries) => entries,
+            DcCliFile::Hub(entry) => vec![*entry],
+            DcCliFile::Hubs(entries) => entries,
         };
         let mut fitting: Vec<Entry> = entries
             .into_iter()
@@ -323,7 +333,7 @@ impl Entry {
     /// A personal access token beats the pair, as in dc-cli.
     fn credentials(self, origin: &str, log: &Log) -> Result<Credentials> {
         match (self.pat_token, self.client_id, self.client_secret) {
-            (Some(token), ..) => personal(token.expose(), origin, log),
+            (Some(token), ..) => pat(token.expose(), origin, log),
             (None, Some(id), Some(secret)) if !id.is_empty() && !secret.is_empty() => {
                 Ok(Credentials::Client { id, secret })
             }
@@ -359,12 +369,12 @@ mod tests {
         }
     }
 
-    fn find(settings: &[(&str, &str)]) -> Result<Credentials> {
+    fn resolve(settings: &[(&str, &str)]) -> Result<Credentials> {
         let mut config = Config::new();
         for (name, value) in settings {
             config.set(name, Some(value)).unwrap();
         }
-        Ok(Finder::new(&config)?.find()?.0)
+        Ok(CredentialsProvider::new(&config)?.resolve()?.0)
     }
 
     fn client(id: &str, secret: &str) -> Credentials {
@@ -373,9 +383,9 @@ mod tests {
 
     #[test]
     fn what_is_set_is_used() {
-        assert_eq!(find(&[("client_id", "i"), ("client_secret", "s")]).unwrap(), client("i", "s"));
+        assert_eq!(resolve(&[("client_id", "i"), ("client_secret", "s")]).unwrap(), client("i", "s"));
         assert_eq!(
-            find(&[("personal_access_token", " amp_pat_x\n")]).unwrap(),
+            resolve(&[("personal_access_token", " amp_pat_x\n")]).unwrap(),
             Credentials::PersonalAccessToken("amp_pat_x".into())
         );
     }
@@ -387,11 +397,11 @@ mod tests {
         let mut config = Config::new();
         config.set("client_id", Some("i")).unwrap();
         config.set("client_secret_file", Some(&file)).unwrap();
-        let finder = Finder::new(&config).unwrap();
-        assert!(finder.reads_files());
-        assert_eq!(finder.find().unwrap().0, client("i", "first"));
+        let credentials_provider = CredentialsProvider::new(&config).unwrap();
+        assert!(credentials_provider.reads_files());
+        assert_eq!(credentials_provider.resolve().unwrap().0, client("i", "first"));
         folder.file("secret", "second\r\n");
-        assert_eq!(finder.find().unwrap().0, client("i", "second"));
+        assert_eq!(credentials_provider.resolve().unwrap().0, client("i", "second"));
     }
 
     #[test]
@@ -419,7 +429,7 @@ mod tests {
             let file = folder.file("config.json", content);
             let mut settings = vec![("config_file", file.as_str())];
             settings.extend(id.map(|id| ("client_id", id)));
-            assert_eq!(find(&settings).unwrap(), expected, "{content}");
+            assert_eq!(resolve(&settings).unwrap(), expected, "{content}");
         }
     }
 
@@ -464,7 +474,7 @@ mod tests {
             ),
             (vec![("personal_access_token", "a b")], Kind::Config, "cannot be sent in a header"),
         ] {
-            let error = find(&settings).unwrap_err();
+            let error = resolve(&settings).unwrap_err();
             assert_eq!(error.kind(), kind, "{error}");
             assert!(error.to_string().contains(says), "{error}");
             assert!(!error.to_string().contains("hush"));
@@ -484,11 +494,11 @@ mod tests {
         config.set("client_secret_file", Some(&file)).unwrap();
         let sink = lines.clone();
         config.log = Log::to(move |_, line| sink.lock().unwrap().push(line.to_owned()));
-        let finder = Finder::new(&config).unwrap();
+        let credentials_provider = CredentialsProvider::new(&config).unwrap();
         for (mode, warnings) in [(0o600, 0), (0o644, 1)] {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
             lines.lock().unwrap().clear();
-            finder.find().unwrap();
+            credentials_provider.resolve().unwrap();
             assert_eq!(lines.lock().unwrap().len(), warnings);
         }
         assert!(lines.lock().unwrap()[0].contains("chmod go="));

@@ -5,7 +5,7 @@
 //! again once when they were refused (they may have been rotated), and shares what it got through
 //! the [store]. It keeps no token; that is the [cache](crate::token::cache)'s business.
 
-use crate::config::credentials::{Credentials, Finder};
+use crate::config::credentials::{Credentials, CredentialsProvider};
 use crate::config::settings::{Config, Options};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::net::http::HttpTransport;
@@ -27,7 +27,7 @@ pub(crate) const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct ProviderConfig {
     /// The settings.
     pub options: Options,
-    finder: Finder,
+    credentials_provider: CredentialsProvider,
     transport: Option<Arc<dyn Transport>>,
     /// The number of requests that were sent for tokens.
     pub requests: AtomicU64,
@@ -38,7 +38,7 @@ impl ProviderConfig {
     pub fn new(config: &Config) -> Result<Self> {
         Ok(ProviderConfig {
             options: config.options()?,
-            finder: Finder::new(config)?,
+            credentials_provider: CredentialsProvider::new(config)?,
             transport: config.transport.clone(),
             requests: AtomicU64::new(0),
         })
@@ -158,7 +158,7 @@ impl TokenProvider {
 
     /// Where the credentials are from, in words.
     pub fn resolve_credentials(config: &ProviderConfig) -> Result<(Credentials, String)> {
-        config.finder.find()
+        config.credentials_provider.resolve()
     }
 
     fn credentials(&self) -> ResolvedCredentials {
@@ -201,7 +201,9 @@ impl TokenProvider {
     /// changed on disk.
     fn request(&self, known: &ResolvedCredentials, fetch: &FetchRequest) -> Result<Token> {
         match self.request_token(&known.credentials, fetch) {
-            Err(refused) if refused.kind() == Kind::CredentialsRejected && self.config.finder.reads_files() => {
+            Err(refused)
+                if refused.kind() == Kind::CredentialsRejected && self.config.credentials_provider.reads_files() =>
+            {
                 let again = self.reload_credentials()?;
                 if again.credentials == known.credentials {
                     return Err(refused);
@@ -247,7 +249,7 @@ impl TokenProvider {
 
 impl ResolvedCredentials {
     fn find(config: &ProviderConfig) -> Result<Self> {
-        let (credentials, origin) = config.finder.find()?;
+        let (credentials, origin) = config.credentials_provider.resolve()?;
         config.options.log.debug(|| format!("using credentials from {origin}"));
         let store = store::open(&config.options, &credentials)?;
         Ok(ResolvedCredentials { credentials, store })
