@@ -8,10 +8,10 @@ fn rows() -> String {
         .iter()
         .map(|setting| {
             let default = match setting.default {
-                "" => setting.default_words.to_owned(),
+                "" => setting.default_description.to_owned(),
                 value => format!("`{value}`"),
             };
-            format!("| `{}` | {default} | {} |\n", setting.name, setting.meaning)
+            format!("| `{}` | {default} | {} |\n", setting.name, setting.description)
         })
         .collect()
 }

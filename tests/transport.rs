@@ -4,7 +4,7 @@
 //! A test of a deadline asserts that the call ended, and how; never how fast, beyond a bound so wide
 //! ([`PATIENCE`]) that no loaded machine reaches it.
 
-use amp_token::config::settings::Network;
+use amp_token::config::settings::NetworkOptions;
 use amp_token::error::{Error, Kind, Stage};
 use amp_token::log::Log;
 use amp_token::net::http::{ConnectionTrace, HEADER_LIMIT, HttpTransport};
@@ -130,12 +130,18 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 
 // ---- Clients ----------------------------------------------------------------------------------
 
-fn network() -> Network {
-    Network { connect_timeout: PATIENCE, ca_file: None, client_certificate: None, proxy: None, log: Log::default() }
+fn network() -> NetworkOptions {
+    NetworkOptions {
+        connect_timeout: PATIENCE,
+        ca_file: None,
+        client_certificate: None,
+        proxy: None,
+        log: Log::default(),
+    }
 }
 
 /// A transport that sees no environment but this.
-fn transport_in(network: &Network, environment: &[(&str, &str)]) -> HttpTransport {
+fn transport_in(network: &NetworkOptions, environment: &[(&str, &str)]) -> HttpTransport {
     HttpTransport::with_environment(network, |name| {
         let (_, value) = environment.iter().find(|(have, _)| *have == name)?;
         Some(value.into())
@@ -541,7 +547,7 @@ fn a_server_that_accepts_nothing_is_given_up() {
     let url = format!("http://{address}/");
     let error = failure(&transport_in(&network(), &[]), &get(&url), SHORT);
     assert_error(&error, Kind::Timeout, Stage::Connect, "no connection to");
-    let hasty = Network { connect_timeout: SHORT, ..network() };
+    let hasty = NetworkOptions { connect_timeout: SHORT, ..network() };
     let error = failure(&transport_in(&hasty, &[]), &get(&url), PATIENCE);
     assert_error(&error, Kind::Timeout, Stage::Connect, "within 1.0 s");
 }
@@ -553,7 +559,7 @@ fn the_time_for_a_connection_does_not_limit_the_reply() {
         thread::sleep(SHORT + SHORT / 4);
         stream.write_all(OK.as_bytes())
     });
-    let hasty = Network { connect_timeout: SHORT, ..network() };
+    let hasty = NetworkOptions { connect_timeout: SHORT, ..network() };
     let response = transport_in(&hasty, &[]).send(&get(&server.url()), PATIENCE);
     assert_eq!(response.unwrap().status, 200);
 }
@@ -679,8 +685,8 @@ const ONLY_1_2: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 const ONLY_1_3: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// Settings that trust this authority besides the system's.
-fn trusting(folder: &Folder, authority: &Authority) -> Network {
-    Network { ca_file: Some(folder.file("ca.pem", &authority.pem())), ..network() }
+fn trusting(folder: &Folder, authority: &Authority) -> NetworkOptions {
+    NetworkOptions { ca_file: Some(folder.file("ca.pem", &authority.pem())), ..network() }
 }
 
 fn secure(server: &Server, host: &str) -> Request {
@@ -693,8 +699,10 @@ fn a_trusted_server_is_reached_and_observed() {
     let paper = paper(&["localhost", "127.0.0.1"], Some(&ca), |_| {});
     let lines = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&lines);
-    let options =
-        Network { log: Log::to(move |_, line| kept.lock().unwrap().push(line.to_owned())), ..trusting(&folder, &ca) };
+    let options = NetworkOptions {
+        log: Log::to(move |_, line| kept.lock().unwrap().push(line.to_owned())),
+        ..trusting(&folder, &ca)
+    };
     let transport = transport_in(&options, &[]);
     for (versions, version) in [(BOTH, "TLS 1.3"), (ONLY_1_3, "TLS 1.3"), (ONLY_1_2, "TLS 1.2")] {
         let server = tls_server(server_config(&paper, versions), answer_inside);
@@ -767,7 +775,7 @@ fn a_certificate_that_is_not_trusted_is_told_with_its_reason_and_issuer() {
 fn a_self_signed_certificate_works_once_it_is_in_ca_file() {
     let folder = Folder::new();
     let paper = paper(&["localhost"], None, |_| {});
-    let options = Network { ca_file: Some(folder.file("ca.pem", &paper.certificate.pem())), ..network() };
+    let options = NetworkOptions { ca_file: Some(folder.file("ca.pem", &paper.certificate.pem())), ..network() };
     let server = tls_server(server_config(&paper, BOTH), answer_inside);
     let transport = transport_in(&options, &[]);
     assert!(transport.send(&secure(&server, "localhost"), PATIENCE).is_ok());
@@ -781,7 +789,7 @@ fn a_client_certificate_is_shown_to_who_asks() {
     roots.add(ca.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
-    let with = |name: &str, paper: &Paper| Network {
+    let with = |name: &str, paper: &Paper| NetworkOptions {
         client_certificate: Some((
             folder.file(&format!("{name}.pem"), &paper.certificate.pem()),
             folder.file(&format!("{name}.key"), &paper.key.serialize_pem()),
@@ -824,7 +832,7 @@ fn a_client_certificate_is_shown_to_who_asks() {
         (&key, &key, "client_certificate"),
     ] {
         let options =
-            Network { client_certificate: Some((certificate.clone(), key.clone())), ..trusting(&folder, &ca) };
+            NetworkOptions { client_certificate: Some((certificate.clone(), key.clone())), ..trusting(&folder, &ca) };
         let error = failure(&transport_in(&options, &[]), &secure(&server, "localhost"), PATIENCE);
         println!("{error}");
         assert_error(&error, Kind::Config, Stage::Setup, &format!("{words} ("));
@@ -844,7 +852,7 @@ fn a_ca_file_that_cannot_be_used_is_named() {
         (folder.file("cut.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n"), "PEM"),
         (folder.file("odd.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "certificate 1"),
     ] {
-        let options = Network { ca_file: Some(path.clone()), ..network() };
+        let options = NetworkOptions { ca_file: Some(path.clone()), ..network() };
         let transport = transport_in(&options, &[]);
         let error = failure(&transport, &secure(&server, "localhost"), PATIENCE);
         println!("{error}");
@@ -875,7 +883,7 @@ fn a_port_without_tls_and_a_broken_handshake_are_told_apart() {
 #[test]
 fn a_handshake_without_end_is_given_up_after_the_time_for_a_connection() {
     let server = Server::start(|mut stream| outlast(&mut stream));
-    let hasty = Network { connect_timeout: SHORT, ..network() };
+    let hasty = NetworkOptions { connect_timeout: SHORT, ..network() };
     let error = failure(&transport_in(&hasty, &[]), &secure(&server, "localhost"), PATIENCE);
     assert_error(&error, Kind::Timeout, Stage::Tls, "did not finish the TLS handshake within 1.0 s");
     // A record that never ends, byte by byte.
@@ -971,7 +979,7 @@ fn a_proxy_is_given_the_name_and_the_password() {
         ]
     );
     // The setting beats the environment.
-    let options = Network { proxy: Some(Secret::from(url.as_str())), ..trusting(&folder, &ca) };
+    let options = NetworkOptions { proxy: Some(Secret::from(url.as_str())), ..trusting(&folder, &ca) };
     let transport = transport_in(&options, &[("HTTPS_PROXY", "http://127.0.0.1:1")]);
     assert!(transport.send(&request, PATIENCE).is_ok());
 }
@@ -1026,7 +1034,7 @@ fn a_proxy_that_cannot_be_reached_is_the_proxys_fault() {
 
 #[test]
 fn a_proxy_cannot_make_a_call_outlast_its_deadline() {
-    let hasty = Network { connect_timeout: SHORT, ..network() };
+    let hasty = NetworkOptions { connect_timeout: SHORT, ..network() };
     let silent = Server::start(|mut stream| outlast(&mut stream));
     let slow = Server::start(|mut stream| drip(&mut stream, b"HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy"));
     let slow_socks = Server::start(|mut stream| {
@@ -1148,7 +1156,7 @@ fn asking_proxy(
 fn a_client_certificate_is_not_shown_to_a_proxy() {
     let (folder, ca) = (Folder::new(), authority("Root"));
     let (proxy_paper, client) = (paper(&["localhost"], Some(&ca), |_| {}), paper(&["client"], Some(&ca), |_| {}));
-    let set = Network {
+    let set = NetworkOptions {
         client_certificate: Some((
             folder.file("client.pem", &client.certificate.pem()),
             folder.file("client.key", &client.key.serialize_pem()),
@@ -1260,7 +1268,7 @@ fn socks_proxies_work_and_are_told_apart_when_they_refuse() {
 fn plain_http_goes_through_no_proxy() {
     let server = Server::replying(OK);
     let (proxy, asked) = connect_proxy(server.address, ESTABLISHED);
-    let direct = |options: &Network, environment: &[(&str, &str)]| {
+    let direct = |options: &NetworkOptions, environment: &[(&str, &str)]| {
         let mut observed = ConnectionTrace::default();
         let transport = transport_in(options, environment);
         assert!(transport.send_traced(&get(&server.url()), PATIENCE, &mut observed).is_ok());
@@ -1271,14 +1279,14 @@ fn plain_http_goes_through_no_proxy() {
         for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
             direct(&network(), &[(name, &url)]);
         }
-        direct(&Network { proxy: Some(Secret::from(url.as_str())), ..network() }, &[]);
+        direct(&NetworkOptions { proxy: Some(Secret::from(url.as_str())), ..network() }, &[]);
     }
     assert_eq!(asked.lock().unwrap().len(), 0);
 }
 
 #[test]
 fn a_proxy_setting_that_makes_no_sense_is_refused_at_once() {
-    let options = Network { proxy: Some(Secret::from("gopher://me:hush@h")), ..network() };
+    let options = NetworkOptions { proxy: Some(Secret::from("gopher://me:hush@h")), ..network() };
     let error = HttpTransport::with_environment(&options, |_| None).unwrap_err();
     assert_eq!(error.kind(), Kind::Config);
     assert!(!error.to_string().contains("hush"), "{error}");
@@ -1341,7 +1349,7 @@ fn with_the_certificates_of_the_environment() {
     };
     assert!(outcome.starts_with(&variable("TEST_EXPECTED")), "{outcome}");
     // With a ca_file the lack of others is only worth a warning.
-    let options = Network { ca_file: Some(variable("TEST_CA").into()), ..network() };
+    let options = NetworkOptions { ca_file: Some(variable("TEST_CA").into()), ..network() };
     assert!(transport_in(&options, &[]).send(&request, PATIENCE).is_ok());
 }
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// What a setting's text must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Type {
+pub enum ValueType {
     /// Any text.
     Text,
     /// A text that is never shown and never taken from an argument list.
@@ -42,10 +42,10 @@ pub enum Type {
     Store,
 }
 
-impl Type {
+impl ValueType {
     /// Whether values of this type may hold a secret.
     pub fn is_secret(self) -> bool {
-        matches!(self, Type::Secret | Type::Proxy | Type::Store)
+        matches!(self, ValueType::Secret | ValueType::Proxy | ValueType::Store)
     }
 }
 
@@ -55,83 +55,83 @@ pub struct Setting {
     /// The name, as in `amp_config_set`.
     pub name: &'static str,
     /// What the text must be.
-    pub kind: Type,
+    pub value_type: ValueType,
     /// The default as text that could be set, or empty.
     pub default: &'static str,
     /// The default in words, where it is no text that could be set.
-    pub default_words: &'static str,
+    pub default_description: &'static str,
     /// The environment variables it is read from, the first one that is set.
     pub environment: &'static [&'static str],
     /// What it does, in one line.
-    pub meaning: &'static str,
+    pub description: &'static str,
 }
 
 const DAY: u64 = 24 * 60 * 60 * 1000;
 
-const fn row(
+const fn setting(
     name: &'static str,
-    kind: Type,
-    (default, default_words): (&'static str, &'static str),
+    value_type: ValueType,
+    (default, default_description): (&'static str, &'static str),
     environment: &'static [&'static str],
-    meaning: &'static str,
+    description: &'static str,
 ) -> Setting {
-    Setting { name, kind, default, default_words, environment, meaning }
+    Setting { name, value_type, default, default_description, environment, description }
 }
 
 /// A default that is a value.
-const fn value(default: &'static str) -> (&'static str, &'static str) {
+const fn literal(default: &'static str) -> (&'static str, &'static str) {
     (default, "")
 }
 
 /// A default that is described.
-const fn words(default_words: &'static str) -> (&'static str, &'static str) {
-    ("", default_words)
+const fn described(default_description: &'static str) -> (&'static str, &'static str) {
+    ("", default_description)
 }
 
 /// Every setting.
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
-    row("client_id", Type::Text, words("none"), &["AMPLIENCE_CLIENT_ID"],
+setting("client_id", ValueType::Text, described("none"), &["AMPLIENCE_CLIENT_ID"],
         "the API key"),
-    row("client_secret", Type::Secret, words("none"), &["AMPLIENCE_CLIENT_SECRET"],
+setting("client_secret", ValueType::Secret, described("none"), &["AMPLIENCE_CLIENT_SECRET"],
         "the API secret"),
-    row("client_secret_file", Type::Path, words("none"), &["AMPLIENCE_CLIENT_SECRET_FILE"],
+setting("client_secret_file", ValueType::Path, described("none"), &["AMPLIENCE_CLIENT_SECRET_FILE"],
         "a file that holds the API secret, read again when the secret is refused"),
-    row("personal_access_token", Type::Secret, words("none"), &["AMPLIENCE_PERSONAL_ACCESS_TOKEN", "AMPLIENCE_PAT"],
+setting("personal_access_token", ValueType::Secret, described("none"), &["AMPLIENCE_PERSONAL_ACCESS_TOKEN", "AMPLIENCE_PAT"],
         "a personal access token, in place of an API key and secret"),
-    row("personal_access_token_file", Type::Path, words("none"), &["AMPLIENCE_PERSONAL_ACCESS_TOKEN_FILE"],
+setting("personal_access_token_file", ValueType::Path, described("none"), &["AMPLIENCE_PERSONAL_ACCESS_TOKEN_FILE"],
         "a file that holds the personal access token"),
-    row("config_file", Type::Path, words("dc-cli's own"), &["AMPLIENCE_CONFIG_FILE"],
+setting("config_file", ValueType::Path, described("dc-cli's own"), &["AMPLIENCE_CONFIG_FILE"],
         "a file in dc-cli's format, where credentials are looked for last"),
-    row("auth_url", Type::Url, value("https://auth.amplience.net"), &["AMPLIENCE_AUTH_URL"],
+setting("auth_url", ValueType::Url, literal("https://auth.amplience.net"), &["AMPLIENCE_AUTH_URL"],
         "where tokens come from; /oauth/token is appended unless it is there"),
-    row("api_url", Type::Url, value("https://api.amplience.net"), &["AMPLIENCE_API_URL"],
+setting("api_url", ValueType::Url, literal("https://api.amplience.net"), &["AMPLIENCE_API_URL"],
         "where requests with a token go; a trailing /v2/content is understood"),
-    row("timeout_ms", Type::Milliseconds(1, DAY), value("30000"), &["AMPLIENCE_TIMEOUT_MS"],
+setting("timeout_ms", ValueType::Milliseconds(1, DAY), literal("30000"), &["AMPLIENCE_TIMEOUT_MS"],
         "the longest a whole call may take, retries and waiting included"),
-    row("connect_timeout_ms", Type::Milliseconds(1, DAY), value("5000"), &["AMPLIENCE_CONNECT_TIMEOUT_MS"],
+setting("connect_timeout_ms", ValueType::Milliseconds(1, DAY), literal("5000"), &["AMPLIENCE_CONNECT_TIMEOUT_MS"],
         "the longest one connection may take to be made"),
-    row("retries", Type::Count(100), value("3"), &["AMPLIENCE_RETRIES"],
+setting("retries", ValueType::Count(100), literal("3"), &["AMPLIENCE_RETRIES"],
         "how often a request that failed is sent again"),
-    row("ca_file", Type::Path, words("none"), &["AMPLIENCE_CA_FILE"],
+setting("ca_file", ValueType::Path, described("none"), &["AMPLIENCE_CA_FILE"],
         "certificates (PEM) to trust besides the system's"),
-    row("client_certificate", Type::Path, words("none"), &["AMPLIENCE_CLIENT_CERTIFICATE"],
+setting("client_certificate", ValueType::Path, described("none"), &["AMPLIENCE_CLIENT_CERTIFICATE"],
         "the certificate (PEM) for a server of auth_url or api_url that asks for one"),
-    row("client_key", Type::Path, words("none"), &["AMPLIENCE_CLIENT_KEY"],
+setting("client_key", ValueType::Path, described("none"), &["AMPLIENCE_CLIENT_KEY"],
         "the private key (PEM) of client_certificate"),
-    row("proxy", Type::Proxy, words("the environment's"), &["AMPLIENCE_PROXY"],
+setting("proxy", ValueType::Proxy, described("the environment's"), &["AMPLIENCE_PROXY"],
         "the URL of the proxy for https, or none; without it HTTPS_PROXY or ALL_PROXY; not for hosts in NO_PROXY, nor for http"),
-    row("min_validity_ms", Type::Milliseconds(0, DAY), value("0"), &["AMPLIENCE_MIN_VALIDITY_MS"],
+setting("min_validity_ms", ValueType::Milliseconds(0, DAY), literal("0"), &["AMPLIENCE_MIN_VALIDITY_MS"],
         "a token must be good for at least this long when it is handed out"),
-    row("background_refresh", Type::Flag, value("false"), &["AMPLIENCE_BACKGROUND_REFRESH"],
+setting("background_refresh", ValueType::Flag, literal("false"), &["AMPLIENCE_BACKGROUND_REFRESH"],
         "a thread renews the token ahead of time, so that no caller waits"),
-    row("max_response_bytes", Type::Count(1 << 30), value("16777216"), &["AMPLIENCE_MAX_RESPONSE_BYTES"],
+setting("max_response_bytes", ValueType::Count(1 << 30), literal("16777216"), &["AMPLIENCE_MAX_RESPONSE_BYTES"],
         "the largest reply to an API request that is taken into memory"),
-    row("store", Type::Store, value("none"), &["AMPLIENCE_STORE"],
+setting("store", ValueType::Store, literal("none"), &["AMPLIENCE_STORE"],
         "where tokens are shared, sealed: none, file, or redis://… or rediss://…"),
-    row("store_dir", Type::Path, words("the user's runtime or cache folder"), &["AMPLIENCE_STORE_DIR"],
+setting("store_dir", ValueType::Path, described("the user's runtime or cache folder"), &["AMPLIENCE_STORE_DIR"],
         "the folder of the file store"),
-    row("user_agent", Type::Text, words("none"), &["AMPLIENCE_USER_AGENT"],
+setting("user_agent", ValueType::Text, described("none"), &["AMPLIENCE_USER_AGENT"],
         "put in front of the library's own User-Agent"),
 ];
 
@@ -171,7 +171,7 @@ impl std::fmt::Debug for Config {
         let mut map = f.debug_map();
         for (setting, value) in SETTINGS.iter().zip(&self.values) {
             if let Some((value, _)) = value {
-                map.entry(&setting.name, &shown(setting, value.expose()));
+                map.entry(&setting.name, &display_value(setting, value.expose()));
             }
         }
         map.finish()
@@ -179,16 +179,16 @@ impl std::fmt::Debug for Config {
 }
 
 /// A value as it may be shown to a person.
-pub fn shown<'a>(setting: &Setting, value: &'a str) -> Cow<'a, str> {
+pub fn display_value<'a>(setting: &Setting, value: &'a str) -> Cow<'a, str> {
     let harmless = matches!(value, "none" | "file");
-    match setting.kind {
+    match setting.value_type {
         kind if kind.is_secret() && !harmless => "[secret]".into(),
-        Type::Url => redact_url(value).into(),
+        ValueType::Url => redact_url(value).into(),
         _ => value.into(),
     }
 }
 
-fn row_of(name: &str) -> Result<usize> {
+fn index_of(name: &str) -> Result<usize> {
     SETTINGS.iter().position(|setting| setting.name == name).ok_or_else(|| {
         let mut names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
         let advice = match nearest(name, names.iter().copied()) {
@@ -268,10 +268,10 @@ impl Config {
 
     /// Sets one value; `None` unsets it. A name or value that is not allowed changes nothing.
     pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<()> {
-        let row = row_of(name)?;
+        let row = index_of(name)?;
         self.values[row] = match value {
             Some(value) => {
-                check(&SETTINGS[row], value).map_err(|problem| problem_with(SETTINGS[row].name, problem))?;
+                validate(&SETTINGS[row], value).map_err(|problem| problem_with(SETTINGS[row].name, problem))?;
                 Some((Secret::from(value), Origin::Set))
             }
             None => None,
@@ -314,14 +314,14 @@ impl Config {
                     continue;
                 };
                 let value = value.into_string().map_err(|_| {
-                    let advice = match setting.kind {
-                        Type::Proxy => "percent-encode the other bytes (%E9), or unset it",
+                    let advice = match setting.value_type {
+                        ValueType::Proxy => "percent-encode the other bytes (%E9), or unset it",
                         _ => "set it to text, or unset it",
                     };
                     Error::new(Kind::Config, format!("{variable} is not UTF-8")).with_hint(advice)
                 })?;
                 let value = zeroize::Zeroizing::new(value);
-                check(setting, &value).map_err(|problem| problem_with(variable, problem).into_config())?;
+                validate(setting, &value).map_err(|problem| problem_with(variable, problem).into_config())?;
                 self.values[row] = Some((Secret::from(value.as_str()), Origin::Environment(variable)));
                 break;
             }
@@ -380,7 +380,7 @@ impl Config {
         }
         let milliseconds = |name| Duration::from_millis(self.number(name));
         Ok(Options {
-            token_url: endpoint(self.effective("auth_url"), "/oauth/token"),
+            token_url: join_path(self.effective("auth_url"), "/oauth/token"),
             api_url: {
                 let url = self.effective("api_url").trim_end_matches('/');
                 url.strip_suffix("/v2/content").unwrap_or(url).to_owned()
@@ -388,11 +388,11 @@ impl Config {
             timeout: milliseconds("timeout_ms"),
             retries: u32::try_from(self.number("retries")).unwrap_or(u32::MAX),
             min_validity: milliseconds("min_validity_ms"),
-            background_refresh: flag(self.effective("background_refresh")).unwrap_or(false),
+            background_refresh: parse_bool(self.effective("background_refresh")).unwrap_or(false),
             max_response_bytes: usize::try_from(self.number("max_response_bytes")).unwrap_or(usize::MAX),
             store: Secret::from(self.effective("store")),
             store_dir: self.path("store_dir"),
-            network: Network {
+            network: NetworkOptions {
                 connect_timeout: milliseconds("connect_timeout_ms"),
                 ca_file: self.path("ca_file"),
                 client_certificate: certificate.zip(key),
@@ -434,7 +434,7 @@ pub struct Options {
     /// `store_dir`.
     pub store_dir: Option<PathBuf>,
     /// What the transport needs.
-    pub network: Network,
+    pub network: NetworkOptions,
     /// The whole User-Agent.
     pub user_agent: String,
     /// Where log lines go.
@@ -445,7 +445,7 @@ pub struct Options {
 
 /// The settings that the network transport needs.
 #[derive(Clone, Debug)]
-pub struct Network {
+pub struct NetworkOptions {
     /// `connect_timeout_ms`.
     pub connect_timeout: Duration,
     /// `ca_file`.
@@ -459,13 +459,13 @@ pub struct Network {
 }
 
 /// A base URL with `path` at its end, once.
-fn endpoint(base: &str, path: &str) -> String {
+fn join_path(base: &str, path: &str) -> String {
     let base = base.trim_end_matches('/');
     if base.ends_with(path) { base.to_owned() } else { format!("{base}{path}") }
 }
 
 /// Says that `name` (a setting or an environment variable) has a value that is not allowed.
-fn problem_with(name: &str, (problem, advice): Problem) -> Error {
+fn problem_with(name: &str, (problem, advice): InvalidValue) -> Error {
     Error::invalid(format!("{name} {problem}")).with_hint(advice)
 }
 
@@ -476,14 +476,14 @@ impl Error {
     }
 }
 
-type Problem = (String, String);
+type InvalidValue = (String, String);
 
 /// The longest text that is quoted where a number or a word is expected, in bytes. What is longer may be
 /// the value of another setting, and that may be a secret.
 const LONGEST_WORD: usize = 24;
 
 /// Checks a value: what is wrong with it, and what would be right.
-fn check(setting: &Setting, value: &str) -> std::result::Result<(), Problem> {
+fn validate(setting: &Setting, value: &str) -> std::result::Result<(), InvalidValue> {
     let wrong = |what: String, right: &str| Err((what, right.to_owned()));
     if value.contains('\0') {
         return wrong("contains a NUL character".to_owned(), "remove it");
@@ -497,33 +497,33 @@ fn check(setting: &Setting, value: &str) -> std::result::Result<(), Problem> {
         return wrong("is empty".to_owned(), right);
     }
     // A value may be rejected because a secret is in it, whatever its setting is for.
-    let bad = || match setting.kind {
+    let bad = || match setting.value_type {
         kind if kind.is_secret() => "is not a value that is allowed".to_owned(),
-        Type::Url if Url::scheme(value).is_none() => "is not an http or https URL".to_owned(),
-        Type::Url => format!("is {:?}", redact_url(value)),
-        Type::Text => format!("is {:?}", sanitize(value, &[])),
+        ValueType::Url if Url::scheme(value).is_none() => "is not an http or https URL".to_owned(),
+        ValueType::Url => format!("is {:?}", redact_url(value)),
+        ValueType::Text => format!("is {:?}", sanitize(value, &[])),
         _ if value.len() > LONGEST_WORD => format!("has a value of {} bytes, which is not allowed", value.len()),
         _ => format!("is {:?}", sanitize(value, &[])),
     };
-    match setting.kind {
-        Type::Text if setting.name == "user_agent" && !value.chars().all(|c| (' '..='~').contains(&c)) => {
+    match setting.value_type {
+        ValueType::Text if setting.name == "user_agent" && !value.chars().all(|c| (' '..='~').contains(&c)) => {
             wrong(bad(), "use visible ASCII characters")
         }
-        Type::Text | Type::Secret | Type::Path => Ok(()),
-        Type::Flag => match flag(value) {
+        ValueType::Text | ValueType::Secret | ValueType::Path => Ok(()),
+        ValueType::Flag => match parse_bool(value) {
             Some(_) => Ok(()),
             None => wrong(bad(), "use true or false"),
         },
-        Type::Count(most) => match value.trim().parse::<u64>() {
+        ValueType::Count(most) => match value.trim().parse::<u64>() {
             Ok(count) if count <= most => Ok(()),
             _ => wrong(bad(), &format!("use a whole number from 0 to {most}")),
         },
-        Type::Milliseconds(least, most) => match value.trim().parse::<u64>() {
+        ValueType::Milliseconds(least, most) => match value.trim().parse::<u64>() {
             Ok(time) if (least..=most).contains(&time) => Ok(()),
             _ => wrong(bad(), &format!("use whole milliseconds from {least} to {most}")),
         },
-        Type::Url => check_url(value).map_err(|right| (bad(), right)),
-        Type::Proxy => {
+        ValueType::Url => check_url(value).map_err(|right| (bad(), right)),
+        ValueType::Proxy => {
             let schemes = ["http://", "https://", "socks5://", "socks5h://", "socks4://", "socks4a://"];
             let host = match value.split_once("://") {
                 Some((scheme, rest)) if schemes.contains(&format!("{scheme}://").as_str()) => rest,
@@ -536,7 +536,7 @@ fn check(setting: &Setting, value: &str) -> std::result::Result<(), Problem> {
                 Ok(())
             }
         }
-        Type::Store => {
+        ValueType::Store => {
             let redis = ["redis://", "rediss://"].iter().any(|scheme| value.starts_with(scheme));
             if value == "none" || value == "file" || redis {
                 Ok(())
@@ -547,7 +547,7 @@ fn check(setting: &Setting, value: &str) -> std::result::Result<(), Problem> {
     }
 }
 
-fn flag(text: &str) -> Option<bool> {
+fn parse_bool(text: &str) -> Option<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Some(true),
         "false" | "0" | "no" | "off" => Some(false),
@@ -650,10 +650,10 @@ mod tests {
         for setting in SETTINGS {
             let variable = format!("AMPLIENCE_{}", setting.name.to_ascii_uppercase());
             assert_eq!(setting.environment[0], variable);
-            assert!(!setting.meaning.is_empty());
-            assert!(setting.default.is_empty() != setting.default_words.is_empty(), "{}", setting.name);
+            assert!(!setting.description.is_empty());
+            assert!(setting.default.is_empty() != setting.default_description.is_empty(), "{}", setting.name);
             if !setting.default.is_empty() {
-                check(setting, setting.default).unwrap();
+                validate(setting, setting.default).unwrap();
             }
         }
         Config::new().options().unwrap();

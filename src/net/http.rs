@@ -29,7 +29,7 @@
 //! each phase and do not tell a proxy's failure from a server's.
 
 use crate::config::environment;
-use crate::config::settings::{Network, Url, is_loopback};
+use crate::config::settings::{NetworkOptions, Url, is_loopback};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::net::proxy::{self, ProxyUrl, Scheme, Target};
 use crate::net::tcp::{Deadline, Moment, Peer, Stream, TcpConnection, connect, is_disconnect, resolve};
@@ -99,7 +99,7 @@ impl ConnectionTrace {
 
 /// Carries requests over real sockets. See the module's documentation.
 pub struct HttpTransport {
-    options: Network,
+    options: NetworkOptions,
     /// What [`proxy::VARIABLES`] were set to. Secret, because a proxy's URL may hold a password.
     environment: Vec<(&'static str, SecretBytes)>,
     trust: OnceLock<Arc<TlsConnector>>,
@@ -114,12 +114,12 @@ impl fmt::Debug for HttpTransport {
 impl HttpTransport {
     /// A transport with these settings and the process's environment. Opens nothing yet; a `proxy`
     /// setting that cannot be understood is refused.
-    pub fn new(options: &Network) -> Result<Self> {
+    pub fn new(options: &NetworkOptions) -> Result<Self> {
         HttpTransport::with_environment(options, environment::variable)
     }
 
     /// [`HttpTransport::new`], with the environment as a function.
-    pub fn with_environment(options: &Network, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+    pub fn with_environment(options: &NetworkOptions, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
         let value = |name| Some(environment::bytes(name, variable(name)?).map(|bytes| (name, bytes)));
         let transport = HttpTransport {
             options: options.clone(),

@@ -12,7 +12,7 @@
 //! - Nothing is installed for the whole process: the cryptography is handed over explicitly.
 
 use crate::config::environment;
-use crate::config::settings::Network;
+use crate::config::settings::NetworkOptions;
 use crate::error::{Error, Kind, Result, Stage, resource_limit};
 use crate::log::Log;
 use crate::net::tcp::{Deadline, Moment, Peer, Stream, is_disconnect};
@@ -62,7 +62,7 @@ pub(crate) struct TlsConnector {
 
 impl TlsConnector {
     /// Reads the certificates and keys that the settings name, and the system's.
-    pub(crate) fn load(options: &Network) -> Result<Self> {
+    pub(crate) fn load(options: &NetworkOptions) -> Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let internal = |error: &dyn std::fmt::Display| {
             Error::new(Kind::Internal, format!("TLS could not be set up: {error}")).with_phase(Stage::Tls)

@@ -14,7 +14,7 @@
 
 use super::seal::{self, Seal};
 use super::{Entry, Lock, Store, Trouble};
-use crate::config::settings::{Network, Options, split_authority};
+use crate::config::settings::{NetworkOptions, Options, split_authority};
 use crate::error::{Error, Kind, Result};
 use crate::net::tcp::{Deadline, Peer, Stream, connect, resolve};
 use crate::net::tls::{ClientCertificate, TlsConnector};
@@ -186,7 +186,7 @@ enum Reply {
 struct Server {
     place: Place,
     patience: Duration,
-    network: Network,
+    network: NetworkOptions,
     clock: Clock,
     trouble: Trouble,
     /// The process whose connection it is.

@@ -9,7 +9,7 @@ mod store;
 mod world;
 
 use amp_emulator::Fault;
-use amp_token::config::settings::{SETTINGS, Type};
+use amp_token::config::settings::{SETTINGS, ValueType};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -321,7 +321,7 @@ fn help_mentions_every_command_setting_and_status() {
         // With an option in front, all commands are made, not only the one that is called.
         assert_eq!(world.run(&["-q", command, "--help"]).answer(), own);
     }
-    for setting in SETTINGS.iter().filter(|setting| setting.kind != Type::Secret) {
+    for setting in SETTINGS.iter().filter(|setting| setting.value_type != ValueType::Secret) {
         assert!(help.contains(&format!("--{} <", setting.name.replace('_', "-"))), "{}", setting.name);
     }
     assert!(!help.contains("--client-secret <") && !help.contains("generate"));
@@ -340,7 +340,7 @@ fn the_manual_mentions_all_there_is() {
         assert!(text.contains(&format!("\n.SS {command}\n")), "{command}");
     }
     for setting in SETTINGS {
-        assert!(text.contains(setting.environment[0]) && text.contains(setting.meaning), "{}", setting.name);
+        assert!(text.contains(setting.environment[0]) && text.contains(setting.description), "{}", setting.name);
     }
     for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "SETTINGS", "ENVIRONMENT", "FILES", "EXIT STATUS"] {
         assert!(text.contains(&format!("\n.SH {section}\n")), "{section}");

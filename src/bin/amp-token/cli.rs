@@ -5,7 +5,7 @@
 //! stand before and after the command's name.
 
 use crate::exit::{CliError, EXIT_CODES};
-use amp_token::config::settings::{SETTINGS, Setting, Type};
+use amp_token::config::settings::{SETTINGS, Setting, ValueType};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
 use std::ffi::{OsStr, OsString};
@@ -290,16 +290,16 @@ pub fn option(setting: &Setting) -> String {
 
 /// An option for every setting that is no secret.
 fn settings() -> impl Iterator<Item = Arg> {
-    SETTINGS.iter().filter(|setting| setting.kind != Type::Secret).map(|setting| {
-        let (value, hint) = match setting.kind {
-            Type::Path if setting.name.ends_with("_dir") => ("PATH", ValueHint::DirPath),
-            Type::Path => ("PATH", ValueHint::FilePath),
-            Type::Url | Type::Proxy => ("URL", ValueHint::Url),
-            Type::Milliseconds(..) => ("MILLISECONDS", ValueHint::Other),
-            Type::Count(_) => ("NUMBER", ValueHint::Other),
-            Type::Flag => ("true|false", ValueHint::Other),
-            Type::Store => ("none|file|URL", ValueHint::Other),
-            Type::Text | Type::Secret => ("TEXT", ValueHint::Other),
+    SETTINGS.iter().filter(|setting| setting.value_type != ValueType::Secret).map(|setting| {
+        let (value, hint) = match setting.value_type {
+            ValueType::Path if setting.name.ends_with("_dir") => ("PATH", ValueHint::DirPath),
+            ValueType::Path => ("PATH", ValueHint::FilePath),
+            ValueType::Url | ValueType::Proxy => ("URL", ValueHint::Url),
+            ValueType::Milliseconds(..) => ("MILLISECONDS", ValueHint::Other),
+            ValueType::Count(_) => ("NUMBER", ValueHint::Other),
+            ValueType::Flag => ("true|false", ValueHint::Other),
+            ValueType::Store => ("none|file|URL", ValueHint::Other),
+            ValueType::Text | ValueType::Secret => ("TEXT", ValueHint::Other),
         };
         Arg::new(setting.name)
             .long(setting.name.replace('_', "-"))
@@ -307,7 +307,7 @@ fn settings() -> impl Iterator<Item = Arg> {
             .value_hint(hint)
             .help_heading(SETTINGS_HEADING)
             .hide_short_help(true)
-            .help(format!("{} [{}; {}]", setting.meaning, default(setting), setting.environment.join(", ")))
+            .help(format!("{} [{}; {}]", setting.description, default(setting), setting.environment.join(", ")))
     })
 }
 
@@ -315,7 +315,7 @@ fn settings() -> impl Iterator<Item = Arg> {
 pub fn default(setting: &Setting) -> String {
     match (setting.name, setting.default) {
         ("store", _) => format!("default {}", crate::context::STORE),
-        (_, "") => format!("default: {}", setting.default_words),
+        (_, "") => format!("default: {}", setting.default_description),
         (_, value) => format!("default {value}"),
     }
 }
@@ -326,7 +326,7 @@ pub fn usage_error(error: &clap::Error) -> CliError {
         (error.kind(), error.get(ContextKind::InvalidArg))
         && let Some(setting) = SETTINGS.iter().find(|setting| option(setting) == *unknown)
     {
-        return if setting.kind == Type::Secret {
+        return if setting.value_type == ValueType::Secret {
             secret_in_argv(setting)
         } else {
             CliError::usage(format!("{unknown} means nothing to this command: leave it out"))

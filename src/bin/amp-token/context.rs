@@ -3,7 +3,7 @@
 use crate::cli;
 use crate::exit::{CliError, Outcome, tell};
 use crate::token_commands::VARIABLE;
-use amp_token::config::settings::{Config, Origin, SETTINGS, Setting, Type, edit_distance, nearest};
+use amp_token::config::settings::{Config, Origin, SETTINGS, Setting, ValueType, edit_distance, nearest};
 use amp_token::log::{Level, Log};
 use amp_token::sanitize::sanitize;
 use clap::ArgMatches;
@@ -24,10 +24,10 @@ impl Context {
     pub fn new(before: &ArgMatches, after: &ArgMatches) -> Outcome<Self> {
         let mut config = Config::new();
         config.log = log(after);
-        for setting in SETTINGS.iter().filter(|setting| setting.kind != Type::Secret) {
+        for setting in SETTINGS.iter().filter(|setting| setting.value_type != ValueType::Secret) {
             let value = |matches: &ArgMatches| matches.try_get_one::<String>(setting.name).ok().flatten().cloned();
             let Some(text) = value(after).or_else(|| value(before)) else { continue };
-            if setting.kind.is_secret() && text.contains('@') {
+            if setting.value_type.is_secret() && text.contains('@') {
                 return Err(cli::secret_in_argv(setting));
             }
             config.set(setting.name, Some(&text))?;

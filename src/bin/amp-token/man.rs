@@ -4,7 +4,7 @@ use crate::cli::{self, SETTINGS_HEADING};
 use crate::exit::{EXIT_CODES, Outcome};
 use crate::output;
 use crate::token_commands::VARIABLE;
-use amp_token::config::settings::{SETTINGS, Type};
+use amp_token::config::settings::{SETTINGS, ValueType};
 use clap::{Arg, ArgMatches, Command};
 use clap_complete::shells::{Bash, Fish, Zsh};
 use std::fmt::Write;
@@ -70,14 +70,14 @@ fn manual(mut command: Command) -> String {
     page.section("Settings");
     page.text("May stand before or after the command. A variable of the environment serves in place of an option; secrets are only taken from there, or from files.");
     for setting in SETTINGS {
-        let option = match setting.kind {
-            Type::Secret => setting.name.to_owned(),
+        let option = match setting.value_type {
+            ValueType::Secret => setting.name.to_owned(),
             _ => cli::option(setting),
         };
         let default = cli::default(setting);
         page.item(
             &format!("{option}, {}", setting.environment.join(", ")),
-            &format!("{} ({default}).", setting.meaning),
+            &format!("{} ({default}).", setting.description),
         );
     }
     page.section("Environment");

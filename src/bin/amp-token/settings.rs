@@ -3,7 +3,7 @@
 use crate::context::{Context, unread_variables};
 use crate::exit::Outcome;
 use crate::output;
-use amp_token::config::settings::{SETTINGS, Setting, shown};
+use amp_token::config::settings::{SETTINGS, Setting, display_value};
 use clap::ArgMatches;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -26,7 +26,7 @@ pub fn run(session: &Context, arguments: &ArgMatches) -> Outcome<()> {
 /// The value in force, as it may be shown; empty: there is none.
 fn value<'a>(session: &'a Context, setting: &Setting) -> Cow<'a, str> {
     match session.config.text(setting.name) {
-        Some(text) => shown(setting, text),
+        Some(text) => display_value(setting, text),
         None => setting.default.into(),
     }
 }
@@ -44,7 +44,7 @@ fn human(session: &Context) -> String {
         .iter()
         .map(|setting| {
             let value = match value(session, setting) {
-                value if value.is_empty() => format!("({})", setting.default_words),
+                value if value.is_empty() => format!("({})", setting.default_description),
                 value => value.into_owned(),
             };
             (setting.name, value, session.origin(setting))
@@ -60,10 +60,10 @@ fn table() -> String {
     let row = |setting: &Setting| {
         let variables: Vec<_> = setting.environment.iter().map(|variable| format!("`{variable}`")).collect();
         let default = match setting.default {
-            "" => setting.default_words.to_owned(),
+            "" => setting.default_description.to_owned(),
             default => format!("`{default}`"),
         };
-        format!("| `{}` | {default} | {} | {} |\n", setting.name, variables.join(", "), setting.meaning)
+        format!("| `{}` | {default} | {} | {} |\n", setting.name, variables.join(", "), setting.description)
     };
     let head = "| setting | default | environment variable | meaning |\n| --- | --- | --- | --- |\n";
     SETTINGS.iter().map(row).fold(head.to_owned(), |table, row| table + &row)

@@ -74,7 +74,7 @@ fn run(command: &mut Command) -> io::Result<ExitCode> {
 
 /// The environment variables that hold secrets, or may.
 pub fn secret_variables() -> impl Iterator<Item = &'static str> {
-    let secret = |setting: &&Setting| setting.kind.is_secret();
+    let secret = |setting: &&Setting| setting.value_type.is_secret();
     SETTINGS.iter().filter(secret).flat_map(|setting| setting.environment.iter().copied())
 }
 
