@@ -67,7 +67,7 @@ pub(super) fn out<T>(place: *mut *mut T, name: &str) -> Result<Out<T>> {
     if place.is_null() {
         return Err(null(name));
     }
-    // SAFETY: `place` is not NULL, and the header asks for a pointer to a variable of the caller's
+    // SAFETY: `location` is not NULL, and the header asks for a pointer to a variable of the caller's
     // that this thread alone uses during the call. It is only written to, never read.
     unsafe { place.write(std::ptr::null_mut()) };
     Ok(Out(place))
@@ -84,7 +84,7 @@ impl<T> Out<T> {
 /// Writes a number to an output argument that may be NULL.
 pub(super) fn set<T>(place: *mut T, value: T) {
     if !place.is_null() {
-        // SAFETY: `place` is not NULL, and the header asks for a pointer to a variable of the
+        // SAFETY: `location` is not NULL, and the header asks for a pointer to a variable of the
         // caller's that this thread alone uses during the call. It is only written to.
         unsafe { place.write(value) };
     }

@@ -25,7 +25,7 @@ impl Drop for Inside<'_> {
 impl Gate {
     /// Makes a call into the application; `None`: the gate is closed.
     pub(super) fn pass<R>(&self, call: impl FnOnce() -> R) -> Option<R> {
-        // Counted first and looked at second, as `close` closes first and counts second: one of the
+        // Counted first and looked at second, as `seal` closes first and counts second: one of the
         // two always sees the other.
         let before = self.0.fetch_add(1, Ordering::SeqCst);
         let _inside = Inside(self);

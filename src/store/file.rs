@@ -19,8 +19,8 @@
 mod directory;
 mod location;
 
-use super::seal::{self, Seal};
-use super::{Entry, Lock, Store, Trouble};
+use super::seal::{self, EntryCipher};
+use super::{Entry, LockResult, Store, WarnOnce};
 use crate::config::environment;
 use crate::config::settings::Options;
 use crate::net::tcp::Deadline;
@@ -38,29 +38,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// The longest pause between two looks at a lock that somebody else holds.
-const LONGEST_PAUSE: Duration = Duration::from_millis(25);
+const LOCK_POLL_MAX: Duration = Duration::from_millis(25);
 
 /// The ending of files that are being written.
-const UNFINISHED: &str = ".tmp";
+const TEMP_SUFFIX: &str = ".tmp";
 
 /// Unfinished files older than this are removed: their writer must have crashed. If it was only
 /// stopped, its rename fails, which is harmless.
-const ABANDONED: Duration = Duration::from_secs(60);
+const STALE_TEMP_AGE: Duration = Duration::from_secs(60);
 
 /// The longest that a caller waits for the files; and never more than a quarter of `timeout_ms`. It is
 /// long for a disk, even a busy one, and what takes longer is paid for once: by the caller who finds out.
-const PATIENCE: Duration = Duration::from_secs(2);
+const IO_TIMEOUT: Duration = Duration::from_secs(2);
 
-static TOUCHES: HelperThreads = HelperThreads::new("amp-files");
+static FILE_IO_THREADS: HelperThreads = HelperThreads::new("amp-files");
 
 pub(super) struct FileStore {
-    seal: Seal,
+    seal: EntryCipher,
     files: Arc<Files>,
     patience: Duration,
     clock: Clock,
-    trouble: Trouble,
+    warnings: WarnOnce,
     /// There for as long as the thread is that was left behind last.
-    left_behind: Mutex<Weak<()>>,
+    stuck_io: Mutex<Weak<()>>,
 }
 
 /// What is wrong, in words. What is merely not there is no failure.
@@ -68,11 +68,12 @@ type Attempt<T> = Result<T, String>;
 
 impl FileStore {
     /// Chooses the folder; touches nothing. `None`: there is nowhere to put it.
-    pub(super) fn open(options: &Options, seal: Seal) -> Option<Self> {
+    pub(super) fn open(options: &Options, seal: EntryCipher) -> Option<Self> {
         fork::install_fork_hook();
-        let trouble = Trouble::new(&options.log);
-        let Some(folder) = options.store_dir.clone().or_else(|| location::usual_folder(environment::variable)) else {
-            trouble.tell(
+        let warnings = WarnOnce::new(&options.log);
+        let Some(folder) = options.store_dir.clone().or_else(|| location::default_store_dir(environment::variable))
+        else {
+            warnings.report(
                 "XDG_RUNTIME_DIR, XDG_CACHE_HOME and HOME name no directory that this user may use; set store_dir",
             );
             return None;
@@ -81,28 +82,28 @@ impl FileStore {
         Some(FileStore {
             files: Arc::new(Files { directory: folder, lock: format!("{entry}.lock"), entry }),
             seal,
-            patience: PATIENCE.min(options.timeout / 4),
+            patience: IO_TIMEOUT.min(options.timeout / 4),
             clock: options.clock.clone(),
-            trouble,
-            left_behind: Mutex::default(),
+            warnings,
+            stuck_io: Mutex::default(),
         })
     }
 
     /// Does something with the files, as far as patience goes.
     fn with_files<T: Send + 'static>(&self, work: impl FnOnce(&Files) -> Attempt<T> + Send + 'static) -> Attempt<T> {
-        let folder = shown(&self.files.directory);
+        let folder = display_path(&self.files.directory);
         // The next one would be left behind, too.
-        if self.left_behind().strong_count() > 0 {
+        if self.stuck_io().strong_count() > 0 {
             return Err(format!("{folder} does not answer yet"));
         }
         let (files, there) = (self.files.clone(), Arc::new(()));
-        let left_behind = Arc::downgrade(&there);
-        let done = TOUCHES.run_with_deadline(Deadline::after(self.patience), move || {
+        let stuck_io = Arc::downgrade(&there);
+        let done = FILE_IO_THREADS.run_with_deadline(Deadline::after(self.patience), move || {
             let _there = there;
             work(&files)
         });
         done.unwrap_or_else(|error| {
-            *self.left_behind() = left_behind;
+            *self.stuck_io() = stuck_io;
             Err(match error.kind() {
                 ErrorKind::TimedOut => format!("{folder} does not answer within {} ms", self.patience.as_millis()),
                 _ => format!("{folder} needs a thread: {error}"),
@@ -110,64 +111,64 @@ impl FileStore {
         })
     }
 
-    fn left_behind(&self) -> MutexGuard<'_, Weak<()>> {
-        self.left_behind.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stuck_io(&self) -> MutexGuard<'_, Weak<()>> {
+        self.stuck_io.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `None`: somebody else has it. Otherwise, it is held until the value is dropped.
-    fn try_lock(&self, wait: Duration) -> Attempt<Option<Held>> {
+    fn try_lock(&self, wait: Duration) -> Attempt<Option<LockGuard>> {
         let end = self.clock.now().after(wait).monotonic;
-        let mut pauses = (1..).map(|turn| LONGEST_PAUSE.min(Duration::from_millis(1 << turn.min(8))));
+        let mut pauses = (1..).map(|turn| LOCK_POLL_MAX.min(Duration::from_millis(1 << turn.min(8))));
         loop {
             if let Some(file) = self.with_files(Files::lock)? {
-                return Ok(Some(Held { file: Some(file), patience: self.patience }));
+                return Ok(Some(LockGuard { file: Some(file), patience: self.patience }));
             }
             let left = Duration::from_nanos(u64::try_from(end - self.clock.now().monotonic).unwrap_or(0));
             if left.is_zero() {
                 return Ok(None);
             }
-            let pause = Duration::from_millis(1) + self.clock.random_below(pauses.next().unwrap_or(LONGEST_PAUSE));
+            let pause = Duration::from_millis(1) + self.clock.random_below(pauses.next().unwrap_or(LOCK_POLL_MAX));
             self.clock.sleep(pause.min(left));
         }
     }
 
     fn try_save(&self, entry: &Entry) -> Attempt<()> {
         let mut random = [0; 8];
-        let sealed = self.seal.close(entry).filter(|_| SystemRandom::new().fill(&mut random).is_ok());
+        let sealed = self.seal.seal(entry).filter(|_| SystemRandom::new().fill(&mut random).is_ok());
         let sealed = sealed.ok_or("this machine has no randomness")?;
         self.with_files(move |files| files.write(&sealed, u64::from_ne_bytes(random)))
     }
 }
 
 impl Store for FileStore {
-    fn place(&self) -> String {
+    fn location(&self) -> String {
         sanitize(&self.files.directory.display().to_string(), &[])
     }
 
     fn load(&self) -> Option<Entry> {
         match self.with_files(Files::read) {
-            Ok(sealed) => self.trouble.open(&self.seal, &sealed?, self.clock.now()),
+            Ok(sealed) => self.warnings.open(&self.seal, &sealed?, self.clock.now()),
             Err(problem) => {
-                self.trouble.tell(&problem);
+                self.warnings.report(&problem);
                 None
             }
         }
     }
 
-    fn lock(&self, wait: Duration) -> Lock {
+    fn lock(&self, wait: Duration) -> LockResult {
         match self.try_lock(wait) {
-            Ok(Some(held)) => Lock::Held(Box::new(held)),
-            Ok(None) => Lock::Busy,
+            Ok(Some(held)) => LockResult::Held(Box::new(held)),
+            Ok(None) => LockResult::Busy,
             Err(problem) => {
-                self.trouble.tell(&problem);
-                Lock::Unavailable
+                self.warnings.report(&problem);
+                LockResult::Unavailable
             }
         }
     }
 
     fn save(&self, entry: &Entry) {
         if let Err(problem) = self.try_save(entry) {
-            self.trouble.tell(&problem);
+            self.warnings.report(&problem);
         }
     }
 
@@ -175,7 +176,7 @@ impl Store for FileStore {
         // Under the lock, so that the entry that is removed is the one that was looked at. If another
         // process holds it, that one is about to put another entry in its place.
         let lock = self.lock(Duration::ZERO);
-        if !matches!(lock, Lock::Busy) && self.load().is_some_and(|entry| entry.token.expose() == token) {
+        if !matches!(lock, LockResult::Busy) && self.load().is_some_and(|entry| entry.token.expose() == token) {
             let _ = self.with_files(Files::remove);
         }
     }
@@ -198,7 +199,9 @@ impl Files {
         let Some(file) = directory.open_file(&self.entry, OFlags::RDONLY)? else { return Ok(None) };
         // Room for most at once: without it, the first reads are of 32 bytes.
         let mut sealed = Vec::with_capacity(4096);
-        file.take(seal::LARGEST as u64 + 1).read_to_end(&mut sealed).map_err(directory.failed("read", &self.entry))?;
+        file.take(seal::MAX_ENTRY_BYTES as u64 + 1)
+            .read_to_end(&mut sealed)
+            .map_err(directory.failed("read", &self.entry))?;
         Ok(Some(sealed))
     }
 
@@ -217,7 +220,7 @@ impl Files {
 
     fn write(&self, sealed: &[u8], number: u64) -> Attempt<()> {
         let directory = Directory::open_or_create(&self.directory)?;
-        self.clean_up(&directory);
+        self.remove_stale_temp_files(&directory);
         directory.replace(&self.entry, &self.unfinished(number), sealed)
     }
 
@@ -228,22 +231,22 @@ impl Files {
 
     /// Removes the unfinished files of this entry whose writers were killed, and nothing else: the
     /// directory may hold files of other programs.
-    fn clean_up(&self, directory: &Directory) {
+    fn remove_stale_temp_files(&self, directory: &Directory) {
         let age = |about: &Metadata| about.modified().ok()?.elapsed().ok();
         for name in directory.names().filter(|name| self.is_unfinished(name)) {
-            let _ = directory.remove(&name, |about| age(about).is_some_and(|age| age > ABANDONED));
+            let _ = directory.remove(&name, |about| age(about).is_some_and(|age| age > STALE_TEMP_AGE));
         }
     }
 
     /// The name of a file that is renamed to the entry when it is complete.
     fn unfinished(&self, number: u64) -> String {
-        format!("{}.{number:016x}{UNFINISHED}", self.entry)
+        format!("{}.{number:016x}{TEMP_SUFFIX}", self.entry)
     }
 
     /// Whether [`unfinished`](Files::unfinished) can have made this name.
     fn is_unfinished(&self, name: &str) -> bool {
         let number = name.strip_prefix(&self.entry).and_then(|rest| rest.strip_prefix('.'));
-        let number = number.and_then(|rest| rest.strip_suffix(UNFINISHED));
+        let number = number.and_then(|rest| rest.strip_suffix(TEMP_SUFFIX));
         number.is_some_and(|digits| {
             digits.len() == 16 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
         })
@@ -251,16 +254,16 @@ impl Files {
 }
 
 /// The lock, while it is held.
-struct Held {
+struct LockGuard {
     file: Option<LockedFile>,
     patience: Duration,
 }
 
-impl Drop for Held {
+impl Drop for LockGuard {
     fn drop(&mut self) {
         let file = self.file.take();
         // A file server is asked to unlock it, and waited for. (Without a thread, it is dropped here.)
-        let _ = TOUCHES.run_with_deadline(Deadline::after(self.patience), move || drop(file));
+        let _ = FILE_IO_THREADS.run_with_deadline(Deadline::after(self.patience), move || drop(file));
     }
 }
 
@@ -295,11 +298,11 @@ impl Drop for LockedFile {
 }
 
 /// The user on whose behalf this process acts.
-fn user() -> u32 {
+fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-fn shown(path: &Path) -> String {
+fn display_path(path: &Path) -> String {
     sanitize(&path.display().to_string(), &[])
 }
 
@@ -337,7 +340,7 @@ mod tests {
                 DirBuilder::new().mode(0o700).create(directory).unwrap();
                 let stale = directory.join(files.unfinished(number));
                 fs::write(&stale, "stale").unwrap();
-                let old = SystemTime::now() - 2 * ABANDONED;
+                let old = SystemTime::now() - 2 * STALE_TEMP_AGE;
                 File::options().write(true).open(&stale).unwrap().set_modified(old).unwrap();
             }
             fs::write(victim.join(&files.entry), "victim").unwrap();
@@ -352,7 +355,7 @@ mod tests {
 
             assert!(directory.open_file(&files.entry, OFlags::RDONLY).unwrap().is_none());
             assert!(directory.open_file(&files.lock, OFlags::RDWR | OFlags::CREATE).unwrap().is_some());
-            files.clean_up(&directory);
+            files.remove_stale_temp_files(&directory);
             directory.replace(&files.entry, &files.unfinished(3), b"new").unwrap();
             let file = |name: &str, content: &str| (name.to_owned(), content.to_owned());
             assert_eq!(content(&moved), BTreeMap::from([file(&files.entry, "new"), file(&files.lock, "")]));

@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::log::Log;
 use crate::sys::clock::Timestamps;
 use crate::sys::secret::Secret;
-use seal::{Seal, Unfit};
+use seal::{EntryCipher, OpenError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub struct Entry {
 }
 
 /// Whether one may ask the service on behalf of all.
-pub enum Lock {
+pub enum LockResult {
     /// Yes, until the value is dropped, or its process dies.
     Held(Box<dyn std::any::Any>),
     /// Somebody else does, and the wait was over first.
@@ -49,7 +49,7 @@ pub trait Store: Send + Sync {
     fn load(&self) -> Option<Entry>;
 
     /// Waits at most `with_retry_after` for the right to renew.
-    fn lock(&self, wait: Duration) -> Lock;
+    fn lock(&self, wait: Duration) -> LockResult;
 
     /// Puts an entry in place of whatever is there.
     fn save(&self, entry: &Entry);
@@ -58,7 +58,7 @@ pub trait Store: Send + Sync {
     fn remove(&self, token: &str);
 
     /// Where it is, in words; without a password that its URL may hold.
-    fn place(&self) -> String;
+    fn location(&self) -> String;
 }
 
 /// The store that the settings name, for these credentials; none for a personal access token, which
@@ -69,7 +69,7 @@ pub fn open(options: &Options, credentials: &Credentials) -> Result<Option<Arc<d
     if wanted == "none" {
         return Ok(None);
     }
-    let Some(seal) = Seal::new(secret, &options.token_url, id) else {
+    let Some(seal) = EntryCipher::new(secret, &options.token_url, id) else {
         options.log.warning(|| "store: the client secret is too short to seal anything with, so nothing is shared");
         return Ok(None);
     };
@@ -80,23 +80,23 @@ pub fn open(options: &Options, credentials: &Credentials) -> Result<Option<Arc<d
 }
 
 #[cfg(unix)]
-fn file(options: &Options, seal: Seal) -> Option<Arc<dyn Store>> {
+fn file(options: &Options, seal: EntryCipher) -> Option<Arc<dyn Store>> {
     Some(Arc::new(file::FileStore::open(options, seal)?))
 }
 
 #[cfg(not(unix))]
-fn file(options: &Options, _: Seal) -> Option<Arc<dyn Store>> {
+fn file(options: &Options, _: EntryCipher) -> Option<Arc<dyn Store>> {
     options.log.warning(|| "store: files are not shared on this platform yet, so nothing is");
     None
 }
 
 #[cfg(feature = "redis")]
-fn redis(options: &Options, seal: Seal, url: &str) -> Result<Option<Arc<dyn Store>>> {
+fn redis(options: &Options, seal: EntryCipher, url: &str) -> Result<Option<Arc<dyn Store>>> {
     Ok(Some(Arc::new(redis::RedisStore::open(options, seal, url)?)))
 }
 
 #[cfg(not(feature = "redis"))]
-fn redis(_: &Options, _: Seal, _: &str) -> Result<Option<Arc<dyn Store>>> {
+fn redis(_: &Options, _: EntryCipher, _: &str) -> Result<Option<Arc<dyn Store>>> {
     use crate::error::{Error, Kind};
     Err(Error::new(Kind::Config, "this build of the library has no Redis store")
         .advice("build it with cargo's --features redis, or set store to file or none"))
@@ -105,7 +105,7 @@ fn redis(_: &Options, _: Seal, _: &str) -> Result<Option<Arc<dyn Store>>> {
 /// Seals an entry and opens `change` of it; for the fuzzer.
 #[cfg(fuzzing)]
 pub fn reopen(entry: &Entry, now: Timestamps, change: impl FnOnce(&mut Vec<u8>)) -> Option<(bool, Option<Entry>)> {
-    let seal = Seal::new(&"a secret that is long enough".into(), "https://auth.example/oauth/token", "id")?;
+    let seal = EntryCipher::new(&"a secret that is long enough".into(), "https://auth.example/oauth/token", "id")?;
     let sealed = seal.close(entry)?;
     let mut changed = sealed.clone();
     change(&mut changed);
@@ -113,17 +113,17 @@ pub fn reopen(entry: &Entry, now: Timestamps, change: impl FnOnce(&mut Vec<u8>))
 }
 
 /// Says that something is wrong with a store: once aloud, because it will be so at every call.
-struct Trouble {
+struct WarnOnce {
     log: Log,
     told: AtomicBool,
 }
 
-impl Trouble {
+impl WarnOnce {
     fn new(log: &Log) -> Self {
-        Trouble { log: log.clone(), told: AtomicBool::new(false) }
+        WarnOnce { log: log.clone(), told: AtomicBool::new(false) }
     }
 
-    fn tell(&self, what: &str) {
+    fn report(&self, what: &str) {
         if self.told.swap(true, Ordering::Relaxed) {
             self.log.debug(|| format!("store: {what}"));
         } else {
@@ -131,13 +131,15 @@ impl Trouble {
         }
     }
 
-    /// Opens an entry; what has merely expired is no trouble.
-    fn open(&self, seal: &Seal, sealed: &[u8], now: Timestamps) -> Option<Entry> {
+    /// Opens an entry; what has merely expired is no warnings.
+    fn open(&self, seal: &EntryCipher, sealed: &[u8], now: Timestamps) -> Option<Entry> {
         match seal.open(sealed, now) {
             Ok(entry) => return Some(entry),
-            Err(Unfit::Expired) => {}
-            Err(Unfit::FromTheFuture) => self.tell("an entry was made later than this machine's clock shows"),
-            Err(Unfit::Sealed) => self.tell("an entry is damaged, or was not made by this version for this client"),
+            Err(OpenError::Expired) => {}
+            Err(OpenError::NotYetValid) => self.report("an entry was made later than this machine's clock shows"),
+            Err(OpenError::Undecryptable) => {
+                self.report("an entry is damaged, or was not made by this version for this client")
+            }
         }
         None
     }

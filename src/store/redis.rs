@@ -12,8 +12,8 @@
 //! The protocol is RESP 2. Of it, six commands are needed, and a client library would bring more than
 //! forty crates, wait for name look-ups without a bound, and trust other certificates than the rest.
 
-use super::seal::{self, Seal};
-use super::{Entry, Lock, Store, Trouble};
+use super::seal::{self, EntryCipher};
+use super::{Entry, LockResult, Store, WarnOnce};
 use crate::config::settings::{NetworkOptions, Options, split_authority};
 use crate::error::{Error, Kind, Result};
 use crate::net::tcp::{Deadline, Peer, Stream, connect, resolve};
@@ -34,38 +34,39 @@ const DEFAULT_PORT: u16 = 6379;
 
 /// The longest that one exchange may take; and never more than an eighth of `timeout_ms`, because
 /// three of them may come before the request. What they save is one request, so they may not cost more.
-const PATIENCE: Duration = Duration::from_millis(500);
+const IO_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long a server that failed is left alone.
-const PAUSE: Duration = Duration::from_secs(5);
+const FAILURE_COOLDOWN: Duration = Duration::from_secs(5);
 
 /// How long a connection is kept for the next exchange: the few of one renewal follow each other
 /// closely, and what has been idle for longer may have been cut off on the way.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The life of a lock. A holder who takes longer loses it, which costs a second request; a holder who
 /// died keeps the others waiting for no longer than this.
-const HOLD: Duration = Duration::from_secs(5);
+const LOCK_TTL: Duration = Duration::from_secs(5);
 
 /// The longest pause between two looks at a lock that somebody else holds.
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+const LOCK_POLL_MAX: Duration = Duration::from_millis(100);
 
 /// Deletes a key if it has a certain value.
-const DELETE_IF: &[u8] = b"if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('del',KEYS[1]) end return 0";
+const COMPARE_AND_DELETE: &[u8] =
+    b"if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('del',KEYS[1]) end return 0";
 
 pub(super) struct RedisStore {
-    seal: Seal,
+    seal: EntryCipher,
     entry: String,
     lock: String,
     clock: Clock,
-    server: Arc<Server>,
+    server: Arc<RedisClient>,
 }
 
 impl RedisStore {
     /// Understands the URL; sends nothing.
-    pub(super) fn open(options: &Options, seal: Seal, url: &str) -> Result<Self> {
+    pub(super) fn open(options: &Options, seal: EntryCipher, url: &str) -> Result<Self> {
         fork::install_fork_hook();
-        let place = Place::parse(url).ok_or_else(|| {
+        let place = RedisUrl::parse(url).ok_or_else(|| {
             Error::new(Kind::Config, "store is not the URL of a Redis server")
                 .with_hint("use redis://[user:password@]host[:port][/database], or rediss:// for TLS")
         })?;
@@ -75,14 +76,14 @@ impl RedisStore {
             entry: format!("amp-token:{name}"),
             lock: format!("amp-token:{name}:lock"),
             clock: options.clock.clone(),
-            server: Arc::new(Server {
+            server: Arc::new(RedisClient {
                 place,
-                patience: PATIENCE.min(options.timeout / 8),
+                patience: IO_TIMEOUT.min(options.timeout / 8),
                 network: options.network.clone(),
                 clock: options.clock.clone(),
-                trouble: Trouble::new(&options.log),
+                warnings: WarnOnce::new(&options.log),
                 generation: fork::generation(),
-                shut_until: AtomicI64::new(i64::MIN),
+                unavailable_until: AtomicI64::new(i64::MIN),
                 link: Mutex::default(),
             }),
         })
@@ -91,8 +92,8 @@ impl RedisStore {
     /// The stored bytes, and how long the server will keep them.
     fn fetch(&self) -> Option<(Vec<u8>, Duration)> {
         let key = self.entry.as_bytes();
-        match <[Reply; 2]>::try_from(self.server.ask(&[&[b"GET", key], &[b"PTTL", key]])?).ok()? {
-            [Reply::Bytes(sealed), Reply::Number(left)] => {
+        match <[Value; 2]>::try_from(self.server.pipeline(&[&[b"GET", key], &[b"PTTL", key]])?).ok()? {
+            [Value::Bulk(sealed), Value::Integer(left)] => {
                 Some((sealed, Duration::from_millis(u64::try_from(left).ok()?)))
             }
             _ => None,
@@ -101,7 +102,7 @@ impl RedisStore {
 }
 
 impl Store for RedisStore {
-    fn place(&self) -> String {
+    fn location(&self) -> String {
         let place = &self.server.place;
         format!("{}://{}", if place.tls { "rediss" } else { "redis" }, place.name())
     }
@@ -110,62 +111,62 @@ impl Store for RedisStore {
         // Before asking: the answer was true at some time after.
         let now = self.clock.now();
         let (sealed, left) = self.fetch()?;
-        let mut entry = self.server.trouble.open(&self.seal, &sealed, now)?;
+        let mut entry = self.server.warnings.open(&self.seal, &sealed, now)?;
         entry.expires = entry.expires.min(now.after(left).wall);
         (entry.expires > entry.issued).then_some(entry)
     }
 
-    fn lock(&self, wait: Duration) -> Lock {
+    fn lock(&self, wait: Duration) -> LockResult {
         let mut random = [0; 16];
         if SystemRandom::new().fill(&mut random).is_err() {
-            return Lock::Unavailable;
+            return LockResult::Unavailable;
         }
         let owner = format!("{:032x}", u128::from_ne_bytes(random));
-        let life = HOLD.as_millis().to_string();
+        let life = LOCK_TTL.as_millis().to_string();
         let end = self.clock.now().after(wait).monotonic;
         for turn in 1_u32.. {
             let take: Command = &[b"SET", self.lock.as_bytes(), owner.as_bytes(), b"NX", b"PX", life.as_bytes()];
-            match self.server.ask_one(take) {
-                Some(Reply::Bytes(_)) => break,
-                Some(Reply::Nothing) => {}
-                _ => return Lock::Unavailable,
+            match self.server.command(take) {
+                Some(Value::Bulk(_)) => break,
+                Some(Value::Nil) => {}
+                _ => return LockResult::Unavailable,
             }
             let left = Duration::from_nanos(u64::try_from(end - self.clock.now().monotonic).unwrap_or(0));
             if left.is_zero() {
-                return Lock::Busy;
+                return LockResult::Busy;
             }
-            let pause = LONGEST_PAUSE.min(Duration::from_millis(5 << turn.min(8)));
+            let pause = LOCK_POLL_MAX.min(Duration::from_millis(5 << turn.min(8)));
             self.clock.sleep((Duration::from_millis(5) + self.clock.random_below(pause)).min(left));
         }
-        Lock::Held(Box::new(Held { server: self.server.clone(), lock: self.lock.clone(), owner }))
+        LockResult::Held(Box::new(LockGuard { server: self.server.clone(), lock: self.lock.clone(), owner }))
     }
 
     fn save(&self, entry: &Entry) {
         let left = entry.expires.saturating_sub(self.clock.now().wall) / 1_000_000;
-        if let Some(sealed) = self.seal.close(entry).filter(|_| left > 0) {
-            self.server.ask_one(&[b"SET", self.entry.as_bytes(), &sealed, b"PX", left.to_string().as_bytes()]);
+        if let Some(sealed) = self.seal.seal(entry).filter(|_| left > 0) {
+            self.server.command(&[b"SET", self.entry.as_bytes(), &sealed, b"PX", left.to_string().as_bytes()]);
         }
     }
 
     fn remove(&self, token: &str) {
         let Some((sealed, _)) = self.fetch() else { return };
         if self.seal.open(&sealed, self.clock.now()).is_ok_and(|entry| entry.token.expose() == token) {
-            self.server.ask_one(&[b"EVAL", DELETE_IF, b"1", self.entry.as_bytes(), &sealed]);
+            self.server.command(&[b"EVAL", COMPARE_AND_DELETE, b"1", self.entry.as_bytes(), &sealed]);
         }
     }
 }
 
 /// The lock, while it is held.
-struct Held {
-    server: Arc<Server>,
+struct LockGuard {
+    server: Arc<RedisClient>,
     lock: String,
     owner: String,
 }
 
-impl Drop for Held {
+impl Drop for LockGuard {
     fn drop(&mut self) {
         // In a forked child this does nothing, and the lock stays the parent's.
-        self.server.ask_one(&[b"EVAL", DELETE_IF, b"1", self.lock.as_bytes(), self.owner.as_bytes()]);
+        self.server.command(&[b"EVAL", COMPARE_AND_DELETE, b"1", self.lock.as_bytes(), self.owner.as_bytes()]);
     }
 }
 
@@ -174,86 +175,87 @@ type Command<'a> = &'a [&'a [u8]];
 
 /// What came back for one command.
 #[derive(Debug, PartialEq, Eq)]
-enum Reply {
-    Nothing,
-    Number(i64),
-    Bytes(Vec<u8>),
+enum Value {
+    Nil,
+    Integer(i64),
+    Bulk(Vec<u8>),
     /// The server did not want to; its own words, which may repeat a password.
-    Refused(Zeroizing<String>),
+    Error(Zeroizing<String>),
 }
 
 /// A server, and at most one connection to it.
-struct Server {
-    place: Place,
+struct RedisClient {
+    place: RedisUrl,
     patience: Duration,
     network: NetworkOptions,
     clock: Clock,
-    trouble: Trouble,
+    warnings: WarnOnce,
     /// The process whose connection it is.
     generation: u64,
     /// Until this monotonic time nothing is asked of it.
-    shut_until: AtomicI64,
-    link: Mutex<Link>,
+    unavailable_until: AtomicI64,
+    link: Mutex<PooledConnection>,
 }
 
 #[derive(Default)]
-struct Link {
+struct PooledConnection {
     trust: Option<Arc<TlsConnector>>,
     /// The connection, and until when it is good for another exchange.
     open: Option<(Connection, i64)>,
 }
 
-impl Server {
+impl RedisClient {
     /// One exchange with one command. A refusal is no answer.
-    fn ask_one(&self, command: Command) -> Option<Reply> {
-        self.ask(&[command])?.pop()
+    fn command(&self, command: Command) -> Option<Value> {
+        self.pipeline(&[command])?.pop()
     }
 
     /// Sends commands together and reads their replies, as many. `None`: it failed, or one of them
     /// was refused.
-    fn ask(&self, commands: &[Command]) -> Option<Vec<Reply>> {
-        if self.generation != fork::generation() || self.clock.now().monotonic < self.shut_until.load(Ordering::Relaxed)
+    fn pipeline(&self, commands: &[Command]) -> Option<Vec<Value>> {
+        if self.generation != fork::generation()
+            || self.clock.now().monotonic < self.unavailable_until.load(Ordering::Relaxed)
         {
             return None;
         }
         let problem = match self.exchange(commands) {
-            Ok(replies) => match replies.iter().find_map(Reply::refusal) {
+            Ok(replies) => match replies.iter().find_map(Value::refusal) {
                 None => return Some(replies),
                 // It works, if not as it should: a user without the right to delete, for example.
                 Some(words) => format!("{} answered: {}", self.place.name(), self.place.sanitize(words)),
             },
             Err(error) => {
-                self.shut_until.store(self.clock.now().after(PAUSE).monotonic, Ordering::Relaxed);
+                self.unavailable_until.store(self.clock.now().after(FAILURE_COOLDOWN).monotonic, Ordering::Relaxed);
                 error.to_string()
             }
         };
-        self.trouble.tell(&problem);
+        self.warnings.report(&problem);
         None
     }
 
-    fn exchange(&self, commands: &[Command]) -> Result<Vec<Reply>> {
+    fn exchange(&self, commands: &[Command]) -> Result<Vec<Value>> {
         let deadline = Deadline::after(self.patience);
         // Nobody holds it for longer than one exchange.
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = link.open.take().filter(|(_, until)| self.clock.now().monotonic < *until);
         let (connection, replies) = match kept.and_then(|(mut connection, _)| {
-            let replies = connection.ask(commands, deadline).ok()?;
+            let replies = connection.pipeline(commands, deadline).ok()?;
             Some((connection, replies))
         }) {
             Some(done) => done,
             // None was kept, or it was cut off meanwhile.
             None => {
                 let mut connection = self.connect(&mut link.trust, deadline)?;
-                let replies = connection.ask(commands, deadline).map_err(|error| self.broken(&error))?;
+                let replies = connection.pipeline(commands, deadline).map_err(|error| self.io_error(&error))?;
                 (connection, replies)
             }
         };
-        link.open = Some((connection, self.clock.now().after(IDLE).monotonic));
+        link.open = Some((connection, self.clock.now().after(IDLE_TIMEOUT).monotonic));
         Ok(replies)
     }
 
     fn connect(&self, trust: &mut Option<Arc<TlsConnector>>, deadline: Deadline) -> Result<Connection> {
-        let Place { tls, host, port, user, password, database } = &self.place;
+        let RedisUrl { tls, host, port, user, password, database } = &self.place;
         let peer = Peer::server(host, *port);
         let found = resolve(host, *port, &peer, deadline)?;
         let (wire, _) = connect(&found, &peer, deadline)?;
@@ -277,7 +279,7 @@ impl Server {
         if !database.is_empty() {
             hello.push(&select);
         }
-        let replies = connection.ask(&hello, deadline).map_err(|error| self.broken(&error))?;
+        let replies = connection.pipeline(&hello, deadline).map_err(|error| self.io_error(&error))?;
         let refused = hello.iter().zip(&replies).find_map(|(command, reply)| Some((command[0], reply.refusal()?)));
         match refused {
             Some((b"AUTH", words)) => {
@@ -294,7 +296,7 @@ impl Server {
         }
     }
 
-    fn broken(&self, error: &io::Error) -> Error {
+    fn io_error(&self, error: &io::Error) -> Error {
         let words = format!("the exchange with {} failed: {}", self.place.name(), sanitize(&error.to_string(), &[]));
         Error::new(Kind::Connect, words)
     }
@@ -312,10 +314,10 @@ fn reveal(secret: &Secret) -> &[u8] {
     secret.expose().as_bytes()
 }
 
-impl Reply {
+impl Value {
     fn refusal(&self) -> Option<&str> {
         match self {
-            Reply::Refused(words) => Some(words),
+            Value::Error(words) => Some(words),
             _ => None,
         }
     }
@@ -325,7 +327,7 @@ impl Reply {
 struct Connection(BufReader<Box<dyn Stream>>);
 
 impl Connection {
-    fn ask(&mut self, commands: &[Command], deadline: Deadline) -> io::Result<Vec<Reply>> {
+    fn pipeline(&mut self, commands: &[Command], deadline: Deadline) -> io::Result<Vec<Value>> {
         let stream = self.0.get_mut();
         stream.set_deadline(deadline);
         stream.write_all(&encode(commands))?;
@@ -355,7 +357,7 @@ fn encode(commands: &[Command]) -> Zeroizing<Vec<u8>> {
 const LONGEST_LINE: u64 = 1024;
 
 /// Reads one reply. Of arrays, none of the commands used has any.
-fn reply(source: &mut impl BufRead) -> io::Result<Reply> {
+fn reply(source: &mut impl BufRead) -> io::Result<Value> {
     let nonsense = || io::Error::new(io::ErrorKind::InvalidData, "the reply is not that of a Redis server");
     // Room for the longest line: one that grows leaves copies behind.
     let mut line = Zeroizing::new(Vec::with_capacity(LONGEST_LINE as usize));
@@ -367,19 +369,19 @@ fn reply(source: &mut impl BufRead) -> io::Result<Reply> {
     let (kind, rest) = line.split_at_checked(1).ok_or_else(nonsense)?;
     let number = || rest.parse::<i64>().map_err(|_| nonsense());
     match kind {
-        "+" => Ok(Reply::Bytes(rest.as_bytes().to_vec())),
-        "-" => Ok(Reply::Refused(rest.to_owned().into())),
-        ":" => Ok(Reply::Number(number()?)),
-        "$" if number()? == -1 => Ok(Reply::Nothing),
+        "+" => Ok(Value::Bulk(rest.as_bytes().to_vec())),
+        "-" => Ok(Value::Error(rest.to_owned().into())),
+        ":" => Ok(Value::Integer(number()?)),
+        "$" if number()? == -1 => Ok(Value::Nil),
         "$" => {
-            let length = usize::try_from(number()?).ok().filter(|length| *length <= seal::LARGEST);
+            let length = usize::try_from(number()?).ok().filter(|length| *length <= seal::MAX_ENTRY_BYTES);
             let mut bytes = vec![0; length.ok_or_else(nonsense)? + 2];
             source.read_exact(&mut bytes)?;
             if !bytes.ends_with(b"\r\n") {
                 return Err(nonsense());
             }
             bytes.truncate(bytes.len() - 2);
-            Ok(Reply::Bytes(bytes))
+            Ok(Value::Bulk(bytes))
         }
         _ => Err(nonsense()),
     }
@@ -387,7 +389,7 @@ fn reply(source: &mut impl BufRead) -> io::Result<Reply> {
 
 /// What a URL says about a server.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct RedisUrl {
     tls: bool,
     host: String,
     port: u16,
@@ -397,7 +399,7 @@ struct Place {
     database: String,
 }
 
-impl Place {
+impl RedisUrl {
     fn parse(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once("://")?;
         let (login, rest) = match rest.rsplit_once('@') {
@@ -406,14 +408,14 @@ impl Place {
         };
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, password) = match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
-            Some((user, password)) => (Some(decoded(user)?), Some(decoded(password)?)),
+            Some((user, password)) => (Some(percent_decode(user)?), Some(percent_decode(password)?)),
             None => (None, None),
         };
         let (host, port) = split_authority(authority)?;
         let (user, password) = (user.filter(|user| !user.is_empty()), password.filter(|password| !password.is_empty()));
         let login_makes_sense = user.is_none() || password.is_some();
         let sensible = login_makes_sense && database.bytes().all(|byte| byte.is_ascii_digit());
-        sensible.then(|| Place {
+        sensible.then(|| RedisUrl {
             tls: scheme == "rediss",
             host: host.to_owned(),
             port: port.unwrap_or(DEFAULT_PORT),
@@ -435,7 +437,7 @@ impl Place {
 }
 
 /// Undoes percent-encoding.
-fn decoded(text: &str) -> Option<Secret> {
+fn percent_decode(text: &str) -> Option<Secret> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
     let mut rest = text.as_bytes();
     while let Some((first, more)) = rest.split_first() {
@@ -472,7 +474,7 @@ mod tests {
             ("redis://:p%40ss@cache", false, "cache:6379", None, Some("p@ss"), ""),
             ("redis://me:a/b@cache", false, "cache:6379", Some("me"), Some("a/b"), ""),
         ] {
-            let place = Place::parse(url).unwrap();
+            let place = RedisUrl::parse(url).unwrap();
             assert_eq!((place.tls, place.name().as_str(), place.database.as_str()), (tls, name, database), "{url}");
             assert_eq!((place.user, place.password), (user.map(Secret::from), password.map(Secret::from)), "{url}");
         }
@@ -499,9 +501,9 @@ mod tests {
             "redis://:%ff@a",
             "redis://me@a",
         ] {
-            assert_eq!(Place::parse(bad), None, "{bad}");
+            assert_eq!(RedisUrl::parse(bad), None, "{bad}");
         }
-        assert!(!format!("{:?}", Place::parse("redis://me:hush@cache")).contains("hush"));
+        assert!(!format!("{:?}", RedisUrl::parse("redis://me:hush@cache")).contains("hush"));
     }
 
     #[test]
@@ -514,11 +516,11 @@ mod tests {
     #[test]
     fn replies_are_read_or_refused() {
         let read = |mut bytes: &[u8]| reply(&mut bytes).ok();
-        assert_eq!(read(b"+OK\r\n"), Some(Reply::Bytes(b"OK".to_vec())));
-        assert_eq!(read(b"$4\r\na\r\nb\r\n"), Some(Reply::Bytes(b"a\r\nb".to_vec())));
-        assert_eq!(read(b"$-1\r\n"), Some(Reply::Nothing));
-        assert_eq!(read(b":-2\r\n"), Some(Reply::Number(-2)));
-        assert_eq!(read(b"-ERR no\r\n"), Some(Reply::Refused("ERR no".to_owned().into())));
+        assert_eq!(read(b"+OK\r\n"), Some(Value::Bulk(b"OK".to_vec())));
+        assert_eq!(read(b"$4\r\na\r\nb\r\n"), Some(Value::Bulk(b"a\r\nb".to_vec())));
+        assert_eq!(read(b"$-1\r\n"), Some(Value::Nil));
+        assert_eq!(read(b":-2\r\n"), Some(Value::Integer(-2)));
+        assert_eq!(read(b"-ERR no\r\n"), Some(Value::Error("ERR no".to_owned().into())));
         let endless = [b'+'; 5000];
         for bad in [
             &b""[..],

@@ -3,7 +3,7 @@
 //! A sealed entry and its name are both derived from the client secret, so whoever can open one
 //! could have asked the service for a token anyway. Each entry has a key of its own (HKDF-SHA256
 //! over a random salt) and is bound, through its name, to one client id and one token endpoint.
-//! Anything that is not exactly what [`Seal::close`] made reads as absent. `docs/store-format.md`
+//! Anything that is not exactly what [`EntryCipher::seal`] made reads as absent. `docs/store-format.md`
 //! describes the bytes, and what the construction does and does not protect against.
 
 use super::Entry;
@@ -28,45 +28,45 @@ const KEY_INFO: &[u8] = b"amp_token store v1 key";
 
 const NAME: usize = 16;
 const SALT: usize = 32;
-const TIMES: usize = 16;
+const TIMESTAMPS_LEN: usize = 16;
 const TAG: usize = 16;
 
 /// The bytes in front of what is encrypted: version and salt.
-const HEAD: usize = 1 + SALT;
+const HEADER_LEN: usize = 1 + SALT;
 
 /// The size of the largest entry.
-pub(super) const LARGEST: usize = HEAD + TIMES + client_credentials::MAX_TOKEN_BYTES + TAG;
+pub(super) const MAX_ENTRY_BYTES: usize = HEADER_LEN + TIMESTAMPS_LEN + client_credentials::MAX_TOKEN_BYTES + TAG;
 
 /// The shortest client secret that is used as a key, in bytes. An entry lets whoever can read it
 /// try out secrets at his leisure; the service's own have 64 hexadecimal digits, and what is shorter
 /// than this was made up by a person.
-const SHORTEST_SECRET: usize = 16;
+const MIN_SECRET_BYTES: usize = 16;
 
 /// How far in the future an entry may have been made, for the sake of machines whose clocks differ
-/// by a little. It stays below the margin at a token's end in any case: see [`Seal::open`].
-const LONGEST_TOLERANCE: Duration = Duration::from_secs(2);
+/// by a little. It stays below the margin at a token's end in any case: see [`EntryCipher::open`].
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(2);
 
 /// Closes and opens the entries of one client at one token endpoint.
-pub(super) struct Seal {
+pub(super) struct EntryCipher {
     secret: Secret,
     name: [u8; NAME],
 }
 
 /// Why there is nothing usable in an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unfit {
+pub(super) enum OpenError {
     /// It is ours, and its time is over.
     Expired,
     /// It is ours, and was made later than now.
-    FromTheFuture,
+    NotYetValid,
     /// It was made by another client, another version or for another place, or was damaged.
-    Sealed,
+    Undecryptable,
 }
 
-impl Seal {
+impl EntryCipher {
     /// `None`: the secret is too short to keep anything shut.
     pub(super) fn new(secret: &Secret, token_url: &str, client_id: &str) -> Option<Self> {
-        if secret.expose().len() < SHORTEST_SECRET {
+        if secret.expose().len() < MIN_SECRET_BYTES {
             return None;
         }
         // With each length in front, no two pairs make the same bytes.
@@ -78,7 +78,7 @@ impl Seal {
         let mut name = [0; NAME];
         let derived = Salt::new(HKDF_SHA256, NAME_SALT).extract(secret.expose().as_bytes());
         derived.expand(&[&info], NameLength).and_then(|bytes| bytes.fill(&mut name)).ok()?;
-        Some(Seal { secret: secret.clone(), name })
+        Some(EntryCipher { secret: secret.clone(), name })
     }
 
     /// The entry's name, 32 hexadecimal digits that tell nothing to those who do not know the secret.
@@ -87,23 +87,23 @@ impl Seal {
     }
 
     /// Seals an entry. `None`: the machine has no randomness.
-    pub(super) fn close(&self, entry: &Entry) -> Option<Vec<u8>> {
+    pub(super) fn seal(&self, entry: &Entry) -> Option<Vec<u8>> {
         let mut salt = [0; SALT];
         SystemRandom::new().fill(&mut salt).ok()?;
-        self.close_with(salt, entry)
+        self.seal_with_salt(salt, entry)
     }
 
-    fn close_with(&self, salt: [u8; SALT], entry: &Entry) -> Option<Vec<u8>> {
+    fn seal_with_salt(&self, salt: [u8; SALT], entry: &Entry) -> Option<Vec<u8>> {
         let token = entry.token.expose().as_bytes();
         // As large as it will ever be, so that it never moves and leaves the token behind.
-        let mut sealed = Zeroizing::new(Vec::with_capacity(HEAD + TIMES + token.len() + TAG));
+        let mut sealed = Zeroizing::new(Vec::with_capacity(HEADER_LEN + TIMESTAMPS_LEN + token.len() + TAG));
         sealed.push(VERSION);
         sealed.extend_from_slice(&salt);
         sealed.extend_from_slice(&entry.issued.to_be_bytes());
         sealed.extend_from_slice(&entry.expires.to_be_bytes());
         sealed.extend_from_slice(token);
         let (key, nonce, associated) = self.key(&salt)?;
-        let tag = key.seal_in_place_separate_tag(nonce, associated, &mut sealed[HEAD..]).ok()?;
+        let tag = key.seal_in_place_separate_tag(nonce, associated, &mut sealed[HEADER_LEN..]).ok()?;
         sealed.extend_from_slice(tag.as_ref());
         // Nothing in it is secret any more.
         Some(std::mem::take(&mut *sealed))
@@ -114,29 +114,29 @@ impl Seal {
     /// One that was made a little later than now, by a machine whose clock is ahead, counts as made
     /// now. "A little" is at most a twentieth of its life: half of the margin in which a token is not
     /// handed out, so that the tolerance can never bring a dead one to life.
-    pub(super) fn open(&self, sealed: &[u8], now: Timestamps) -> Result<Entry, Unfit> {
-        let (head, body) = sealed.split_at_checked(HEAD).ok_or(Unfit::Sealed)?;
-        let (version, salt) = head.split_first().ok_or(Unfit::Sealed)?;
-        if *version != VERSION || body.len() < TIMES + TAG || sealed.len() > LARGEST {
-            return Err(Unfit::Sealed);
+    pub(super) fn open(&self, sealed: &[u8], now: Timestamps) -> Result<Entry, OpenError> {
+        let (head, body) = sealed.split_at_checked(HEADER_LEN).ok_or(OpenError::Undecryptable)?;
+        let (version, salt) = head.split_first().ok_or(OpenError::Undecryptable)?;
+        if *version != VERSION || body.len() < TIMESTAMPS_LEN + TAG || sealed.len() > MAX_ENTRY_BYTES {
+            return Err(OpenError::Undecryptable);
         }
         let mut body = Zeroizing::new(body.to_vec());
-        let (key, nonce, associated) = self.key(salt).ok_or(Unfit::Sealed)?;
-        let plain = key.open_in_place(nonce, associated, &mut body).map_err(|_| Unfit::Sealed)?;
-        let (issued, rest) = time(plain).ok_or(Unfit::Sealed)?;
-        let (expires, token) = time(rest).ok_or(Unfit::Sealed)?;
+        let (key, nonce, associated) = self.key(salt).ok_or(OpenError::Undecryptable)?;
+        let plain = key.open_in_place(nonce, associated, &mut body).map_err(|_| OpenError::Undecryptable)?;
+        let (issued, rest) = time(plain).ok_or(OpenError::Undecryptable)?;
+        let (expires, token) = time(rest).ok_or(OpenError::Undecryptable)?;
         // Whoever holds the secret can seal anything; a header still takes only a token.
         let token = std::str::from_utf8(token)
             .ok()
             .filter(|token| client_credentials::is_valid_bearer_token(token))
-            .ok_or(Unfit::Sealed)?;
+            .ok_or(OpenError::Undecryptable)?;
         if expires <= now.wall || expires <= issued {
-            return Err(Unfit::Expired);
+            return Err(OpenError::Expired);
         }
         let lifetime = Duration::from_nanos(expires.abs_diff(issued));
         let ahead = Duration::from_nanos(issued.abs_diff(issued.min(now.wall)));
-        if ahead > LONGEST_TOLERANCE.min(lifetime / 20) {
-            return Err(Unfit::FromTheFuture);
+        if ahead > MAX_CLOCK_SKEW.min(lifetime / 20) {
+            return Err(OpenError::NotYetValid);
         }
         Ok(Entry { token: Secret::from(token), issued: issued.min(now.wall), expires })
     }
@@ -179,8 +179,8 @@ mod tests {
     const ISSUED: i64 = 1_700_000_000_000_000_000;
     const SECOND: i64 = 1_000_000_000;
 
-    fn seal() -> Seal {
-        Seal::new(&SECRET.into(), URL, ID).unwrap()
+    fn seal() -> EntryCipher {
+        EntryCipher::new(&SECRET.into(), URL, ID).unwrap()
     }
 
     fn entry() -> Entry {
@@ -202,14 +202,14 @@ mod tests {
         assert_eq!(seal().name(), "53dd6d6b3060ce7bdc4cf2a07b83f173");
         let salt = std::array::from_fn(|index| index as u8);
         assert_eq!(
-            hex(&seal().close_with(salt, &entry()).unwrap()),
+            hex(&seal().seal_with_salt(salt, &entry()).unwrap()),
             "01000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f11a439abb7dd0da486bdf0a9595a3b18df97133d1a9fa5427eca6ca9fd996cb513285927151c9fe14c68c325036b3b7f8024172bab14a324430e4756b4"
         );
     }
 
     #[test]
     fn what_was_closed_opens() {
-        let (one, two) = (seal().close(&entry()).unwrap(), seal().close(&entry()).unwrap());
+        let (one, two) = (seal().seal(&entry()).unwrap(), seal().seal(&entry()).unwrap());
         assert_ne!(one, two, "the salt is random");
         for sealed in [one, two] {
             assert_eq!(seal().open(&sealed, at(ISSUED)), Ok(entry()));
@@ -219,23 +219,23 @@ mod tests {
 
     #[test]
     fn whatever_is_changed_reads_as_absent() {
-        let sealed = seal().close(&entry()).unwrap();
+        let sealed = seal().seal(&entry()).unwrap();
         for bit in 0..sealed.len() * 8 {
             let mut changed = sealed.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(seal().open(&changed, at(ISSUED)), Err(Unfit::Sealed), "bit {bit}");
+            assert_eq!(seal().open(&changed, at(ISSUED)), Err(OpenError::Undecryptable), "bit {bit}");
         }
         for length in 0..sealed.len() {
-            assert_eq!(seal().open(&sealed[..length], at(ISSUED)), Err(Unfit::Sealed), "{length} bytes");
+            assert_eq!(seal().open(&sealed[..length], at(ISSUED)), Err(OpenError::Undecryptable), "{length} bytes");
         }
-        for more in [&b"\0"[..], &sealed, &[0; LARGEST]] {
-            assert_eq!(seal().open(&[&sealed, more].concat(), at(ISSUED)), Err(Unfit::Sealed));
+        for more in [&b"\0"[..], &sealed, &[0; MAX_ENTRY_BYTES]] {
+            assert_eq!(seal().open(&[&sealed, more].concat(), at(ISSUED)), Err(OpenError::Undecryptable));
         }
     }
 
     #[test]
     fn an_entry_belongs_to_one_client_at_one_place() {
-        let sealed = seal().close(&entry()).unwrap();
+        let sealed = seal().seal(&entry()).unwrap();
         let others = [
             (&SECRET[1..], URL, ID),
             (SECRET, "https://auth.example/oauth/token/", ID),
@@ -244,46 +244,49 @@ mod tests {
             (SECRET, "https://auth.example/oauth/token1", &ID[1..]),
         ];
         for (secret, url, id) in others {
-            let other = Seal::new(&secret.into(), url, id).unwrap();
+            let other = EntryCipher::new(&secret.into(), url, id).unwrap();
             assert_ne!(other.name(), seal().name());
-            assert_eq!(other.open(&sealed, at(ISSUED)), Err(Unfit::Sealed));
+            assert_eq!(other.open(&sealed, at(ISSUED)), Err(OpenError::Undecryptable));
         }
     }
 
     #[test]
     fn an_entry_is_good_in_its_own_time_only() {
-        let sealed = seal().close(&entry()).unwrap();
+        let sealed = seal().seal(&entry()).unwrap();
         let opened = |wall| seal().open(&sealed, at(wall));
         assert_eq!(opened(ISSUED + 300 * SECOND - 1), Ok(entry()));
-        assert_eq!(opened(ISSUED + 300 * SECOND), Err(Unfit::Expired));
+        assert_eq!(opened(ISSUED + 300 * SECOND), Err(OpenError::Expired));
         // A clock that is a little behind: it counts as made now, and dies no later.
         let behind = ISSUED - 2 * SECOND;
         assert_eq!(opened(behind), Ok(Entry { issued: behind, ..entry() }));
-        assert_eq!(opened(behind - 1), Err(Unfit::FromTheFuture));
+        assert_eq!(opened(behind - 1), Err(OpenError::NotYetValid));
         for extreme in [i64::MIN, 0] {
-            assert_eq!(opened(extreme), Err(Unfit::FromTheFuture));
+            assert_eq!(opened(extreme), Err(OpenError::NotYetValid));
         }
         // The tolerance is a matter of scale.
-        let short = seal().close(&Entry { expires: ISSUED + 2 * SECOND, ..entry() }).unwrap();
+        let short = seal().seal(&Entry { expires: ISSUED + 2 * SECOND, ..entry() }).unwrap();
         assert!(seal().open(&short, at(ISSUED - SECOND / 10)).is_ok());
-        assert_eq!(seal().open(&short, at(ISSUED - SECOND / 10 - 1)), Err(Unfit::FromTheFuture));
+        assert_eq!(seal().open(&short, at(ISSUED - SECOND / 10 - 1)), Err(OpenError::NotYetValid));
     }
 
     #[test]
     fn nonsense_under_a_good_seal_is_refused() {
-        let made =
-            |token: &str, issued, expires| seal().close(&Entry { token: token.into(), issued, expires }).unwrap();
+        let made = |token: &str, issued, expires| seal().seal(&Entry { token: token.into(), issued, expires }).unwrap();
         for token in ["", "two words", "line\r\nbreak", "ümlaut"] {
-            assert_eq!(seal().open(&made(token, ISSUED, ISSUED + SECOND), at(ISSUED)), Err(Unfit::Sealed), "{token}");
+            assert_eq!(
+                seal().open(&made(token, ISSUED, ISSUED + SECOND), at(ISSUED)),
+                Err(OpenError::Undecryptable),
+                "{token}"
+            );
         }
-        assert_eq!(seal().open(&made("t", ISSUED, ISSUED), at(ISSUED - 1)), Err(Unfit::Expired));
-        assert_eq!(seal().open(&made("t", i64::MAX, i64::MIN), at(ISSUED)), Err(Unfit::Expired));
+        assert_eq!(seal().open(&made("t", ISSUED, ISSUED), at(ISSUED - 1)), Err(OpenError::Expired));
+        assert_eq!(seal().open(&made("t", i64::MAX, i64::MIN), at(ISSUED)), Err(OpenError::Expired));
         assert_eq!(seal().open(&made("t", i64::MIN, i64::MAX), at(ISSUED)).map(|entry| entry.expires), Ok(i64::MAX));
     }
 
     #[test]
     fn a_short_secret_seals_nothing() {
-        assert!(Seal::new(&"fifteen letters".into(), URL, ID).is_none());
-        assert!(Seal::new(&"sixteen letters!".into(), URL, ID).is_some());
+        assert!(EntryCipher::new(&"fifteen letters".into(), URL, ID).is_none());
+        assert!(EntryCipher::new(&"sixteen letters!".into(), URL, ID).is_some());
     }
 }

@@ -12,7 +12,7 @@ use crate::net::http::HttpTransport;
 use crate::net::transport::Transport;
 use crate::oauth::client_credentials;
 use crate::oauth::retry::{self, Deadline};
-use crate::store::{self, Entry, Lock, Store};
+use crate::store::{self, Entry, LockResult, Store};
 use crate::sys::clock::Timestamps;
 use crate::sys::sync::Mutex;
 use crate::token::Token;
@@ -75,7 +75,7 @@ pub struct FetchRequest<'a> {
 pub struct PendingSave {
     store: Arc<dyn Store>,
     entry: Entry,
-    _lock: Lock,
+    _lock: LockResult,
 }
 
 impl PendingSave {
@@ -115,7 +115,7 @@ impl TokenProvider {
         let wait =
             if fetch.required { fetch.deadline.remaining(&self.config.options.clock) / 2 } else { Duration::ZERO };
         let lock = match store.lock(wait) {
-            Lock::Busy if !fetch.required => return Ok(None),
+            LockResult::Busy if !fetch.required => return Ok(None),
             lock => lock,
         };
         // Another process may have renewed it while this one waited.
@@ -123,9 +123,12 @@ impl TokenProvider {
             return Ok(Some((token, None)));
         }
         if fetch.deadline.remaining(&self.config.options.clock).is_zero() {
-            return Err(Error::new(Kind::Timeout, format!("the store {} took all the time there was", store.place()))
-                .with_phase(Stage::Connect)
-                .with_hint("use another store_dir or store, or allow more time with timeout_ms"));
+            return Err(Error::new(
+                Kind::Timeout,
+                format!("the store {} took all the time there was", store.location()),
+            )
+            .with_phase(Stage::Connect)
+            .with_hint("use another store_dir or store, or allow more time with timeout_ms"));
         }
         let token = self.request(&known, fetch)?;
         let entry = Entry { token: token.value().into(), issued: token.issued().wall, expires: token.expires().wall };
@@ -153,7 +156,7 @@ impl TokenProvider {
 
     /// Where the store is, in words, if there is one.
     pub fn store_location(&self) -> Option<String> {
-        self.credentials().store.map(|store| store.place())
+        self.credentials().store.map(|store| store.location())
     }
 
     /// Where the credentials are from, in words.

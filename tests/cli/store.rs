@@ -4,7 +4,7 @@ use crate::world::{Ended, SECRET, World};
 use amp_emulator::Fault;
 use amp_token::config::credentials::Credentials;
 use amp_token::config::settings::Config;
-use amp_token::store::{self, Entry, Lock, Store};
+use amp_token::store::{self, Entry, LockResult, Store};
 use amp_token::sys::clock::Clock;
 use serde_json::Value;
 use std::io::Write;
@@ -48,7 +48,7 @@ fn a_token_that_is_due_is_renewed_by_whoever_comes_by() {
     let status = world.run(&["status", "--store-dir", folder.to_str().unwrap()]).answer();
     assert!(status.contains("due: the next command renews it"), "{status}");
 
-    let Lock::Held(others) = store.lock(Duration::ZERO) else { panic!("nobody else is here") };
+    let LockResult::Held(others) = store.lock(Duration::ZERO) else { panic!("nobody else is here") };
     assert_eq!(get().answer(), "the-old-one\n", "somebody else is renewing it");
     assert_eq!(world.emulator.stats().connections, 0);
     drop(others);

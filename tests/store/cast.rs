@@ -4,7 +4,7 @@ use amp_emulator::Emulator;
 use amp_token::config::credentials::Credentials;
 use amp_token::config::settings::Config;
 use amp_token::log::Level;
-use amp_token::store::{Lock, Store};
+use amp_token::store::{LockResult, Store};
 use amp_token::token::cache::TokenCache;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -121,8 +121,8 @@ impl Drop for Folder {
     }
 }
 
-pub fn is_held(lock: &Lock) -> bool {
-    matches!(lock, Lock::Held(_))
+pub fn is_held(lock: &LockResult) -> bool {
+    matches!(lock, LockResult::Held(_))
 }
 
 /// Another process, which is killed when the test is done with it.

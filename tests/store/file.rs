@@ -5,7 +5,7 @@ use amp_emulator::Emulator;
 use amp_token::error::Kind;
 use amp_token::log::Log;
 use amp_token::net::transport::{Request, Response};
-use amp_token::store::{Entry, Lock, Store};
+use amp_token::store::{Entry, LockResult, Store};
 use amp_token::sys::clock::{Clock, ManualClock};
 use amp_token::token::cache::TokenCache;
 use std::collections::BTreeSet;
@@ -189,7 +189,7 @@ impl Holder {
 fn the_lock_of_a_killed_process_is_free() {
     for role in ["lock, fork and drop", "lock and execute"] {
         let mut holder = Holder::start(role);
-        assert!(matches!(holder.store.lock(Duration::ZERO), Lock::Busy), "{role}");
+        assert!(matches!(holder.store.lock(Duration::ZERO), LockResult::Busy), "{role}");
         holder.is_killed();
         assert!(is_held(&holder.store.lock(Duration::ZERO)), "{role}");
         holder.signal_child(0);
@@ -200,7 +200,7 @@ fn the_lock_of_a_killed_process_is_free() {
 fn a_child_keeps_the_lock_of_a_killed_process_until_it_ends() {
     let mut holder = Holder::start("lock and fork");
     holder.is_killed();
-    assert!(matches!(holder.store.lock(Duration::ZERO), Lock::Busy));
+    assert!(matches!(holder.store.lock(Duration::ZERO), LockResult::Busy));
     holder.signal_child(libc::SIGKILL);
     assert!(is_held(&holder.store.lock(LONG)));
 }
@@ -224,10 +224,10 @@ fn threads_of_one_process_exclude_each_other_too() {
         .map(|path| settings.clone().in_folder(&folder.path().join(path)).store().0);
     let held = one.lock(Duration::ZERO);
     assert!(is_held(&held));
-    assert!(matches!(two.lock(Duration::from_millis(20)), Lock::Busy));
+    assert!(matches!(two.lock(Duration::from_millis(20)), LockResult::Busy));
     // However the path is written.
-    assert!(matches!(three.lock(Duration::ZERO), Lock::Busy));
-    assert!(matches!(four.lock(Duration::ZERO), Lock::Busy));
+    assert!(matches!(three.lock(Duration::ZERO), LockResult::Busy));
+    assert!(matches!(four.lock(Duration::ZERO), LockResult::Busy));
     // Trying took nothing away from the holder.
     let settings = settings.in_folder(&folder.path().join("store"));
     assert_eq!(Process::start("lock", &settings).says(""), "not held");

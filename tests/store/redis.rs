@@ -5,7 +5,7 @@ use crate::cast::{Folder, LONG, Lines, Process, Settings, is_held};
 use amp_emulator::Emulator;
 use amp_token::config::credentials::Credentials;
 use amp_token::net::transport::{Request, Response};
-use amp_token::store::{Entry, Lock, Store};
+use amp_token::store::{Entry, LockResult, Store};
 use amp_token::sys::clock::{Clock, ManualClock};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -280,7 +280,7 @@ fn a_lock_is_ended_by_its_owner_only() {
     let (one, two) = pair(&redis.url());
     let mine = one.lock(Duration::ZERO);
     assert!(is_held(&mine));
-    assert!(matches!(two.lock(Duration::from_millis(20)), Lock::Busy));
+    assert!(matches!(two.lock(Duration::from_millis(20)), LockResult::Busy));
     let life: u64 = redis.command(&["PTTL", &redis.key("*:lock")]).parse().unwrap();
     assert!((1..=5000).contains(&life), "{life}");
     // It lasted too long, and the next one came.
@@ -288,7 +288,7 @@ fn a_lock_is_ended_by_its_owner_only() {
     let theirs = two.lock(Duration::ZERO);
     assert!(is_held(&theirs));
     drop(mine);
-    assert!(matches!(one.lock(Duration::ZERO), Lock::Busy));
+    assert!(matches!(one.lock(Duration::ZERO), LockResult::Busy));
     drop(theirs);
     assert!(is_held(&one.lock(Duration::ZERO)));
     assert_eq!(redis.key("*"), "");
@@ -301,7 +301,7 @@ fn a_forked_child_leaves_its_parents_connection_and_lock_alone() {
     let mut holder = Process::start("lock, fork and drop", &settings);
     holder.says("child ");
     // The child dropped what it inherited.
-    assert!(matches!(settings.store().0.lock(Duration::ZERO), Lock::Busy));
+    assert!(matches!(settings.store().0.lock(Duration::ZERO), LockResult::Busy));
 }
 
 #[test]
@@ -335,7 +335,7 @@ fn a_server_that_failed_is_left_alone_for_a_while() {
     for round in 1..=3 {
         for _ in 0..5 {
             assert_eq!(store.load(), None);
-            assert!(matches!(store.lock(LONG), Lock::Unavailable));
+            assert!(matches!(store.lock(LONG), LockResult::Unavailable));
             store.save(&entry("token"));
             store.remove("token");
         }

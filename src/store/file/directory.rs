@@ -5,7 +5,7 @@
 //! all files are reached through its descriptor.
 
 use super::location::of_another_user;
-use super::{Attempt, shown, user};
+use super::{Attempt, display_path, effective_uid};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::{File, Metadata};
@@ -37,7 +37,7 @@ impl Directory {
             Err(Errno::NOENT) => Ok(None),
             // Linux reports ENOTDIR for a symbolic link, other systems ELOOP.
             Err(Errno::NOTDIR | Errno::LOOP) => {
-                Err(format!("{} is not a directory, or is a symbolic link to one", shown(&path)))
+                Err(format!("{} is not a directory, or is a symbolic link to one", display_path(&path)))
             }
             Err(error) => Err(failed("opened", &path)(error)),
         }
@@ -54,7 +54,7 @@ impl Directory {
         }
         let path: PathBuf = path.components().collect();
         let forbidden = |place: &Path| {
-            let (path, place) = (shown(&path), shown(place));
+            let (path, place) = (display_path(&path), display_path(place));
             format!("{path} cannot be created: {place} belongs to another user; create it first, or change store_dir")
         };
         if let Some(place) = of_another_user(&path) {
@@ -73,7 +73,7 @@ impl Directory {
             }
         };
         // Again, because the path may have changed; and this is what counts.
-        if user() == 0 && owner(&descriptor, above)? != 0 {
+        if effective_uid() == 0 && owner(&descriptor, above)? != 0 {
             return Err(forbidden(above));
         }
         for name in missing.into_iter().rev() {
@@ -84,8 +84,11 @@ impl Directory {
             }
             descriptor = open_at(&descriptor, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)
                 .map_err(failed("created", &path))?;
-            if owner(&descriptor, &path)? != user() {
-                return Err(format!("{} cannot be created: a directory in it belongs to another user", shown(&path)));
+            if owner(&descriptor, &path)? != effective_uid() {
+                return Err(format!(
+                    "{} cannot be created: a directory in it belongs to another user",
+                    display_path(&path)
+                ));
             }
         }
         Self::check(descriptor, path)
@@ -93,11 +96,11 @@ impl Directory {
 
     fn check(descriptor: File, path: PathBuf) -> Attempt<Self> {
         let about = descriptor.metadata().map_err(failed("examined", &path))?;
-        if about.uid() != user() {
-            return Err(format!("{} belongs to another user", shown(&path)));
+        if about.uid() != effective_uid() {
+            return Err(format!("{} belongs to another user", display_path(&path)));
         }
         if about.mode() & 0o077 != 0 {
-            return Err(format!("{} is open to other users: chmod go= it", shown(&path)));
+            return Err(format!("{} is open to other users: chmod go= it", display_path(&path)));
         }
         Ok(Directory { descriptor, path })
     }
@@ -111,8 +114,8 @@ impl Directory {
             Err(error) => return Err(self.failed("opened", name)(error)),
         };
         let about = file.metadata().map_err(self.failed("examined", name))?;
-        if !about.is_file() || about.uid() != user() {
-            return Err(format!("{} is not a file of this user's", shown(&self.path.join(name))));
+        if !about.is_file() || about.uid() != effective_uid() {
+            return Err(format!("{} is not a file of this user's", display_path(&self.path.join(name))));
         }
         Ok(Some(file))
     }
@@ -159,5 +162,5 @@ fn owner(descriptor: &File, path: &Path) -> Attempt<u32> {
 }
 
 fn failed<E: Into<io::Error>>(what: &str, path: impl AsRef<Path>) -> impl FnOnce(E) -> String {
-    move |error| format!("{} cannot be {what}: {}", shown(path.as_ref()), error.into())
+    move |error| format!("{} cannot be {what}: {}", display_path(path.as_ref()), error.into())
 }

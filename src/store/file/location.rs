@@ -1,6 +1,6 @@
 //! The directory of the store if `store_dir` is not set, and what a superuser keeps out of.
 
-use super::user;
+use super::effective_uid;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -15,7 +15,7 @@ const RUNTIME: &str = "XDG_RUNTIME_DIR";
 
 /// The first directory that the environment names and this user may create. As the XDG Base Directory
 /// Specification says, a path counts only if it is absolute.
-pub(super) fn usual_folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+pub(super) fn default_store_dir(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     CANDIDATES.into_iter().find_map(|(name, below)| {
         let named = variable(name).map(PathBuf::from).filter(|path| path.is_absolute())?;
         // Unlike a cache, a runtime directory is created by the system only.
@@ -34,7 +34,7 @@ pub(super) fn usual_folder(variable: impl Fn(&str) -> Option<OsString>) -> Optio
 ///
 /// `None` for all other users: the system keeps them out of where they may not create anything.
 pub(super) fn of_another_user(path: &Path) -> Option<&Path> {
-    if user() != 0 {
+    if effective_uid() != 0 {
         return None;
     }
     let is_foreign_link = |path: &&Path| fs::symlink_metadata(path).is_ok_and(|it| it.is_symlink() && it.uid() != 0);
@@ -54,7 +54,7 @@ mod tests {
         let path = |name: &str| scratch.join(name);
         fs::create_dir(path("runtime")).unwrap();
         let chosen = |set: &[(&str, PathBuf)]| {
-            usual_folder(|name| set.iter().find(|(have, _)| *have == name).map(|(_, value)| value.into()))
+            default_store_dir(|name| set.iter().find(|(have, _)| *have == name).map(|(_, value)| value.into()))
         };
         let all = [("HOME", path("home")), ("XDG_CACHE_HOME", path("cache")), (RUNTIME, path("runtime"))];
         assert_eq!(chosen(&all), Some(path("runtime/amp-token")));
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_superuser_uses_no_directory_of_another_user() {
-        if user() != 0 {
+        if effective_uid() != 0 {
             return;
         }
         let scratch = scratch("superuser");
@@ -87,7 +87,7 @@ mod tests {
             symlink(target, path(link)).unwrap();
             lchown(path(link), Some(65534), None).unwrap();
         }
-        let home = |home: &str| usual_folder(|name| (name == "HOME").then(|| path(home).into()));
+        let home = |home: &str| default_store_dir(|name| (name == "HOME").then(|| path(home).into()));
         for own in ["own", "own/missing/deeper", "own/to-own", "missing", "theirs/own", "own/theirs/own"] {
             assert_eq!(home(own), Some(path(own).join(".cache/amp-token")));
         }
@@ -111,7 +111,7 @@ mod tests {
             for first in [RUNTIME, "XDG_CACHE_HOME"] {
                 let two = [(first, path(theirs).join(".cache")), ("HOME", path("own"))];
                 let variable = |name: &str| two.iter().find(|(have, _)| *have == name).map(|(_, path)| path.into());
-                assert_eq!(usual_folder(variable), Some(path("own/.cache/amp-token")), "{theirs}");
+                assert_eq!(default_store_dir(variable), Some(path("own/.cache/amp-token")), "{theirs}");
             }
         }
         fs::remove_dir_all(scratch).unwrap();
