@@ -28,7 +28,7 @@ pub struct Log(Option<Arc<BodySink>>);
 
 impl Log {
     /// Sends every line to `sink`, which may be called from any thread, with no lock held.
-    pub fn to(sink: impl Fn(Level, &str) + Send + Sync + 'static) -> Self {
+    pub fn new(sink: impl Fn(Level, &str) + Send + Sync + 'static) -> Self {
         Log(Some(Arc::new(sink)))
     }
 

@@ -227,7 +227,7 @@ fn graphql_and_personal_access_tokens() {
     let (url, sink) = (emulator.url(), lines.clone());
     let mut settings =
         config(&[("auth_url", &url), ("api_url", &url), ("personal_access_token", token), ("proxy", "none")]);
-    settings.log = Log::to(move |_, line| sink.lock().unwrap().push(line.to_owned()));
+    settings.log = Log::new(move |_, line| sink.lock().unwrap().push(line.to_owned()));
     let with_token = TokenCache::new(&settings).unwrap();
     let before = emulator.stats().token_requests;
     assert_eq!(api::request(&with_token, &get(HUBS)).unwrap().status, 200);

@@ -423,7 +423,7 @@ fn outcome(name: &str, row: &Row) -> (String, Vec<String>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let sink = lines.clone();
     let mut config = Config::new();
-    config.log = Log::to(move |level, line| sink.lock().unwrap().push(format!("{level:?}: {line}")));
+    config.log = Log::new(move |level, line| sink.lock().unwrap().push(format!("{level:?}: {line}")));
     config.set("timeout_ms", Some(&TIMEOUT.as_millis().to_string())).unwrap();
     config.set("connect_timeout_ms", Some("700")).unwrap();
     config.set("proxy", Some("none")).unwrap();

@@ -700,7 +700,7 @@ fn a_trusted_server_is_reached_and_observed() {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&lines);
     let options = NetworkOptions {
-        log: Log::to(move |_, line| kept.lock().unwrap().push(line.to_owned())),
+        log: Log::new(move |_, line| kept.lock().unwrap().push(line.to_owned())),
         ..trusting(&folder, &ca)
     };
     let transport = transport_in(&options, &[]);

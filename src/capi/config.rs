@@ -134,7 +134,7 @@ pub extern "C" fn amp_config_set_logger(
         let config = ffi::some(config, "config")?;
         let (user_data, gate) = (UserData(user_data), config.gate.clone());
         config.config.log = match logger {
-            Some(_) => Log::to(move |level, message| {
+            Some(_) => Log::new(move |level, message| {
                 // The whole wrapper is captured, not the bare pointer in it, which is not `Send`.
                 let user_data: UserData = user_data;
                 gate.pass(|| ffi::call_logger(logger, amp_log_level::from(level) as i32, message, user_data));

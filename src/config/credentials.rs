@@ -493,7 +493,7 @@ mod tests {
         config.set("client_id", Some("i")).unwrap();
         config.set("client_secret_file", Some(&file)).unwrap();
         let sink = lines.clone();
-        config.log = Log::to(move |_, line| sink.lock().unwrap().push(line.to_owned()));
+        config.log = Log::new(move |_, line| sink.lock().unwrap().push(line.to_owned()));
         let credentials_provider = CredentialsProvider::new(&config).unwrap();
         for (mode, warnings) in [(0o600, 0), (0o644, 1)] {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();

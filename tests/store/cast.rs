@@ -51,7 +51,7 @@ impl Settings {
         }
         let lines = Lines::default();
         let sink = lines.0.clone();
-        config.log = amp_token::log::Log::to(move |level, line| sink.lock().unwrap().push((level, line.to_owned())));
+        config.log = amp_token::log::Log::new(move |level, line| sink.lock().unwrap().push((level, line.to_owned())));
         (config, lines)
     }
 

@@ -96,7 +96,7 @@ fn a_token_is_there_before_it_is_stored() {
     let settings = Settings::of(&emulator).in_folder(folder.path());
     let (cache, stored_before) = (Arc::new(OnceLock::<TokenCache>::new()), Arc::new(AtomicBool::new(true)));
     let (mut config, _) = settings.config();
-    config.log = Log::to({
+    config.log = Log::new({
         let (cache, stored_before, store) = (cache.clone(), stored_before.clone(), settings.store().0);
         move |_, line| {
             if line.starts_with("got token") {
@@ -124,7 +124,7 @@ fn a_store_that_takes_all_the_time_is_named() {
     let manual = ManualClock::new(1);
     config.clock = Clock::Manual(manual.clone());
     // The store is not usable, says so, and meanwhile the time goes by.
-    config.log = Log::to(move |_, line| {
+    config.log = Log::new(move |_, line| {
         if line.starts_with("store: ") {
             manual.advance(Duration::from_secs(1));
         }

@@ -63,7 +63,7 @@ fn log(matches: &ArgMatches) -> Log {
         (_, 1) => Level::Info,
         _ => Level::Debug,
     };
-    Log::to(move |level, line| {
+    Log::new(move |level, line| {
         let name = match level {
             Level::Error => "error",
             Level::Warning => "warning",
