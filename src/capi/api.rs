@@ -19,23 +19,23 @@ pub struct amp_response {
 
 impl amp_response {
     fn give(path: &str, response: Response) -> *mut amp_response {
-        let headers = response.headers.iter().map(|(name, value)| (name.clone(), ffi::c_text(value))).collect();
-        let next_page = api::next_page(path, &response.body).map(|path| ffi::c_text(&path));
+        let headers = response.headers.iter().map(|(name, value)| (name.clone(), ffi::to_c_string(value))).collect();
+        let next_page = api::next_page(path, &response.body).map(|path| ffi::to_c_string(&path));
         Box::into_raw(Box::new(amp_response { response, headers, next_page }))
     }
 }
 
 /// What the three functions below have in common.
-fn answer(
+fn respond_with(
     cache: Option<&amp_token_cache>,
     response: *mut *mut amp_response,
     error: *mut *mut amp_error,
     body: impl FnOnce(&crate::token::cache::TokenCache) -> Result<(String, Response)>,
 ) -> amp_status {
-    ffi::call(error, || {
-        let place = ffi::out(response, "response")?;
-        let (path, response) = body(ffi::some(cache, "cache")?.inner())?;
-        place.set(amp_response::give(&path, response));
+    ffi::fallible(error, || {
+        let place = ffi::out_ptr(response, "response")?;
+        let (path, response) = body(ffi::required(cache, "cache")?.inner())?;
+        place.write_if_set(amp_response::give(&path, response));
         Ok(())
     })
 }
@@ -73,14 +73,14 @@ pub extern "C" fn amp_api_request(
     response: *mut *mut amp_response,
     error: *mut *mut amp_error,
 ) -> amp_status {
-    answer(cache, response, error, |cache| {
-        let path = ffi::text(path, "path")?;
+    respond_with(cache, response, error, |cache| {
+        let path = ffi::str_arg(path, "path")?;
         let call = ApiRequest {
-            method: ffi::text(method, "method")?,
+            method: ffi::str_arg(method, "method")?,
             path,
             content_type: match body_length {
-                0 => ffi::optional_text(content_type, "content_type")?,
-                _ => Some(ffi::text(content_type, "content_type")?),
+                0 => ffi::optional_str_arg(content_type, "content_type")?,
+                _ => Some(ffi::str_arg(content_type, "content_type")?),
             },
             body: ffi::bytes(body, body_length, "body")?,
         };
@@ -112,9 +112,9 @@ pub extern "C" fn amp_api_download(
     response: *mut *mut amp_response,
     error: *mut *mut amp_error,
 ) -> amp_status {
-    answer(cache, response, error, |cache| {
-        let path = ffi::text(path, "path")?;
-        ffi::some(write, "write")?;
+    respond_with(cache, response, error, |cache| {
+        let path = ffi::str_arg(path, "path")?;
+        ffi::required(write, "write")?;
         let user_data = UserData(user_data);
         let response = api::download(cache, path, &mut |piece| ffi::call_writer(write, piece, user_data))?;
         Ok((path.to_owned(), response))
@@ -141,9 +141,9 @@ pub extern "C" fn amp_api_graphql(
     response: *mut *mut amp_response,
     error: *mut *mut amp_error,
 ) -> amp_status {
-    answer(cache, response, error, |cache| {
-        let query = ffi::text(query, "query")?;
-        let variables = ffi::optional_text(variables_json, "variables_json")?;
+    respond_with(cache, response, error, |cache| {
+        let query = ffi::str_arg(query, "query")?;
+        let variables = ffi::optional_str_arg(variables_json, "variables_json")?;
         Ok((String::new(), api::graphql(cache, query, variables)?))
     })
 }
@@ -167,8 +167,8 @@ pub extern "C" fn amp_pat_create(
     response: *mut *mut amp_response,
     error: *mut *mut amp_error,
 ) -> amp_status {
-    answer(cache, response, error, |cache| {
-        let (name, organization) = (ffi::text(name, "name")?, ffi::text(organization_id, "organization_id")?);
+    respond_with(cache, response, error, |cache| {
+        let (name, organization) = (ffi::str_arg(name, "name")?, ffi::str_arg(organization_id, "organization_id")?);
         Ok((String::new(), api::create_personal_access_token(cache, name, organization)?))
     })
 }
@@ -178,7 +178,7 @@ pub extern "C" fn amp_pat_create(
 /// Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_response_status(response: Option<&amp_response>) -> i32 {
-    ffi::or(0, || response.map_or(0, |response| response.response.status.into()))
+    ffi::infallible(0, || response.map_or(0, |response| response.response.status.into()))
 }
 
 /// The value of the first header with that name, in any case.
@@ -187,8 +187,8 @@ pub extern "C" fn amp_response_status(response: Option<&amp_response>) -> i32 {
 /// thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_response_header(response: Option<&amp_response>, name: *const c_char) -> *const c_char {
-    ffi::or(std::ptr::null(), || {
-        let (Some(response), Ok(name)) = (response, ffi::text(name, "name")) else { return std::ptr::null() };
+    ffi::infallible(std::ptr::null(), || {
+        let (Some(response), Ok(name)) = (response, ffi::str_arg(name, "name")) else { return std::ptr::null() };
         let found = response.headers.iter().find(|(have, _)| have.eq_ignore_ascii_case(name));
         found.map_or(std::ptr::null(), |(_, value)| value.as_ptr())
     })
@@ -200,9 +200,9 @@ pub extern "C" fn amp_response_header(response: Option<&amp_response>, name: *co
 /// not NUL-terminated. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_response_body(response: Option<&amp_response>, length: *mut usize) -> *const c_void {
-    ffi::or(std::ptr::null(), || {
+    ffi::infallible(std::ptr::null(), || {
         let body = response.map_or(&[][..], |response| &response.response.body);
-        ffi::set(length, body.len());
+        ffi::write_if_set(length, body.len());
         if body.is_empty() { std::ptr::null() } else { body.as_ptr().cast() }
     })
 }
@@ -214,7 +214,7 @@ pub extern "C" fn amp_response_body(response: Option<&amp_response>, length: *mu
 /// borrowed from `response`. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_response_next_page(response: Option<&amp_response>) -> *const c_char {
-    ffi::or(std::ptr::null(), || {
+    ffi::infallible(std::ptr::null(), || {
         response.and_then(|response| response.next_page.as_deref()).map_or(std::ptr::null(), CStr::as_ptr)
     })
 }
@@ -222,5 +222,5 @@ pub extern "C" fn amp_response_next_page(response: Option<&amp_response>) -> *co
 /// Frees a response, and wipes its body; NULL is allowed.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_response_free(response: Option<Box<amp_response>>) {
-    ffi::or((), || drop(response));
+    ffi::infallible((), || drop(response));
 }

@@ -42,12 +42,12 @@ pub extern "C" fn amp_token_cache_new(
     cache: *mut *mut amp_token_cache,
     error: *mut *mut amp_error,
 ) -> amp_status {
-    ffi::call(error, || {
-        let cache = ffi::out(cache, "cache")?;
-        let config = ffi::some(config, "config")?;
+    ffi::fallible(error, || {
+        let cache = ffi::out_ptr(cache, "cache")?;
+        let config = ffi::required(config, "config")?;
         let made = TokenCache::new(config.inner())?;
-        let api_url = ffi::c_text(&made.options().api_url);
-        cache.set(Box::into_raw(Box::new(amp_token_cache { cache: made, api_url })));
+        let api_url = ffi::to_c_string(&made.options().api_url);
+        cache.write_if_set(Box::into_raw(Box::new(amp_token_cache { cache: made, api_url })));
         Ok(())
     })
 }
@@ -71,9 +71,9 @@ pub extern "C" fn amp_token_cache_get(
     token: *mut *mut amp_token,
     error: *mut *mut amp_error,
 ) -> amp_status {
-    ffi::call(error, || {
-        let token = ffi::out(token, "token")?;
-        token.set(amp_token::give(ffi::some(cache, "cache")?.cache.get()?));
+    ffi::fallible(error, || {
+        let token = ffi::out_ptr(token, "token")?;
+        token.write_if_set(amp_token::into_raw(ffi::required(cache, "cache")?.cache.get()?));
         Ok(())
     })
 }
@@ -92,12 +92,12 @@ pub extern "C" fn amp_token_cache_get_for(
     token: *mut *mut amp_token,
     error: *mut *mut amp_error,
 ) -> amp_status {
-    ffi::call(error, || {
-        let token = ffi::out(token, "token")?;
+    ffi::fallible(error, || {
+        let token = ffi::out_ptr(token, "token")?;
         let min_validity = u64::try_from(min_validity_ms).map_err(|_| {
             Error::invalid(format!("min_validity_ms is {min_validity_ms}")).with_hint("pass 0 or more milliseconds")
         })?;
-        token.set(amp_token::give(ffi::some(cache, "cache")?.cache.get_for(Duration::from_millis(min_validity))?));
+        token.write_if_set(amp_token::into_raw(ffi::required(cache, "cache")?.cache.get_for(Duration::from_millis(min_validity))?));
         Ok(())
     })
 }
@@ -122,9 +122,9 @@ pub extern "C" fn amp_token_cache_copy(
     length: *mut usize,
     error: *mut *mut amp_error,
 ) -> amp_status {
-    ffi::call(error, || {
-        ffi::set(length, 0);
-        let cache = ffi::some(cache, "cache")?;
+    ffi::fallible(error, || {
+        ffi::write_if_set(length, 0);
+        let cache = ffi::required(cache, "cache")?;
         if buffer.is_null() && capacity > 0 {
             return Err(Error::invalid("buffer is NULL").with_hint("pass a buffer, or 0 as its capacity"));
         }
@@ -132,7 +132,7 @@ pub extern "C" fn amp_token_cache_copy(
             let text = token.value_with_nul();
             (text.len(), ffi::copy(text, buffer, capacity))
         })?;
-        ffi::set(length, needed - 1);
+        ffi::write_if_set(length, needed - 1);
         if fits {
             return Ok(());
         }
@@ -152,8 +152,8 @@ pub extern "C" fn amp_token_cache_copy(
 /// Does not block, but for an entry of a shared store.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_cache_invalidate(cache: Option<&amp_token_cache>, token: *const amp_token) {
-    ffi::or((), || {
-        if let (Some(cache), Some(token)) = (cache, amp_token::look(token)) {
+    ffi::infallible((), || {
+        if let (Some(cache), Some(token)) = (cache, amp_token::as_ref(token)) {
             cache.cache.invalidate(token);
         }
     });
@@ -167,7 +167,7 @@ pub extern "C" fn amp_token_cache_invalidate(cache: Option<&amp_token_cache>, to
 /// NULL if `cache` is NULL; valid until the cache is freed. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_cache_epoch(cache: Option<&amp_token_cache>) -> *const u64 {
-    ffi::or(std::ptr::null(), || cache.map_or(std::ptr::null(), |cache| cache.cache.epoch().as_ptr().cast_const()))
+    ffi::infallible(std::ptr::null(), || cache.map_or(std::ptr::null(), |cache| cache.cache.epoch().as_ptr().cast_const()))
 }
 
 /// Where requests with a token go: the setting `api_url` as it is in force,
@@ -178,7 +178,7 @@ pub extern "C" fn amp_token_cache_epoch(cache: Option<&amp_token_cache>) -> *con
 /// NULL if `cache` is NULL; borrowed from `cache`. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_cache_api_url(cache: Option<&amp_token_cache>) -> *const c_char {
-    ffi::or(std::ptr::null(), || cache.map_or(std::ptr::null(), |cache| cache.api_url.as_ptr()))
+    ffi::infallible(std::ptr::null(), || cache.map_or(std::ptr::null(), |cache| cache.api_url.as_ptr()))
 }
 
 /// A figure about the cache, by name: "hits", "waits", "refreshes",
@@ -189,8 +189,8 @@ pub extern "C" fn amp_token_cache_api_url(cache: Option<&amp_token_cache>) -> *c
 /// thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_cache_stat(cache: Option<&amp_token_cache>, name: *const c_char) -> i64 {
-    ffi::or(-1, || {
-        let (Some(cache), Ok(name)) = (cache, ffi::text(name, "name")) else { return -1 };
+    ffi::infallible(-1, || {
+        let (Some(cache), Ok(name)) = (cache, ffi::str_arg(name, "name")) else { return -1 };
         cache.cache.statistic(name).unwrap_or(-1)
     })
 }
@@ -200,5 +200,5 @@ pub extern "C" fn amp_token_cache_stat(cache: Option<&amp_token_cache>, name: *c
 /// over, and this does not wait for it.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_cache_free(cache: Option<Box<amp_token_cache>>) {
-    ffi::or((), || drop(cache));
+    ffi::infallible((), || drop(cache));
 }

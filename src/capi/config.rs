@@ -2,8 +2,8 @@
 
 use super::error::{amp_error, amp_status};
 use super::ffi::{self, UserData, amp_log_fn, amp_transport_fn};
-use super::gate::Gate;
-use super::transport::Callback;
+use super::callback_guard::CallbackGuard;
+use super::transport::CallbackTransport;
 use crate::log::{Level, Log};
 use crate::config::settings::Config;
 use std::ffi::{c_char, c_void};
@@ -42,7 +42,7 @@ impl From<Level> for amp_log_level {
 /// changed or freed right after.
 pub struct amp_config {
     config: Config,
-    gate: Arc<Gate>,
+    guard: Arc<CallbackGuard>,
 }
 
 impl amp_config {
@@ -59,7 +59,7 @@ impl amp_config {
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_config_new() -> Option<Box<amp_config>> {
-    ffi::or(None, || Some(Box::new(amp_config { config: Config::new(), gate: Arc::default() })))
+    ffi::infallible(None, || Some(Box::new(amp_config { config: Config::new(), guard: Arc::default() })))
 }
 
 /// Sets one setting by its name. The table of names, defaults and meanings is
@@ -78,9 +78,9 @@ pub extern "C" fn amp_config_set(
     value: *const c_char,
     error: *mut *mut amp_error,
 ) -> amp_status {
-    ffi::call(error, || {
-        let config = ffi::some(config, "config")?;
-        config.config.set(ffi::text(name, "name")?, ffi::optional_text(value, "value")?)
+    ffi::fallible(error, || {
+        let config = ffi::required(config, "config")?;
+        config.config.set(ffi::str_arg(name, "name")?, ffi::optional_str_arg(value, "value")?)
     })
 }
 
@@ -104,7 +104,7 @@ pub extern "C" fn amp_config_set(
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_config_load(config: Option<&mut amp_config>, error: *mut *mut amp_error) -> amp_status {
-    ffi::call(error, || ffi::some(config, "config")?.config.load())
+    ffi::fallible(error, || ffi::required(config, "config")?.config.load())
 }
 
 /// Sends the log lines of all that is made from this config to a function of
@@ -130,14 +130,14 @@ pub extern "C" fn amp_config_set_logger(
     user_data: *mut c_void,
     error: *mut *mut amp_error,
 ) -> amp_status {
-    ffi::call(error, || {
-        let config = ffi::some(config, "config")?;
-        let (user_data, gate) = (UserData(user_data), config.gate.clone());
+    ffi::fallible(error, || {
+        let config = ffi::required(config, "config")?;
+        let (user_data, guard) = (UserData(user_data), config.guard.clone());
         config.config.log = match logger {
             Some(_) => Log::new(move |level, message| {
                 // The whole wrapper is captured, not the bare pointer in it, which is not `Send`.
                 let user_data: UserData = user_data;
-                gate.pass(|| ffi::call_logger(logger, amp_log_level::from(level) as i32, message, user_data));
+                guard.enter(|| ffi::call_logger(logger, amp_log_level::from(level) as i32, message, user_data));
             }),
             None => Log::default(),
         };
@@ -171,9 +171,9 @@ pub extern "C" fn amp_config_set_transport(
     user_data: *mut c_void,
     error: *mut *mut amp_error,
 ) -> amp_status {
-    ffi::call(error, || {
-        let config = ffi::some(config, "config")?;
-        let callback = Callback { send, user_data: UserData(user_data), gate: config.gate.clone() };
+    ffi::fallible(error, || {
+        let config = ffi::required(config, "config")?;
+        let callback = CallbackTransport { send, user_data: UserData(user_data), guard: config.guard.clone() };
         config.config.transport = send.map(|_| Arc::new(callback) as _);
         Ok(())
     })
@@ -191,9 +191,9 @@ pub extern "C" fn amp_config_set_transport(
 /// while another thread changes the config.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_config_stop_callbacks(config: Option<&amp_config>) {
-    ffi::or((), || {
+    ffi::infallible((), || {
         if let Some(config) = config {
-            config.gate.close();
+            config.guard.shut_down();
         }
     });
 }
@@ -202,5 +202,5 @@ pub extern "C" fn amp_config_stop_callbacks(config: Option<&amp_config>) {
 /// it stays valid.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_config_free(config: Option<Box<amp_config>>) {
-    ffi::or((), || drop(config));
+    ffi::infallible((), || drop(config));
 }

@@ -106,8 +106,8 @@ impl amp_error {
     pub(super) fn new(error: &Error) -> Self {
         amp_error {
             error: error.clone(),
-            message: ffi::c_text(&error.to_string()),
-            oauth_code: error.oauth_code().map(ffi::c_text),
+            message: ffi::to_c_string(&error.to_string()),
+            oauth_code: error.oauth_code().map(ffi::to_c_string),
         }
     }
 }
@@ -118,7 +118,7 @@ impl amp_error {
 /// Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_status(error: Option<&amp_error>) -> amp_status {
-    ffi::or(amp_status::AmpInternal, || error.map_or(amp_status::AmpInvalidArgument, |error| error.error.kind().into()))
+    ffi::infallible(amp_status::AmpInternal, || error.map_or(amp_status::AmpInvalidArgument, |error| error.error.kind().into()))
 }
 
 /// One line that says what happened, to what, and what to do next: for people
@@ -128,7 +128,7 @@ pub extern "C" fn amp_error_status(error: Option<&amp_error>) -> amp_status {
 /// thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_message(error: Option<&amp_error>) -> *const c_char {
-    ffi::or(c"".as_ptr(), || error.map_or(c"no error", |error| error.message.as_c_str()).as_ptr())
+    ffi::infallible(c"".as_ptr(), || error.map_or(c"no error", |error| error.message.as_c_str()).as_ptr())
 }
 
 /// The HTTP status of the last reply; 0: none came, or `error` is NULL.
@@ -136,7 +136,7 @@ pub extern "C" fn amp_error_message(error: Option<&amp_error>) -> *const c_char 
 /// Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_http_status(error: Option<&amp_error>) -> i32 {
-    ffi::or(0, || error.and_then(|error| error.error.http_status()).map_or(0, i32::from))
+    ffi::infallible(0, || error.and_then(|error| error.error.http_status()).map_or(0, i32::from))
 }
 
 /// The error code that the server sent, such as "invalid_client" (RFC 6749,
@@ -145,7 +145,7 @@ pub extern "C" fn amp_error_http_status(error: Option<&amp_error>) -> i32 {
 /// NULL: it sent none, or `error` is NULL; borrowed from `error`. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_oauth_code(error: Option<&amp_error>) -> *const c_char {
-    ffi::or(std::ptr::null(), || {
+    ffi::infallible(std::ptr::null(), || {
         error.and_then(|error| error.oauth_code.as_deref()).map_or(std::ptr::null(), CStr::as_ptr)
     })
 }
@@ -156,7 +156,7 @@ pub extern "C" fn amp_error_oauth_code(error: Option<&amp_error>) -> *const c_ch
 /// false if `error` is NULL. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_is_retryable(error: Option<&amp_error>) -> bool {
-    ffi::or(false, || error.is_some_and(|error| error.error.is_retryable()))
+    ffi::infallible(false, || error.is_some_and(|error| error.error.is_retryable()))
 }
 
 /// How many milliseconds to wait before the next call, counted from the moment
@@ -166,7 +166,7 @@ pub extern "C" fn amp_error_is_retryable(error: Option<&amp_error>) -> bool {
 /// -1: not known, or `error` is NULL. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_retry_after_ms(error: Option<&amp_error>) -> i64 {
-    ffi::or(-1, || {
+    ffi::infallible(-1, || {
         let wait = error.and_then(|error| error.error.retry_after());
         // Rounded up: whoever waits exactly that long must not come too early.
         wait.map_or(-1, |wait| i64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX))
@@ -179,13 +179,13 @@ pub extern "C" fn amp_error_retry_after_ms(error: Option<&amp_error>) -> i64 {
 /// Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_attempts(error: Option<&amp_error>) -> u32 {
-    ffi::or(0, || error.map_or(0, |error| error.error.attempts()))
+    ffi::infallible(0, || error.map_or(0, |error| error.error.attempts()))
 }
 
 /// Frees an error; NULL is allowed.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_free(error: Option<Box<amp_error>>) {
-    ffi::or((), || drop(error));
+    ffi::infallible((), || drop(error));
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ compile_error!("the C interface needs panic = \"unwind\": with \"abort\" a defec
 
 /// The body of a function that can fail: its error, or the panic that ended
 /// it, becomes a status and, if the caller wants one, an error object.
-pub(super) fn call(error: *mut *mut amp_error, body: impl FnOnce() -> Result<()>) -> amp_status {
+pub(super) fn fallible(error: *mut *mut amp_error, body: impl FnOnce() -> Result<()>) -> amp_status {
     // A handle that a panic left behind is as valid as before: the core changes its state in steps
     // that are each complete, and lets nobody wait for a leader that panicked.
     let failure = match catch_unwind(AssertUnwindSafe(body)) {
@@ -38,7 +38,7 @@ pub(super) fn call(error: *mut *mut amp_error, body: impl FnOnce() -> Result<()>
 }
 
 /// The body of a function that cannot fail: `fallback` if it panics.
-pub(super) fn or<T>(fallback: T, body: impl FnOnce() -> T) -> T {
+pub(super) fn infallible<T>(fallback: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(fallback)
 }
 
@@ -54,7 +54,7 @@ fn null(name: &str) -> Error {
 }
 
 /// A handle that must be there.
-pub(super) fn some<T>(handle: Option<T>, name: &str) -> Result<T> {
+pub(super) fn required<T>(handle: Option<T>, name: &str) -> Result<T> {
     handle.ok_or_else(|| null(name))
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Out<T>(*mut *mut T);
 
 /// Checks an output argument and sets it to NULL, which it stays if the call
 /// fails.
-pub(super) fn out<T>(place: *mut *mut T, name: &str) -> Result<Out<T>> {
+pub(super) fn out_ptr<T>(place: *mut *mut T, name: &str) -> Result<Out<T>> {
     if place.is_null() {
         return Err(null(name));
     }
@@ -75,14 +75,14 @@ pub(super) fn out<T>(place: *mut *mut T, name: &str) -> Result<Out<T>> {
 
 impl<T> Out<T> {
     /// Hands over a pointer.
-    pub(super) fn set(self, value: *mut T) {
-        // SAFETY: as in `out`, which made `self` in the same call.
+    pub(super) fn write_if_set(self, value: *mut T) {
+        // SAFETY: as in `out_ptr`, which made `self` in the same call.
         unsafe { self.0.write(value) };
     }
 }
 
 /// Writes a number to an output argument that may be NULL.
-pub(super) fn set<T>(place: *mut T, value: T) {
+pub(super) fn write_if_set<T>(place: *mut T, value: T) {
     if !place.is_null() {
         // SAFETY: `location` is not NULL, and the header asks for a pointer to a variable of the
         // caller's that this thread alone uses during the call. It is only written to.
@@ -91,16 +91,16 @@ pub(super) fn set<T>(place: *mut T, value: T) {
 }
 
 /// A text argument.
-pub(super) fn text<'a>(text: *const c_char, name: &str) -> Result<&'a str> {
-    optional_text(text, name)?.ok_or_else(|| null(name))
+pub(super) fn str_arg<'a>(text: *const c_char, name: &str) -> Result<&'a str> {
+    optional_str_arg(text, name)?.ok_or_else(|| null(name))
 }
 
 /// A text argument that may be NULL.
-pub(super) fn optional_text<'a>(text: *const c_char, name: &str) -> Result<Option<&'a str>> {
+pub(super) fn optional_str_arg<'a>(text: *const c_char, name: &str) -> Result<Option<&'a str>> {
     if text.is_null() {
         return Ok(None);
     }
-    // SAFETY: `text` is not NULL, and the header asks for a NUL-terminated string that nobody
+    // SAFETY: `str_arg` is not NULL, and the header asks for a NUL-terminated string that nobody
     // changes during the call. What is borrowed here is copied before the call returns.
     let text = unsafe { CStr::from_ptr(text) };
     let text =
@@ -136,7 +136,7 @@ pub(super) fn copy(from: &[u8], buffer: *mut c_char, capacity: usize) -> bool {
 }
 
 /// A string for C. A NUL inside would end it early, so it is replaced.
-pub(super) fn c_text(text: &str) -> CString {
+pub(super) fn to_c_string(text: &str) -> CString {
     const REPLACEMENT: &str = "\u{fffd}";
     let nuls = text.bytes().filter(|byte| *byte == 0).count();
     // With room for the NUL at its end: a buffer that grows for it leaves a copy of a secret behind.
@@ -161,22 +161,22 @@ pub struct amp_token {
 }
 
 impl amp_token {
-    /// Gives a reference away; [`amp_token::release`] takes it back.
-    pub(super) fn give(token: Arc<Token>) -> *mut amp_token {
+    /// Gives a reference away; [`amp_token::from_raw`] takes it back.
+    pub(super) fn into_raw(token: Arc<Token>) -> *mut amp_token {
         Arc::into_raw(token).cast_mut().cast()
     }
 
     /// Looks at a token that was given away.
-    pub(super) fn look<'a>(token: *const amp_token) -> Option<&'a Token> {
-        // SAFETY: NULL or, as the header asks, a pointer that `give` made and that is not released
+    pub(super) fn as_ref<'a>(token: *const amp_token) -> Option<&'a Token> {
+        // SAFETY: NULL or, as the header asks, a pointer that `into_raw` made and that is not released
         // before the call ends; a token is immutable and shared.
         unsafe { token.cast::<Token>().as_ref() }
     }
 
     /// Gives the same token away once more.
-    pub(super) fn share(token: *const amp_token) -> *mut amp_token {
+    pub(super) fn clone_raw(token: *const amp_token) -> *mut amp_token {
         if !token.is_null() {
-            // SAFETY: not NULL, and as the header asks a pointer that `give` made by
+            // SAFETY: not NULL, and as the header asks a pointer that `into_raw` made by
             // `Arc::into_raw` and that is not released before the call ends.
             unsafe { Arc::increment_strong_count(token.cast::<Token>()) };
         }
@@ -184,9 +184,9 @@ impl amp_token {
     }
 
     /// Takes a reference back.
-    pub(super) fn release(token: *mut amp_token) {
+    pub(super) fn from_raw(token: *mut amp_token) {
         if !token.is_null() {
-            // SAFETY: not NULL, and as the header asks a pointer that `give` or `save` made and
+            // SAFETY: not NULL, and as the header asks a pointer that `into_raw` or `save` made and
             // that is released only once.
             drop(unsafe { Arc::from_raw(token.cast::<Token>()) });
         }
@@ -235,7 +235,7 @@ pub(super) fn call_writer(write: amp_write_fn, piece: &[u8], user_data: UserData
 /// Calls the application's log function.
 pub(super) fn call_logger(logger: amp_log_fn, level: i32, message: &str, user_data: UserData) {
     if let Some(logger) = logger {
-        let message = c_text(message);
+        let message = to_c_string(message);
         // SAFETY: the application gave this function for this purpose, with this user data; the
         // message lives until it returns, as the header says.
         unsafe { logger(level, message.as_ptr(), user_data.0) };

@@ -25,5 +25,5 @@ mod api;
 #[rustfmt::skip]
 mod transport;
 
+mod callback_guard;
 mod ffi;
-mod gate;

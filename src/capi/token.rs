@@ -24,10 +24,10 @@ pub extern "C" fn amp_token_get(
     token: *mut *mut amp_token,
     error: *mut *mut amp_error,
 ) -> amp_status {
-    ffi::call(error, || {
-        let token = ffi::out(token, "token")?;
-        let config = ffi::some(config, "config")?;
-        token.set(amp_token::give(Arc::new(crate::token::provider::get_token(config.inner())?)));
+    ffi::fallible(error, || {
+        let token = ffi::out_ptr(token, "token")?;
+        let config = ffi::required(config, "config")?;
+        token.write_if_set(amp_token::into_raw(Arc::new(crate::token::provider::get_token(config.inner())?)));
         Ok(())
     })
 }
@@ -38,8 +38,8 @@ pub extern "C" fn amp_token_get(
 /// NULL if `token` is NULL; borrowed from `get_token`. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_value(token: *const amp_token) -> *const c_char {
-    ffi::or(std::ptr::null(), || {
-        amp_token::look(token).map_or(std::ptr::null(), |token| token.value_with_nul().as_ptr().cast())
+    ffi::infallible(std::ptr::null(), || {
+        amp_token::as_ref(token).map_or(std::ptr::null(), |token| token.value_with_nul().as_ptr().cast())
     })
 }
 
@@ -49,7 +49,7 @@ pub extern "C" fn amp_token_value(token: *const amp_token) -> *const c_char {
 /// Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_length(token: *const amp_token) -> usize {
-    ffi::or(0, || amp_token::look(token).map_or(0, |token| token.value().len()))
+    ffi::infallible(0, || amp_token::as_ref(token).map_or(0, |token| token.value().len()))
 }
 
 /// The value of an Authorization header: "Bearer " and the token. It is a
@@ -58,8 +58,8 @@ pub extern "C" fn amp_token_length(token: *const amp_token) -> usize {
 /// NULL if `token` is NULL; borrowed from `get_token`. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_authorization(token: *const amp_token) -> *const c_char {
-    ffi::or(std::ptr::null(), || {
-        amp_token::look(token).map_or(std::ptr::null(), |token| token.authorization_with_nul().as_ptr().cast())
+    ffi::infallible(std::ptr::null(), || {
+        amp_token::as_ref(token).map_or(std::ptr::null(), |token| token.authorization_with_nul().as_ptr().cast())
     })
 }
 
@@ -69,7 +69,7 @@ pub extern "C" fn amp_token_authorization(token: *const amp_token) -> *const c_c
 /// Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_expires_at(token: *const amp_token) -> i64 {
-    ffi::or(0, || amp_token::look(token).map_or(0, |token| token.expires_at()))
+    ffi::infallible(0, || amp_token::as_ref(token).map_or(0, |token| token.expires_at()))
 }
 
 /// The whole seconds that the token has left, never below 0; INT64_MAX: it
@@ -79,7 +79,7 @@ pub extern "C" fn amp_token_expires_at(token: *const amp_token) -> i64 {
 /// Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_expires_in(token: *const amp_token) -> i64 {
-    ffi::or(0, || amp_token::look(token).map_or(0, |token| token.expires_in(Clock::System.now())))
+    ffi::infallible(0, || amp_token::as_ref(token).map_or(0, |token| token.expires_in(Clock::System.now())))
 }
 
 /// The milliseconds for which the token may be used without asking the cache
@@ -90,7 +90,7 @@ pub extern "C" fn amp_token_expires_in(token: *const amp_token) -> i64 {
 /// Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_refresh_in_ms(token: *const amp_token) -> i64 {
-    ffi::or(0, || match amp_token::look(token) {
+    ffi::infallible(0, || match amp_token::as_ref(token) {
         Some(token) if token.is_permanent() => i64::MAX,
         Some(token) => i64::try_from(Clock::System.now().remaining_until(token.refresh_at()).as_millis()).unwrap_or(i64::MAX),
         None => 0,
@@ -104,11 +104,11 @@ pub extern "C" fn amp_token_refresh_in_ms(token: *const amp_token) -> i64 {
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_token_clone(token: *const amp_token) -> *mut amp_token {
-    ffi::or(std::ptr::null_mut(), || amp_token::share(token))
+    ffi::infallible(std::ptr::null_mut(), || amp_token::clone_raw(token))
 }
 
 /// Frees a token; its text is wiped with the last handle. NULL is allowed.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_free(token: *mut amp_token) {
-    ffi::or((), || amp_token::release(token));
+    ffi::infallible((), || amp_token::from_raw(token));
 }

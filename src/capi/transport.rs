@@ -1,7 +1,7 @@
 //! The two objects that an application's own transport works with.
 
 use super::ffi::{self, UserData, amp_transport_fn};
-use super::gate::Gate;
+use super::callback_guard::CallbackGuard;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::sanitize::sanitize;
 use crate::sys::secret;
@@ -39,21 +39,21 @@ pub struct amp_http_reply {
 }
 
 /// A transport that is a function of the application's.
-pub(super) struct Callback {
+pub(super) struct CallbackTransport {
     pub(super) send: amp_transport_fn,
     pub(super) user_data: UserData,
-    pub(super) gate: Arc<Gate>,
+    pub(super) guard: Arc<CallbackGuard>,
 }
 
-impl Transport for Callback {
+impl Transport for CallbackTransport {
     fn send(&self, request: &Request, timeout: Duration) -> Result<Response> {
         let for_c = amp_http_request {
-            method: ffi::c_text(&request.method),
-            url: ffi::c_text(&request.url),
+            method: ffi::to_c_string(&request.method),
+            url: ffi::to_c_string(&request.url),
             headers: request
                 .headers
                 .iter()
-                .map(|(name, value)| (ffi::c_text(name), ffi::c_text(value.expose())))
+                .map(|(name, value)| (ffi::to_c_string(name), ffi::to_c_string(value.expose())))
                 .collect(),
             body: request.body.clone(),
             timeout,
@@ -69,7 +69,7 @@ impl Transport for Callback {
             failure: None,
         };
         let host = Url::parse(&request.url).map_or("the server", |url| url.host);
-        let result = self.gate.pass(|| ffi::call_transport(self.send, &for_c, &mut reply, self.user_data)).unwrap_or(-1);
+        let result = self.guard.enter(|| ffi::call_transport(self.send, &for_c, &mut reply, self.user_data)).unwrap_or(-1);
         if let Some(failure) = reply.failure {
             return Err(failure.with_phase(Stage::Send).with_host(host));
         }
@@ -87,20 +87,20 @@ impl Transport for Callback {
 /// "POST", "GET" and so on. NULL if `with_request_id` is NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_method(request: Option<&amp_http_request>) -> *const c_char {
-    ffi::or(std::ptr::null(), || request.map_or(std::ptr::null(), |request| request.method.as_ptr()))
+    ffi::infallible(std::ptr::null(), || request.map_or(std::ptr::null(), |request| request.method.as_ptr()))
 }
 
 /// The whole URL; it never holds a secret. NULL if `with_request_id` is NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_url(request: Option<&amp_http_request>) -> *const c_char {
-    ffi::or(std::ptr::null(), || request.map_or(std::ptr::null(), |request| request.url.as_ptr()))
+    ffi::infallible(std::ptr::null(), || request.map_or(std::ptr::null(), |request| request.url.as_ptr()))
 }
 
 /// The name of a header, counted from 0. NULL: there are no more, or `with_request_id`
 /// is NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_header_name(request: Option<&amp_http_request>, index: usize) -> *const c_char {
-    ffi::or(std::ptr::null(), || {
+    ffi::infallible(std::ptr::null(), || {
         request.and_then(|request| request.headers.get(index)).map_or(std::ptr::null(), |(name, _)| name.as_ptr())
     })
 }
@@ -109,8 +109,8 @@ pub extern "C" fn amp_http_request_header_name(request: Option<&amp_http_request
 /// NULL: there is none, or an argument is NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_header(request: Option<&amp_http_request>, name: *const c_char) -> *const c_char {
-    ffi::or(std::ptr::null(), || {
-        let (Some(request), Ok(name)) = (request, ffi::text(name, "name")) else { return std::ptr::null() };
+    ffi::infallible(std::ptr::null(), || {
+        let (Some(request), Ok(name)) = (request, ffi::str_arg(name, "name")) else { return std::ptr::null() };
         let has_name = |have: &CString| have.as_bytes().eq_ignore_ascii_case(name.as_bytes());
         request.headers.iter().find(|(have, _)| has_name(have)).map_or(std::ptr::null(), |(_, value)| value.as_ptr())
     })
@@ -120,9 +120,9 @@ pub extern "C" fn amp_http_request_header(request: Option<&amp_http_request>, na
 /// hold a secret. NULL and 0 if it is empty or `with_request_id` is NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_body(request: Option<&amp_http_request>, length: *mut usize) -> *const c_void {
-    ffi::or(std::ptr::null(), || {
+    ffi::infallible(std::ptr::null(), || {
         let body = request.map_or(&[][..], |request| &request.body);
-        ffi::set(length, body.len());
+        ffi::write_if_set(length, body.len());
         if body.is_empty() { std::ptr::null() } else { body.as_ptr().cast() }
     })
 }
@@ -131,14 +131,14 @@ pub extern "C" fn amp_http_request_body(request: Option<&amp_http_request>, leng
 /// NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_timeout_ms(request: Option<&amp_http_request>) -> i64 {
-    ffi::or(0, || request.map_or(0, |request| i64::try_from(request.timeout.as_millis()).unwrap_or(i64::MAX)))
+    ffi::infallible(0, || request.map_or(0, |request| i64::try_from(request.timeout.as_millis()).unwrap_or(i64::MAX)))
 }
 
 /// Sets the HTTP status of the reply, 100 to 999; another number counts as no
 /// reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_reply_set_status(reply: Option<&mut amp_http_reply>, status: i32) {
-    ffi::or((), || {
+    ffi::infallible((), || {
         if let Some(reply) = reply {
             reply.response.status =
                 u16::try_from(status).ok().filter(|status| (100..1000).contains(status)).unwrap_or(0);
@@ -154,8 +154,8 @@ pub extern "C" fn amp_http_reply_add_header(
     name: *const c_char,
     value: *const c_char,
 ) {
-    ffi::or((), || {
-        if let (Some(reply), Ok(name), Ok(value)) = (reply, ffi::text(name, "name"), ffi::text(value, "value")) {
+    ffi::infallible((), || {
+        if let (Some(reply), Ok(name), Ok(value)) = (reply, ffi::str_arg(name, "name"), ffi::str_arg(value, "value")) {
             reply.response.headers.push((name.to_owned(), value.to_owned()));
         }
     });
@@ -170,7 +170,7 @@ pub extern "C" fn amp_http_reply_append_body(
     data: *const c_void,
     length: usize,
 ) -> bool {
-    ffi::or(false, || {
+    ffi::infallible(false, || {
         let (Some(reply), Ok(data)) = (reply, ffi::bytes(data, length, "data")) else { return false };
         let body = &mut reply.response.body;
         if data.len() > reply.limit - body.len() {
@@ -189,11 +189,11 @@ pub extern "C" fn amp_http_reply_append_body(
 /// hold a secret.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_reply_fail(reply: Option<&mut amp_http_reply>, status: i32, message: *const c_char) {
-    ffi::or((), || {
+    ffi::infallible((), || {
         let Some(reply) = reply else { return };
         let kinds = [Kind::Resolve, Kind::Connect, Kind::Tls, Kind::Proxy, Kind::Timeout, Kind::Protocol, Kind::Io];
         let kind = kinds.into_iter().find(|kind| kind.number() == status).unwrap_or(Kind::Connect);
-        let message = ffi::text(message, "message").unwrap_or("no reason given");
+        let message = ffi::str_arg(message, "message").unwrap_or("no reason given");
         reply.failure = Some(Error::new(kind, format!("the application's transport failed: {}", sanitize(message, &[]))));
     });
 }

@@ -37,7 +37,7 @@ pub extern "C" fn amp_abi_version() -> u32 {
 /// Never NULL; static. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_status_name(status: i32) -> *const c_char {
-    ffi::or(c"AMP_UNKNOWN".as_ptr(), || {
+    ffi::infallible(c"AMP_UNKNOWN".as_ptr(), || {
         let names = super::error::STATUSES;
         let known = names.iter().find(|(kind, _)| kind.map_or(0, Kind::number) == status);
         known.map_or(c"AMP_UNKNOWN", |(_, name)| *name).as_ptr()

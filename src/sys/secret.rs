@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 pub struct Secret(Place);
 
 impl Secret {
-    /// Takes over `text`, whose buffer is wiped.
+    /// Takes over `str_arg`, whose buffer is wiped.
     pub fn new(text: String) -> Self {
         Secret::from(Zeroizing::new(text).as_str())
     }

@@ -26,7 +26,7 @@ pub struct TokenCell(
 
 #[cfg(not(amp_model))]
 impl TokenCell {
-    /// Runs `look` on the token without counting a reference to it.
+    /// Runs `as_ref` on the token without counting a reference to it.
     #[inline]
     pub fn with<R>(&self, look: impl FnOnce(Option<&Arc<Token>>) -> R) -> R {
         let token = self.0.load();
@@ -53,7 +53,7 @@ impl TokenCell {
 
 #[cfg(amp_model)]
 impl TokenCell {
-    /// Runs `look` on the token.
+    /// Runs `as_ref` on the token.
     pub fn with<R>(&self, look: impl FnOnce(Option<&Arc<Token>>) -> R) -> R {
         look(self.load().as_ref())
     }

@@ -165,7 +165,7 @@ impl TokenCache {
         self.with_token(Arc::clone)
     }
 
-    /// Runs `look` on a valid token, without counting a reference to it: the path that scales.
+    /// Runs `as_ref` on a valid token, without counting a reference to it: the path that scales.
     #[inline]
     pub fn with_token<R>(&self, look: impl Fn(&Arc<Token>) -> R) -> Result<R> {
         let inner = &self.0;

@@ -11,29 +11,29 @@ const CLOSED: u64 = 1 << 63;
 
 /// Counts who is inside.
 #[derive(Default)]
-pub(super) struct Gate(AtomicU64);
+pub(super) struct CallbackGuard(AtomicU64);
 
 /// Lets out whoever was inside, however the call ends.
-struct Inside<'a>(&'a Gate);
+struct Entered<'a>(&'a CallbackGuard);
 
-impl Drop for Inside<'_> {
+impl Drop for Entered<'_> {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Release);
     }
 }
 
-impl Gate {
-    /// Makes a call into the application; `None`: the gate is closed.
-    pub(super) fn pass<R>(&self, call: impl FnOnce() -> R) -> Option<R> {
+impl CallbackGuard {
+    /// Makes a call into the application; `None`: the guard is closed.
+    pub(super) fn enter<R>(&self, call: impl FnOnce() -> R) -> Option<R> {
         // Counted first and looked at second, as `seal` closes first and counts second: one of the
         // two always sees the other.
         let before = self.0.fetch_add(1, Ordering::SeqCst);
-        let _inside = Inside(self);
+        let _inside = Entered(self);
         if before & CLOSED == 0 { Some(call()) } else { None }
     }
 
-    /// Closes the gate, and waits until nobody is inside.
-    pub(super) fn close(&self) {
+    /// Closes the guard, and waits until nobody is inside.
+    pub(super) fn shut_down(&self) {
         self.0.fetch_or(CLOSED, Ordering::SeqCst);
         // Those who were inside when this process was forked are in its parent: no use to wait.
         while fork::generation() == 0 && self.0.load(Ordering::Acquire) & !CLOSED > 0 {
@@ -50,23 +50,23 @@ mod tests {
 
     #[test]
     fn closing_waits_for_those_inside_and_keeps_the_others_out() {
-        let (gate, inside, done) = (Gate::default(), Barrier::new(2), AtomicBool::new(false));
+        let (guard, inside, done) = (CallbackGuard::default(), Barrier::new(2), AtomicBool::new(false));
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                gate.pass(|| {
+                guard.enter(|| {
                     inside.wait();
-                    // The gate is closed while this call is inside.
-                    while gate.pass(|| ()).is_some() {
+                    // The guard is closed while this call is inside.
+                    while guard.enter(|| ()).is_some() {
                         std::thread::yield_now();
                     }
                     done.store(true, Ordering::SeqCst);
                 })
             });
             inside.wait();
-            gate.close();
+            guard.shut_down();
             assert!(done.load(Ordering::SeqCst));
         });
-        assert_eq!(gate.pass(|| 1), None);
-        gate.close();
+        assert_eq!(guard.enter(|| 1), None);
+        guard.shut_down();
     }
 }
