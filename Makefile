@@ -54,7 +54,7 @@ all: library command
 # static library. Cargo decides itself whether there is anything to do. Only these two kinds: along with
 # a Rust library, which cannot be optimized as a whole, cargo would not do it for them either.
 library:
-	@scripts/need.sh cargo cc
+	@scripts/install-deps.sh cargo cc
 	AMP_SONAME=$(SO).$(ABI) $(CARGO) rustc $(CARGO_FLAGS) --lib --crate-type cdylib,staticlib --features '$(SHIPPED) $(FEATURES)'
 	@mkdir -p $(OUT)/lib
 	@cp -p $(RELEASE)/libamp_token.a $(OUT)/lib/
@@ -63,13 +63,13 @@ library:
 	@ln -sf $(SO).$(ABI) $(OUT)/lib/$(SO)
 
 command:
-	@scripts/need.sh cargo cc
+	@scripts/install-deps.sh cargo cc
 	AMP_SONAME=$(SO).$(ABI) $(CARGO) build $(CARGO_FLAGS) --features 'cli,emulator,redis $(SHIPPED) $(FEATURES)' --bin amp-token
 	@mkdir -p $(OUT)/bin
 	@cp -p $(RELEASE)/amp-token $(OUT)/bin/
 
 examples: library
-	@scripts/need.sh cc c++ curl curl-headers
+	@scripts/install-deps.sh cc c++ curl curl-headers
 	@mkdir -p $(OUT)/bin
 	$(CC) -std=c99 -Wstrict-prototypes $(WARNINGS) $(CFLAGS) bindings/c/get_token.c -o $(OUT)/bin/get_token $(LINK)
 	$(CC) -std=c99 -Wstrict-prototypes $(WARNINGS) $(CFLAGS) bindings/c/list_hubs.c -o $(OUT)/bin/list_hubs $(LINK) -lcurl
@@ -78,19 +78,19 @@ examples: library
 	$(CXX) -std=c++11 $(WARNINGS) $(CFLAGS) bindings/cpp/get_token.cpp -o $(OUT)/bin/get_token_cpp -Ibindings/cpp $(LINK)
 
 demo: all examples
-	@scripts/need.sh python3 curl
+	@scripts/install-deps.sh python3 curl
 	@scripts/with-emulator.sh $(OUT)/bin/amp-token scripts/demo.sh $(OUT)
 
 test:
-	@scripts/need.sh cargo cc c++ nm abidiff curl curl-headers python3 python3-venv valgrind strace redis-server openssl tinyproxy make
+	@scripts/install-deps.sh cargo cc c++ nm abidiff curl curl-headers python3 python3-venv valgrind strace redis-server openssl tinyproxy make
 	scripts/test.sh
 
 bench: library command examples
-	@scripts/need.sh cargo cc curl jq curl-headers python3 python3-venv
+	@scripts/install-deps.sh cargo cc curl jq curl-headers python3 python3-venv
 	benches/run.py
 
 soak: command
-	@scripts/need.sh cargo cc python3 redis-server
+	@scripts/install-deps.sh cargo cc python3 redis-server
 	@$(MAKE) --no-print-directory library FEATURES=redis OUT=$(OUT)/soak
 	$(CC) -std=c99 -Wstrict-prototypes $(WARNINGS) $(CFLAGS) tests/soak/worker.c -o $(OUT)/soak/worker -Iinclude -L$(OUT)/soak/lib -lamp_token -pthread
 	OUT=$(OUT)/soak MINUTES='$(MINUTES)' SEED='$(SEED)' tests/soak/soak.py $(OUT)/soak/lib $(OUT)/bin/amp-token $(OUT)/soak/worker
@@ -139,7 +139,7 @@ supply-chain:
 
 # A word of the header that Doxygen does not understand is an error.
 doxygen:
-	@scripts/need.sh doxygen
+	@scripts/install-deps.sh doxygen
 	@mkdir -p $(OUT)
 	doxygen packaging/Doxyfile
 

@@ -44,7 +44,7 @@ def count(row: Row, figure: str) -> str:
 
 
 def by_key(results: Row) -> dict[str, Row]:
-    return {row["key"]: row for row in results["contenders"]}
+    return {row["key"]: row for row in results["peers"]}
 
 
 def is_ours(row: Row) -> bool:
@@ -69,7 +69,7 @@ def markdown(results: Row) -> list[str]:
         "# Measured side by side",
         "",
         f"Made by `make bench`: {machine['system']}, {machine['architecture']}, {machine['processor']}, "
-        f"{machine['cores']} cores; {results['rounds']} rounds, in each of which every contender had its turn. All "
+        f"{machine['cores']} cores; {results['rounds']} rounds, in each of which every peer had its turn. All "
         "figures are ratios, medians over the rounds; the raw numbers are in [results.json](results.json). The "
         "emulator, on the same machine, gave the tokens.",
         "",
@@ -95,7 +95,7 @@ def markdown(results: Row) -> list[str]:
         ("amp_token", ["python"]),
     ]
     for base, families in groups:
-        members = [row for row in results["contenders"] if row["family"] in families and not row["only_starts"]]
+        members = [row for row in results["peers"] if row["family"] in families and not row["only_starts"]]
         head = [
             "time of a get",
             f"gets on {threads} threads",
@@ -116,9 +116,9 @@ def markdown(results: Row) -> list[str]:
     lines += table(["get_token.c = 1", "http", "http, fastest", "https", "https, fastest"], start_lines(results))
     lines += cache_lines(results)
     lines += ["", "## Targets", ""] + table(["target", "measured", ""], [list(target) for target in targets(results)])
-    missing = [row for row in results["contenders"] if row["missing"]]
+    missing = [row for row in results["peers"] if row["missing"]]
     lines += ["", "## Missing", ""]
-    lines += [f"- {row['name']}: {row['missing']}" for row in missing] or ["Nothing: every contender ran."]
+    lines += [f"- {row['name']}: {row['missing']}" for row in missing] or ["Nothing: every peer ran."]
     return lines
 
 
@@ -137,7 +137,7 @@ def cached_line(row: Row, base: Row, threads: int) -> list[str]:
 def start_lines(results: Row) -> list[list[str]]:
     base = by_key(results)["get_token"]
     lines = []
-    for row in results["contenders"]:
+    for row in results["peers"]:
         # One C program that uses this library is enough.
         if row["key"] in ("floor", "copy", "get"):
             continue
@@ -194,7 +194,7 @@ def targets(results: Row) -> list[tuple[str, str, str]]:
     rows = by_key(results)
     copy, get, value = rows["copy"], rows["get"], rows["amp_token"]
     many = f"gets_{results['threads']}"
-    peers = [row for row in results["contenders"] if row["family"] != "floor" and not is_ours(row)]
+    peers = [row for row in results["peers"] if row["family"] != "floor" and not is_ours(row)]
 
     def best(figure: str) -> Row:
         return max(peers, key=lambda row: median(row.get(figure, [0])))
@@ -246,7 +246,7 @@ def chart(results: Row) -> str:
     base = by_key(results)["copy"]
     bars: list[tuple[str, float, str]] = []
     absent: list[str] = []
-    for row in results["contenders"]:
+    for row in results["peers"]:
         ratio = times_faster(base, row, "gets_1")
         if ratio is not None:
             colour = FLOOR if row["family"] == "floor" else OURS if is_ours(row) else PEER

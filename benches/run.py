@@ -4,7 +4,7 @@
     benches/run.py [--rounds N] [--seconds S] [--skip-cache] [--report]
 
 It builds what it measures under target/bench/: a virtual environment, a folder of npm packages, a few
-programs in C and Rust. Then it runs the contenders one after the other, again and again, against one
+programs in C and Rust. Then it runs the peers one after the other, again and again, against one
 emulator, so that whatever else the machine does meets all of them alike. What is missing on this
 machine is named in the results.
 
@@ -49,8 +49,8 @@ THREADS = 4
 
 
 @dataclass
-class Contender:
-    """Something that is measured. Its command is followed by a mode; contender.h tells them."""
+class Peer:
+    """Something that is measured. Its command is followed by a mode; peer.h tells them."""
 
     key: str
     name: str
@@ -132,14 +132,14 @@ def compile_c(source: Path, program: str, *options: str) -> str | None:
     )
 
 
-def native_contenders() -> list[Contender]:
+def native_peers() -> list[Peer]:
     ours = [f"-I{ROOT / 'include'}", f"-L{LIBRARY.parent}", "-lamp_token", f"-Wl,-rpath,{LIBRARY.parent}"]
     version = first_line("sed", "-n", 's/^version = "\\(.*\\)"/\\1/p', ROOT / "Cargo.toml")
     native = WORK / "native" / "release"
     manifest = PEERS / "native" / "Cargo.toml"
     no_rust = build("cargo", "build", "--release", "--manifest-path", manifest, "--target-dir", WORK / "native")
     return [
-        Contender(
+        Peer(
             "floor",
             "floor: pointer, two clocks, memcpy",
             "floor",
@@ -147,7 +147,7 @@ def native_contenders() -> list[Contender]:
             missing=no_rust,
             only_floor=True,
         ),
-        Contender(
+        Peer(
             "copy",
             "libamp_token: copy",
             "native",
@@ -155,7 +155,7 @@ def native_contenders() -> list[Contender]:
             version=version,
             missing=compile_c(PEERS / "amp_token.c", "amp_copy", *ours),
         ),
-        Contender(
+        Peer(
             "get",
             "libamp_token: get and free",
             "native",
@@ -163,7 +163,7 @@ def native_contenders() -> list[Contender]:
             version=version,
             missing=compile_c(PEERS / "amp_token.c", "amp_get", "-DCOUNTED_REFERENCE", *ours),
         ),
-        Contender(
+        Peer(
             "libcurl",
             "C: libcurl and a mutex",
             "native",
@@ -171,7 +171,7 @@ def native_contenders() -> list[Contender]:
             version=first_line("curl-config", "--version"),
             missing=compile_c(PEERS / "libcurl_mutex.c", "libcurl_mutex", "-lcurl"),
         ),
-        Contender(
+        Peer(
             "oauth2",
             "Rust: oauth2 crate, ureq, RwLock",
             "native",
@@ -182,7 +182,7 @@ def native_contenders() -> list[Contender]:
     ]
 
 
-def start_contenders() -> list[Contender]:
+def start_peers() -> list[Peer]:
     """Programs that print a token and end."""
     lacking = [tool for tool in ("curl", "jq") if shutil.which(tool) is None]
     ours = [f"-I{ROOT / 'include'}", f"-L{LIBRARY.parent}", "-lamp_token", f"-Wl,-rpath,{LIBRARY.parent}"]
@@ -192,19 +192,19 @@ def start_contenders() -> list[Contender]:
     stored = {"AMPLIENCE_STORE": "file", "AMPLIENCE_STORE_DIR": str(WORK / "store")}
     shutil.rmtree(WORK / "store", ignore_errors=True)
     return [
-        Contender("get_token", "libamp_token: get_token.c", "native", [str(WORK / "get_token")],
+        Peer("get_token", "libamp_token: get_token.c", "native", [str(WORK / "get_token")],
                   missing=compile_c(source, "get_token", *ours), only_starts=True),
-        Contender("amp-token", "libamp_token: amp-token, without its store", "native", [str(command), "get"],
+        Peer("amp-token", "libamp_token: amp-token, without its store", "native", [str(command), "get"],
                   {"AMPLIENCE_STORE": "none"}, missing=no_command, only_starts=True),
-        Contender("amp-token-stored", "libamp_token: amp-token, from its store", "native", [str(command), "get"],
+        Peer("amp-token-stored", "libamp_token: amp-token, from its store", "native", [str(command), "get"],
                   stored, missing=no_command, only_starts=True),
-        Contender("curl_jq", "shell: curl and jq", "shell", [str(PEERS / "curl_jq.sh")],
+        Peer("curl_jq", "shell: curl and jq", "shell", [str(PEERS / "curl_jq.sh")],
                   version=first_line("curl", "--version"),
                   missing=" and ".join(lacking) + " is not installed" if lacking else None, only_starts=True),
     ]  # fmt: skip
 
 
-def python_contenders() -> list[Contender]:
+def python_peers() -> list[Peer]:
     python = WORK / "python" / "bin" / "python"
     missing = None
     if not (python.parent / "pip").exists():
@@ -214,26 +214,26 @@ def python_contenders() -> list[Contender]:
     def version(package: str) -> str:
         return first_line(python, "-c", f"from importlib.metadata import version; print(version({package!r}))")
 
-    def contender(key: str, name: str, package: str = "") -> Contender:
-        command = [str(python), str(PEERS / "contenders.py"), key]
-        return Contender(key, name, "python", command, missing=missing, version=version(package) if package else "")
+    def peer(key: str, name: str, package: str = "") -> Peer:
+        command = [str(python), str(PEERS / "python_peers.py"), key]
+        return Peer(key, name, "python", command, missing=missing, version=version(package) if package else "")
 
     binding = ROOT / "bindings" / "python"
-    ours = contender("amp_token", "libamp_token in Python: value()")
+    ours = peer("amp_token", "libamp_token in Python: value()")
     ours.environment = {"PYTHONPATH": str(binding), "AMP_TOKEN_LIBRARY": str(LIBRARY)}
     if not (binding / "amp_token" / "__init__.py").exists():
         ours.missing = "bindings/python is not there"
     return [
         ours,
-        contender("by_hand", "Python: dict and requests", "requests"),
-        contender("requests_oauthlib", "Python: requests-oauthlib", "requests-oauthlib"),
-        contender("authlib", "Python: authlib", "authlib"),
-        contender("google_auth", "Python: google-auth", "google-auth"),
-        contender("msal", "Python: msal", "msal"),
+        peer("by_hand", "Python: dict and requests", "requests"),
+        peer("requests_oauthlib", "Python: requests-oauthlib", "requests-oauthlib"),
+        peer("authlib", "Python: authlib", "authlib"),
+        peer("google_auth", "Python: google-auth", "google-auth"),
+        peer("msal", "Python: msal", "msal"),
     ]
 
 
-def node_contenders() -> list[Contender]:
+def node_peers() -> list[Peer]:
     folder = WORK / "node"
     folder.mkdir(exist_ok=True)
     missing = build("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", folder, *NPM, folder=folder)
@@ -242,33 +242,33 @@ def node_contenders() -> list[Contender]:
     environment = {"NODE_PATH": str(folder / "node_modules")}
     command = ["node", str(PEERS / "official_sdk.cjs")]
     name = "Node: dc-management-sdk-js (official)"
-    return [Contender("official_sdk", name, "node", command, environment, missing, version=version)]
+    return [Peer("official_sdk", name, "node", command, environment, missing, version=version)]
 
 
 class Run:
-    """One run over all contenders."""
+    """One run over all peers."""
 
-    def __init__(self, contenders: list[Contender], rounds: int, seconds: float) -> None:
-        self.contenders = contenders
+    def __init__(self, peers: list[Peer], rounds: int, seconds: float) -> None:
+        self.peers = peers
         self.rounds = rounds
         self.seconds = seconds
-        self.figures: dict[str, dict[str, list[float]]] = {contender.key: {} for contender in contenders}
+        self.figures: dict[str, dict[str, list[float]]] = {peer.key: {} for peer in peers}
 
-    def able(self, *, gets: bool) -> Iterator[Contender]:
-        for contender in self.contenders:
-            fits = not contender.only_starts if gets else not contender.only_floor
-            if contender.missing is None and fits:
-                yield contender
+    def able(self, *, gets: bool) -> Iterator[Peer]:
+        for peer in self.peers:
+            fits = not peer.only_starts if gets else not peer.only_floor
+            if peer.missing is None and fits:
+                yield peer
 
-    def call(self, contender: Contender, emulator: Emulator, *mode: Any) -> str | None:
-        """What the contender prints in a mode; nothing if it fails, and then it is left out from here on."""
+    def call(self, peer: Peer, emulator: Emulator, *mode: Any) -> str | None:
+        """What the peer prints in a mode; nothing if it fails, and then it is left out from here on."""
         foreign = ("_PROXY", "_CA_BUNDLE")
         kept = {name: value for name, value in os.environ.items() if not name.upper().endswith(foreign)}
         kept = {name: value for name, value in kept.items() if not name.startswith("AMPLIENCE_")}
-        words = [] if contender.only_starts else [str(word) for word in mode]
+        words = [] if peer.only_starts else [str(word) for word in mode]
         done = subprocess.run(
-            contender.command + words,
-            env={**kept, **emulator.environment(), **contender.environment},
+            peer.command + words,
+            env={**kept, **emulator.environment(), **peer.environment},
             capture_output=True,
             text=True,
             timeout=120,
@@ -276,60 +276,60 @@ class Run:
         if done.returncode == 0:
             return done.stdout.strip()
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        contender.missing = f"failed at {' '.join(str(word) for word in mode)}: {last[:300]}"
-        print(f"{contender.name} {contender.missing}", flush=True)
+        peer.missing = f"failed at {' '.join(str(word) for word in mode)}: {last[:300]}"
+        print(f"{peer.name} {peer.missing}", flush=True)
         return None
 
-    def rate(self, contender: Contender, emulator: Emulator, threads: int) -> None:
-        printed = self.call(contender, emulator, "gets", threads, self.seconds)
+    def rate(self, peer: Peer, emulator: Emulator, threads: int) -> None:
+        printed = self.call(peer, emulator, "gets", threads, self.seconds)
         if printed is not None:
-            self.note(contender, f"gets_{threads}", float(printed))
+            self.note(peer, f"gets_{threads}", float(printed))
 
-    def note(self, contender: Contender, figure: str, value: float) -> None:
-        self.figures[contender.key].setdefault(figure, []).append(value)
+    def note(self, peer: Peer, figure: str, value: float) -> None:
+        self.figures[peer.key].setdefault(figure, []).append(value)
 
     def gets(self, emulator: Emulator) -> None:
         """Cached gets a second, on one thread and on several."""
         emulator.tell("expires_in", {"seconds": 3600})
         for number in range(self.rounds):
             print(f"cached gets: round {number + 1} of {self.rounds}", flush=True)
-            for contender in self.able(gets=True):
-                self.rate(contender, emulator, 1)
-                if contender.family != "node":
-                    self.rate(contender, emulator, THREADS)
+            for peer in self.able(gets=True):
+                self.rate(peer, emulator, 1)
+                if peer.family != "node":
+                    self.rate(peer, emulator, THREADS)
 
     def herds(self, emulator: Emulator) -> None:
         """Requests of many threads that ask a cold cache at once."""
         for _ in range(3):
-            for contender in self.able(gets=True):
-                if contender.only_floor:
+            for peer in self.able(gets=True):
+                if peer.only_floor:
                     continue
                 emulator.tell("reset")
                 emulator.tell("faults", [{"latency_ms": 50, "times": "forever"}])
-                if self.call(contender, emulator, "herd", HERD) is not None:
-                    self.note(contender, "herd_requests", emulator.token_requests())
+                if self.call(peer, emulator, "herd", HERD) is not None:
+                    self.note(peer, "herd_requests", emulator.token_requests())
         emulator.tell("reset")
 
     def series(self, emulator: Emulator) -> None:
         """Requests of gets that follow each other, while tokens live as long as Amplience's."""
         emulator.tell("expires_in", {"seconds": 300})
-        for contender in self.able(gets=True):
-            if not contender.only_floor:
+        for peer in self.able(gets=True):
+            if not peer.only_floor:
                 emulator.tell("reset")
-                if self.call(contender, emulator, "series", SERIES) is not None:
-                    self.note(contender, "series_requests", emulator.token_requests())
+                if self.call(peer, emulator, "series", SERIES) is not None:
+                    self.note(peer, "series_requests", emulator.token_requests())
 
     def starts(self, emulator: Emulator, figure: str) -> None:
         """The time from the start of a process until it has printed a token and ended."""
         for number in range(2 * self.rounds):
             print(f"{figure}: round {number + 1} of {2 * self.rounds}", flush=True)
-            for contender in self.able(gets=False):
+            for peer in self.able(gets=False):
                 start = time.perf_counter()
-                token = self.call(contender, emulator, "token")
+                token = self.call(peer, emulator, "token")
                 took = time.perf_counter() - start
                 if token is not None:
-                    assert token.startswith("eyJ"), f"{contender.name} printed no token"
-                    self.note(contender, figure, took * 1000)
+                    assert token.startswith("eyJ"), f"{peer.name} printed no token"
+                    self.note(peer, figure, took * 1000)
 
 
 def busy() -> float:
@@ -394,10 +394,10 @@ def main() -> None:
     failure = build("make", "library") or build("cargo", "build", "--release", "-p", "amp_emulator")
     if failure:
         sys.exit(failure)
-    contenders = native_contenders() + start_contenders() + python_contenders() + node_contenders()
+    peers = native_peers() + start_peers() + python_peers() + node_peers()
     cache = {} if options.skip_cache else cache_bench()
 
-    run = Run(contenders, options.rounds, options.seconds)
+    run = Run(peers, options.rounds, options.seconds)
     program = TARGET / "release" / "amp-emulator"
     others = [busy()]
     plain, encrypted = Emulator(program), Emulator(program, "--tls", "--ca-file", str(WORK / "ca.pem"))
@@ -420,17 +420,17 @@ def main() -> None:
         "threads": THREADS,
         "herd": HERD,
         "series": SERIES,
-        "contenders": [
+        "peers": [
             {
-                "key": contender.key,
-                "name": contender.name,
-                "family": contender.family,
-                "only_starts": contender.only_starts,
-                "version": contender.version,
-                "missing": contender.missing,
-                **run.figures[contender.key],
+                "key": peer.key,
+                "name": peer.name,
+                "family": peer.family,
+                "only_starts": peer.only_starts,
+                "version": peer.version,
+                "missing": peer.missing,
+                **run.figures[peer.key],
             }
-            for contender in contenders
+            for peer in peers
         ],
         "cache": cache,
     }

@@ -7,7 +7,7 @@
 # the same bytes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/need.sh cargo cc make strip dpkg-deb gzip tar
+scripts/install-deps.sh cargo cc make strip dpkg-deb gzip tar
 tools=$(packaging/tools.sh)
 export PATH="$tools:$PATH"
 
@@ -33,8 +33,8 @@ build() {
 # inventory FOLDER FEATURES: what goes along with every binary.
 inventory() {
     mkdir -p "$1"
-    packaging/inventory.py notices "$2" >"$1/NOTICE-THIRD-PARTY"
-    packaging/inventory.py sbom "$2" >"$1/libamp_token.cdx.json"
+    packaging/sbom.py notices "$2" >"$1/NOTICE-THIRD-PARTY"
+    packaging/sbom.py sbom "$2" >"$1/libamp_token.cdx.json"
 }
 
 # wheel LIBRARY PLATFORM: from a copy of the Python package, which holds what goes along.
@@ -68,7 +68,7 @@ tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH
 
 echo "== the .deb"
 build "$linux" portable install-built PREFIX=/usr LIBDIR=/usr/lib/x86_64-linux-gnu DESTDIR="$work/debian" >"$work/log"
-packaging/debs.sh "$version" "$work" "$out"
+packaging/build-debs.sh "$version" "$work" "$out"
 
 echo "== the wheels"
 wheel build/portable/lib/libamp_token.so manylinux_2_17_x86_64

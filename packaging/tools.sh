@@ -3,7 +3,7 @@
 # It is made again when the list of tools has changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/need.sh python3 python3-venv
+scripts/install-deps.sh python3 python3-venv
 needs=packaging/requirements.txt
 venv=$PWD/build/tools
 if ! cmp -s "$needs" "$venv/needs"; then

@@ -4,7 +4,7 @@
 # with a space in its name, the wheels without a compiler. Every one gets a token from the emulator.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/need.sh cc c++ cmake pkg-config lintian readelf
+scripts/install-deps.sh cc c++ cmake pkg-config lintian readelf
 make --no-print-directory package
 tools=$(packaging/tools.sh)
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -70,8 +70,8 @@ else
     sed -i "s|/usr|$root/usr|" "$root/usr/lib/$triplet/pkgconfig/amp_token.pc"
     pkgconfig=$root/usr/lib/$triplet/pkgconfig
 fi
-scripts/check-library.sh "$root/usr/lib/$triplet/libamp_token.so.0" 2.17
-scripts/with-emulator.sh "$root/usr/bin/amp-token" scripts/check-consumers.sh "$root/usr" "$pkgconfig"
+scripts/check-elf.sh "$root/usr/lib/$triplet/libamp_token.so.0" 2.17
+scripts/with-emulator.sh "$root/usr/bin/amp-token" scripts/test-linking.sh "$root/usr" "$pkgconfig"
 scripts/with-emulator.sh "$root/usr/bin/amp-token" "$root/usr/bin/amp-token" hubs
 for package in $packages; do
     inventory "$root/usr/share/doc/$package" "$package.cdx.json.gz" third-party-notices.gz
@@ -91,8 +91,8 @@ echo "== tarball"
 mkdir "$work/a folder"
 tar -xzf "$out/libamp_token-$version-x86_64-linux.tar.gz" -C "$work/a folder"
 tree="$work/a folder/libamp_token-$version-x86_64-linux"
-scripts/check-library.sh "$tree/lib/libamp_token.so" 2.17
-scripts/with-emulator.sh "$tree/bin/amp-token" scripts/check-consumers.sh "$tree" "$tree/lib/pkgconfig"
+scripts/check-elf.sh "$tree/lib/libamp_token.so" 2.17
+scripts/with-emulator.sh "$tree/bin/amp-token" scripts/test-linking.sh "$tree" "$tree/lib/pkgconfig"
 inventory "$tree/share/doc/libamp_token" libamp_token.cdx.json NOTICE-THIRD-PARTY
 
 echo "== wheel"
@@ -120,10 +120,10 @@ inventory "$facts" sboms/libamp_token.cdx.json licenses/NOTICE-THIRD-PARTY
 echo "== wheel for musl"
 wheel=$out/amp_token-$version-py3-none-musllinux_1_2_x86_64.whl
 if [ -e "$wheel" ]; then
-    scripts/need.sh musl
+    scripts/install-deps.sh musl
     python3 -m zipfile -e "$wheel" "$work/musl"
     ln -s libamp_token.so "$work/musl/amp_token/libamp_token.so.0"
-    scripts/check-library.sh "$work/musl/amp_token/libamp_token.so"
+    scripts/check-elf.sh "$work/musl/amp_token/libamp_token.so"
     # Not Python, which there is none of for musl here: a program in C with musl's loader.
     "$tools/python" -m ziglang cc -O2 -target x86_64-linux-musl -dynamic -Iinclude bindings/c/get_token.c \
         -o "$work/with_musl" "$work/musl/amp_token/libamp_token.so"

@@ -30,7 +30,7 @@ gets_tokens() {
 native() { cargo build -q -p amp_emulator; }
 
 aarch64() {
-    scripts/need.sh qemu-aarch64 aarch64-linux-gnu-gcc
+    scripts/install-deps.sh qemu-aarch64 aarch64-linux-gnu-gcc
     rustup -q target add aarch64-unknown-linux-gnu
     export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
@@ -44,14 +44,14 @@ aarch64() {
 }
 
 musl() {
-    scripts/need.sh musl-gcc
+    scripts/install-deps.sh musl-gcc
     rustup -q target add x86_64-unknown-linux-musl
     export CC_x86_64_unknown_linux_musl=musl-gcc
     cargo test -q --target x86_64-unknown-linux-musl --lib --test cache
 }
 
 windows() {
-    scripts/need.sh x86_64-w64-mingw32-gcc-posix wine64
+    scripts/install-deps.sh x86_64-w64-mingw32-gcc-posix wine64
     rustup -q target add x86_64-pc-windows-gnu
     export CC_x86_64_pc_windows_gnu=x86_64-w64-mingw32-gcc-posix
     export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc-posix

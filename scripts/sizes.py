@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""sizes.py: measures what is shipped, and what it is made of; rewrites the table of README.md and docs/size.md.
+"""sizes.py: measures what is shipped, and what it is made of; rewrites the table of README.md and docs/binary-size.md.
 
 Run by `make sizes`, after `make package`. It builds the library many times, in a folder of its own: some ten minutes.
 """
@@ -44,7 +44,7 @@ def library(features="", **settings):
 
 
 def median(times, *command):
-    """Of what start.c prints, in nanoseconds."""
+    """Of what startup.c prints, in nanoseconds."""
 
     def once():
         done = subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -175,11 +175,11 @@ def between(path, marker, text):
 
 def main():
     START.parent.mkdir(parents=True, exist_ok=True)
-    run("cc", "-O2", "-Wall", "-Wextra", "-Iinclude", "benches/start.c", "-o", str(START), "-ldl")
+    run("cc", "-O2", "-Wall", "-Wextra", "-Iinclude", "benches/startup.c", "-o", str(START), "-ldl")
     between("README.md", "sizes", shipped())
-    between("docs/size.md", "weights", weights())
-    between("docs/size.md", "features", features())
-    between("docs/size.md", "choices", choices())
+    between("docs/binary-size.md", "weights", weights())
+    between("docs/binary-size.md", "features", features())
+    between("docs/binary-size.md", "choices", choices())
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ fn no_null_does_harm() {
         // What was set or made on the way must not change what the next call does.
         calls.push_str("    reset();\n");
     }
-    let source = include_str!("c/nulls.c.in").replace("@CALLS@", &calls);
+    let source = include_str!("c/null_arguments.c.in").replace("@CALLS@", &calls);
     let folder = scratch("nulls");
     std::fs::write(folder.join("nulls.c"), source).unwrap();
     compile("cc", C_FLAGS, &folder.join("nulls.c"), &folder.join("nulls"), &[]);

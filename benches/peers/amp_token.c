@@ -4,7 +4,7 @@
 
 #include <amp_token.h>
 
-#include "contender.h"
+#include "peer.h"
 
 static void fail(const char *call, amp_error *error) {
     fprintf(stderr, "%s: %s\n", call, amp_error_message(error));
@@ -17,7 +17,7 @@ static void set(amp_config *config, const char *name, const char *variable) {
         fail(name, error);
 }
 
-static void *contender_open(void) {
+static void *peer_open(void) {
     amp_error *error = NULL;
     amp_token_cache *cache;
     amp_config *config = amp_config_new();
@@ -31,13 +31,13 @@ static void *contender_open(void) {
     return cache;
 }
 
-static void contender_text(void *cache, char *buffer) {
+static void peer_text(void *cache, char *buffer) {
     amp_error *error = NULL;
     if (amp_token_cache_copy(cache, buffer, TOKEN_CAPACITY, NULL, &error) != AMP_OK)
         fail("amp_token_cache_copy", error);
 }
 
-static void contender_get(void *cache, char *buffer) {
+static void peer_get(void *cache, char *buffer) {
 #ifdef COUNTED_REFERENCE
     amp_error *error = NULL;
     amp_token *token;
@@ -46,6 +46,6 @@ static void contender_get(void *cache, char *buffer) {
         fail("amp_token_cache_get", error);
     amp_token_free(token);
 #else
-    contender_text(cache, buffer);
+    peer_text(cache, buffer);
 #endif
 }

@@ -5,7 +5,7 @@
 
 #include <curl/curl.h>
 
-#include "contender.h"
+#include "peer.h"
 
 struct cache {
     pthread_mutex_t lock;
@@ -30,7 +30,7 @@ static size_t receive(char *data, size_t size, size_t count, void *user_data) {
     return more;
 }
 
-static void *contender_open(void) {
+static void *peer_open(void) {
     struct cache *cache = calloc(1, sizeof *cache);
     curl_global_init(CURL_GLOBAL_DEFAULT);
     pthread_mutex_init(&cache->lock, NULL);
@@ -53,7 +53,7 @@ static void refresh(struct cache *cache) {
     curl_easy_setopt(curl, CURLOPT_FAILONERROR, 1L);
     if (getenv("CA_FILE") != NULL)
         curl_easy_setopt(curl, CURLOPT_CAINFO, getenv("CA_FILE"));
-    double now = contender_seconds();
+    double now = peer_seconds();
     CURLcode code = curl_easy_perform(curl);
     const char *token = strstr(reply.text, "\"access_token\":\"");
     const char *lifetime = strstr(reply.text, "\"expires_in\":");
@@ -71,15 +71,15 @@ static void refresh(struct cache *cache) {
     curl_easy_cleanup(curl);
 }
 
-static void contender_text(void *argument, char *buffer) {
+static void peer_text(void *argument, char *buffer) {
     struct cache *cache = argument;
     pthread_mutex_lock(&cache->lock);
-    if (contender_seconds() >= cache->end)
+    if (peer_seconds() >= cache->end)
         refresh(cache);
     memcpy(buffer, cache->token, cache->length + 1);
     pthread_mutex_unlock(&cache->lock);
 }
 
-static void contender_get(void *cache, char *buffer) {
-    contender_text(cache, buffer);
+static void peer_get(void *cache, char *buffer) {
+    peer_text(cache, buffer);
 }

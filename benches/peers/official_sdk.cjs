@@ -1,4 +1,4 @@
-// Amplience's own SDK; contender.h tells the modes. It has one thread, so a "thread" is a promise here.
+// Amplience's own SDK; peer.h tells the modes. It has one thread, so a "thread" is a promise here.
 //
 // The class that keeps its token is not exported, but it is the one that every client of the SDK uses.
 

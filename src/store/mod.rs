@@ -99,14 +99,14 @@ fn redis(options: &Options, seal: EntryCipher, url: &str) -> Result<Option<Arc<d
 fn redis(_: &Options, _: EntryCipher, _: &str) -> Result<Option<Arc<dyn Store>>> {
     use crate::error::{Error, Kind};
     Err(Error::new(Kind::Config, "this build of the library has no Redis store")
-        .advice("build it with cargo's --features redis, or set store to file or none"))
+        .with_hint("build it with cargo's --features redis, or set store to file or none"))
 }
 
 /// Seals an entry and opens `change` of it; for the fuzzer.
 #[cfg(fuzzing)]
 pub fn reopen(entry: &Entry, now: Timestamps, change: impl FnOnce(&mut Vec<u8>)) -> Option<(bool, Option<Entry>)> {
     let seal = EntryCipher::new(&"a secret that is long enough".into(), "https://auth.example/oauth/token", "id")?;
-    let sealed = seal.close(entry)?;
+    let sealed = seal.seal(entry)?;
     let mut changed = sealed.clone();
     change(&mut changed);
     Some((changed == sealed, seal.open(&changed, now).ok()))

@@ -33,7 +33,7 @@ pub fn install_fork_hook() {
         WATCHING.store(failure == 0, Ordering::SeqCst);
     }
     #[cfg(windows)]
-    stay_loaded();
+    pin_module();
 }
 
 /// What `-z nodelete` does elsewhere: threads of ours may still run when the application lets go of the
@@ -50,5 +50,5 @@ fn pin_module() {
     let mut module = std::ptr::null_mut();
     // SAFETY: the address is in this very library (or program), and the handle is written to a variable of
     // ours. A failure changes nothing.
-    unsafe { GetModuleHandleExW(PIN | FROM_ADDRESS, stay_loaded as *const c_void, &raw mut module) };
+    unsafe { GetModuleHandleExW(PIN | FROM_ADDRESS, pin_module as *const c_void, &raw mut module) };
 }

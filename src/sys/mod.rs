@@ -1,4 +1,4 @@
-//! What the library needs of the machine: clocks, threads, locks, forks, and memory for secrets.
+//! What the library needs of the machine: clocks, threads, locks, forks, and memory for memory_hygiene.
 
 pub mod allocator;
 pub mod clock;

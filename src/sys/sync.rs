@@ -1,6 +1,6 @@
 //! The locks of the [cache](crate::token::cache), and the cell that holds its token.
 //!
-//! Under `--cfg amp_model` they come from a model checker, which runs the very same cache code
+//! Under `--cfg shuttle` they come from a model checker, which runs the very same cache code
 //! through thousands of interleavings. Under `--cfg amp_watched` they tell helgrind what they put in
 //! order.
 
@@ -10,21 +10,18 @@ use std::sync::Arc;
 #[cfg(amp_watched)]
 mod watched;
 
-#[cfg(amp_model)]
+#[cfg(shuttle)]
 pub use shuttle::sync::{Condvar, Mutex, MutexGuard};
-#[cfg(not(any(amp_model, amp_watched)))]
+#[cfg(not(any(shuttle, amp_watched)))]
 pub use std::sync::{Condvar, Mutex, MutexGuard};
 #[cfg(amp_watched)]
 pub use watched::{Condvar, Mutex, MutexGuard};
 
 /// The current token: swapped whole, read without a lock and without a write to shared memory.
 #[derive(Default)]
-pub struct TokenCell(
-    #[cfg(not(amp_model))] arc_swap::ArcSwapOption<Token>,
-    #[cfg(amp_model)] Mutex<Option<Arc<Token>>>,
-);
+pub struct TokenCell(#[cfg(not(shuttle))] arc_swap::ArcSwapOption<Token>, #[cfg(shuttle)] Mutex<Option<Arc<Token>>>);
 
-#[cfg(not(amp_model))]
+#[cfg(not(shuttle))]
 impl TokenCell {
     /// Runs `as_ref` on the token without counting a reference to it.
     #[inline]
@@ -51,7 +48,7 @@ impl TokenCell {
     }
 }
 
-#[cfg(amp_model)]
+#[cfg(shuttle)]
 impl TokenCell {
     /// Runs `as_ref` on the token.
     pub fn with<R>(&self, look: impl FnOnce(Option<&Arc<Token>>) -> R) -> R {

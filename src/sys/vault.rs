@@ -1,4 +1,4 @@
-//! Memory for secrets: left out of core dumps, and wiped when it is given back.
+//! Memory for memory_hygiene: left out of core dumps, and wiped when it is given back.
 //!
 //! On Linux it is carved out of pages of its own, which are marked `MADV_DONTDUMP`. Slots of one size
 //! share a chunk of pages, so that ten thousand caches do not need ten thousand mappings; chunks are
@@ -7,7 +7,7 @@
 //! that such a fork can do is to lose a slot in the child.
 //!
 //! Not locked into memory: `RLIMIT_MEMLOCK` is often 64 KiB for a whole process and belongs to the
-//! application, and a promise about swap that holds for some of the secrets is none. Not wiped on fork
+//! application, and a promise about swap that holds for some of the memory_hygiene is none. Not wiped on fork
 //! either: children go on using the tokens that they inherit.
 //!
 //! Elsewhere, or when the system has no pages left, the heap has to do. So it does under `--cfg

@@ -9,7 +9,7 @@
 #define _GNU_SOURCE
 
 #include "check.h"
-#include "find.h"
+#include "dlsym.h"
 
 #include "amp_token.h"
 

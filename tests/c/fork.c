@@ -4,7 +4,7 @@
  * Under valgrind it is run with --leak-check=no: what the parent's other
  * threads had in hand is lost in a child, by the nature of fork. */
 
-#include "test.h"
+#include "fake_server.h"
 
 #include <sched.h>
 #include <sys/wait.h>

@@ -6,7 +6,7 @@
 
 #include <malloc.h>
 
-#include "test.h"
+#include "fake_server.h"
 
 extern void __libc_free(void *block);
 

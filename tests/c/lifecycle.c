@@ -1,6 +1,6 @@
 /* Every handle's life, with handles freed in the orders that nobody expects. */
 
-#include "test.h"
+#include "fake_server.h"
 
 #include <signal.h>
 #include <unistd.h>

@@ -1,7 +1,7 @@
 /* 64 threads and one cache: one request, the same token for all, and copies
  * that are never torn. */
 
-#include "test.h"
+#include "fake_server.h"
 
 #include <sched.h>
 

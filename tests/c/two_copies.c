@@ -8,7 +8,7 @@
  * would be bound to it, were its own calls open to that. */
 
 #include "check.h"
-#include "find.h"
+#include "dlsym.h"
 
 #include "amp_token.h"
 

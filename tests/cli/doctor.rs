@@ -1,6 +1,6 @@
 //! `amp-token doctor`, with one thing wrong at a time.
 
-use crate::world::{Ended, World};
+use crate::support::{CommandResult, TestEnv};
 use amp_emulator::{CertificateKind, Fault};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -19,11 +19,11 @@ struct Visit<'a> {
 #[test]
 fn the_doctor_names_the_step_that_fails() {
     let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let (plain, tls, stranger) = (World::new(), World::with_tls(), World::with_tls());
+    let (plain, tls, stranger) = (TestEnv::new(), TestEnv::with_tls(), TestEnv::with_tls());
     stranger.emulator.set_certificate(CertificateKind::UnknownAuthority).unwrap();
     let trusting = text(&["--ca-file", tls.emulator.ca_file().to_str().unwrap()]);
     let mistaken = text(&["--ca-file", stranger.emulator.ca_file().to_str().unwrap()]);
-    let tables: [(&World, Vec<Visit>); 3] = [
+    let tables: [(&TestEnv, Vec<Visit>); 3] = [
         (
             &plain,
             vec![
@@ -100,33 +100,33 @@ fn the_doctor_names_the_step_that_fails() {
             }],
         ),
     ];
-    for (world, visits) in &tables {
+    for (env, visits) in &tables {
         for visit in visits {
-            let ended = Ended::of(world.command().arg("doctor").args(&visit.arguments));
-            let last = ended.stdout.lines().last().unwrap_or_default();
+            let output = CommandResult::of(env.command().arg("doctor").args(&visit.arguments));
+            let last = output.stdout.lines().last().unwrap_or_default();
             let words: Vec<_> = last.split_whitespace().take(2).collect();
-            assert_eq!(words, [visit.last.1, visit.last.0], "{}: {}", visit.name, ended.stdout);
+            assert_eq!(words, [visit.last.1, visit.last.0], "{}: {}", visit.name, output.stdout);
             assert!(last.contains(visit.says), "{}: {last}", visit.name);
-            assert_eq!(ended.status, Some(visit.status), "{}", visit.name);
+            assert_eq!(output.status, Some(visit.status), "{}", visit.name);
         }
     }
 }
 
 #[test]
 fn the_doctor_sees_the_whole_way() {
-    let world = World::with_tls();
-    let ca_file = world.emulator.ca_file().to_str().unwrap();
-    let text = world.run(&["doctor", "--ca-file", ca_file]).answer();
+    let env = TestEnv::with_tls();
+    let ca_file = env.emulator.ca_file().to_str().unwrap();
+    let text = env.run(&["doctor", "--ca-file", ca_file]).stdout_ok();
     let steps: Vec<_> = text.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
     assert_eq!(steps, ["credentials", "dns", "proxy", "tcp", "tls", "clock", "token", "request"]);
     assert!(text.contains("TLS 1.3") && text.contains("amp-emulator CA"), "{text}");
     assert!(!text.contains("eyJ"), "{text}");
-    assert_eq!((world.emulator.stats().token_requests, world.emulator.stats().api_requests), (1, 1));
+    assert_eq!((env.emulator.stats().token_requests, env.emulator.stats().api_requests), (1, 1));
 }
 
 #[test]
 fn the_doctor_asks_once_and_tells_what_the_servers_said() {
-    let world = World::new();
+    let env = TestEnv::new();
     for (fault, last, says, status) in [
         (Fault::status(503), "token", "try again later", 5),
         (Fault::close(), "token", "without a reply", 4),
@@ -141,45 +141,45 @@ fn the_doctor_asks_once_and_tells_what_the_servers_said() {
             5,
         ),
     ] {
-        world.emulator.reset();
-        world.emulator.fault(fault);
-        let ended = world.run(&["doctor", "--retries", "3"]);
-        let line = ended.stdout.lines().last().unwrap();
+        env.emulator.reset();
+        env.emulator.fault(fault);
+        let output = env.run(&["doctor", "--retries", "3"]);
+        let line = output.stdout.lines().last().unwrap();
         assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), ["FAILED", last]);
         assert!(line.contains(says), "{line}");
-        assert_eq!((ended.status, world.emulator.stats().token_requests), (Some(status), 1));
+        assert_eq!((output.status, env.emulator.stats().token_requests), (Some(status), 1));
     }
 }
 
 #[test]
 fn the_doctor_goes_on_after_a_wrong_clock() {
-    let world = World::new();
+    let env = TestEnv::new();
     for (skew, says) in [(-3600, "s ahead of the server's: set it"), (3600, "s behind the server's: set it")] {
-        world.emulator.fault(Fault::date_skew_s(skew));
-        let ended = world.run(&["doctor"]);
-        let failed: Vec<_> = ended.stdout.lines().filter(|line| line.starts_with("FAILED")).collect();
-        assert!(failed.len() == 1 && failed[0].contains("clock") && failed[0].contains(says), "{}", ended.stdout);
-        assert!(ended.stdout.lines().last().unwrap().contains("lists 2 hubs"));
-        assert_eq!(ended.status, Some(6));
+        env.emulator.fault(Fault::date_skew_s(skew));
+        let output = env.run(&["doctor"]);
+        let failed: Vec<_> = output.stdout.lines().filter(|line| line.starts_with("FAILED")).collect();
+        assert!(failed.len() == 1 && failed[0].contains("clock") && failed[0].contains(says), "{}", output.stdout);
+        assert!(output.stdout.lines().last().unwrap().contains("lists 2 hubs"));
+        assert_eq!(output.status, Some(6));
     }
 }
 
 #[test]
 fn the_doctor_examines_personal_access_tokens() {
-    let world = World::new();
-    let good = world.run(&["get", "--store", "none"]).answer();
+    let env = TestEnv::new();
+    let good = env.run(&["get", "--store", "none"]).stdout_ok();
     for (token, last, status) in
         [(good.trim(), "lists 2 hubs", 0), ("amp_pat_0123456789abcdefghijkl.x", "does not accept", 3)]
     {
-        let mut command = world.command();
+        let mut command = env.command();
         command.env_remove("AMPLIENCE_CLIENT_ID").env_remove("AMPLIENCE_CLIENT_SECRET").env("AMPLIENCE_PAT", token);
-        let ended = Ended::of(command.args(["-q", "doctor"]));
-        assert!(ended.stdout.contains("from AMPLIENCE_PAT") && ended.stdout.contains("none is needed"));
-        assert!(ended.stdout.lines().last().unwrap().contains(last), "{}", ended.stdout);
-        assert!(!ended.stdout.contains(token));
-        assert_eq!(ended.status, Some(status));
+        let output = CommandResult::of(command.args(["-q", "doctor"]));
+        assert!(output.stdout.contains("from AMPLIENCE_PAT") && output.stdout.contains("none is needed"));
+        assert!(output.stdout.lines().last().unwrap().contains(last), "{}", output.stdout);
+        assert!(!output.stdout.contains(token));
+        assert_eq!(output.status, Some(status));
     }
-    assert_eq!(world.emulator.stats().token_requests, 1);
+    assert_eq!(env.emulator.stats().token_requests, 1);
 }
 
 /// A proxy that connects whoever asks, or refuses with this status.
@@ -209,11 +209,11 @@ fn proxy(refusal: Option<u16>) -> String {
 
 #[test]
 fn the_doctor_sees_the_way_through_a_proxy() {
-    let world = World::with_tls();
-    let ca_file = world.emulator.ca_file().to_str().unwrap();
-    let port = world.emulator.port();
+    let env = TestEnv::with_tls();
+    let ca_file = env.emulator.ca_file().to_str().unwrap();
+    let port = env.emulator.port();
     let open = proxy(None);
-    let text = world.run(&["doctor", "--ca-file", ca_file, "--proxy", &open]).answer();
+    let text = env.run(&["doctor", "--ca-file", ca_file, "--proxy", &open]).stdout_ok();
     let line = |step: &str| text.lines().find(|line| line.split_whitespace().nth(1) == Some(step)).unwrap();
     assert!(line("dns").ends_with("127.0.0.1 is an address already"), "{text}");
     assert!(line("proxy").contains(&format!("{open} at")), "{text}");
@@ -222,19 +222,19 @@ fn the_doctor_sees_the_way_through_a_proxy() {
     assert!(line("tls").contains("TLS 1.3") && line("request").contains("lists 2 hubs"), "{text}");
 
     for (status, says) in [(403, "ask its operator"), (407, "asks for a user name and password (HTTP 407)")] {
-        let ended = world.run(&["doctor", "--ca-file", ca_file, "--proxy", &proxy(Some(status))]);
-        let last = ended.stdout.lines().last().unwrap();
+        let output = env.run(&["doctor", "--ca-file", ca_file, "--proxy", &proxy(Some(status))]);
+        let last = output.stdout.lines().last().unwrap();
         assert!(last.starts_with("FAILED  proxy") && last.contains(says), "{last}");
-        assert_eq!(ended.status, Some(4));
+        assert_eq!(output.status, Some(4));
     }
 }
 
 #[test]
 fn the_doctor_does_not_wait_for_ever() {
-    let world = World::new();
-    world.emulator.fault(Fault::silent());
-    let ended = world.run(&["doctor", "--timeout-ms", "200"]);
-    let last = ended.stdout.lines().last().unwrap();
+    let env = TestEnv::new();
+    env.emulator.fault(Fault::silent());
+    let output = env.run(&["doctor", "--timeout-ms", "200"]);
+    let last = output.stdout.lines().last().unwrap();
     assert!(last.starts_with("FAILED  token") && last.contains("sent no reply within 200 ms"), "{last}");
-    assert_eq!(ended.status, Some(4));
+    assert_eq!(output.status, Some(4));
 }

@@ -6,7 +6,7 @@ mod doctor;
 mod pipelines;
 mod requests;
 mod store;
-mod world;
+mod support;
 
 use amp_emulator::Fault;
 use amp_token::config::settings::{SETTINGS, ValueType};
@@ -16,75 +16,75 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
-use world::{AMP_TOKEN, Ended, SECRET, World};
+use support::{AMP_TOKEN, CommandResult, SECRET, TestEnv};
 
 const COMMANDS: &[&str] = &["get", "header", "curl-config", "exec", "status", "invalidate", "config", "doctor"];
 
 #[test]
 fn a_token_comes_in_three_forms() {
-    let world = World::new();
-    let token = world.run(&["get"]).answer();
+    let env = TestEnv::new();
+    let token = env.run(&["get"]).stdout_ok();
     let token = token.strip_suffix('\n').unwrap();
     assert!(token.starts_with("eyJ") && token.bytes().all(|byte| byte.is_ascii_graphic()), "{token}");
-    let header = world.run(&["header"]).answer();
+    let header = env.run(&["header"]).stdout_ok();
     assert!(header.starts_with("Authorization: Bearer eyJ") && header.ends_with('\n'), "{header}");
-    let config = world.run(&["curl-config"]).answer();
+    let config = env.run(&["curl-config"]).stdout_ok();
     assert!(config.starts_with("header = \"Authorization: Bearer eyJ") && config.ends_with("\"\n"), "{config}");
 }
 
 #[test]
 fn curl_takes_the_header_from_standard_input() {
-    let world = World::new();
-    let url = format!("{}/v2/content/hubs", world.emulator.url());
+    let env = TestEnv::new();
+    let url = format!("{}/v2/content/hubs", env.emulator.url());
     for (line, requests) in [
         (format!("amp-token header | curl -sS -f -H @- {url}"), 1),
         (format!("amp-token curl-config | curl -sS -f -K - {url}"), 2),
     ] {
-        let hubs: Value = serde_json::from_str(&Ended::of(&mut world.shell(&line)).answer()).unwrap();
+        let hubs: Value = serde_json::from_str(&CommandResult::of(&mut env.shell(&line)).stdout_ok()).unwrap();
         assert!(hubs.pointer("/_embedded/hubs/0/id").is_some());
-        assert_eq!(world.emulator.stats().api_requests, requests);
+        assert_eq!(env.emulator.stats().api_requests, requests);
     }
 }
 
 #[test]
 fn curl_reads_back_what_was_quoted() {
     // A personal access token may hold any visible character; the emulator records what arrives.
-    let world = World::new();
+    let env = TestEnv::new();
     let token = r#"amp_pat_a"b\c\\"d'$(e)"#;
-    let mut shell = world.shell(&format!("amp-token curl-config | curl -sS -K - {}/v2/x", world.emulator.url()));
+    let mut shell = env.shell(&format!("amp-token curl-config | curl -sS -K - {}/v2/x", env.emulator.url()));
     shell.env_remove("AMPLIENCE_CLIENT_ID").env_remove("AMPLIENCE_CLIENT_SECRET").env("AMPLIENCE_PAT", token);
     shell.output().unwrap();
-    let requests = world.emulator.requests();
+    let requests = env.emulator.requests();
     assert_eq!(requests.len(), 1);
     assert_eq!(requests[0].header("authorization"), Some(format!("Bearer {token}").as_str()));
 }
 
 #[test]
 fn a_token_is_good_for_as_long_as_asked() {
-    let world = World::new();
-    world.run(&["get", "--min-validity", "200"]).answer();
-    let ended = world.run(&["get", "--min-validity", "400"]);
-    ended.failed(2, "more than a token has, which lives 300 s");
-    world.run(&["get", "--min-validity", "soon"]).failed(2, "soon");
+    let env = TestEnv::new();
+    env.run(&["get", "--min-validity", "200"]).stdout_ok();
+    let output = env.run(&["get", "--min-validity", "400"]);
+    output.assert_failed(2, "more than a token has, which lives 300 s");
+    env.run(&["get", "--min-validity", "soon"]).assert_failed(2, "soon");
 }
 
 #[test]
 fn exec_becomes_the_command() {
-    let world = World::new();
-    let exec = |arguments: &[&str]| world.command().arg("exec").args(arguments).output().unwrap();
+    let env = TestEnv::new();
+    let exec = |arguments: &[&str]| env.command().arg("exec").args(arguments).output().unwrap();
     let script =
         "printf %.3s.%s.%s \"$AMPLIENCE_ACCESS_TOKEN\" \"$AMPLIENCE_CLIENT_ID\" \"${AMPLIENCE_CLIENT_SECRET:+kept}\"";
-    let ended = exec(&["--", "sh", "-c", script]);
-    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "eyJ.the-id.kept");
-    let ended = exec(&["--clean", "sh", "-c", script]);
-    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "eyJ.the-id.");
+    let output = exec(&["--", "sh", "-c", script]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "eyJ.the-id.kept");
+    let output = exec(&["--clean", "sh", "-c", script]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "eyJ.the-id.");
     // The command's own options are its own.
-    let ended = exec(&["--", "printf", "%s", "--clean"]);
-    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "--clean");
+    let output = exec(&["--", "printf", "%s", "--clean"]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "--clean");
     assert_eq!(exec(&["sh", "-c", "exit 7"]).status.code(), Some(7));
     assert_eq!(exec(&["sh", "-c", "kill -TERM $$"]).status.signal(), Some(15));
     // The process is the same one, and nothing of ours waits for it.
-    let mut child = world.command().args(["exec", "sh", "-c", "echo $$"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = env.command().args(["exec", "sh", "-c", "echo $$"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut pid = String::new();
     child.stdout.take().unwrap().read_to_string(&mut pid).unwrap();
     assert_eq!(pid.trim(), child.id().to_string());
@@ -93,70 +93,70 @@ fn exec_becomes_the_command() {
 
 #[test]
 fn exec_fails_as_shells_do() {
-    let world = World::new();
-    world.run(&["exec", "--", "no-such-program"]).failed(127, "no-such-program cannot be run");
-    let file = world.home.join("no-program");
+    let env = TestEnv::new();
+    env.run(&["exec", "--", "no-such-program"]).assert_failed(127, "no-such-program cannot be run");
+    let file = env.home.join("no-program");
     File::create(&file).unwrap();
-    world.run(&["exec", "--", file.to_str().unwrap()]).failed(126, "Permission denied");
-    world.run(&["exec"]).failed(2, "COMMAND");
+    env.run(&["exec", "--", file.to_str().unwrap()]).assert_failed(126, "Permission denied");
+    env.run(&["exec"]).assert_failed(2, "COMMAND");
 }
 
 #[test]
 fn refused_credentials_are_told_without_the_secret() {
-    let world = World::new();
-    world.emulator.set_credentials("the-id", "another");
-    world.emulator.fault(
+    let env = TestEnv::new();
+    env.emulator.set_credentials("the-id", "another");
+    env.emulator.fault(
         Fault::status(400)
             .body(serde_json::json!({"error": "invalid_client", "error_description": "no: {client_secret}"})),
     );
     for arguments in [&["get", "-vv"][..], &["get"]] {
-        world.run(arguments).failed(3, "does not accept the client id and secret");
+        env.run(arguments).assert_failed(3, "does not accept the client id and secret");
     }
 }
 
 #[test]
 fn each_class_of_failure_has_its_status() {
-    let mut world = World::new();
-    let nothing = Ended::of(world.bare(AMP_TOKEN).arg("get"));
-    nothing.failed(3, "AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET");
-    world.emulator.fault(Fault::status(503));
-    world.run(&["get"]).failed(5, "HTTP 503");
-    world.emulator.fault(Fault::not_json());
-    world.run(&["get"]).failed(5, "not a JSON object");
-    world.run(&["get", "--timeout-ms", "never"]).failed(2, "timeout_ms");
-    world.run(&["get", "--client-certificate", "x"]).failed(2, "client_key");
-    world.run(&["get", "--personal-access-token-file", "x"]).failed(6, "x cannot be read");
-    world.emulator.stop();
-    world.run(&["get"]).failed(4, "could not be reached");
+    let mut env = TestEnv::new();
+    let nothing = CommandResult::of(env.bare(AMP_TOKEN).arg("get"));
+    nothing.assert_failed(3, "AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET");
+    env.emulator.fault(Fault::status(503));
+    env.run(&["get"]).assert_failed(5, "HTTP 503");
+    env.emulator.fault(Fault::not_json());
+    env.run(&["get"]).assert_failed(5, "not a JSON object");
+    env.run(&["get", "--timeout-ms", "never"]).assert_failed(2, "timeout_ms");
+    env.run(&["get", "--client-certificate", "x"]).assert_failed(2, "client_key");
+    env.run(&["get", "--personal-access-token-file", "x"]).assert_failed(6, "x cannot be read");
+    env.emulator.stop();
+    env.run(&["get"]).assert_failed(4, "could not be reached");
 }
 
 #[test]
 fn settings_stand_before_and_after_the_command() {
-    let world = World::new();
-    let url = world.emulator.url();
+    let env = TestEnv::new();
+    let url = env.emulator.url();
     for arguments in [
         &["--auth-url", &url, "get"][..],
         &["get", "--auth-url", &url],
         &["--auth-url", "https://x", "get", "--auth-url", &url],
     ] {
-        Ended::of(world.command().env_remove("AMPLIENCE_AUTH_URL").args(arguments)).answer();
+        CommandResult::of(env.command().env_remove("AMPLIENCE_AUTH_URL").args(arguments)).stdout_ok();
     }
 }
 
 #[test]
 fn wrong_arguments_are_explained() {
-    let world = World::new();
-    world.run(&["get", "--timout-ms", "5"]).failed(2, "--timeout-ms");
-    world.run(&["fetch"]).failed(2, "fetch");
-    world.run(&["-q", "-v", "get"]).failed(2, "--quiet");
-    let nothing = world.run(&[]);
+    let env = TestEnv::new();
+    env.run(&["get", "--timout-ms", "5"]).assert_failed(2, "--timeout-ms");
+    env.run(&["fetch"]).assert_failed(2, "fetch");
+    env.run(&["-q", "-v", "get"]).assert_failed(2, "--quiet");
+    let nothing = env.run(&[]);
     assert_eq!((nothing.status, nothing.stdout.as_str()), (Some(2), ""));
     assert!(nothing.stderr.contains("Usage: amp-token"));
 }
 
 #[test]
 fn a_secret_is_not_taken_from_an_argument() {
-    let world = World::new();
+    let env = TestEnv::new();
     for arguments in [
         &["get", "--client-secret", SECRET][..],
         &["--client-secret", SECRET, "get"],
@@ -165,86 +165,87 @@ fn a_secret_is_not_taken_from_an_argument() {
         &["get", "--proxy", &format!("http://user:{SECRET}@127.0.0.1:1")],
         &["get", "--store", &format!("redis://:{SECRET}@127.0.0.1:1")],
     ] {
-        world.run(arguments).failed(2, "shows in ps: use AMPLIENCE_");
+        env.run(arguments).assert_failed(2, "shows in ps: use AMPLIENCE_");
     }
 }
 
 #[test]
 fn an_answer_that_cannot_be_written_is_a_failure() {
-    let world = World::new();
+    let env = TestEnv::new();
     for arguments in [&["get"][..], &["config"], &["--help"], &["doctor"], &["generate", "man"]] {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let ended = Ended::of(world.command().args(arguments).stdout(full));
-        ended.failed(6, "standard output could not be written");
+        let output = CommandResult::of(env.command().args(arguments).stdout(full));
+        output.assert_failed(6, "standard output could not be written");
         // Nobody reads any more: no words about it.
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let ended = Ended::of(world.command().args(arguments).stdout(writer));
-        assert_eq!((ended.status, ended.stderr.as_str()), (Some(141), ""));
+        let output = CommandResult::of(env.command().args(arguments).stdout(writer));
+        assert_eq!((output.status, output.stderr.as_str()), (Some(141), ""));
     }
 }
 
 #[test]
 fn status_tells_what_is_without_asking_anybody() {
-    let world = World::new();
-    let status: Value = serde_json::from_str(&world.run(&["status", "--json"]).answer()).unwrap();
+    let env = TestEnv::new();
+    let status: Value = serde_json::from_str(&env.run(&["status", "--json"]).stdout_ok()).unwrap();
     assert_eq!(status["credentials"]["kind"], "client");
     assert_eq!(status["credentials"]["client_id"], "the-id");
     assert_eq!(status["credentials"]["from"], "AMPLIENCE_CLIENT_SECRET");
-    assert!(status["store"].as_str().unwrap().starts_with(world.home.to_str().unwrap()), "{status}");
+    assert!(status["store"].as_str().unwrap().starts_with(env.home.to_str().unwrap()), "{status}");
     assert_eq!(status["token"], Value::Null);
-    let text = world.run(&["status"]).answer();
+    let text = env.run(&["status"]).stdout_ok();
     assert!(text.contains("the-id") && text.contains("none is stored"), "{text}");
-    let text = world.run(&["status", "--store", "none"]).answer();
+    let text = env.run(&["status", "--store", "none"]).stdout_ok();
     assert!(text.contains("store        none"), "{text}");
     #[cfg(feature = "redis")]
     {
-        let mut command = world.command();
+        let mut command = env.command();
         let text =
-            Ended::of(command.env("AMPLIENCE_STORE", "redis://:hidden@127.0.0.1:1").args(["-q", "status"])).answer();
+            CommandResult::of(command.env("AMPLIENCE_STORE", "redis://:hidden@127.0.0.1:1").args(["-q", "status"]))
+                .stdout_ok();
         assert!(text.contains("redis://127.0.0.1:1\n") && !text.contains("hidden"), "{text}");
     }
-    assert_eq!(world.emulator.stats().connections, 0);
+    assert_eq!(env.emulator.stats().connections, 0);
 }
 
 #[test]
 fn status_knows_files_and_personal_access_tokens() {
-    let world = World::new();
-    let file = world.home.join("pat");
+    let env = TestEnv::new();
+    let file = env.home.join("pat");
     File::create(&file).unwrap().write_all(b"amp_pat_0123456789abcdefghijkl.x\n").unwrap();
-    let mut command = world.bare(AMP_TOKEN);
+    let mut command = env.bare(AMP_TOKEN);
     command.args(["-q", "status", "--personal-access-token-file", file.to_str().unwrap()]);
-    let text = Ended::of(&mut command).answer();
+    let text = CommandResult::of(&mut command).stdout_ok();
     assert!(text.contains("a personal access token, from") && text.contains(file.to_str().unwrap()), "{text}");
     assert!(text.contains("does not expire") && !text.contains("amp_pat_"), "{text}");
 }
 
 #[test]
 fn a_file_that_all_can_read_earns_a_warning() {
-    let world = World::new();
-    let file = world.home.join("secret");
+    let env = TestEnv::new();
+    let file = env.home.join("secret");
     fs::write(&file, SECRET).unwrap();
     fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let run = |arguments: &[&str]| {
-        let mut command = world.command();
+        let mut command = env.command();
         command.env_remove("AMPLIENCE_CLIENT_SECRET").env("AMPLIENCE_CLIENT_SECRET_FILE", &file);
-        Ended::of(command.arg("status").args(arguments))
+        CommandResult::of(command.arg("status").args(arguments))
     };
-    let ended = run(&[]);
-    assert!(ended.stderr.starts_with("amp-token: warning: "), "{}", ended.stderr);
-    assert_eq!(ended.status, Some(0));
-    run(&["--quiet"]).answer();
+    let output = run(&[]);
+    assert!(output.stderr.starts_with("amp-token: warning: "), "{}", output.stderr);
+    assert_eq!(output.status, Some(0));
+    run(&["--quiet"]).stdout_ok();
 }
 
 #[test]
 fn config_shows_where_each_setting_is_from_and_no_secret() {
-    let world = World::new();
-    let mut command = world.command();
+    let env = TestEnv::new();
+    let mut command = env.command();
     command
         .env("AMPLIENCE_PROXY", "http://user:hidden@proxy.example")
         .env("AMPLIENCE_STORE", "rediss://:hidden@redis.example")
         .args(["config", "--timeout-ms", "1234"]);
-    let text = Ended::of(&mut command).answer();
+    let text = CommandResult::of(&mut command).stdout_ok();
     assert!(!text.contains("hidden"), "{text}");
     let row = |name: &str| {
         let line = text.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap();
@@ -256,7 +257,7 @@ fn config_shows_where_each_setting_is_from_and_no_secret() {
     assert_eq!(row("timeout_ms"), ["1234", "option"]);
     assert_eq!(row("connect_timeout_ms"), ["5000", "default"]);
     assert_eq!(text.lines().count(), SETTINGS.len());
-    let json: Value = serde_json::from_str(&world.run(&["config", "--json"]).answer()).unwrap();
+    let json: Value = serde_json::from_str(&env.run(&["config", "--json"]).stdout_ok()).unwrap();
     assert_eq!(json["store"], serde_json::json!({"value": "file", "from": "default"}));
     assert_eq!(json["ca_file"]["value"], Value::Null);
     assert_eq!(json.as_object().unwrap().len(), SETTINGS.len());
@@ -264,24 +265,24 @@ fn config_shows_where_each_setting_is_from_and_no_secret() {
 
 #[test]
 fn mistyped_variables_are_reported() {
-    let world = World::new();
+    let env = TestEnv::new();
     let with_typos = |arguments: &[&str]| {
-        let mut command = world.command();
+        let mut command = env.command();
         command.env("AMPLIENCE_CLIENTID", SECRET).env("AMPLIENCE_TIMEOUT", "5").env("AMPLIENCE_HUB", "");
-        Ended::of(command.args(arguments))
+        CommandResult::of(command.args(arguments))
     };
     for arguments in [&["config"][..], &["config", "--json"]] {
-        let ended = with_typos(arguments);
-        assert_eq!((ended.status, ended.stdout), (Some(0), world.run(arguments).answer()));
+        let output = with_typos(arguments);
+        assert_eq!((output.status, output.stdout), (Some(0), env.run(arguments).stdout_ok()));
         assert_eq!(
-            ended.stderr,
+            output.stderr,
             "amp-token: warning: AMPLIENCE_CLIENTID is not a setting: did you mean AMPLIENCE_CLIENT_ID?\n\
              amp-token: warning: AMPLIENCE_TIMEOUT is not a setting: did you mean AMPLIENCE_TIMEOUT_MS?\n"
         );
     }
     assert_eq!(with_typos(&["-q", "config"]).stderr, "");
     // In the doctor's report they come first, and leave the exit status to its steps.
-    let report = with_typos(&["doctor"]).answer();
+    let report = with_typos(&["doctor"]).stdout_ok();
     let lines: Vec<Vec<_>> = report.lines().map(|line| line.split_whitespace().collect()).collect();
     let sees = |line: usize, name, meant| {
         let says = ["warning", "environment", name, "is", "not", "a", "setting:", "did", "you", "mean", meant];
@@ -291,17 +292,17 @@ fn mistyped_variables_are_reported() {
     sees(1, "AMPLIENCE_TIMEOUT", "AMPLIENCE_TIMEOUT_MS?");
     assert_eq!(lines[2][..2], ["ok", "credentials"], "{report}");
     // They are named where they are the reason of a failure, too.
-    let mut command = world.command();
+    let mut command = env.command();
     command.env_remove("AMPLIENCE_CLIENT_ID").env("AMPLIENCE_CLIENT_IT", "the-id").arg("doctor");
-    let ended = Ended::of(&mut command);
-    assert_eq!(ended.status, Some(3));
-    assert!(ended.stdout.contains("did you mean AMPLIENCE_CLIENT_ID?"), "{}", ended.stdout);
+    let output = CommandResult::of(&mut command);
+    assert_eq!(output.status, Some(3));
+    assert!(output.stdout.contains("did you mean AMPLIENCE_CLIENT_ID?"), "{}", output.stdout);
 }
 
 #[test]
 fn the_table_holds_every_setting() {
-    let world = World::new();
-    let table = world.run(&["config", "--table"]).answer();
+    let env = TestEnv::new();
+    let table = env.run(&["config", "--table"]).stdout_ok();
     let lines: Vec<_> = table.lines().collect();
     assert_eq!(lines.len(), SETTINGS.len() + 2);
     for (line, setting) in lines[2..].iter().zip(SETTINGS) {
@@ -312,14 +313,14 @@ fn the_table_holds_every_setting() {
 
 #[test]
 fn help_mentions_every_command_setting_and_status() {
-    let world = World::new();
-    let help = world.run(&["--help"]).answer();
+    let env = TestEnv::new();
+    let help = env.run(&["--help"]).stdout_ok();
     for command in COMMANDS {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
-        let own = world.run(&[command, "--help"]).answer();
+        let own = env.run(&[command, "--help"]).stdout_ok();
         assert!(own.contains("Example"), "{own}");
         // With an option in front, all commands are made, not only the one that is called.
-        assert_eq!(world.run(&["-q", command, "--help"]).answer(), own);
+        assert_eq!(env.run(&["-q", command, "--help"]).stdout_ok(), own);
     }
     for setting in SETTINGS.iter().filter(|setting| setting.value_type != ValueType::Secret) {
         assert!(help.contains(&format!("--{} <", setting.name.replace('_', "-"))), "{}", setting.name);
@@ -328,13 +329,13 @@ fn help_mentions_every_command_setting_and_status() {
     for status in ["\n    0  ", "\n    3  ", "\n  141  "] {
         assert!(help.contains(status), "{help}");
     }
-    assert_eq!(world.run(&["--version"]).answer(), concat!("amp-token ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert_eq!(env.run(&["--version"]).stdout_ok(), concat!("amp-token ", env!("CARGO_PKG_VERSION"), "\n"));
 }
 
 #[test]
 fn the_manual_mentions_all_there_is() {
-    let world = World::new();
-    let manual = world.run(&["generate", "man"]).answer();
+    let env = TestEnv::new();
+    let manual = env.run(&["generate", "man"]).stdout_ok();
     let text = manual.replace("\\-", "-");
     for command in COMMANDS {
         assert!(text.contains(&format!("\n.SS {command}\n")), "{command}");
@@ -353,40 +354,40 @@ fn the_manual_mentions_all_there_is() {
 
 #[test]
 fn completions_are_made_for_three_shells() {
-    let world = World::new();
+    let env = TestEnv::new();
     for shell in ["bash", "zsh", "fish"] {
-        let script = world.run(&["generate", shell]).answer();
+        let script = env.run(&["generate", shell]).stdout_ok();
         assert!(script.contains("curl-config") && script.contains("min-validity"), "{shell}");
         assert!(!script.contains("--client-secret "), "{shell}");
     }
-    let script = world.home.join("completion");
-    fs::write(&script, world.run(&["generate", "bash"]).answer()).unwrap();
+    let script = env.home.join("completion");
+    fs::write(&script, env.run(&["generate", "bash"]).stdout_ok()).unwrap();
     let complete = format!(
         ". '{}'; set -- $(complete -p amp-token); while [ \"$1\" != -F ]; do shift; done; \
          COMP_WORDS=(amp-token doc); COMP_CWORD=1; $2 amp-token doc amp-token; echo ${{COMPREPLY[*]}}",
         script.display()
     );
-    assert_eq!(Ended::of(world.bare("bash").args(["-c", &complete])).answer(), "doctor\n");
+    assert_eq!(CommandResult::of(env.bare("bash").args(["-c", &complete])).stdout_ok(), "doctor\n");
 }
 
 #[cfg(feature = "emulator")]
 #[test]
 fn the_demo_needs_nothing() {
-    let world = World::new();
+    let env = TestEnv::new();
     // What is set for real work does not matter.
-    let text = world.run(&["demo"]).answer();
+    let text = env.run(&["demo"]).stdout_ok();
     assert!(text.contains("The server saw 1 token request and 1 API request."), "{text}");
     assert!(text.contains("lists 2 hubs") && !text.contains("eyJ"), "{text}");
-    assert_eq!(world.emulator.stats().connections, 0);
-    world.run(&["--timeout-ms", "5", "demo"]).failed(2, "--timeout-ms means nothing to demo");
-    world.run(&["demo", "--timeout-ms", "5"]).failed(2, "--timeout-ms means nothing to this command");
+    assert_eq!(env.emulator.stats().connections, 0);
+    env.run(&["--timeout-ms", "5", "demo"]).assert_failed(2, "--timeout-ms means nothing to demo");
+    env.run(&["demo", "--timeout-ms", "5"]).assert_failed(2, "--timeout-ms means nothing to this command");
 }
 
 #[cfg(feature = "emulator")]
 #[test]
 fn the_emulator_serves_until_it_is_told_to_end() {
-    let world = World::new();
-    let secret = world.home.join("secret");
+    let env = TestEnv::new();
+    let secret = env.home.join("secret");
     fs::write(&secret, format!("{SECRET}\n")).unwrap();
     // Also ends when an assertion fails.
     struct Running(Child);
@@ -395,7 +396,7 @@ fn the_emulator_serves_until_it_is_told_to_end() {
             let _ = self.0.kill();
         }
     }
-    let child = world
+    let child = env
         .bare(AMP_TOKEN)
         .args(["emulator", "--expires-in", "60", "--client-id", "the-id", "--client-secret-file"])
         .arg(&secret)
@@ -406,8 +407,8 @@ fn the_emulator_serves_until_it_is_told_to_end() {
     let lines: Vec<_> = BufReader::new(child.0.stdout.take().unwrap()).lines().take(5).map(Result::unwrap).collect();
     let url = lines[0].strip_prefix("url=").unwrap();
     assert_eq!(lines[3], "client_id=the-id");
-    world.run(&["get", "--auth-url", url]).answer();
-    let ended = Command::new("kill").arg(child.0.id().to_string()).status().unwrap();
-    assert!(ended.success());
+    env.run(&["get", "--auth-url", url]).stdout_ok();
+    let output = Command::new("kill").arg(child.0.id().to_string()).status().unwrap();
+    assert!(output.success());
     assert_eq!(child.0.wait().unwrap().code(), Some(0));
 }

@@ -1,83 +1,82 @@
 //! The commands that use a token.
 
-use crate::world::World;
+use crate::support::TestEnv;
 use amp_emulator::Fault;
 use serde_json::Value;
 use std::fs;
 
 #[test]
 fn hubs_are_listed_for_people_and_programs() {
-    let world = World::new();
-    let table = world.run(&["hubs"]).answer();
+    let env = TestEnv::new();
+    let table = env.run(&["hubs"]).stdout_ok();
     let lines: Vec<_> = table.lines().collect();
     assert!(lines[0].starts_with("id") && lines[0].contains("label"), "{table}");
     assert_eq!(lines.len(), 3, "{table}");
     assert!(lines[1].contains("ACTIVE"), "{table}");
-    let hubs: Value = serde_json::from_str(&world.run(&["hubs", "--json"]).answer()).unwrap();
+    let hubs: Value = serde_json::from_str(&env.run(&["hubs", "--json"]).stdout_ok()).unwrap();
     assert_eq!(hubs.as_array().unwrap().len(), 2);
     assert!(table.contains(hubs[1]["id"].as_str().unwrap()));
 }
 
 #[test]
 fn a_request_s_reply_is_the_answer() {
-    let world = World::new();
-    let hubs: Value = serde_json::from_str(&world.run(&["request", "get", "/v2/content/hubs"]).answer()).unwrap();
+    let env = TestEnv::new();
+    let hubs: Value = serde_json::from_str(&env.run(&["request", "get", "/v2/content/hubs"]).stdout_ok()).unwrap();
     assert_eq!(hubs["page"]["totalElements"], 2);
     let repositories = "/v2/content/content-repositories/000000000000000000000000/content-items";
-    let item = world.home.join("item.json");
+    let item = env.home.join("item.json");
     fs::write(&item, r#"{"label":"from a file"}"#).unwrap();
     let data = format!("@{}", item.display());
     let first: Value = serde_json::from_str(
-        &world
-            .run(&[
-                "request",
-                "GET",
-                hubs["_embedded"]["hubs"][0]["_links"]["content-repositories"]["href"]
-                    .as_str()
-                    .unwrap()
-                    .split('{')
-                    .next()
-                    .unwrap(),
-            ])
-            .answer(),
+        &env.run(&[
+            "request",
+            "GET",
+            hubs["_embedded"]["hubs"][0]["_links"]["content-repositories"]["href"]
+                .as_str()
+                .unwrap()
+                .split('{')
+                .next()
+                .unwrap(),
+        ])
+        .stdout_ok(),
     )
     .unwrap();
     let id = first["_embedded"]["content-repositories"][0]["id"].as_str().unwrap();
     let path = repositories.replace("000000000000000000000000", id);
-    let made: Value = serde_json::from_str(&world.run(&["request", "POST", &path, "-d", &data]).answer()).unwrap();
+    let made: Value = serde_json::from_str(&env.run(&["request", "POST", &path, "-d", &data]).stdout_ok()).unwrap();
     assert_eq!(made["label"], "from a file");
     assert!(made["id"].is_string());
 }
 
 #[test]
 fn a_refused_request_is_told_and_its_body_kept() {
-    let world = World::new();
-    world.emulator.fault(Fault::status(404).body("gone").on("/v2"));
-    let ended = world.run(&["request", "GET", "/v2/content/x"]);
-    assert_eq!((ended.status, ended.stdout.as_str()), (Some(5), "gone"), "{}", ended.stderr);
-    assert!(ended.stderr.contains("HTTP 404"), "{}", ended.stderr);
-    world.emulator.fault(Fault::status(403).body("no").on("/v2"));
-    assert_eq!(world.run(&["hubs"]).status, Some(3));
-    let ended = world.run(&["request", "GET", "https://elsewhere.invalid/v2"]);
-    assert_eq!(ended.status, Some(2));
-    assert!(ended.stderr.contains("a token goes nowhere else"), "{}", ended.stderr);
-    let ended = world.run(&["request", "POST", "/v2", "-d", "@/nonexistent"]);
-    assert_eq!(ended.status, Some(6));
+    let env = TestEnv::new();
+    env.emulator.fault(Fault::status(404).body("gone").on("/v2"));
+    let output = env.run(&["request", "GET", "/v2/content/x"]);
+    assert_eq!((output.status, output.stdout.as_str()), (Some(5), "gone"), "{}", output.stderr);
+    assert!(output.stderr.contains("HTTP 404"), "{}", output.stderr);
+    env.emulator.fault(Fault::status(403).body("no").on("/v2"));
+    assert_eq!(env.run(&["hubs"]).status, Some(3));
+    let output = env.run(&["request", "GET", "https://elsewhere.invalid/v2"]);
+    assert_eq!(output.status, Some(2));
+    assert!(output.stderr.contains("a token goes nowhere else"), "{}", output.stderr);
+    let output = env.run(&["request", "POST", "/v2", "-d", "@/nonexistent"]);
+    assert_eq!(output.status, Some(6));
 }
 
 #[test]
 fn graphql_and_a_personal_access_token() {
-    let world = World::new();
+    let env = TestEnv::new();
     let reply: Value =
-        serde_json::from_str(&world.run(&["graphql", "{ __typename }", "--variables", "{\"a\":1}"]).answer()).unwrap();
+        serde_json::from_str(&env.run(&["graphql", "{ __typename }", "--variables", "{\"a\":1}"]).stdout_ok()).unwrap();
     assert_eq!(reply["data"]["__typename"], "Query");
-    assert_eq!(world.run(&["graphql", "{ a }", "--variables", "[]"]).status, Some(2));
-    let token = world.run(&["pat", "create", "build server", "--organization", "T3JnOjE="]).answer();
+    assert_eq!(env.run(&["graphql", "{ a }", "--variables", "[]"]).status, Some(2));
+    let token = env.run(&["pat", "create", "build server", "--organization", "T3JnOjE="]).stdout_ok();
     assert!(token.starts_with("amp_pat_") && token.lines().count() == 1, "{token}");
-    let file = world.home.join("token");
+    let file = env.home.join("token");
     fs::write(&file, &token).unwrap();
-    let mut command = world.bare(crate::world::AMP_TOKEN);
-    command.args(["hubs", "--api-url", &world.emulator.url(), "--personal-access-token-file"]).arg(&file);
+    let mut command = env.bare(crate::support::AMP_TOKEN);
+    command.args(["hubs", "--api-url", &env.emulator.url(), "--personal-access-token-file"]).arg(&file);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

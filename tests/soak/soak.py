@@ -3,7 +3,7 @@
 
 Usage: soak.py LIBRARY_FOLDER COMMAND WORKER, after which it reads MINUTES (10) and SEED (random) from the
 environment. LIBRARY_FOLDER holds libamp_token.so with the Redis store, COMMAND is amp-token with the emulator,
-WORKER is worker.c compiled. Writes soak.svg and soak.md into OUT (the current folder).
+WORKER is worker.c compiled. Writes soak-test.svg and soak-test.md into OUT (the current folder).
 
 The emulator hands out tokens of two seconds. Phases with one fault and phases without any take turns. Each
 worker is one way of using the library: see WORKERS. It passes only if
@@ -192,7 +192,7 @@ class Soak:
         self.seconds, self.seed = seconds, seed
         self.random = random.Random(seed)
         # In memory, as the usual folder of the file store is: a call may outlast its timeout on a disk that others
-        # keep busy, which only an occasional machine shows (docs/soak.md).
+        # keep busy, which only an occasional machine shows (docs/soak-test.md).
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.folder = tempfile.mkdtemp(prefix="amp-soak-", dir=memory)
         self.processes, self.workers, self.phases, self.problems = [], [], [], []
@@ -427,8 +427,8 @@ class Soak:
             tokens = worker.counters.get("gets", 0) + worker.counters.get("copies", 0)
             table += (f"| {worker.name} | {tokens:,} | {worker.counters.get('refreshes', 0):,} | "
                       f"{' and '.join(memory)} KiB | {' and '.join(descriptors)} |\n")
-        (out / "soak.md").write_text(table)
-        (out / "soak.svg").write_text(self.plot())
+        (out / "soak-test.md").write_text(table)
+        (out / "soak-test.svg").write_text(self.plot())
         print(table)
 
     def plot(self):

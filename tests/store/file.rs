@@ -1,6 +1,6 @@
 //! The store of one machine.
 
-use crate::cast::{Folder, LONG, Process, Settings, command, is_held};
+use crate::support::{Folder, LONG, Process, Settings, command, is_held};
 use amp_emulator::Emulator;
 use amp_token::error::Kind;
 use amp_token::log::Log;

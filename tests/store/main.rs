@@ -5,8 +5,8 @@
 //! `roles`. Nothing here waits for a time to pass, but for something to happen; and no test expects
 //! anything to be quick, only to end.
 
-mod cast;
+mod child;
 mod file;
 #[cfg(feature = "redis")]
 mod redis;
-mod roles;
+mod support;

@@ -1,7 +1,7 @@
 //! The store of many machines. Needs `redis-server` and `redis-cli` on the machine, and listens on
 //! loopback only.
 
-use crate::cast::{Folder, LONG, Lines, Process, Settings, is_held};
+use crate::support::{Folder, LONG, Lines, Process, Settings, is_held};
 use amp_emulator::Emulator;
 use amp_token::config::credentials::Credentials;
 use amp_token::net::transport::{Request, Response};

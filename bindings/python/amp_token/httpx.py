@@ -13,7 +13,7 @@ import httpx
 
 from ._cache import TokenCache
 from ._errors import AmpError
-from ._refusal import may_be_expired, origin
+from ._rejection import may_be_expired, origin
 from ._token import Token
 
 

@@ -15,7 +15,7 @@ import requests.auth
 
 from ._cache import TokenCache
 from ._errors import AmpError
-from ._refusal import may_be_expired, origin
+from ._rejection import may_be_expired, origin
 from ._token import Token
 
 

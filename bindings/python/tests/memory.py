@@ -1,6 +1,6 @@
 """A program that uses all of the package and gives everything back, to be run under valgrind.
 
-scripts/check-bindings-memory.sh runs it; no test framework, whose own memory would only slow it down.
+scripts/valgrind-python.sh runs it; no test framework, whose own memory would only slow it down.
 ``python memory.py REPORT`` reads valgrind's report instead: it fails if the native library has a part
 in any error or leak.
 """

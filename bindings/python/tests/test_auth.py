@@ -22,7 +22,7 @@ aiohttp = pytest.importorskip("aiohttp", "3.12")
 import amp_token.aiohttp  # noqa: E402
 import amp_token.httpx  # noqa: E402
 import amp_token.requests  # noqa: E402
-from amp_token._refusal import origin  # noqa: E402
+from amp_token._rejection import origin  # noqa: E402
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 //! The standard library's locks, with helgrind told of what they put in order: by itself it knows the
-//! locks of pthreads and no other. See scripts/check-threads.sh.
+//! locks of pthreads and no other. See scripts/valgrind-c.sh.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{LockResult, PoisonError, WaitTimeoutResult};

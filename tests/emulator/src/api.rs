@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
 use crate::http::{Reply, Request};
-use crate::shared::Shared;
+use crate::state::Shared;
 use crate::tokens::uuid;
 
 pub(crate) const CONTENT: &str = "/v2/";

@@ -24,14 +24,14 @@
 //! | `tls` | the authority and its certificates |
 //! | `cli` | the `amp-emulator` command |
 
+mod admin;
 mod api;
 mod cli;
-mod control;
 mod faults;
 mod http;
 mod oauth;
 mod server;
-mod shared;
+mod state;
 mod tls;
 mod tokens;
 
@@ -45,8 +45,8 @@ pub use cli::{run_from_args, serve};
 pub use faults::Fault;
 pub use http::{Request, http_date};
 use server::Server;
-use shared::Shared;
-pub use shared::Stats;
+use state::Shared;
+pub use state::Stats;
 use tls::Authority;
 pub use tls::CertificateKind;
 
@@ -265,9 +265,9 @@ impl Emulator {
 
     /// Has token requests counted, but not answered, until the guard is dropped.
     #[must_use]
-    pub fn hold(&self) -> Hold {
+    pub fn hold(&self) -> PausedRequests {
         self.shared.state().holds += 1;
-        Hold(self.shared.clone())
+        PausedRequests(self.shared.clone())
     }
 
     /// Honours this token no more.
@@ -320,14 +320,14 @@ impl Emulator {
 }
 
 /// Holds token requests back while it exists: see [`Emulator::hold`].
-pub struct Hold(Arc<Shared>);
+pub struct PausedRequests(Arc<Shared>);
 
-impl Hold {
+impl PausedRequests {
     /// Lets the requests go, as dropping does.
     pub fn release(self) {}
 }
 
-impl Drop for Hold {
+impl Drop for PausedRequests {
     fn drop(&mut self) {
         self.0.change(|state| state.holds -= 1);
     }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::faults::{Fault, Kind};
 use crate::http::{Reply, Request};
-use crate::shared::Shared;
+use crate::state::Shared;
 
 pub(crate) const PATH: &str = "/oauth/token";
 

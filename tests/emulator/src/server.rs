@@ -9,10 +9,10 @@ use std::time::Duration;
 use rustls::{ServerConnection, StreamOwned};
 use socket2::SockRef;
 
-use crate::control;
+use crate::admin;
 use crate::faults::{Fault, Kind};
 use crate::http::{Reply, Request, read_request};
-use crate::shared::{CENTURY, Shared};
+use crate::state::{MAX_DURATION, Shared};
 
 /// How long a client may take to close a connection that the server has ended.
 const LINGER: Duration = Duration::from_millis(500);
@@ -182,12 +182,12 @@ impl Connection<'_> {
     fn exchange(&mut self) -> io::Result<Next> {
         let (mut buffer, mut first) = (Vec::new(), true);
         while let Some(request) = read_request(&mut self.stream, &mut buffer)? {
-            let next = if request.path.starts_with(control::PATH) {
+            let next = if request.path.starts_with(admin::PATH) {
                 if first {
                     let connections = &mut self.shared.state().stats.connections;
                     *connections = connections.saturating_sub(1);
                 }
-                let reply = control::answer(self.shared, &request);
+                let reply = admin::answer(self.shared, &request);
                 self.send(&reply, 0, request.keep_alive)?
             } else {
                 self.answer(&request)?
@@ -262,7 +262,7 @@ impl Connection<'_> {
     }
 
     fn head(&self, reply: &Reply, date_skew_s: i64, keep_alive: bool) -> Vec<u8> {
-        let (now, skew) = (self.shared.now(), Duration::from_secs(date_skew_s.unsigned_abs()).min(CENTURY));
+        let (now, skew) = (self.shared.now(), Duration::from_secs(date_skew_s.unsigned_abs()).min(MAX_DURATION));
         reply.head(if date_skew_s < 0 { now - skew } else { now + skew }, keep_alive)
     }
 

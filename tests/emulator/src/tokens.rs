@@ -16,7 +16,7 @@ use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, UnparsedPubl
 use rsa::{Generate as _, pkcs8::EncodePrivateKey as _};
 use serde::{Deserialize, Serialize};
 
-use crate::shared::CENTURY;
+use crate::state::MAX_DURATION;
 
 const HEADER: &str = r#"{"kid":"amplience-token-signing-key","alg":"RS256"}"#;
 const NOT_BEFORE: u64 = 120;
@@ -78,7 +78,7 @@ impl AccessToken {
             .expect("the buffer has the signature's length");
         text.push('.');
         text.push_str(&BASE64.encode(signature));
-        AccessToken { text, id, expires_at: now + Duration::from_secs(expires_in).min(CENTURY) }
+        AccessToken { text, id, expires_at: now + Duration::from_secs(expires_in).min(MAX_DURATION) }
     }
 }
 

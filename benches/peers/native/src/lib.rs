@@ -1,4 +1,4 @@
-//! What every contender written in Rust does; `contender.h` tells the modes.
+//! What every peer written in Rust does; `peer.h` tells the modes.
 
 use std::env;
 use std::hint::black_box;

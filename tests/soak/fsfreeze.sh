@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# frozen-disk.sh SOAK: a process keeps its tokens, of two seconds, in a file store on a disk that stands still for
+# fsfreeze.sh SOAK: a process keeps its tokens, of two seconds, in a file store on a disk that stands still for
 # twelve; fails if any call fails. Needs root, and a machine where it may mount. SOAK is what `make soak` has built:
 #
-#   scripts/with-emulator.sh build/bin/amp-token tests/soak/frozen-disk.sh build/soak
+#   scripts/with-emulator.sh build/bin/amp-token tests/soak/fsfreeze.sh build/soak
 set -euo pipefail
 soak=$1
 work=$(mktemp -d -p /dev/shm)

@@ -1,13 +1,13 @@
-/* What every contender written in C does, whatever library it uses:
+/* What every peer written in C does, whatever library it uses:
  *
- *     contender token             prints one token
- *     contender series COUNT      gets that many, one after the other
- *     contender herd THREADS      gets one on each thread, all at once, from nothing
- *     contender gets THREADS SECONDS
+ *     peer token             prints one token
+ *     peer series COUNT      gets that many, one after the other
+ *     peer herd THREADS      gets one on each thread, all at once, from nothing
+ *     peer gets THREADS SECONDS
  *                                 prints how many gets a second the threads make together
  *                                 of a token that is there already
  *
- * A contender defines the three functions below and includes this file last.
+ * A peer defines the three functions below and includes this file last.
  * The service is told by AUTH_URL, CLIENT_ID, CLIENT_SECRET and CA_FILE in the
  * environment. */
 
@@ -21,13 +21,13 @@
 enum { TOKEN_CAPACITY = 4096, BATCH = 1000 };
 
 /* Makes the cache; asks for no token yet. */
-static void *contender_open(void);
+static void *peer_open(void);
 
-/* Gets a valid token. What it leaves in `buffer` is up to the contender. */
-static void contender_get(void *cache, char *buffer);
+/* Gets a valid token. What it leaves in `buffer` is up to the peer. */
+static void peer_get(void *cache, char *buffer);
 
 /* Gets a valid token as text. */
-static void contender_text(void *cache, char *buffer);
+static void peer_text(void *cache, char *buffer);
 
 struct run {
     void *cache;
@@ -42,44 +42,44 @@ struct thread {
     long gets;
 };
 
-static void *contender_thread(void *argument) {
+static void *peer_thread(void *argument) {
     struct thread *self = argument;
     char buffer[TOKEN_CAPACITY];
     pthread_barrier_wait(&self->run->start);
     if (self->run->once) {
-        contender_get(self->run->cache, buffer);
+        peer_get(self->run->cache, buffer);
         self->gets = 1;
         return NULL;
     }
     while (!atomic_load_explicit(&self->run->stop, memory_order_relaxed)) {
         for (int i = 0; i < BATCH; i++)
-            contender_get(self->run->cache, buffer);
+            peer_get(self->run->cache, buffer);
         self->gets += BATCH;
     }
     return NULL;
 }
 
-static double contender_seconds(void) {
+static double peer_seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
 /* Runs the threads, and tells how many gets a second they made. */
-static double contender_run(void *cache, int count, double seconds, bool once) {
+static double peer_run(void *cache, int count, double seconds, bool once) {
     struct run run = {.cache = cache, .once = once};
     struct thread *threads = calloc((size_t)count, sizeof *threads);
     long gets = 0;
     pthread_barrier_init(&run.start, NULL, (unsigned)count + 1);
     for (int i = 0; i < count; i++) {
         threads[i].run = &run;
-        if (pthread_create(&threads[i].id, NULL, contender_thread, &threads[i]) != 0) {
+        if (pthread_create(&threads[i].id, NULL, peer_thread, &threads[i]) != 0) {
             perror("pthread_create");
             exit(1);
         }
     }
     pthread_barrier_wait(&run.start);
-    double start = contender_seconds();
+    double start = peer_seconds();
     if (!once) {
         struct timespec pause = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
         nanosleep(&pause, NULL);
@@ -89,7 +89,7 @@ static double contender_run(void *cache, int count, double seconds, bool once) {
         pthread_join(threads[i].id, NULL);
         gets += threads[i].gets;
     }
-    double took = contender_seconds() - start;
+    double took = peer_seconds() - start;
     pthread_barrier_destroy(&run.start);
     free(threads);
     return (double)gets / took;
@@ -99,20 +99,20 @@ int main(int count, char **arguments) {
     const char *mode = count > 1 ? arguments[1] : "token";
     int number = count > 2 ? atoi(arguments[2]) : 1;
     char buffer[TOKEN_CAPACITY];
-    void *cache = contender_open();
+    void *cache = peer_open();
 
     if (strcmp(mode, "token") == 0) {
-        contender_text(cache, buffer);
+        peer_text(cache, buffer);
         puts(buffer);
     } else if (strcmp(mode, "series") == 0) {
         for (int i = 0; i < number; i++)
-            contender_get(cache, buffer);
+            peer_get(cache, buffer);
     } else if (strcmp(mode, "herd") == 0) {
-        contender_run(cache, number, 0, true);
+        peer_run(cache, number, 0, true);
     } else if (strcmp(mode, "gets") == 0) {
         double seconds = count > 3 ? atof(arguments[3]) : 0.2;
-        contender_get(cache, buffer);
-        printf("%.1f\n", contender_run(cache, number, seconds, false));
+        peer_get(cache, buffer);
+        printf("%.1f\n", peer_run(cache, number, seconds, false));
     } else {
         fprintf(stderr, "unknown mode: %s\n", mode);
         return 2;

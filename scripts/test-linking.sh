@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# check-consumers.sh PREFIX PKGCONFIG: builds programs against what is installed under PREFIX as its users do, who have
+# test-linking.sh PREFIX PKGCONFIG: builds programs against what is installed under PREFIX as its users do, who have
 # no Rust: C and C++, by pkg-config (whose file is in the folder PKGCONFIG) and by CMake, shared and static. Each
 # program gets a token; so this runs under with-emulator.sh.
 set -euo pipefail

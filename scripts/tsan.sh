@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# thread-sanitizer.sh: the tests of the cache, and the library's own, under ThreadSanitizer, which finds data
+# tsan.sh: the tests of the cache, and the library's own, under ThreadSanitizer, which finds data
 # races that happen.
 #
 # The standard library must be built with it too, or every channel and lock would be reported. So this needs a
@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if ! scripts/need.sh rust-src ld.lld tsan-runtime; then
+if ! scripts/install-deps.sh rust-src ld.lld tsan-runtime; then
     echo 'left out'
     exit 0
 fi

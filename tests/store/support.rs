@@ -141,7 +141,7 @@ pub const ROLE_SETTINGS: &str = "AMP_STORE_TEST_SETTINGS";
 pub fn command(program: &str, arguments: &[&str], role: &str, settings: &Settings) -> Command {
     let lines: Vec<_> = settings.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let mut command = Command::new(program);
-    command.args(arguments).args(["--exact", "roles::play", "--nocapture", "--test-threads=1"]);
+    command.args(arguments).args(["--exact", "child::play", "--nocapture", "--test-threads=1"]);
     command.env(ROLE, role).env(ROLE_SETTINGS, lines.join("\n"));
     command
 }

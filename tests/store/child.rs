@@ -1,6 +1,6 @@
 //! What the other processes do.
 
-use crate::cast::{Lines, ROLE, ROLE_SETTINGS, Settings, is_held};
+use crate::support::{Lines, ROLE, ROLE_SETTINGS, Settings, is_held};
 use amp_token::store::{Entry, Store};
 use std::io::Read;
 use std::sync::atomic::{AtomicU32, Ordering};

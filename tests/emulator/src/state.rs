@@ -19,7 +19,7 @@ use crate::{api, oauth};
 /// How many requests are kept for tests to look at.
 const KEPT_REQUESTS: usize = 1000;
 /// Longer than any test, and short enough to be added to any clock.
-pub(crate) const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+pub(crate) const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// What has happened so far, since the start or the last reset.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -103,7 +103,7 @@ impl Shared {
 
     /// Waits until the state is as wished; false if it is not so in time.
     pub fn wait_until(&self, timeout: Duration, wish: impl Fn(&State) -> bool) -> bool {
-        let deadline = Instant::now() + timeout.min(CENTURY);
+        let deadline = Instant::now() + timeout.min(MAX_DURATION);
         let mut state = self.state();
         while !wish(&state) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -122,11 +122,11 @@ impl Shared {
 
     /// The emulator's clock.
     pub fn now(&self) -> SystemTime {
-        SystemTime::now() + Duration::from_secs(self.clock_offset.load(Ordering::Relaxed)).min(CENTURY)
+        SystemTime::now() + Duration::from_secs(self.clock_offset.load(Ordering::Relaxed)).min(MAX_DURATION)
     }
 
     pub fn advance(&self, seconds: u64) {
-        self.clock_offset.fetch_add(seconds.min(CENTURY.as_secs()), Ordering::Relaxed);
+        self.clock_offset.fetch_add(seconds.min(MAX_DURATION.as_secs()), Ordering::Relaxed);
     }
 
     pub fn scheme(&self) -> &'static str {
@@ -195,7 +195,7 @@ impl Shared {
     pub fn receive(&self, request: &Request) -> io::Result<Fault> {
         let fault = self.arrive(request);
         if request.path == oauth::PATH {
-            self.wait_until(CENTURY, |state| state.holds == 0 || state.stopping);
+            self.wait_until(MAX_DURATION, |state| state.holds == 0 || state.stopping);
         }
         self.pause(fault.latency())?;
         Ok(fault)

@@ -1,4 +1,4 @@
-"""What test_peers.py needs: programs and servers that others wrote, and the calls that are made through them.
+"""What test_third_party.py needs: programs and servers that others wrote, and the calls that are made through them.
 
 As a program (``python -m peers``) it makes those calls with the environment's settings, and prints their
 :class:`Result`.
@@ -114,7 +114,7 @@ def call_in_child(settings: Mapping[str, Any], variables: Mapping[str, str], hom
     environment["HOME"] = str(home)
     environment.update(variables)
     done = subprocess.run(
-        [sys.executable, "-m", "peers"],
+        [sys.executable, "-m", "third_party"],
         env=environment,
         timeout=BOUND_S,
         stdout=subprocess.PIPE,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# debs.sh VERSION WORK OUT: three .deb in OUT, from what is staged in WORK/debian, as Debian's policy wants them.
+# build-debs.sh VERSION WORK OUT: three .deb in OUT, from what is staged in WORK/debian, as Debian's policy wants them.
 #
 # libamp-token0 is the library, named after its SONAME, so that two versions of the interface can be installed side by
 # side; libamp-token-dev what it takes to build with it; amp-token the command. DEBFULLNAME and DEBEMAIL say whose
@@ -25,7 +25,7 @@ move() {
 documents() {
     local folder=$work/$1/usr/share/doc/$1
     mkdir -p "$folder"
-    packaging/inventory.py copyright "$3" >"$folder/copyright"
+    packaging/sbom.py copyright "$3" >"$folder/copyright"
     gzip -9nc "$work/$2/NOTICE-THIRD-PARTY" >"$folder/third-party-notices.gz"
     gzip -9nc "$work/$2/libamp_token.cdx.json" >"$folder/$1.cdx.json.gz"
     gzip -9nc CHANGELOG.md >"$folder/changelog.gz"

@@ -13,18 +13,18 @@ pub const AMP_TOKEN: &str = env!("CARGO_BIN_EXE_amp-token");
 pub const SECRET: &str = "se+cret/41&b7=%é";
 
 /// An empty home folder that goes in the end, and an emulator.
-pub struct World {
+pub struct TestEnv {
     pub home: PathBuf,
     pub emulator: Emulator,
 }
 
-impl World {
+impl TestEnv {
     pub fn new() -> Self {
-        World::with(Emulator::builder().client("the-id", SECRET).start().unwrap())
+        TestEnv::with(Emulator::builder().client("the-id", SECRET).start().unwrap())
     }
 
     pub fn with_tls() -> Self {
-        World::with(Emulator::builder().tls(true).client("the-id", SECRET).start().unwrap())
+        TestEnv::with(Emulator::builder().tls(true).client("the-id", SECRET).start().unwrap())
     }
 
     pub fn with(emulator: Emulator) -> Self {
@@ -32,7 +32,7 @@ impl World {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let home = std::env::temp_dir().join(format!("amp-cli-{}-{number}", std::process::id()));
         fs::create_dir_all(&home).unwrap();
-        World { home, emulator }
+        TestEnv { home, emulator }
     }
 
     /// The command with credentials and the emulator's addresses, in an environment without anything else.
@@ -74,34 +74,34 @@ impl World {
         shell
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Ended {
-        Ended::of(self.command().args(arguments))
+    pub fn run(&self, arguments: &[&str]) -> CommandResult {
+        CommandResult::of(self.command().args(arguments))
     }
 }
 
-impl Drop for World {
+impl Drop for TestEnv {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.home);
     }
 }
 
-/// A process that has ended.
-pub struct Ended {
+/// A process that has output.
+pub struct CommandResult {
     pub status: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl Ended {
+impl CommandResult {
     pub fn of(command: &mut Command) -> Self {
-        Ended::from(command.output().unwrap())
+        CommandResult::from(command.output().unwrap())
     }
 
     pub fn from(Output { status, stdout, stderr }: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        let ended = Ended { status: status.code(), stdout: text(stdout), stderr: text(stderr) };
-        ended.shows_no_secret();
-        ended
+        let output = CommandResult { status: status.code(), stdout: text(stdout), stderr: text(stderr) };
+        output.shows_no_secret();
+        output
     }
 
     pub fn shows_no_secret(&self) {
@@ -113,14 +113,14 @@ impl Ended {
 
     /// It gave its answer, and told nothing else.
     #[track_caller]
-    pub fn answer(self) -> String {
+    pub fn stdout_ok(self) -> String {
         assert_eq!((self.status, self.stderr.as_str()), (Some(0), ""), "{}", self.stdout);
         self.stdout
     }
 
     /// It failed like this, with nothing on standard output.
     #[track_caller]
-    pub fn failed(&self, status: i32, says: &str) {
+    pub fn assert_failed(&self, status: i32, says: &str) {
         assert_eq!((self.status, self.stdout.as_str()), (Some(status), ""), "{}", self.stderr);
         assert!(self.stderr.starts_with("amp-token: "), "{}", self.stderr);
         assert!(self.stderr.contains(says), "{says:?} is not in {:?}", self.stderr);

@@ -3,7 +3,7 @@
  *
  *   resources FAULT    with the settings of the service in the environment
  *
- * It tells tests/resources.rs what happened, a line each, with tabs:
+ * It tells tests/system_failures.rs what happened, a line each, with tabs:
  *   outcome  STATUS  RETRYABLE  WHAT IS SAID
  *   ask      WHAT                  the other side does it, and answers a line
  *   measured TEXT                  for the reader; differs from run to run
@@ -16,7 +16,7 @@
  * which stands still keeps: renameat() and statx(). */
 
 #define _GNU_SOURCE
-#include "test.h"
+#include "fake_server.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>

@@ -1,8 +1,8 @@
 #!/bin/sh
-# check-bindings-memory.sh: the Python package under valgrind: no error and no lost byte with the library in it.
+# valgrind-python.sh: the Python package under valgrind: no error and no lost byte with the library in it.
 #
 # The interpreter has errors and leaks of its own in valgrind's eyes, so only those count in whose stack the
-# native library stands. (C and C++ run under valgrind in `cargo test --test c`, and with the sanitizers of the
+# native library stands. (C and C++ run under valgrind in `cargo test --test c_programs`, and with the sanitizers of the
 # compiler with AMP_C_SANITIZERS=1.) Needs valgrind, and a Python that has pytest: that of `make test`, or PYTHON.
 set -eu
 cd "$(dirname "$0")/.."

@@ -1,5 +1,5 @@
 #!/bin/sh
-# need.sh TOOL…: makes sure that these tools are there.
+# install-deps.sh TOOL…: makes sure that these tools are there.
 #
 # As root on Debian and its kin, what is missing is installed; elsewhere it is named, with the package
 # that has it, and the script fails.

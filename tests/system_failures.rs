@@ -1,8 +1,8 @@
 //! The table of machine faults: what happens when it is not the network that fails, but the process or
 //! the machine has run out of something, is disturbed, or was set to another day.
 //!
-//! Each row is tests/c/resources.c, a C program over the shared library, in a process of its own with
-//! one fault; what it tells is a row of docs/resources.md. This test compares, and AMP_UPDATE_FAULTS=1
+//! Each row is tests/c/system_failures.c, a C program over the shared library, in a process of its own with
+//! one fault; what it tells is a row of docs/system-failures.md. This test compares, and AMP_UPDATE_FAULTS=1
 //! rewrites it. In every row the same cache must work again when the fault is over. A row that cannot be
 //! set up here (a mount namespace, IPv6) says so in the test's output, and is not compared.
 //! AMP_ONLY_FAULT=storm runs the rows of one fault, and compares nothing.
@@ -495,10 +495,10 @@ fn general(text: &str) -> String {
 const HEAD: &str = "# Faults of the machine
 
 What happens when a process has run out of something, is disturbed, or finds itself in another day. Made by
-tests/resources.rs: each row is a C program over the shared library in a process of its own, with a real fault,
+tests/system_failures.rs: each row is a C program over the shared library in a process of its own, with a real fault,
 without retries; ports and paths in messages are left out. In every row the same cache hands out tokens again when
 the fault is over, and no thread, descriptor or unfinished file is left behind. What the library makes of faults of
-the network and the service is in [faults.md](faults.md).
+the network and the service is in [failure-modes.md](failure-modes.md).
 
 | fault | status | retryable | what is said |
 | --- | --- | --- | --- |
@@ -508,8 +508,8 @@ the network and the service is in [faults.md](faults.md).
 fn the_table_of_machine_faults() {
     let victim = scratch("resources").join("victim");
     let lifetime = format!("-DLIFETIME={LIFETIME}");
-    compile("cc", &[C_FLAGS, &[&lifetime]].concat(), &root().join("tests/c/resources.c"), &victim, &["-ldl"]);
-    let path = root().join("docs/resources.md");
+    compile("cc", &[C_FLAGS, &[&lifetime]].concat(), &root().join("tests/c/system_failures.c"), &victim, &["-ldl"]);
+    let path = root().join("docs/system-failures.md");
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
     let only = std::env::var("AMP_ONLY_FAULT").ok();
     let rows: Vec<_> = ROWS.iter().filter(|(_, fault, _)| only.as_ref().is_none_or(|only| fault == only)).collect();
@@ -546,7 +546,10 @@ fn the_table_of_machine_faults() {
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
     for (made, kept) in made.lines().zip(kept.lines()) {
-        assert_eq!(made, kept, "docs/resources.md is out of date: AMP_UPDATE_FAULTS=1 cargo test --test resources");
+        assert_eq!(
+            made, kept,
+            "docs/system-failures.md is out of date: AMP_UPDATE_FAULTS=1 cargo test --test system_failures"
+        );
     }
     assert_eq!(made.lines().count(), kept.lines().count());
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# check-library.sh FILE [GLIBC]: a shared library as users load it: its name, its protections, its exports, what it
+# check-elf.sh FILE [GLIBC]: a shared library as users load it: its name, its protections, its exports, what it
 # needs, and that it needs no newer glibc than that.
 set -euo pipefail
 so=$1 floor=${2:-}

@@ -1,7 +1,7 @@
 /* exit() while other threads are inside a call that does not end: the process
  * ends, with the status it was given, neither crashing nor hanging. */
 
-#include "test.h"
+#include "fake_server.h"
 
 #include <sched.h>
 #include <sys/wait.h>

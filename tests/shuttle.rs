@@ -1,7 +1,7 @@
 //! The cache's own code under a model checker: thousands of interleavings of the swap, the single
 //! flight and an invalidation that meets a renewal. Run by
-//! `RUSTFLAGS="--cfg amp_model" cargo test --test model --release`.
-#![cfg(amp_model)]
+//! `RUSTFLAGS="--cfg shuttle" cargo test --test shuttle --release`.
+#![cfg(shuttle)]
 
 use amp_token::config::settings::Config;
 use amp_token::error::{Error, Kind};

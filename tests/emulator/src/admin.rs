@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::faults::{Fault, Queue};
 use crate::http::{Reply, Request};
-use crate::shared::Shared;
+use crate::state::Shared;
 use crate::tls::CertificateKind;
 
 pub(crate) const PATH: &str = "/_emulator/";

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""inventory.py: says what is linked into a binary, as cargo resolves it.
+"""sbom.py: says what is linked into a binary, as cargo resolves it.
 
-    inventory.py sbom|notices|copyright FEATURES >FILE
+    sbom.py sbom|notices|copyright FEATURES >FILE
 
 ``sbom`` is a bill of materials (CycloneDX 1.5, JSON); ``notices`` the licence texts that must go along with a
 binary; ``copyright`` the file of a Debian package. FEATURES are the cargo features of that binary, or "".

@@ -1,4 +1,4 @@
-/* start.c: times what a program pays before it has a token. Prints nanoseconds. `make sizes` runs it many times.
+/* startup.c: times what a program pays before it has a token. Prints nanoseconds. `make sizes` runs it many times.
  *
  *     start load LIBRARY          dlopen, and the first call
  *     start run COMMAND ARG…      a process from its start to its end

@@ -2,7 +2,7 @@
 //!
 //! Each row sets up one fault on a real socket, asks for a token at the most talkative log level, and
 //! notes the status, whether it may be tried again, and the number of requests that the service saw.
-//! The table is docs/faults.md; this test compares, and AMP_UPDATE_FAULTS=1 rewrites it. Every row
+//! The table is docs/failure-modes.md; this test compares, and AMP_UPDATE_FAULTS=1 rewrites it. Every row
 //! uses a secret with a random mark in it, and none of the texts that come out may hold that mark.
 
 use amp_emulator::{CertificateKind, Emulator, Fault};
@@ -502,8 +502,8 @@ fn the_fault_table() {
     }
     println!("{table}");
     assert!(leaks.is_empty(), "the secret leaked:\n{}", leaks.join("\n"));
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md");
-    let head = "# The fault table\n\nWhat goes wrong, and what the library makes of it. Made by tests/faults.rs, which sets up each fault on a\nreal socket; ports, times and paths in messages are left out. A call has 10 seconds here (where the server\nis silent, 1.5), one connection 0.7, and there are the usual three retries.\n\n| fault | status | retryable | requests | message |\n| --- | --- | --- | --- | --- |\n";
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/failure-modes.md");
+    let head = "# The fault table\n\nWhat goes wrong, and what the library makes of it. Made by tests/network_failures.rs, which sets up each fault on a\nreal socket; ports, times and paths in messages are left out. A call has 10 seconds here (where the server\nis silent, 1.5), one connection 0.7, and there are the usual three retries.\n\n| fault | status | retryable | requests | message |\n| --- | --- | --- | --- | --- |\n";
     let made = format!("{head}{table}");
     if std::env::var_os("AMP_UPDATE_FAULTS").is_some() {
         std::fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
@@ -511,7 +511,10 @@ fn the_fault_table() {
     }
     let kept = std::fs::read_to_string(path).unwrap_or_default();
     for (made, kept) in made.lines().zip(kept.lines()) {
-        assert_eq!(made, kept, "docs/faults.md is out of date: AMP_UPDATE_FAULTS=1 cargo test --test faults");
+        assert_eq!(
+            made, kept,
+            "docs/failure-modes.md is out of date: AMP_UPDATE_FAULTS=1 cargo test --test network_failures"
+        );
     }
     assert_eq!(made.lines().count(), kept.lines().count());
     assert!(rows.len() >= 40);

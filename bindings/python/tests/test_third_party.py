@@ -15,10 +15,10 @@ import urllib.parse
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, Iterator, List, Mapping, Optional, Tuple
 
-import peers
+import third_party
 import pytest
 from conftest import Emulator
-from peers import Mitmproxy, OauthServer, Program, Result, Tinyproxy, call, call_in_child, openssl
+from third_party import Mitmproxy, OauthServer, Program, Result, Tinyproxy, call, call_in_child, openssl
 
 USER = "pr0xy-user"
 # tinyproxy's configuration allows no more than letters, digits and these signs.
@@ -30,7 +30,7 @@ HARD_PASSWORD = "p@ss/w?rd#%41 é"
 @pytest.fixture(autouse=True)
 def no_proxy_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of whoever runs the tests is not to decide how they end."""
-    for name in peers.PROXY_VARIABLES:
+    for name in third_party.PROXY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
@@ -54,7 +54,7 @@ class Service:
 
     def requests(self) -> Tuple[int, int]:
         """How many requests for tokens and for hubs came to it."""
-        figures = peers.stats(self.url, self._ca_file)
+        figures = third_party.stats(self.url, self._ca_file)
         return figures["token_requests"], figures["api_requests"]
 
 
@@ -92,10 +92,10 @@ def login(url: str, user: str, password: str) -> str:
     return f"{scheme}://{urllib.parse.quote(user, safe='')}:{urllib.parse.quote(password, safe='')}@{rest}"
 
 
-def quiet(result: Result, *secrets: str) -> Result:
-    """The result, which shows none of these secrets, in no form in which they are sent, and no token."""
+def quiet(result: Result, *memory_hygiene: str) -> Result:
+    """The result, which shows none of these memory_hygiene, in no form in which they are sent, and no token."""
     assert result.said
-    for secret in secrets:
+    for secret in memory_hygiene:
         basic = base64.b64encode(f"{USER}:{secret}".encode()).decode()
         for form in (secret, urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret), basic):
             assert form not in result.said

@@ -1,8 +1,8 @@
-"""The contenders written in Python; contender.h tells the modes.
+"""The peers written in Python; peer.h tells the modes.
 
-    contenders.py NAME MODE [NUMBER [SECONDS]]
+    python_peers.py NAME MODE [NUMBER [SECONDS]]
 
-A contender is a function that makes the cache, and returns the function that gets a valid token from it.
+A peer is a function that makes the cache, and returns the function that gets a valid token from it.
 Each imports its own library, so that the time from the start of the process to the token is its own.
 """
 
@@ -173,8 +173,8 @@ def msal() -> Get:
     return get
 
 
-CONTENDERS: dict[str, Callable[[], Get]] = {
-    contender.__name__: contender for contender in (amp_token, by_hand, authlib, requests_oauthlib, google_auth, msal)
+PEERS: dict[str, Callable[[], Get]] = {
+    peer.__name__: peer for peer in (amp_token, by_hand, authlib, requests_oauthlib, google_auth, msal)
 }
 
 
@@ -214,7 +214,7 @@ def gets_per_second(get: Get, count: int, seconds: float | None) -> float:
 def main() -> None:
     name, mode = sys.argv[1:3]
     number = int(sys.argv[3]) if len(sys.argv) > 3 else 1
-    get = CONTENDERS[name]()
+    get = PEERS[name]()
     if mode == "token":
         print(get())
     elif mode == "series":
