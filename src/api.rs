@@ -19,7 +19,7 @@ use crate::error::{Error, Kind, Result, Stage};
 use crate::net::transport::{BodySink, Request, Response};
 use crate::oauth::retry::{self, Deadline};
 use crate::sanitize::{redact_url, sanitize};
-use crate::sys::secret::Secret;
+use crate::sys::secret::{MaybeSecret, Secret};
 use crate::token::Token;
 use crate::token::cache::TokenCache;
 use serde::Deserialize;
@@ -183,10 +183,10 @@ fn send_with_retries(
     let Options { clock, retries, max_response_bytes, user_agent, .. } = cache.options();
     let idempotent = matches!(call.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE");
     let mut headers = vec![
-        ("Accept", Secret::from("application/json, application/hal+json;q=0.9, */*;q=0.1")),
-        ("User-Agent", Secret::from(user_agent.as_str())),
+        ("Accept", "application/json, application/hal+json;q=0.9, */*;q=0.1".into()),
+        ("User-Agent", MaybeSecret::Public(user_agent.clone().into())),
     ];
-    headers.extend(call.content_type.map(|kind| ("Content-Type", Secret::from(kind))));
+    headers.extend(call.content_type.map(|kind| ("Content-Type", MaybeSecret::Public(kind.to_owned().into()))));
     let mut request = Request {
         method: call.method.to_owned(),
         url: url.to_owned(),
@@ -206,7 +206,7 @@ fn send_with_retries(
             Err(no_token) => return Ok(Err(no_token)),
         };
         request.headers.truncate(others);
-        request.headers.push(("Authorization", Secret::from(token.authorization())));
+        request.headers.push(("Authorization", Secret::from(token.authorization()).into()));
         // The token may have taken its time.
         let left = deadline.remaining(clock);
         throttled = None;

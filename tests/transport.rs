@@ -202,7 +202,7 @@ fn a_request_carries_what_it_was_given_and_no_more() {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\nX-Request-Id: 7\r\ncontent-length: 3\r\n\r\nno!")
     });
     let mut request = post(&server.url(), b"client_secret=hush");
-    request.headers = vec![("User-Agent", Secret::from("tests/1")), ("Authorization", Secret::from("Bearer token"))];
+    request.headers = vec![("User-Agent", "tests/1".into()), ("Authorization", Secret::from("Bearer token").into())];
     let response = send(&request).unwrap();
     assert_eq!(response.status, 400);
     assert_eq!(response.header("x-request-id"), Some("7"));
@@ -331,7 +331,7 @@ fn what_cannot_be_sent_costs_no_connection() {
     let server = Server::replying(OK);
     let with = |name, value: &str| {
         let mut request = get(&server.url());
-        request.headers.push((name, Secret::from(value)));
+        request.headers.push((name, Secret::from(value).into()));
         request
     };
     let mut strange = get(&server.url());
@@ -709,7 +709,7 @@ fn a_trusted_server_is_reached_and_observed() {
         for host in ["localhost", "127.0.0.1"] {
             let mut observed = ConnectionTrace::default();
             let mut request = secure(&server, host);
-            request.headers.push(("Authorization", Secret::from("Bearer hush")));
+            request.headers.push(("Authorization", Secret::from("Bearer hush").into()));
             let response = transport.send_traced(&request, PATIENCE, &mut observed).unwrap();
             assert_eq!(response.body.as_slice(), b"hi");
             assert_eq!(observed.address, Some(server.address));

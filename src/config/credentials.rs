@@ -71,7 +71,7 @@ impl CredentialsProvider {
     /// Takes what a configuration says about credentials.
     pub fn new(config: &Config) -> Result<Self> {
         let text = |name| config.text(name).map(str::to_owned);
-        let secret = |name| config.text(name).map(Secret::from);
+        let secret = |name| config.secret(name);
         let path = |name| config.text(name).map(PathBuf::from);
         let named = path("config_file");
         let files = match (&named, config.is_loaded(), home()) {

@@ -13,7 +13,7 @@ use crate::log::Log;
 use crate::net::transport::Transport;
 use crate::sanitize::{redact_url, sanitize};
 use crate::sys::clock::Clock;
-use crate::sys::secret::Secret;
+use crate::sys::secret::{MaybeSecret, Secret};
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -340,6 +340,11 @@ impl Config {
         self.entry(name).map(|(value, _)| value.expose())
     }
 
+    /// The same, as a secret that shares its memory with the setting.
+    pub fn secret(&self, name: &str) -> Option<Secret> {
+        self.entry(name).map(|(value, _)| value.clone())
+    }
+
     /// Where a setting's value came from; `None`: it is the default.
     pub fn origin(&self, name: &str) -> Option<Origin> {
         self.entry(name).map(|(_, origin)| *origin)
@@ -390,13 +395,18 @@ impl Config {
             min_validity: milliseconds("min_validity_ms"),
             background_refresh: parse_bool(self.effective("background_refresh")).unwrap_or(false),
             max_response_bytes: usize::try_from(self.number("max_response_bytes")).unwrap_or(usize::MAX),
-            store: Secret::from(self.effective("store")),
+            store: match self.effective("store") {
+                "none" => "none".into(),
+                "file" => "file".into(),
+                // The URL of a server may hold a password.
+                _ => self.secret("store").map_or_else(|| "none".into(), MaybeSecret::from),
+            },
             store_dir: self.path("store_dir"),
             network: NetworkOptions {
                 connect_timeout: milliseconds("connect_timeout_ms"),
                 ca_file: self.path("ca_file"),
                 client_certificate: certificate.zip(key),
-                proxy: self.text("proxy").map(Secret::from),
+                proxy: self.secret("proxy"),
                 log: self.log.clone(),
             },
             user_agent: {
@@ -430,7 +440,7 @@ pub struct Options {
     /// `max_response_bytes`.
     pub max_response_bytes: usize,
     /// `store`.
-    pub store: Secret,
+    pub store: MaybeSecret,
     /// `store_dir`.
     pub store_dir: Option<PathBuf>,
     /// What the transport needs.

@@ -36,7 +36,7 @@ use crate::net::tcp::{Deadline, Moment, Peer, Stream, TcpConnection, connect, is
 use crate::net::tls::{ClientCertificate, PeerTlsInfo, TlsConnector};
 use crate::net::transport::{BodySink, Request, Response, Transport, is_success, sink_error};
 use crate::sanitize::{redact_url, sanitize};
-use crate::sys::secret::{Secret, SecretBytes};
+use crate::sys::secret::{MaybeSecret, Secret, SecretBytes};
 use bytes::Bytes;
 use std::ffi::OsString;
 use std::fmt;
@@ -315,7 +315,7 @@ fn check_url(text: &str) -> Result<Url<'_>> {
     Ok(url)
 }
 
-/// The text of a header, in the form that ureq's header type can share instead of copying it. So it
+/// The text of a secret header, in the form that ureq's header type can share instead of copying it. So it
 /// is wiped when the request is dropped.
 struct SecretHeaderBytes(Secret);
 
@@ -343,13 +343,16 @@ fn to_http_request<'a>(request: &'a Request, server: &Peer) -> Result<http::Requ
         if value.expose().len() + name.len() > OUTPUT_SIZE - 16 {
             return Err(refuse(format!("its header {name} is longer than {OUTPUT_SIZE} bytes")));
         }
-        let text = Bytes::from_owner(SecretHeaderBytes(value.clone()));
-        let mut value = HeaderValue::from_maybe_shared(text)
+        let text = match value {
+            MaybeSecret::Public(text) => Bytes::copy_from_slice(text.as_bytes()),
+            MaybeSecret::Secret(secret) => Bytes::from_owner(SecretHeaderBytes(secret.clone())),
+        };
+        let mut sent = HeaderValue::from_maybe_shared(text)
             .map_err(|_| refuse(format!("its header {name} has characters that are not allowed")))?;
-        value.set_sensitive(true);
+        sent.set_sensitive(matches!(value, MaybeSecret::Secret(_)));
         let name =
             HeaderName::from_bytes(name.as_bytes()).map_err(|_| refuse(format!("{name:?} is no header name")))?;
-        headers.append(name, value);
+        headers.append(name, sent);
     }
     Ok(message)
 }

@@ -6,7 +6,7 @@
 //! only the protocol knows what it means.
 
 use crate::error::{Error, Kind, Result, Stage};
-use crate::sys::secret::Secret;
+use crate::sys::secret::MaybeSecret;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -17,8 +17,8 @@ pub struct Request {
     pub method: String,
     /// The whole URL; it never holds a secret.
     pub url: String,
-    /// Names and values. The values are secret because one of them may be `Bearer …`.
-    pub headers: Vec<(&'static str, Secret)>,
+    /// Names and values. One of the values may be `Bearer …`, which is secret.
+    pub headers: Vec<(&'static str, MaybeSecret)>,
     /// The body, empty for none. Secret because it may be the token request's.
     pub body: Zeroizing<Vec<u8>>,
     /// The most bytes of a reply's body that may be read; more is [`Kind::Protocol`].

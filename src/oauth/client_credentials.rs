@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result, Stage};
 use crate::net::transport::{Request, Response};
 use crate::oauth::retry;
 use crate::sanitize::sanitize;
-use crate::sys::secret::{Secret, SecretCow};
+use crate::sys::secret::{MaybeSecret, Secret, SecretCow};
 use serde::Deserialize;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -50,7 +50,7 @@ pub fn token_request(token_url: &str, client_id: &str, client_secret: &Secret, u
         headers: vec![
             ("Content-Type", "application/x-www-form-urlencoded".into()),
             ("Accept", "application/json".into()),
-            ("User-Agent", user_agent.into()),
+            ("User-Agent", MaybeSecret::Public(user_agent.to_owned().into())),
         ],
         body,
         max_response_bytes: MAX_RESPONSE_BYTES,

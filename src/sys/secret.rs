@@ -5,6 +5,7 @@
 
 use crate::sys::vault::Place;
 use serde::de::{Deserialize, Deserializer, Visitor};
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use zeroize::Zeroizing;
@@ -54,6 +55,38 @@ impl Eq for Secret {}
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(text: D) -> Result<Self, D::Error> {
         SecretCow::deserialize(text).map(|text| Secret::from(&*text))
+    }
+}
+
+/// A value that is secret or not, depending on what it is the value of: a header, a setting.
+#[derive(Clone, Debug)]
+pub enum MaybeSecret {
+    /// One that may be shown.
+    Public(Cow<'static, str>),
+    /// One that must not.
+    Secret(Secret),
+}
+
+impl MaybeSecret {
+    /// The text itself, secret or not.
+    pub fn expose(&self) -> &str {
+        match self {
+            MaybeSecret::Public(text) => text,
+            MaybeSecret::Secret(secret) => secret.expose(),
+        }
+    }
+}
+
+/// What is in the program is public. (There is none for `String`, because that may hold anything.)
+impl From<&'static str> for MaybeSecret {
+    fn from(text: &'static str) -> Self {
+        MaybeSecret::Public(Cow::Borrowed(text))
+    }
+}
+
+impl From<Secret> for MaybeSecret {
+    fn from(secret: Secret) -> Self {
+        MaybeSecret::Secret(secret)
     }
 }
 
@@ -177,6 +210,8 @@ mod tests {
     fn debug_output_shows_nothing() {
         assert_eq!(format!("{:?}", Secret::from("hush")), "[secret]");
         assert_eq!(format!("{:?}", SecretBytes::from(&b"hush"[..])), "[secret]");
+        let values = [MaybeSecret::from("public"), Secret::from("hush").into()];
+        assert_eq!(format!("{values:?}"), r#"[Public("public"), Secret([secret])]"#);
     }
 
     #[test]

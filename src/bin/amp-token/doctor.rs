@@ -16,7 +16,7 @@ use amp_token::oauth::client_credentials;
 use amp_token::oauth::retry::parse_http_date;
 use amp_token::sanitize::{redact_url, sanitize};
 use amp_token::sys::clock::Clock;
-use amp_token::sys::secret::Secret;
+use amp_token::sys::secret::{MaybeSecret, Secret};
 use amp_token::token::Token;
 use amp_token::token::provider::{ProviderConfig, TokenProvider};
 use serde_json::Value;
@@ -186,9 +186,9 @@ fn api_request(options: &Options, token: &Secret) -> Request {
         method: "GET".to_owned(),
         url: format!("{}/v2/content/hubs?size=1", options.api_url),
         headers: vec![
-            ("Authorization", token.authorization().into()),
+            ("Authorization", Secret::from(token.authorization()).into()),
             ("Accept", "application/hal+json, application/json".into()),
-            ("User-Agent", options.user_agent.as_str().into()),
+            ("User-Agent", MaybeSecret::Public(options.user_agent.clone().into())),
         ],
         body: Vec::new().into(),
         max_response_bytes: 1024 * 1024,

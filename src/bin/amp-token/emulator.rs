@@ -7,6 +7,7 @@ use amp_token::config::settings::Config;
 use amp_token::error::{Error, Kind};
 use amp_token::net::http::HttpTransport;
 use amp_token::net::transport::{Request, Transport};
+use amp_token::sys::secret::Secret;
 use amp_token::token::cache::TokenCache;
 use clap::ArgMatches;
 use serde_json::Value;
@@ -89,7 +90,7 @@ fn hubs(cache: &TokenCache, api_url: &str, authorization: &str) -> Outcome<Vec<S
     let request = Request {
         method: "GET".to_owned(),
         url: format!("{api_url}/v2/content/hubs"),
-        headers: vec![("Authorization", authorization.into())],
+        headers: vec![("Authorization", Secret::from(authorization).into())],
         body: Vec::new().into(),
         max_response_bytes: 1024 * 1024,
     };
