@@ -386,7 +386,7 @@ amp_status amp_config_set(amp_config *config,
  *
  * Fails in a program that runs with raised privileges (setuid, setgid, file
  * capabilities): its environment comes from a user with fewer privileges, who
- * must not decide where its memory_hygiene go and which files it reads. Nor does any
+ * must not decide where its secrets go and which files it reads. Nor does any
  * other function read the environment there: not the proxies, NO_PROXY,
  * SSL_CERT_FILE, SSL_CERT_DIR, HOME or XDG_*. Such a program sets what it
  * needs with amp_config_set(), with proxy and store_dir among it.
@@ -465,7 +465,7 @@ amp_status amp_config_set_transport(amp_config *config,
 AMP_API void amp_config_stop_callbacks(const amp_config *config);
 
 /**
- * Frees a config, and wipes its memory_hygiene; NULL is allowed. What was made from
+ * Frees a config, and wipes its secrets; NULL is allowed. What was made from
  * it stays valid.
  */
 AMP_API void amp_config_free(amp_config *config);
@@ -670,7 +670,7 @@ int64_t amp_token_cache_stat(const amp_token_cache *cache,
                              const char *name);
 
 /**
- * Frees a cache, and wipes its memory_hygiene; NULL is allowed. Ends its background
+ * Frees a cache, and wipes its secrets; NULL is allowed. Ends its background
  * thread; if that is in a request, it ends by itself when the request is
  * over, and this does not wait for it.
  */

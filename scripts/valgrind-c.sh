@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # valgrind-c.sh: the C test with 64 threads in helgrind, and the C tests in memcheck, with a library that is
-# built to be watched: its locks tell helgrind what they put in order, and memory_hygiene live on the heap, where
+# built to be watched: its locks tell helgrind what they put in order, and secrets live on the heap, where
 # memcheck knows what was freed (src/sync/watched.rs, src/sys/vault.rs).
 #
 # ThreadSanitizer, which knows Rust's locks and atomic variables by itself, has scripts/tsan.sh.

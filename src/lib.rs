@@ -25,7 +25,7 @@
 //! | [`get_token`], [`secret`], [`error`], [`log`] | what the others work with |
 //! | [`sanitize`] | foreign text, made fit to be shown |
 //! | `environment` | reading environment variables, unless they are not to be trusted |
-//! | `vault`, [`allocator`] | where memory_hygiene are in memory, and what is left there |
+//! | `vault`, [`allocator`] | where secrets are in memory, and what is left there |
 //! | [`clock`], [`fork`], [`sync`], `aside` | time and chance; processes; locks; threads of ours |
 //! | `capi` | the C interface |
 //!

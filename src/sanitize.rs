@@ -5,7 +5,7 @@
 //!
 //! 1. It cuts the text, so that all further work is bounded.
 //! 2. It strips control characters and characters that are invisible.
-//! 3. It hides memory_hygiene in what is left, and whatever looks like a token.
+//! 3. It hides secrets in what is left, and whatever looks like a token.
 //! 4. It cuts the result to [`QUOTE_LIMIT`].
 //!
 //! A server may echo a secret as a part, in another case, with characters in between or in another spelling.
@@ -35,22 +35,22 @@ const OVERLAP: usize = 512;
 /// How often text is decoded before it is compared. The comparison itself understands one more layer.
 const DECODE_DEPTH: usize = 2;
 
-/// Shorter memory_hygiene are not looked for in base64 and hexadecimal digits, where they occur by chance.
+/// Shorter secrets are not looked for in base64 and hexadecimal digits, where they occur by chance.
 const SHORTEST_IN_DIGITS: usize = 4;
 
 /// What stands in place of what is hidden.
 const REDACTED: &str = "[redacted]";
 
 /// Makes foreign text fit to be shown: one line without control characters, no longer than [`QUOTE_LIMIT`]
-/// (and an ellipsis), in which every one of `memory_hygiene` and whatever looks like a token is hidden.
-pub fn sanitize(text: &str, memory_hygiene: &[&str]) -> String {
+/// (and an ellipsis), in which every one of `secrets` and whatever looks like a token is hidden.
+pub fn sanitize(text: &str, secrets: &[&str]) -> String {
     let input = first_bytes(text, INPUT_LIMIT);
     let is_cut = input.len() < text.len();
     let mut hidden = Hidden::new(input.len());
     let mut layer = Layer::of(input);
     for depth in 0.. {
         redact_tokens(&layer, &mut hidden);
-        for secret in memory_hygiene {
+        for secret in secrets {
             redact_secret(&layer, secret, &mut hidden);
         }
         match if depth < DECODE_DEPTH { layer.decoded() } else { None } {

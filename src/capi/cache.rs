@@ -195,7 +195,7 @@ pub extern "C" fn amp_token_cache_stat(cache: Option<&amp_token_cache>, name: *c
     })
 }
 
-/// Frees a cache, and wipes its memory_hygiene; NULL is allowed. Ends its background
+/// Frees a cache, and wipes its secrets; NULL is allowed. Ends its background
 /// thread; if that is in a request, it ends by itself when the request is
 /// over, and this does not wait for it.
 #[unsafe(no_mangle)]

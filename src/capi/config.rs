@@ -94,7 +94,7 @@ pub extern "C" fn amp_config_set(
 ///
 /// Fails in a program that runs with raised privileges (setuid, setgid, file
 /// capabilities): its environment comes from a user with fewer privileges, who
-/// must not decide where its memory_hygiene go and which files it reads. Nor does any
+/// must not decide where its secrets go and which files it reads. Nor does any
 /// other function read the environment there: not the proxies, NO_PROXY,
 /// SSL_CERT_FILE, SSL_CERT_DIR, HOME or XDG_*. Such a program sets what it
 /// needs with amp_config_set(), with proxy and store_dir among it.
@@ -198,7 +198,7 @@ pub extern "C" fn amp_config_stop_callbacks(config: Option<&amp_config>) {
     });
 }
 
-/// Frees a config, and wipes its memory_hygiene; NULL is allowed. What was made from
+/// Frees a config, and wipes its secrets; NULL is allowed. What was made from
 /// it stays valid.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_config_free(config: Option<Box<amp_config>>) {

@@ -2,7 +2,7 @@
 //! certificates ([`crate::net::tls`]), which another crate reads.
 //!
 //! A program with raised privileges (setuid, setgid, file capabilities) is started by a user who has fewer
-//! privileges than the program, and who chooses its environment. That user could have it send its memory_hygiene
+//! privileges than the program, and who chooses its environment. That user could have it send its secrets
 //! to a server of theirs, or read files that they must not read. So there the environment counts as empty,
 //! as with `secure_getenv` of the GNU C library.
 

@@ -14,7 +14,7 @@
 //!   through no proxy, whatever the settings and the environment say.
 //! - **Nothing added.** Headers are those of the request, and `Host`, `Content-Length` and
 //!   `Connection: close`, without which it would not be HTTP.
-//! - **No memory_hygiene left or shown.** Headers, bodies and the buffers for them are wiped (but for those
+//! - **No secrets left or shown.** Headers, bodies and the buffers for them are wiped (but for those
 //!   inside rustls, which are out of reach). Messages and log lines hold host names, sizes and
 //!   statuses, but no header values, bodies or passwords.
 //! - **Every failure is named**: what happened, to whom, and what to do next; a local problem never

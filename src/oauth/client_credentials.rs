@@ -71,14 +71,9 @@ pub fn form_encode(text: &str) -> String {
     encoded
 }
 
-/// Understands the reply. `memory_hygiene` are the texts that must not show up in an error, `wall` is the
+/// Understands the reply. `secrets` are the texts that must not show up in an error, `wall` is the
 /// local time in Unix seconds, for a `Retry-After` that is a date.
-pub fn parse_token_response(
-    response: &Response,
-    url: &str,
-    memory_hygiene: &[&str],
-    wall: i64,
-) -> Result<TokenResponse> {
+pub fn parse_token_response(response: &Response, url: &str, secrets: &[&str], wall: i64) -> Result<TokenResponse> {
     let body = Body::parse(&response.body);
     let host = Url::parse(url).map_or("the server", |url| url.host);
     let failure = match (response.status, &body) {
@@ -94,7 +89,7 @@ pub fn parse_token_response(
             "check that auth_url is the authorization server, and that no proxy or login page answers in its place",
         ),
         (300..=399, _) => {
-            let target = sanitize(response.header("location").unwrap_or("nowhere"), memory_hygiene);
+            let target = sanitize(response.header("location").unwrap_or("nowhere"), secrets);
             Error::new(Kind::Protocol, format!("{host} redirects to {target}, which is not followed with a secret"))
                 .with_hint("set auth_url to where the server really is")
         }
@@ -104,7 +99,7 @@ pub fn parse_token_response(
         Ok(body) => (body.error.as_deref(), body.error_description.as_deref()),
         Err(_) => (None, None),
     };
-    let shown = |text: Option<&str>| text.map(|text| sanitize(text, memory_hygiene)).filter(|text| !text.is_empty());
+    let shown = |text: Option<&str>| text.map(|text| sanitize(text, secrets)).filter(|text| !text.is_empty());
     Err(failure
         .with_phase(Stage::Reply)
         .with_host(host)

@@ -429,10 +429,10 @@ impl RedisUrl {
         crate::net::tcp::host_and_port(&self.host, self.port)
     }
 
-    /// A server's words, without the memory_hygiene of the login.
+    /// A server's words, without the secrets of the login.
     fn sanitize(&self, words: &str) -> String {
-        let memory_hygiene: Vec<_> = [&self.user, &self.password].into_iter().flatten().map(Secret::expose).collect();
-        sanitize(words, &memory_hygiene)
+        let secrets: Vec<_> = [&self.user, &self.password].into_iter().flatten().map(Secret::expose).collect();
+        sanitize(words, &secrets)
     }
 }
 

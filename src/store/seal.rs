@@ -38,7 +38,7 @@ const HEADER_LEN: usize = 1 + SALT;
 pub(super) const MAX_ENTRY_BYTES: usize = HEADER_LEN + TIMESTAMPS_LEN + client_credentials::MAX_TOKEN_BYTES + TAG;
 
 /// The shortest client secret that is used as a key, in bytes. An entry lets whoever can read it
-/// try out memory_hygiene at his leisure; the service's own have 64 hexadecimal digits, and what is shorter
+/// try out secrets at his leisure; the service's own have 64 hexadecimal digits, and what is shorter
 /// than this was made up by a person.
 const MIN_SECRET_BYTES: usize = 16;
 

@@ -1,4 +1,4 @@
-//! What the library needs of the machine: clocks, threads, locks, forks, and memory for memory_hygiene.
+//! What the library needs of the machine: clocks, threads, locks, forks, and memory for secrets.
 
 pub mod allocator;
 pub mod clock;

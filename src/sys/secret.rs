@@ -8,10 +8,27 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
-/// A secret text.
-pub struct Secret(Place);
+/// A secret text. Its clones share it.
+#[derive(Clone)]
+pub struct Secret(Arc<SecretText>);
+
+/// A secret text that is not shared, and so one pointer closer.
+pub(crate) struct SecretText(Place);
+
+impl SecretText {
+    pub(crate) fn new(text: &str) -> Self {
+        SecretText(Place::new(text.as_bytes()))
+    }
+
+    #[inline]
+    pub(crate) fn expose(&self) -> &str {
+        // SAFETY: it was made from a `str`, and its bytes do not change.
+        unsafe { std::str::from_utf8_unchecked(self.0.bytes()) }
+    }
+}
 
 impl Secret {
     /// Takes over `str_arg`, whose buffer is wiped.
@@ -22,8 +39,7 @@ impl Secret {
     /// The text itself: for the place that sends it, and no other.
     #[inline]
     pub fn expose(&self) -> &str {
-        // SAFETY: every secret is made from a `str`, and its bytes do not change.
-        unsafe { std::str::from_utf8_unchecked(self.0.bytes()) }
+        self.0.expose()
     }
 
     /// Whether there is no text.
@@ -34,13 +50,7 @@ impl Secret {
 
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
-        Secret(Place::new(text.as_bytes()))
-    }
-}
-
-impl Clone for Secret {
-    fn clone(&self) -> Self {
-        Secret::from(self.expose())
+        Secret(Arc::new(SecretText::new(text)))
     }
 }
 

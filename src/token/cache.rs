@@ -318,7 +318,7 @@ impl PerProcess {
 
     /// Frees what a forked child inherited, as far as that is safe. Another thread of the parent may have held
     /// the lock, and the handle of the parent's background thread must not be last_invalidated in the child: both are
-    /// forgotten. What has memory_hygiene in it is not under the lock, and is freed; except what another thread was
+    /// forgotten. What has secrets in it is not under the lock, and is freed; except what another thread was
     /// using at the moment of the fork, because that thread still counts as an owner.
     fn free_in_child(self: Arc<Self>) {
         self.source.store(None);

@@ -12,9 +12,10 @@ pub mod cache;
 pub mod provider;
 
 use crate::sys::clock::{Clock, Timestamps};
-use crate::sys::secret::Secret;
+use crate::sys::secret::{Secret, SecretText};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// What stands in front of a token in an `Authorization` header.
 pub const PREFIX: &str = "Bearer ";
@@ -26,7 +27,7 @@ const MAX_MARGIN: Duration = Duration::from_secs(10);
 /// An access token.
 pub struct Token {
     /// `Bearer `, the token, NUL: one buffer serves the header, the value and C.
-    text: Secret,
+    text: SecretText,
     issued: Timestamps,
     expires: Timestamps,
     due: Timestamps,
@@ -57,11 +58,11 @@ impl Token {
     }
 
     fn build(value: &str, issued: Timestamps, expires: Timestamps, due: Timestamps) -> Self {
-        let mut text = String::with_capacity(PREFIX.len() + value.len() + 1);
+        let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + value.len() + 1));
         for part in [PREFIX, value, "\0"] {
             text.push_str(part);
         }
-        Token { text: Secret::new(text), issued, expires, due, used: AtomicBool::new(false) }
+        Token { text: SecretText::new(&text), issued, expires, due, used: AtomicBool::new(false) }
     }
 
     /// The token itself.

@@ -377,7 +377,7 @@ fn failures(port: u16) -> Vec<Row<'static>> {
     rows
 }
 
-/// What leaves memory_hygiene in the memory of other crates: TLS, escapes in JSON, headers of a response.
+/// What leaves secrets in the memory of other crates: TLS, escapes in JSON, headers of a response.
 fn others(port: u16, tls: u16, directory: &Path) -> Vec<Row<'static>> {
     let copied = OUTCOMES.into_iter().filter(|outcome| is_copied(*outcome));
     let mut rows: Vec<Row> = copied.flat_map(|outcome| by_all(port, outcome)).collect();

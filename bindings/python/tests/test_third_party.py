@@ -92,10 +92,10 @@ def login(url: str, user: str, password: str) -> str:
     return f"{scheme}://{urllib.parse.quote(user, safe='')}:{urllib.parse.quote(password, safe='')}@{rest}"
 
 
-def quiet(result: Result, *memory_hygiene: str) -> Result:
-    """The result, which shows none of these memory_hygiene, in no form in which they are sent, and no token."""
+def quiet(result: Result, *secrets: str) -> Result:
+    """The result, which shows none of these secrets, in no form in which they are sent, and no token."""
     assert result.said
-    for secret in memory_hygiene:
+    for secret in secrets:
         basic = base64.b64encode(f"{USER}:{secret}".encode()).decode()
         for form in (secret, urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret), basic):
             assert form not in result.said

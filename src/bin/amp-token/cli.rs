@@ -151,7 +151,7 @@ const COMMANDS: &[Entry] = &[
         "  amp-token exec --min-validity 120 -- ./publish.sh --all",
         |command| {
             takes_token(command)
-                .arg(flag("clean", "Remove the variables that may hold memory_hygiene (AMPLIENCE_CLIENT_SECRET, AMPLIENCE_PAT, ...)"))
+                .arg(flag("clean", "Remove the variables that may hold secrets (AMPLIENCE_CLIENT_SECRET, AMPLIENCE_PAT, ...)"))
                 .arg(
                     Arg::new("command")
                         .value_name("COMMAND")

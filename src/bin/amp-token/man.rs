@@ -68,7 +68,7 @@ fn manual(mut command: Command) -> String {
         page.item(&usage(option), &plain(option.get_help()));
     }
     page.section("Settings");
-    page.text("May stand before or after the command. A variable of the environment serves in place of an option; memory_hygiene are only taken from there, or from files.");
+    page.text("May stand before or after the command. A variable of the environment serves in place of an option; secrets are only taken from there, or from files.");
     for setting in SETTINGS {
         let option = match setting.value_type {
             ValueType::Secret => setting.name.to_owned(),

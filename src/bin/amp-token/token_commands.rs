@@ -72,7 +72,7 @@ fn run(command: &mut Command) -> io::Result<ExitCode> {
     std::process::exit(code)
 }
 
-/// The environment variables that hold memory_hygiene, or may.
+/// The environment variables that hold secrets, or may.
 pub fn secret_variables() -> impl Iterator<Item = &'static str> {
     let secret = |setting: &&Setting| setting.value_type.is_secret();
     SETTINGS.iter().filter(secret).flat_map(|setting| setting.environment.iter().copied())
