@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: (Option<String>, Vec<u8>)| {
     let (client_id, text) = input;
     match from_dc_cli(&text, "a file", client_id.as_deref(), &Log::default()) {
-        Ok(Some(Credentials::PersonalAccessToken(token))) => assert!(client_credentials::is_token(token.reveal())),
+        Ok(Some(Credentials::PersonalAccessToken(token))) => assert!(client_credentials::is_valid_bearer_token(token.expose())),
         Ok(Some(Credentials::Client { id, secret })) => assert!(!id.is_empty() && !secret.is_empty()),
         Ok(None) | Err(_) => {}
     }

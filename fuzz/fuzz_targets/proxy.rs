@@ -14,7 +14,7 @@ fuzz_target!(|input: (Option<String>, String, Vec<u8>, Vec<u8>)| {
     };
     for url in [url.as_str(), "https://auth.example.co.uk:8443/oauth/token", "http://[::1]:80/", "https://10.1.2.3/"] {
         let Some(url) = Url::parse(url) else { continue };
-        if let Err(error) = proxy::choose(&url, setting.as_deref(), environment) {
+        if let Err(error) = proxy::select_proxy(&url, setting.as_deref(), environment) {
             assert!(!error.to_string().contains("hush-hush-hush"), "{error}");
         }
     }

@@ -13,5 +13,5 @@ fuzz_target!(|input: (String, Option<String>, i64)| {
     if let Some(wait) = retry::retry_after(&response, now) {
         assert!(wait <= Duration::from_secs(24 * 60 * 60));
     }
-    let _ = retry::unix_seconds(&retry_after);
+    let _ = retry::parse_http_date(&retry_after);
 });

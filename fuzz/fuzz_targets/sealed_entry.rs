@@ -16,7 +16,7 @@ fuzz_target!(|input: (String, i64, u32, i64, Vec<(u16, u8)>, Option<u16>)| {
             sealed.resize(usize::from(length), 0);
         }
     };
-    let Some((is_same, opened)) = reopen(&entry, Now { monotonic: now, wall: now }, change) else { return };
+    let Some((is_same, opened)) = reopen(&entry, Timestamps { monotonic: now, wall: now }, change) else { return };
     if let Some(opened) = opened {
         // (One that is a little in the future counts as made now.)
         assert!(is_same && opened.token == entry.token && opened.expires == entry.expires && opened.issued <= issued);

@@ -12,7 +12,7 @@ fuzz_target!(|input: (u16, Option<String>, Vec<u8>)| {
     let headers = retry_after.map(|text| ("Retry-After".to_owned(), text)).into_iter().collect();
     let response = Response { status, headers, body: body.into() };
     match client_credentials::reply(&response, "https://auth.example/oauth/token", &[SECRET], 1_700_000_000) {
-        Ok(grant) => assert!(client_credentials::is_token(grant.access_token.reveal()) && grant.lifetime > Duration::ZERO),
+        Ok(grant) => assert!(client_credentials::is_valid_bearer_token(grant.access_token.expose()) && grant.lifetime > Duration::ZERO),
         Err(error) => {
             let text = format!("{error} {error:?}");
             assert!(!text.contains(SECRET) && !text.contains(['\n', '\r', '\u{1b}']) && text.len() < 8192, "{text}");

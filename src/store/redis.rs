@@ -270,7 +270,7 @@ impl RedisClient {
         // A reply to AUTH may repeat the password. A buffer that held it would not be wiped: so it holds one byte.
         let mut connection = Connection(BufReader::with_capacity(1, stream));
         let mut hello: Vec<Command> = Vec::new();
-        let (user, password) = (user.as_ref().map(reveal), password.as_ref().map(reveal));
+        let (user, password) = (user.as_ref().map(secret_bytes), password.as_ref().map(secret_bytes));
         let authenticate: Vec<&[u8]> = [Some(&b"AUTH"[..]), user, password].into_iter().flatten().collect();
         if password.is_some() {
             hello.push(&authenticate);
@@ -310,7 +310,7 @@ fn error_code(words: &str) -> &str {
     if is_code { code } else { "" }
 }
 
-fn reveal(secret: &Secret) -> &[u8] {
+fn secret_bytes(secret: &Secret) -> &[u8] {
     secret.expose().as_bytes()
 }
 
