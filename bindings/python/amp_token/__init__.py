@@ -25,6 +25,7 @@ from . import _ffi
 from ._cache import TokenCache, get_token
 from ._errors import (
     AmpError,
+    AmpTimeoutError,
     ApiError,
     ConfigError,
     ConnectError,
@@ -48,6 +49,7 @@ from ._token import Token
 
 __all__ = [
     "AmpError",
+    "AmpTimeoutError",
     "ApiError",
     "ConfigError",
     "ConnectError",
@@ -74,7 +76,7 @@ __all__ = [
     "get_token",
 ]
 
-__version__: str = _ffi.quick.amp_version().decode("ascii")
+__version__: str = _ffi.lib_gil.amp_version().decode("ascii")
 """The version of the native library that is loaded."""
 
 for _name in __all__:

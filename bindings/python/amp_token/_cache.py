@@ -50,10 +50,10 @@ def _call(function: Any, *arguments: Any) -> None:
     error = _ffi.error_p()
     status = function(*arguments, _byref(error))
     if status:
-        raise _errors.take(status, error)
+        raise _errors.from_native(status, error)
 
 
-def _setting_text(name: str, value: object) -> bytes:
+def _encode_setting(name: str, value: object) -> bytes:
     if isinstance(value, bool):
         text = "true" if value else "false"
     elif isinstance(value, int):
@@ -78,31 +78,31 @@ class _NativeConfig:
     __slots__ = ("pointer", "sink")
 
     def __init__(self, settings: Mapping[str, object], load: bool, logger: _logging.LoggerArgument) -> None:
-        self.sink = _logging.register(logger)
-        self.pointer = _ffi.blocking.amp_config_new()
+        self.sink = _logging.add_sink(logger)
+        self.pointer = _ffi.lib_nogil.amp_config_new()
         try:
             for name, value in settings.items():
                 if value is not None:
-                    _call(_ffi.quick.amp_config_set, self.pointer, name.encode(), _setting_text(name, value))
+                    _call(_ffi.lib_gil.amp_config_set, self.pointer, name.encode(), _encode_setting(name, value))
             if load:
-                _call(_ffi.quick.amp_config_load, self.pointer)
+                _call(_ffi.lib_gil.amp_config_load, self.pointer)
             if self.sink is not None:
-                _call(_ffi.quick.amp_config_set_logger, self.pointer, _logging.callback, self.sink)
+                _call(_ffi.lib_gil.amp_config_set_logger, self.pointer, _logging.native_callback, self.sink)
         except BaseException:
             if self.sink is not None:
-                _logging.unregister(self.sink)
-            _ffi.quick.amp_config_free(self.pointer)
+                _logging.remove_sink(self.sink)
+            _ffi.lib_gil.amp_config_free(self.pointer)
             raise
         if self.sink is not None:
-            _logging.watch(self.sink, self.pointer)
+            _logging.track_config(self.sink, self.pointer)
 
     def free(self) -> None:
         """To be called when nothing can log for it any more."""
         if self.sink is not None:
-            _logging.unregister(self.sink)
-            if not _logging.unwatch(self.sink):
+            _logging.remove_sink(self.sink)
+            if not _logging.untrack_config(self.sink):
                 return
-        _ffi.quick.amp_config_free(self.pointer)
+        _ffi.lib_gil.amp_config_free(self.pointer)
 
 
 class _Handle:
@@ -121,28 +121,28 @@ class _Handle:
 
 def _free(pointer: Any, config: Optional[_NativeConfig], background: bool) -> None:
     if config is None or config.sink is None or not background:
-        _ffi.blocking.amp_token_cache_free(pointer)
+        _ffi.lib_nogil.amp_token_cache_free(pointer)
         if config is not None:
             config.free()
         return
-    _logging.unregister(config.sink)
+    _logging.remove_sink(config.sink)
     # A request in the background may outlast the cache, and log. Waiting for that is not for this
     # thread, which may hold whatever the log function needs, or be the one that is in it: the garbage
     # collector comes by anywhere. Nor is a threading.Thread, whose own locks it may hold.
     try:
-        _thread.start_new_thread(_free_slowly, (pointer, config))
+        _thread.start_new_thread(_free_in_thread, (pointer, config))
     except RuntimeError:
         # The interpreter ends, or there can be no more threads: the process takes it along.
         pass
 
 
-def _free_slowly(pointer: Any, config: _NativeConfig) -> None:
-    _ffi.blocking.amp_token_cache_free(pointer)
-    _ffi.blocking.amp_config_stop_callbacks(config.pointer)
+def _free_in_thread(pointer: Any, config: _NativeConfig) -> None:
+    _ffi.lib_nogil.amp_token_cache_free(pointer)
+    _ffi.lib_nogil.amp_config_stop_callbacks(config.pointer)
     config.free()
 
 
-def _may_work_in_background(setting: Union[bool, str, None], load: bool) -> bool:
+def _uses_background_thread(setting: Union[bool, str, None], load: bool) -> bool:
     if setting is None:
         return load and bool(os.environ.get("AMPLIENCE_BACKGROUND_REFRESH"))
     return setting not in (False, "false")
@@ -151,23 +151,23 @@ def _may_work_in_background(setting: Union[bool, str, None], load: bool) -> bool
 # What the fast path looks at, as one object, so that no thread ever sees parts of two:
 # the counter, what it read before the token was fetched, until when the token may be used without
 # asking again, the token, its text, the header's value.
-_Seen = Tuple[ctypes.c_uint64, int, float, Optional[Token], str, str]
+_CachedToken = Tuple[ctypes.c_uint64, int, float, Optional[Token], str, str]
 
 # It never matches: its counter is nobody's, and reads 0.
-_NOTHING_SEEN: _Seen = (ctypes.c_uint64(0), -1, 0.0, None, "", "")
+_EMPTY: _CachedToken = (ctypes.c_uint64(0), -1, 0.0, None, "", "")
 
 
 class _State:
     """What there is between the making of a cache and its close(), which replaces it as a whole: a
     call that is still under way then leaves its result here, where nobody looks any more."""
 
-    __slots__ = ("handle", "counter", "seen")
+    __slots__ = ("handle", "counter", "cached")
 
     def __init__(self, handle: Optional[_Handle]) -> None:
         self.handle = handle
-        self.seen = _NOTHING_SEEN
+        self.cached = _EMPTY
         if handle is not None:
-            self.counter = _ffi.Counter.from_address(_ffi.quick.amp_token_cache_epoch(handle.pointer))
+            self.counter = _ffi.Counter.from_address(_ffi.lib_gil.amp_token_cache_epoch(handle.pointer))
             self.counter.owner = handle
 
 
@@ -269,7 +269,7 @@ class TokenCache:
         try:
             self._prepare(config.pointer)
             pointer = _ffi.cache_p()
-            _call(_ffi.blocking.amp_token_cache_new, config.pointer, _byref(pointer))
+            _call(_ffi.lib_nogil.amp_token_cache_new, config.pointer, _byref(pointer))
         except BaseException:
             config.free()
             raise
@@ -277,8 +277,8 @@ class TokenCache:
             config.free()
             self._state = _State(_Handle(pointer, None, False))
         else:
-            self._state = _State(_Handle(pointer, config, _may_work_in_background(background_refresh, load)))
-        self._api_url = _ffi.quick.amp_token_cache_api_url(pointer).decode()
+            self._state = _State(_Handle(pointer, config, _uses_background_thread(background_refresh, load)))
+        self._api_url = _ffi.lib_gil.amp_token_cache_api_url(pointer).decode()
 
     def _prepare(self, config: Any) -> None:
         """Has the last word on the native config; for tests."""
@@ -292,14 +292,14 @@ class TokenCache:
         Costs about as much as looking it up in a dict, and notices at once when the token was
         renewed or refused elsewhere. Otherwise as :meth:`get`.
         """
-        counter, epoch, until, _, value, _ = self._state.seen
+        counter, epoch, until, _, value, _ = self._state.cached
         if counter.value == epoch and clock_gettime(_CLOCK) < until:
             return value
         return self._fetch()._value
 
     def authorization(self) -> str:
         """The value of an ``Authorization`` header, ``"Bearer eyJ…"``, with a valid token. As :meth:`value`."""
-        counter, epoch, until, _, _, authorization = self._state.seen
+        counter, epoch, until, _, _, authorization = self._state.cached
         if counter.value == epoch and clock_gettime(_CLOCK) < until:
             return authorization
         return self._fetch()._authorization
@@ -314,7 +314,7 @@ class TokenCache:
             pause, in which calls fail at once with the same error; ``retry_after`` says how long
         :raises ValueError: the cache is closed
         """
-        counter, epoch, until, token, _, _ = self._state.seen
+        counter, epoch, until, token, _, _ = self._state.cached
         if counter.value == epoch and clock_gettime(_CLOCK) < until:
             assert token is not None
             return token
@@ -331,12 +331,12 @@ class TokenCache:
         milliseconds = math.ceil(min(seconds * 1000, 2.0**62))
         pointer = _ffi.token_p()
         _call(
-            _ffi.blocking.amp_token_cache_get_for,
+            _ffi.lib_nogil.amp_token_cache_get_for,
             handle.pointer,
             max(-1, milliseconds),
             _byref(pointer),
         )
-        return Token._adopt(pointer)
+        return Token._from_handle(pointer)
 
     def headers(self) -> Dict[str, str]:
         """A new dict with the ``Authorization`` header, for any HTTP library. As :meth:`value`."""
@@ -352,12 +352,12 @@ class TokenCache:
         """
         handle = self._open()
         if isinstance(token, str):
-            seen = self._state.seen[3]
+            seen = self._state.cached[3]
             if seen is None or token not in (seen._value, seen._authorization):
                 return
             token = seen
         # May reach for a shared store.
-        _ffi.blocking.amp_token_cache_invalidate(handle.pointer, token._handle)
+        _ffi.lib_nogil.amp_token_cache_invalidate(handle.pointer, token._handle)
 
     def stats(self) -> Dict[str, int]:
         """Figures about the cache by name, as ``amp_token_cache_stat()`` in ``amp_token.h`` lists them.
@@ -367,7 +367,7 @@ class TokenCache:
         :raises ValueError: the cache is closed
         """
         pointer = self._open().pointer
-        return {name: _ffi.quick.amp_token_cache_stat(pointer, name.encode()) for name in STATISTICS}
+        return {name: _ffi.lib_gil.amp_token_cache_stat(pointer, name.encode()) for name in STATISTICS}
 
     @property
     def api_url(self) -> str:
@@ -387,9 +387,9 @@ class TokenCache:
     def _open(self) -> _Handle:
         return _handle_of(self._state)
 
-    def _peek(self) -> Optional[Token]:
+    def _fresh_token(self) -> Optional[Token]:
         """The token if it is fresh, without a native call."""
-        counter, epoch, until, token, _, _ = self._state.seen
+        counter, epoch, until, token, _, _ = self._state.cached
         if counter.value == epoch and clock_gettime(_CLOCK) < until:
             return token
         return None
@@ -400,17 +400,17 @@ class TokenCache:
         pointer = _ffi.token_p()
         # Before the token: a change in between then shows as one.
         epoch = counter.value
-        _call(_ffi.blocking.amp_token_cache_get, handle.pointer, _byref(pointer))
-        token = state.seen[3]
+        _call(_ffi.lib_nogil.amp_token_cache_get, handle.pointer, _byref(pointer))
+        token = state.cached[3]
         if token is not None and ctypes.addressof(token._handle.contents) == ctypes.addressof(pointer.contents):
             # The one that is known, whose time without asking was over.
-            _ffi.quick.amp_token_free(pointer)
+            _ffi.lib_gil.amp_token_free(pointer)
         else:
-            token = Token._adopt(pointer)
+            token = Token._from_handle(pointer)
         # The clock before the time that is left, so that the deadline comes out too early, if anything.
         now = clock_gettime(_CLOCK)
-        left = _ffi.quick.amp_token_refresh_in_ms(token._handle) / 1000
-        state.seen = (counter, epoch, now + left, token, token._value, token._authorization)
+        left = _ffi.lib_gil.amp_token_refresh_in_ms(token._handle) / 1000
+        state.cached = (counter, epoch, now + left, token, token._value, token._authorization)
         return token
 
     def __enter__(self) -> TokenCache:
@@ -481,7 +481,7 @@ def get_token(
     config = _NativeConfig(settings, load, logger)
     try:
         pointer = _ffi.token_p()
-        _call(_ffi.blocking.amp_token_get, config.pointer, _byref(pointer))
-        return Token._adopt(pointer)
+        _call(_ffi.lib_nogil.amp_token_get, config.pointer, _byref(pointer))
+        return Token._from_handle(pointer)
     finally:
         config.free()

@@ -101,8 +101,12 @@ class ProxyError(NetworkError):
     """The proxy refused, could not be reached, or wanted other credentials."""
 
 
-class TimeoutError_(NetworkError, TimeoutError):
+class AmpTimeoutError(NetworkError, TimeoutError):
     """The time that the call had was over. (A ``TimeoutError`` too.)"""
+
+
+TimeoutError_ = AmpTimeoutError
+"""The name of :class:`AmpTimeoutError` in version 0.1.0."""
 
 
 class RateLimitedError(AmpError):
@@ -128,7 +132,7 @@ class InternalError(AmpError):
 class ApiError(AmpError):
     """The API answered with an HTTP status that is no success.
 
-    There was a reply, so ``status`` is 0 and ``status_name`` ``"AMP_OK"``; what the API said is
+    There was a reply, so ``status`` is 0 and ``status_name`` ``"AMP_OK"``; what the API summary is
     ``http_status`` and ``body``.
     """
 
@@ -165,7 +169,7 @@ CLASSES: Dict[int, Type[AmpError]] = {
     31: ConnectError,
     32: TlsError,
     33: ProxyError,
-    34: TimeoutError_,
+    34: AmpTimeoutError,
     40: RateLimitedError,
     41: ServerError,
     50: ProtocolError,
@@ -196,21 +200,21 @@ def _rebuild(cls: Type[AmpError], message: str, state: Dict[str, Any]) -> AmpErr
     return error
 
 
-def _text(value: Optional[bytes]) -> Optional[str]:
+def _decode(value: Optional[bytes]) -> Optional[str]:
     return None if value is None else value.decode("utf-8", "replace")
 
 
-def take(status: int, error: Any) -> AmpError:
+def from_native(status: int, error: Any) -> AmpError:
     """The exception for a failed call, whose error object is freed."""
-    lib = _ffi.quick
+    lib = _ffi.lib_gil
     try:
         retry_after_ms = lib.amp_error_retry_after_ms(error)
         return class_of(status)(
-            _text(lib.amp_error_message(error)) or "no message",
+            _decode(lib.amp_error_message(error)) or "no message",
             status=status,
-            status_name=_text(lib.amp_status_name(status)) or "AMP_UNKNOWN",
+            status_name=_decode(lib.amp_status_name(status)) or "AMP_UNKNOWN",
             http_status=lib.amp_error_http_status(error) or None,
-            oauth_code=_text(lib.amp_error_oauth_code(error)),
+            oauth_code=_decode(lib.amp_error_oauth_code(error)),
             retryable=lib.amp_error_is_retryable(error),
             retry_after=None if retry_after_ms < 0 else retry_after_ms / 1000,
             attempts=lib.amp_error_attempts(error),
@@ -219,25 +223,25 @@ def take(status: int, error: Any) -> AmpError:
         lib.amp_error_free(error)
 
 
-_Refusal = TypeVar("_Refusal", bound=ApiError)
+_ApiErrorType = TypeVar("_ApiErrorType", bound=ApiError)
 
 # What a server may have echoed, and a message must not show.
 _SECRET = re.compile(r"eyJ[\w.-]{8,}|amp_pat_[\w.-]+", re.ASCII)
 
 
-def refusal(cls: Type[_Refusal], request: str, status: int, body: bytes, retry_after: Optional[str]) -> _Refusal:
+def response_error(cls: Type[_ApiErrorType], request: str, status: int, body: bytes, retry_after: Optional[str]) -> _ApiErrorType:
     """The exception for a reply that is no success, to a request such as ``"GET /v2/content/hubs"``."""
-    said = _said(body)
+    summary = _error_summary(body)
     return cls(
-        f"{request} was answered with HTTP {status}{f' ({said})' if said else ''}: {_advice(status)}",
+        f"{request} was answered with HTTP {status}{f' ({summary})' if summary else ''}: {_hint(status)}",
         http_status=status,
         body=body,
         retryable=status in (408, 429) or status >= 500,
-        retry_after=_seconds(retry_after),
+        retry_after=_parse_retry_after(retry_after),
     )
 
 
-def _said(body: bytes) -> str:
+def _error_summary(body: bytes) -> str:
     """The messages and codes of the API's errors."""
     try:
         errors = json.loads(body)["errors"]
@@ -253,7 +257,7 @@ def _said(body: bytes) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)[:300]
 
 
-def _advice(status: int) -> str:
+def _hint(status: int) -> str:
     if status in (401, 403):
         return "check that the credentials have the permission"
     if status == 404:
@@ -267,7 +271,7 @@ def _advice(status: int) -> str:
     return "look at what was sent, and at the body of the reply"
 
 
-def _seconds(retry_after: Optional[str]) -> Optional[float]:
+def _parse_retry_after(retry_after: Optional[str]) -> Optional[float]:
     """The meaning of a Retry-After header (RFC 9110, 10.2.3)."""
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():

@@ -179,8 +179,8 @@ def _find() -> str:
 
 def _load(path: str) -> Tuple[ctypes.CDLL, ctypes.PyDLL]:
     try:
-        blocking = ctypes.CDLL(path)
-        quick = ctypes.PyDLL(path)
+        lib_nogil = ctypes.CDLL(path)
+        lib_gil = ctypes.PyDLL(path)
     except OSError as problem:
         raise ImportError(
             f"libamp_token cannot be loaded: {problem}. Check that it was built for this system, "
@@ -188,7 +188,7 @@ def _load(path: str) -> Tuple[ctypes.CDLL, ctypes.PyDLL]:
             name="amp_token",
         ) from problem
     try:
-        abi = blocking["amp_abi_version"]
+        abi = lib_nogil["amp_abi_version"]
     except AttributeError:
         raise ImportError(
             f"{path} is not libamp_token: it has no amp_abi_version. Check AMP_TOKEN_LIBRARY", name="amp_token"
@@ -201,7 +201,7 @@ def _load(path: str) -> Tuple[ctypes.CDLL, ctypes.PyDLL]:
             name="amp_token",
         )
     for name, (result, arguments) in FUNCTIONS.items():
-        for library in (blocking, quick):
+        for library in (lib_nogil, lib_gil):
             try:
                 function = getattr(library, name)
             except AttributeError:
@@ -210,9 +210,9 @@ def _load(path: str) -> Tuple[ctypes.CDLL, ctypes.PyDLL]:
                     name="amp_token",
                 ) from None
             function.restype, function.argtypes = result, arguments
-    return blocking, quick
+    return lib_nogil, lib_gil
 
 
-blocking, quick = _load(_find())
-# `blocking` gives the interpreter's lock away during a call: for whatever may wait, or call back into Python.
-# `quick` keeps it: twice as fast, and only for functions that do neither.
+lib_nogil, lib_gil = _load(_find())
+# `lib_nogil` gives the interpreter's lock away during a call: for whatever may wait, or call back into Python.
+# `lib_gil` keeps it: twice as fast, and only for functions that do neither.

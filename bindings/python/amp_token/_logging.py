@@ -41,7 +41,7 @@ _configs: Dict[int, Any] = {}
 _ended = False
 
 
-def _on_line(level: int, message: Optional[bytes], user_data: Optional[int]) -> None:
+def _callback(level: int, message: Optional[bytes], user_data: Optional[int]) -> None:
     sink = _sinks.get(user_data or 0)
     if sink is None:
         return
@@ -51,15 +51,15 @@ def _on_line(level: int, message: Optional[bytes], user_data: Optional[int]) -> 
         pass
 
 
-callback = _ffi.log_fn(_on_line)
+native_callback = _ffi.log_fn(_callback)
 """What the native library calls. It lives as long as the process: calls may still come after a
 handle was freed, from a background request that was under way."""
 
 # Also when this module's names are taken away, at the end of the interpreter.
-ctypes.pythonapi.Py_IncRef(ctypes.py_object(callback))
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(native_callback))
 
 
-def register(logger: LoggerArgument) -> Optional[int]:
+def add_sink(logger: LoggerArgument) -> Optional[int]:
     """Makes a destination; its number is the callback's ``user_data``. ``None``: no lines are wanted."""
     if logger is None or logger is False:
         return None
@@ -83,21 +83,21 @@ def _to_logger(logger: logging.Logger) -> Sink:
     return write
 
 
-def unregister(number: int) -> None:
+def remove_sink(number: int) -> None:
     """Drops a destination: later lines for it go nowhere."""
     _sinks.pop(number, None)
 
 
-def watch(number: int, config: Any) -> None:
+def track_config(number: int, config: Any) -> None:
     """Has the calls of a native config, which logs to this destination, end with the interpreter."""
     _configs[number] = config
     # Listed first and looked at second, as _at_exit() does it the other way round: one of the two
     # always sees the other.
     if _ended:
-        _ffi.blocking.amp_config_stop_callbacks(config)
+        _ffi.lib_nogil.amp_config_stop_callbacks(config)
 
 
-def unwatch(number: int) -> bool:
+def untrack_config(number: int) -> bool:
     """Says that nothing can log to this destination any more. Whether its config is the caller's to free."""
     return _configs.pop(number, None) is not None
 
@@ -113,7 +113,7 @@ def _at_exit() -> None:
         except KeyError:  # its owner was faster
             continue
         # Gives the interpreter's lock away, so that calls that are under way can end.
-        _ffi.blocking.amp_config_stop_callbacks(config)
+        _ffi.lib_nogil.amp_config_stop_callbacks(config)
 
 
 atexit.register(_at_exit)

@@ -18,7 +18,7 @@ def origin(url: str) -> Tuple[str, str, int]:
     return scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(scheme, 0)
 
 
-def may_be_expired(token: Token, status: int, body: bytes) -> bool:
+def is_token_rejected(token: Token, status: int, body: bytes) -> bool:
     """Whether a reply says that the token is no longer good.
 
     401 does. Amplience answers to an expired token with a 403 that it also gives for a missing
@@ -26,7 +26,7 @@ def may_be_expired(token: Token, status: int, body: bytes) -> bool:
     """
     if status == 401:
         return True
-    if status != 403 or token._is_new():
+    if status != 403 or token._was_just_issued():
         return False
     try:
         errors = json.loads(body)["errors"]

@@ -60,11 +60,11 @@ class Headers:
     def __init__(self, handle: Any) -> None:
         self._handle = handle
         # Not at exit, when daemon threads may still use it; then the process takes it along.
-        weakref.finalize(self, _ffi.quick.amp_response_free, handle).atexit = False
+        weakref.finalize(self, _ffi.lib_gil.amp_response_free, handle).atexit = False
 
     def get(self, name: str, default: Optional[str] = None) -> Optional[str]:
         """The value of the header with that name, or ``default``."""
-        value = _ffi.quick.amp_response_header(self._handle, name.encode("utf-8", "replace"))
+        value = _ffi.lib_gil.amp_response_header(self._handle, name.encode("utf-8", "replace"))
         return default if value is None else value.decode("utf-8", "replace")
 
     def __getitem__(self, name: str) -> str:
@@ -100,15 +100,15 @@ class Response:
         raise TypeError("a Response comes from Session.request()")
 
     @classmethod
-    def _adopt(cls, handle: Any, method: str, path: str) -> Response:
+    def _from_handle(cls, handle: Any, method: str, path: str) -> Response:
         response = object.__new__(cls)
         response.headers = Headers(handle)
         response._method, response._path = method, path
-        response.status = _ffi.quick.amp_response_status(handle)
+        response.status = _ffi.lib_gil.amp_response_status(handle)
         length = ctypes.c_size_t()
-        start = _ffi.quick.amp_response_body(handle, _byref(length))
+        start = _ffi.lib_gil.amp_response_body(handle, _byref(length))
         response.body = ctypes.string_at(start, length.value) if start else b""
-        following = _ffi.quick.amp_response_next_page(handle)
+        following = _ffi.lib_gil.amp_response_next_page(handle)
         response.next_page = None if following is None else following.decode("utf-8")
         return response
 
@@ -147,7 +147,7 @@ class Response:
         :raises ApiError: it is another; also one of redirection, which is never followed
         """
         if not self.ok:
-            raise _errors.refusal(
+            raise _errors.response_error(
                 _errors.ApiError, self._request(), self.status, self.body, self.headers.get("Retry-After")
             )
         return self
@@ -248,16 +248,16 @@ class Session:
         handle = self._cache._open()
         pointer = _ffi.response_p()
         _call(
-            _ffi.blocking.amp_api_request,
+            _ffi.lib_nogil.amp_api_request,
             handle.pointer,
-            _argument("method", method),
-            _argument("path", path),
-            None if content_type is None else _argument("content_type", content_type),
+            _encode_argument("method", method),
+            _encode_argument("path", path),
+            None if content_type is None else _encode_argument("content_type", content_type),
             body or None,
             len(body),
             _byref(pointer),
         )
-        return Response._adopt(pointer, method, path)
+        return Response._from_handle(pointer, method, path)
 
     def download(self, path: str, file: BinaryIO) -> Response:
         """Gets what is at a path, of any size, and writes it to a file as it comes.
@@ -282,9 +282,9 @@ class Session:
         pointer = _ffi.response_p()
         try:
             _call(
-                _ffi.blocking.amp_api_download,
+                _ffi.lib_nogil.amp_api_download,
                 handle.pointer,
-                _argument("path", path),
+                _encode_argument("path", path),
                 _ffi.write_fn(write),
                 None,
                 _byref(pointer),
@@ -293,7 +293,7 @@ class Session:
             if raised:
                 raise raised[0] from None
             raise
-        return Response._adopt(pointer, "GET", path)
+        return Response._from_handle(pointer, "GET", path)
 
     def get(self, path: str) -> Response:
         """A ``GET`` request; see :meth:`request`."""
@@ -339,13 +339,13 @@ class Session:
         handle = self._cache._open()
         pointer = _ffi.response_p()
         _call(
-            _ffi.blocking.amp_api_graphql,
+            _ffi.lib_nogil.amp_api_graphql,
             handle.pointer,
-            _argument("query", query),
-            None if text is None else _argument("variables", text),
+            _encode_argument("query", query),
+            None if text is None else _encode_argument("variables", text),
             _byref(pointer),
         )
-        return _data(Response._adopt(pointer, "POST", "/graphql"))
+        return _graphql_data(Response._from_handle(pointer, "POST", "/graphql"))
 
     def create_personal_access_token(self, name: str, organization_id: str) -> PersonalAccessToken:
         """Creates a personal access token for the user that the credentials belong to.
@@ -360,16 +360,16 @@ class Session:
         handle = self._cache._open()
         pointer = _ffi.response_p()
         _call(
-            _ffi.blocking.amp_pat_create,
+            _ffi.lib_nogil.amp_pat_create,
             handle.pointer,
-            _argument("name", name),
-            _argument("organization_id", organization_id),
+            _encode_argument("name", name),
+            _encode_argument("organization_id", organization_id),
             _byref(pointer),
         )
-        response = Response._adopt(pointer, "POST", "/graphql")
-        created = _data(response).get("createPersonalAccessToken")
+        response = Response._from_handle(pointer, "POST", "/graphql")
+        created = _graphql_data(response).get("createPersonalAccessToken")
         if not isinstance(created, dict) or not isinstance(created.get("token"), str):
-            raise _unexpected(response, "data.createPersonalAccessToken")
+            raise _unexpected_body(response, "data.createPersonalAccessToken")
         return PersonalAccessToken(
             id=str(created.get("id")),
             name=str(created.get("name")),
@@ -392,7 +392,7 @@ class Session:
             response = self.get(following).raise_for_status()
             page = response.json()
             if not isinstance(page, dict):
-                raise _unexpected(response, "a JSON object")
+                raise _unexpected_body(response, "a JSON object")
             yield page
             following = response.next_page
 
@@ -431,7 +431,7 @@ class Session:
         return f"<amp_token.Session with {self._cache!r}>"
 
 
-def _argument(name: str, value: str) -> bytes:
+def _encode_argument(name: str, value: str) -> bytes:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be text, not {type(value).__name__}")
     if "\0" in value:
@@ -443,7 +443,7 @@ def _argument(name: str, value: str) -> bytes:
         raise ValueError(f"{name} contains characters that are not Unicode text") from None
 
 
-def _data(response: Response) -> Dict[str, Any]:
+def _graphql_data(response: Response) -> Dict[str, Any]:
     """What a GraphQL reply brings, or what it says against it."""
     try:
         reply = response.json()
@@ -452,7 +452,7 @@ def _data(response: Response) -> Dict[str, Any]:
         raise
     errors = reply.get("errors") if isinstance(reply, dict) else None
     if errors and isinstance(errors, list):
-        problem = _errors.refusal(
+        problem = _errors.response_error(
             _errors.GraphQLError,
             response._request(),
             response.status,
@@ -466,11 +466,11 @@ def _data(response: Response) -> Dict[str, Any]:
     response.raise_for_status()
     data = reply.get("data") if isinstance(reply, dict) else None
     if not isinstance(data, dict):
-        raise _unexpected(response, "data")
+        raise _unexpected_body(response, "data")
     return data
 
 
-def _unexpected(response: Response, wanted: str) -> _errors.ProtocolError:
+def _unexpected_body(response: Response, wanted: str) -> _errors.ProtocolError:
     return _errors.ProtocolError(
         f"{response._request()} was answered with HTTP {response.status}, but not with {wanted}: "
         "check api_url, and what was asked for",

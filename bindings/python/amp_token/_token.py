@@ -37,20 +37,20 @@ class Token:
         raise TypeError("a Token comes from TokenCache.get() or amp_token.get_token()")
 
     @classmethod
-    def _adopt(cls, handle: Any) -> Token:
+    def _from_handle(cls, handle: Any) -> Token:
         """Makes a token of a native handle, which it frees when it goes."""
         token = object.__new__(cls)
-        quick = _ffi.quick
+        lib = _ffi.lib_gil
         put = object.__setattr__
         put(token, "_handle", handle)
         # Not at exit, when daemon threads may still use it; then the process takes it along.
-        weakref.finalize(token, quick.amp_token_free, handle).atexit = False
-        authorization = quick.amp_token_authorization(handle).decode("ascii")
+        weakref.finalize(token, lib.amp_token_free, handle).atexit = False
+        authorization = lib.amp_token_authorization(handle).decode("ascii")
         put(token, "_authorization", authorization)
-        put(token, "_value", quick.amp_token_value(handle).decode("ascii"))
-        put(token, "_expires_at", quick.amp_token_expires_at(handle))
+        put(token, "_value", lib.amp_token_value(handle).decode("ascii"))
+        put(token, "_expires_at", lib.amp_token_expires_at(handle))
         put(token, "_obtained", time.monotonic())
-        put(token, "_lifetime", quick.amp_token_expires_in(handle))
+        put(token, "_lifetime", lib.amp_token_expires_in(handle))
         return token
 
     @property
@@ -80,10 +80,10 @@ class Token:
         Counted by two clocks, so that neither a clock that was set back nor a machine that slept
         makes it too large.
         """
-        left: int = _ffi.quick.amp_token_expires_in(self._handle)
+        left: int = _ffi.lib_gil.amp_token_expires_in(self._handle)
         return left
 
-    def _is_new(self) -> bool:
+    def _was_just_issued(self) -> bool:
         """Whether it came so lately that a refusal is no sign of its having expired."""
         return time.monotonic() - self._obtained < self._lifetime / 10
 

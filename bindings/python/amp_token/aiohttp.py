@@ -15,7 +15,7 @@ import aiohttp
 
 from ._cache import TokenCache
 from ._errors import AmpError
-from ._rejection import may_be_expired, origin
+from ._rejection import is_token_rejected, origin
 from ._token import Token
 
 if not hasattr(aiohttp, "ClientHandlerType"):
@@ -56,10 +56,10 @@ class AmpAuth:
         if response.status not in (401, 403):
             return response
         body = b"" if response.status == 401 else await response.read()
-        if not may_be_expired(token, response.status, body):
+        if not is_token_rejected(token, response.status, body):
             return response
         await asyncio.to_thread(self._cache.invalidate, token)
-        if not _can_be_repeated(request):
+        if not _is_replayable(request):
             return response
         try:
             again = await self._get()
@@ -71,13 +71,13 @@ class AmpAuth:
         return await handler(request)
 
     async def _get(self) -> Token:
-        fresh = self._cache._peek()
+        fresh = self._cache._fresh_token()
         if fresh is not None:
             return fresh
         return await asyncio.to_thread(self._cache.get)
 
 
-def _can_be_repeated(request: aiohttp.ClientRequest) -> bool:
+def _is_replayable(request: aiohttp.ClientRequest) -> bool:
     body = request.body
     # What is streamed was streamed, once; whatever cannot say so counts as that, too.
     return isinstance(body, bytes) or getattr(body, "consumed", True) is False

@@ -13,7 +13,7 @@ import httpx
 
 from ._cache import TokenCache
 from ._errors import AmpError
-from ._rejection import may_be_expired, origin
+from ._rejection import is_token_rejected, origin
 from ._token import Token
 
 
@@ -43,13 +43,13 @@ class AmpAuth(httpx.Auth):
         token = self._cache.get()
         request.headers["Authorization"] = token.authorization
         response = yield request
-        if not self._is_from_here(response, token):
+        if not self._is_from_api(response, token):
             return
         body = b"" if response.status_code == 401 else response.read()
-        if not may_be_expired(token, response.status_code, body):
+        if not is_token_rejected(token, response.status_code, body):
             return
         self._cache.invalidate(token)
-        if not _can_be_repeated(request):
+        if not _is_replayable(request):
             return
         try:
             request.headers["Authorization"] = self._cache.authorization()
@@ -66,13 +66,13 @@ class AmpAuth(httpx.Auth):
         token = await self._get()
         request.headers["Authorization"] = token.authorization
         response = yield request
-        if not self._is_from_here(response, token):
+        if not self._is_from_api(response, token):
             return
         body = b"" if response.status_code == 401 else await response.aread()
-        if not may_be_expired(token, response.status_code, body):
+        if not is_token_rejected(token, response.status_code, body):
             return
         await anyio.to_thread.run_sync(self._cache.invalidate, token)
-        if not _can_be_repeated(request):
+        if not _is_replayable(request):
             return
         try:
             request.headers["Authorization"] = (await self._get()).authorization
@@ -81,12 +81,12 @@ class AmpAuth(httpx.Auth):
         yield request
 
     async def _get(self) -> Token:
-        fresh = self._cache._peek()
+        fresh = self._cache._fresh_token()
         if fresh is not None:
             return fresh
         return await anyio.to_thread.run_sync(self._cache.get)
 
-    def _is_from_here(self, response: httpx.Response, token: Token) -> bool:
+    def _is_from_api(self, response: httpx.Response, token: Token) -> bool:
         """Whether a refusal is the API's own, to a request that carried the token: not that of
         another server, where a redirect led."""
         return (
@@ -96,7 +96,7 @@ class AmpAuth(httpx.Auth):
         )
 
 
-def _can_be_repeated(request: httpx.Request) -> bool:
+def _is_replayable(request: httpx.Request) -> bool:
     try:
         request.content
     except httpx.RequestNotRead:

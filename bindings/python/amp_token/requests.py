@@ -15,7 +15,7 @@ import requests.auth
 
 from ._cache import TokenCache
 from ._errors import AmpError
-from ._rejection import may_be_expired, origin
+from ._rejection import is_token_rejected, origin
 from ._token import Token
 
 
@@ -44,10 +44,10 @@ class AmpAuth(requests.auth.AuthBase):
         body: Any = request.body
         position = body.tell() if hasattr(body, "tell") and hasattr(body, "seek") else None
         hooks: Any = request
-        hooks.register_hook("response", partial(self._look_at, token, position))
+        hooks.register_hook("response", partial(self._handle_response, token, position))
         return request
 
-    def _look_at(
+    def _handle_response(
         self, token: Token, position: Optional[int], response: requests.Response, **send_arguments: Any
     ) -> requests.Response:
         request = response.request
@@ -56,7 +56,7 @@ class AmpAuth(requests.auth.AuthBase):
             return response
         if response.status_code not in (401, 403):
             return response
-        if not may_be_expired(token, response.status_code, response.content):
+        if not is_token_rejected(token, response.status_code, response.content):
             return response
         self._cache.invalidate(token)
         again = request.copy()

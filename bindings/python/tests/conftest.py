@@ -62,7 +62,7 @@ class Fake:
             self.requests += 1
             number = self.requests
         self.before_reply()
-        lib = _ffi.quick
+        lib = _ffi.lib_gil
         if self.failure is not None:
             lib.amp_http_reply_fail(reply, self.failure, b"made up by a test")
             return 0
@@ -90,7 +90,7 @@ class FakeCache(amp_token.TokenCache):
 
     def _prepare(self, config: Any) -> None:
         error = _ffi.error_p()
-        assert _ffi.quick.amp_config_set_transport(config, self.fake.function, None, ctypes.byref(error)) == 0
+        assert _ffi.lib_gil.amp_config_set_transport(config, self.fake.function, None, ctypes.byref(error)) == 0
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def use() -> None:
             try:
                 failing.value()
                 raise AssertionError("there is a token")
-            except amp_token.TimeoutError_:
+            except amp_token.AmpTimeoutError:
                 pass
     from amp_token import _logging
 

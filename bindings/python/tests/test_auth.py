@@ -140,7 +140,7 @@ def test_an_expired_token_comes_back_as_403(
     # It has only just come: then the 403 speaks of a permission.
     assert client(client.cache.api_url + HUBS).status == 403
     assert (emulator.stats()["token_requests"], sent(emulator)) == (1, 1)
-    monkeypatch.setattr(amp_token.Token, "_is_new", lambda self: False)
+    monkeypatch.setattr(amp_token.Token, "_was_just_issued", lambda self: False)
     assert client(client.cache.api_url + HUBS).status == 200
     assert (emulator.stats()["token_requests"], sent(emulator)) == (2, 3)
     # Other 403s are none of our business.
@@ -297,7 +297,7 @@ def test_tasks_share_one_replacement(
     kind: str, cache: amp_token.TokenCache, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every token is revoked; however many tasks meet the 403, one new token is asked for."""
-    monkeypatch.setattr(amp_token.Token, "_is_new", lambda self: False)
+    monkeypatch.setattr(amp_token.Token, "_was_just_issued", lambda self: False)
 
     async def with_httpx() -> List[int]:
         auth = amp_token.httpx.AmpAuth(cache)

@@ -86,12 +86,12 @@ def test_a_fresh_token_needs_no_native_call(fake: Fake, monkeypatch: pytest.Monk
     token = cache.get()
     cache.get()  # the first call saw the counter before it changed
     with monkeypatch.context() as patch:
-        patch.setattr(_ffi, "quick", Forbidden())
-        patch.setattr(_ffi, "blocking", Forbidden())
+        patch.setattr(_ffi, "lib_gil", Forbidden())
+        patch.setattr(_ffi, "lib_nogil", Forbidden())
         assert cache.value() == "token-1"
         assert cache.authorization() == "Bearer token-1"
         assert cache.get() is token
-        assert cache._peek() is token
+        assert cache._fresh_token() is token
         with pytest.raises(AssertionError):
             cache._fetch()
 
@@ -102,16 +102,16 @@ def native_invalidate(cache: amp_token.TokenCache) -> None:
     assert handle is not None
     token = _ffi.token_p()
     error = _ffi.error_p()
-    assert _ffi.blocking.amp_token_cache_get(handle.pointer, _ffi.ctypes.byref(token), _ffi.ctypes.byref(error)) == 0
-    _ffi.blocking.amp_token_cache_invalidate(handle.pointer, token)
-    _ffi.blocking.amp_token_free(token)
+    assert _ffi.lib_nogil.amp_token_cache_get(handle.pointer, _ffi.ctypes.byref(token), _ffi.ctypes.byref(error)) == 0
+    _ffi.lib_nogil.amp_token_cache_invalidate(handle.pointer, token)
+    _ffi.lib_nogil.amp_token_free(token)
 
 
 def test_what_happens_elsewhere_is_noticed_at_once(fake: Fake) -> None:
     cache = fake.cache()
     assert [cache.value() for _ in range(3)] == ["token-1"] * 3
     native_invalidate(cache)
-    assert cache._peek() is None
+    assert cache._fresh_token() is None
     assert [cache.value() for _ in range(3)] == ["token-2"] * 3
     assert fake.requests == 2
 
@@ -137,10 +137,10 @@ def test_the_clock_ends_the_fast_path(fake: Fake, monkeypatch: pytest.MonkeyPatc
     cache = fake.cache()
     cache.value(), cache.value()
     passed = 200.0
-    assert cache._peek() is not None
+    assert cache._fresh_token() is not None
     # 80 % of 300 s at most; a machine that slept counts that in.
     passed = 241.0
-    assert cache._peek() is None
+    assert cache._fresh_token() is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a clock of this name")
@@ -153,7 +153,7 @@ def test_a_token_that_is_due_is_not_kept(fake: Fake) -> None:
     cache = fake.cache(min_validity_ms=299_000)
     fake.expires_in = 300
     assert cache.value() == "token-1"
-    seen = cache._state.seen
+    seen = cache._state.cached
     assert seen[2] - _cache.clock_gettime(_cache._CLOCK) < 1
 
 
@@ -271,11 +271,11 @@ def test_each_token_is_freed_once(fake: Fake, monkeypatch: pytest.MonkeyPatch) -
     class Counting:
         def __getattr__(self, name: str) -> Any:
             if name == "amp_token_free":
-                return lambda token: (freed.append(bool(token)), quick.amp_token_free(token))
-            return getattr(quick, name)
+                return lambda token: (freed.append(bool(token)), lib_gil.amp_token_free(token))
+            return getattr(lib_gil, name)
 
-    quick = _ffi.quick
-    monkeypatch.setattr(_ffi, "quick", Counting())
+    lib_gil = _ffi.lib_gil
+    monkeypatch.setattr(_ffi, "lib_gil", Counting())
     cache = fake.cache()
     for _ in range(3):
         cache._fetch()  # two of them bring what is known already

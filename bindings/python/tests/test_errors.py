@@ -21,7 +21,7 @@ from amp_token import AmpError, _ffi
         (31, amp_token.ConnectError),
         (32, amp_token.TlsError),
         (33, amp_token.ProxyError),
-        (34, amp_token.TimeoutError_),
+        (34, amp_token.AmpTimeoutError),
     ],
 )
 def test_network_failures(fake: Fake, failure: int, kind: Type[AmpError]) -> None:
@@ -105,6 +105,16 @@ def test_a_timeout_is_python_s_too(fake: Fake) -> None:
     assert str(caught.value) == caught.value.message
 
 
+def test_the_name_of_0_1_0_still_catches_a_timeout(fake: Fake) -> None:
+    assert amp_token.TimeoutError_ is amp_token.AmpTimeoutError and "TimeoutError_" in amp_token.__all__
+    fake.failure = 34
+    with pytest.raises(amp_token.TimeoutError_) as caught:
+        fake.cache().value()
+    # A pickle that 0.1.0 wrote names the class in this way.
+    old = pickle.dumps(caught.value, protocol=0).replace(b"AmpTimeoutError", b"TimeoutError_")
+    assert b"TimeoutError_" in old and type(pickle.loads(old)) is amp_token.AmpTimeoutError
+
+
 def test_errors_travel_between_processes(fake: Fake) -> None:
     for failure in (30, 34):
         fake.failure = failure
@@ -122,7 +132,7 @@ def test_real_failures_of_the_network(emulator: Emulator, tls_emulator: Emulator
         with pytest.raises(amp_token.ConnectError, match="127.0.0.1"):
             amp_token.get_token(**{**emulator.credentials, "auth_url": closed, "retries": 0})
     emulator.faults({"kind": "silent"})
-    with pytest.raises(amp_token.TimeoutError_):
+    with pytest.raises(amp_token.AmpTimeoutError):
         amp_token.get_token(**{**emulator.credentials, "timeout_ms": 200})
     untrusted = {name: value for name, value in tls_emulator.credentials.items() if name != "ca_file"}
     with pytest.raises(amp_token.TlsError, match="certificate"):
@@ -143,11 +153,11 @@ def test_each_error_object_is_freed(fake: Fake, monkeypatch: pytest.MonkeyPatch)
     class Counting:
         def __getattr__(self, name: str) -> Any:
             if name == "amp_error_free":
-                return lambda error: (freed.append(bool(error)), quick.amp_error_free(error))
-            return getattr(quick, name)
+                return lambda error: (freed.append(bool(error)), lib_gil.amp_error_free(error))
+            return getattr(lib_gil, name)
 
-    quick = _ffi.quick
-    monkeypatch.setattr(_ffi, "quick", Counting())
+    lib_gil = _ffi.lib_gil
+    monkeypatch.setattr(_ffi, "lib_gil", Counting())
     fake.status = 400
     cache = fake.cache()
     for _ in range(3):

@@ -40,7 +40,7 @@ def test_every_status_has_its_class() -> None:
     assert levels and statuses[34] == "AMP_TIMEOUT"
     assert set(_errors.CLASSES) == set(statuses) - levels - {0}
     for number in _errors.CLASSES:
-        assert _ffi.quick.amp_status_name(number).decode() == statuses[number]
+        assert _ffi.lib_gil.amp_status_name(number).decode() == statuses[number]
 
 
 def test_a_newer_status_has_the_class_of_its_family() -> None:
@@ -50,10 +50,16 @@ def test_a_newer_status_has_the_class_of_its_family() -> None:
 
 
 def settings() -> List[str]:
-    source = (ROOT / "src" / "settings.rs").read_text()
-    names = re.findall(r'^    row\("(\w+)",', source, flags=re.M)
-    assert len(names) >= 20
-    return names
+    """The names that the library gives when it rejects another one."""
+    config = _ffi.lib_nogil.amp_config_new()
+    try:
+        with pytest.raises(amp_token.InvalidArgumentError) as caught:
+            _cache._call(_ffi.lib_gil.amp_config_set, config, b"nosuch", b"x")
+    finally:
+        _ffi.lib_gil.amp_config_free(config)
+    names = re.search(r"\w+(?:, \w+){19,}", str(caught.value))
+    assert names is not None, caught.value
+    return names[0].split(", ")
 
 
 @pytest.mark.parametrize("function", [amp_token.TokenCache.__init__, amp_token.get_token])
@@ -78,10 +84,9 @@ def test_the_documentation_names_each_setting_once() -> None:
 
 
 def test_the_figures_are_those_of_the_core() -> None:
-    source = (ROOT / "src" / "cache.rs").read_text()
-    table = re.search(r"pub const STATISTICS.*?\];", source, flags=re.S)
-    assert table is not None
-    assert list(_cache.STATISTICS) == re.findall(r'^    \("(\w+)",', table[0], flags=re.M)
+    sources = "".join(file.read_text() for file in sorted((ROOT / "src").rglob("*.rs")))
+    (table,) = re.findall(r"pub const STATISTICS.*?\];", sources, flags=re.S)
+    assert list(_cache.STATISTICS) == re.findall(r'^    \("(\w+)",', table, flags=re.M)
 
 
 def test_everything_public_is_documented() -> None:

@@ -192,8 +192,8 @@ def test_what_a_cache_was_made_from_goes_with_it(
     fake: Fake, monkeypatch: pytest.MonkeyPatch, background: bool, logger: Any
 ) -> None:
     configs: Set[int] = set()
-    monkeypatch.setattr(_ffi, "quick", Watching(_ffi.quick, configs))
-    monkeypatch.setattr(_ffi, "blocking", Watching(_ffi.blocking, configs))
+    monkeypatch.setattr(_ffi, "lib_gil", Watching(_ffi.lib_gil, configs))
+    monkeypatch.setattr(_ffi, "lib_nogil", Watching(_ffi.lib_nogil, configs))
     for _ in range(3):
         cache = fake.cache(background_refresh=background, logger=logger)
         cache.value()

@@ -296,14 +296,14 @@ def test_each_response_is_freed_once(session: Session, monkeypatch: pytest.Monke
 
     class Counting:
         def __getattr__(self, name: str) -> Any:
-            return getattr(quick, name)
+            return getattr(lib_gil, name)
 
         def amp_response_free(self, response: Any) -> None:
             freed.append(bool(response))
-            quick.amp_response_free(response)
+            lib_gil.amp_response_free(response)
 
-    quick = _ffi.quick
-    monkeypatch.setattr(_ffi, "quick", Counting())
+    lib_gil = _ffi.lib_gil
+    monkeypatch.setattr(_ffi, "lib_gil", Counting())
     headers = session.get(HUBS).headers
     gc.collect()
     assert freed == [] and headers["Content-Type"]

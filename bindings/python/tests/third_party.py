@@ -82,7 +82,7 @@ def call(settings: Mapping[str, Any]) -> Result:
 def _count_hubs(cache: amp_token.TokenCache) -> int:
     """By the native interface, whose requests are to take the same way as those for tokens."""
     response, error, length = _ffi.response_p(), _ffi.error_p(), ctypes.c_size_t()
-    status = _ffi.blocking.amp_api_request(
+    status = _ffi.lib_nogil.amp_api_request(
         cache._open().pointer,
         b"GET",
         b"/v2/content/hubs",
@@ -93,13 +93,13 @@ def _count_hubs(cache: amp_token.TokenCache) -> int:
         ctypes.byref(error),
     )
     if status:
-        raise _errors.take(status, error)
+        raise _errors.from_native(status, error)
     try:
-        assert _ffi.quick.amp_response_status(response) == 200
-        body = _ffi.quick.amp_response_body(response, ctypes.byref(length))
+        assert _ffi.lib_gil.amp_response_status(response) == 200
+        body = _ffi.lib_gil.amp_response_body(response, ctypes.byref(length))
         return len(json.loads(ctypes.string_at(body, length.value))["_embedded"]["hubs"])
     finally:
-        _ffi.quick.amp_response_free(response)
+        _ffi.lib_gil.amp_response_free(response)
 
 
 def call_in_child(settings: Mapping[str, Any], variables: Mapping[str, str], home: Path) -> Result:
