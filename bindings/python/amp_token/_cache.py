@@ -5,14 +5,17 @@ from __future__ import annotations
 import _thread
 import ctypes
 import math
-import os
 import time
 import weakref
 from types import TracebackType
-from typing import Any, Dict, Mapping, NoReturn, Optional, Tuple, Type, Union
+from typing import TYPE_CHECKING, Any, Dict, NoReturn, Optional, Tuple, Type, Union
 
-from . import _errors, _ffi, _logging
+from . import _ffi, _logging
+from ._settings import NativeConfig, Settings, call, shows_settings
 from ._token import Token
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # The clock of the fast path: one that nobody sets and that goes on while the machine sleeps, so that it
 # does alone what takes the native library its two cheaper ones. Elsewhere than on Linux that is the
@@ -26,8 +29,6 @@ else:
         """The only such clock that there is here."""
         return time.monotonic()
 
-
-PathText = Union[str, "os.PathLike[str]"]
 
 STATISTICS = (
     "hits",
@@ -45,66 +46,6 @@ STATISTICS = (
 _byref = ctypes.byref
 
 
-def _call(function: Any, *arguments: Any) -> None:
-    """Calls a native function whose last parameter is the error, which is raised."""
-    error = _ffi.error_p()
-    status = function(*arguments, _byref(error))
-    if status:
-        raise _errors.from_native(status, error)
-
-
-def _encode_setting(name: str, value: object) -> bytes:
-    if isinstance(value, bool):
-        text = "true" if value else "false"
-    elif isinstance(value, int):
-        text = str(value)
-    elif isinstance(value, (str, os.PathLike)):
-        text = os.fsdecode(value)
-    else:
-        # Not the value itself: it may be a secret in an unexpected wrapping.
-        raise TypeError(f"{name} must be text, a path, a number or a bool, not {type(value).__name__}")
-    if "\0" in text:
-        raise ValueError(f"{name} contains a NUL character")
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:
-        # The exception at hand would show the text.
-        raise ValueError(f"{name} contains characters that are not Unicode text") from None
-
-
-class _NativeConfig:
-    """A native config, and the destination of the log lines of all that is made from it."""
-
-    __slots__ = ("pointer", "sink")
-
-    def __init__(self, settings: Mapping[str, object], load: bool, logger: _logging.LoggerArgument) -> None:
-        self.sink = _logging.add_sink(logger)
-        self.pointer = _ffi.lib_nogil.amp_config_new()
-        try:
-            for name, value in settings.items():
-                if value is not None:
-                    _call(_ffi.lib_gil.amp_config_set, self.pointer, name.encode(), _encode_setting(name, value))
-            if load:
-                _call(_ffi.lib_gil.amp_config_load, self.pointer)
-            if self.sink is not None:
-                _call(_ffi.lib_gil.amp_config_set_logger, self.pointer, _logging.native_callback, self.sink)
-        except BaseException:
-            if self.sink is not None:
-                _logging.remove_sink(self.sink)
-            _ffi.lib_gil.amp_config_free(self.pointer)
-            raise
-        if self.sink is not None:
-            _logging.track_config(self.sink, self.pointer)
-
-    def free(self) -> None:
-        """To be called when nothing can log for it any more."""
-        if self.sink is not None:
-            _logging.remove_sink(self.sink)
-            if not _logging.untrack_config(self.sink):
-                return
-        _ffi.lib_gil.amp_config_free(self.pointer)
-
-
 class _Handle:
     """A native cache, freed when the last reference to this object goes.
 
@@ -113,14 +54,14 @@ class _Handle:
 
     __slots__ = ("pointer", "__weakref__")
 
-    def __init__(self, pointer: Any, config: Optional[_NativeConfig], background: bool) -> None:
+    def __init__(self, pointer: Any, config: Optional[NativeConfig]) -> None:
         self.pointer = pointer
         # Not at exit, when daemon threads may still be inside; then the process takes it along.
-        weakref.finalize(self, _free, pointer, config, background).atexit = False
+        weakref.finalize(self, _free, pointer, config).atexit = False
 
 
-def _free(pointer: Any, config: Optional[_NativeConfig], background: bool) -> None:
-    if config is None or config.sink is None or not background:
+def _free(pointer: Any, config: Optional[NativeConfig]) -> None:
+    if config is None or config.sink is None or not config.background:
         _ffi.lib_nogil.amp_token_cache_free(pointer)
         if config is not None:
             config.free()
@@ -136,16 +77,10 @@ def _free(pointer: Any, config: Optional[_NativeConfig], background: bool) -> No
         pass
 
 
-def _free_in_thread(pointer: Any, config: _NativeConfig) -> None:
+def _free_in_thread(pointer: Any, config: NativeConfig) -> None:
     _ffi.lib_nogil.amp_token_cache_free(pointer)
     _ffi.lib_nogil.amp_config_stop_callbacks(config.pointer)
     config.free()
-
-
-def _uses_background_thread(setting: Union[bool, str, None], load: bool) -> bool:
-    if setting is None:
-        return load and bool(os.environ.get("AMPLIENCE_BACKGROUND_REFRESH"))
-    return setting not in (False, "false")
 
 
 # What the fast path looks at, as one object, so that no thread ever sees parts of two:
@@ -234,50 +169,22 @@ class TokenCache:
     _state: _State
     _api_url: str
 
-    def __init__(
-        self,
-        *,
-        client_id: Optional[str] = None,
-        client_secret: Optional[str] = None,
-        client_secret_file: Optional[PathText] = None,
-        personal_access_token: Optional[str] = None,
-        personal_access_token_file: Optional[PathText] = None,
-        config_file: Optional[PathText] = None,
-        auth_url: Optional[str] = None,
-        api_url: Optional[str] = None,
-        timeout_ms: Union[int, str, None] = None,
-        connect_timeout_ms: Union[int, str, None] = None,
-        retries: Union[int, str, None] = None,
-        ca_file: Optional[PathText] = None,
-        client_certificate: Optional[PathText] = None,
-        client_key: Optional[PathText] = None,
-        proxy: Optional[str] = None,
-        min_validity_ms: Union[int, str, None] = None,
-        background_refresh: Union[bool, str, None] = None,
-        max_response_bytes: Union[int, str, None] = None,
-        store: Optional[str] = None,
-        store_dir: Optional[PathText] = None,
-        user_agent: Optional[str] = None,
-        load: bool = True,
-        logger: _logging.LoggerArgument = True,
-    ) -> None:
-        settings = dict(locals())
-        for name in ("self", "load", "logger"):
-            del settings[name]
+    @shows_settings
+    def __init__(self, **settings: Unpack[Settings]) -> None:
         self._state = _CLOSED
-        config = _NativeConfig(settings, load, logger)
+        config = NativeConfig(dict(settings))
         try:
             self._prepare(config.pointer)
             pointer = _ffi.cache_p()
-            _call(_ffi.lib_nogil.amp_token_cache_new, config.pointer, _byref(pointer))
+            call(_ffi.lib_nogil.amp_token_cache_new, config.pointer, _byref(pointer))
         except BaseException:
             config.free()
             raise
         if config.sink is None:
             config.free()
-            self._state = _State(_Handle(pointer, None, False))
+            self._state = _State(_Handle(pointer, None))
         else:
-            self._state = _State(_Handle(pointer, config, _uses_background_thread(background_refresh, load)))
+            self._state = _State(_Handle(pointer, config))
         self._api_url = _ffi.lib_gil.amp_token_cache_api_url(pointer).decode()
 
     def _prepare(self, config: Any) -> None:
@@ -330,7 +237,7 @@ class TokenCache:
         # Rounded up: no part of a millisecond is to be lost.
         milliseconds = math.ceil(min(seconds * 1000, 2.0**62))
         pointer = _ffi.token_p()
-        _call(
+        call(
             _ffi.lib_nogil.amp_token_cache_get_for,
             handle.pointer,
             max(-1, milliseconds),
@@ -400,7 +307,7 @@ class TokenCache:
         pointer = _ffi.token_p()
         # Before the token: a change in between then shows as one.
         epoch = counter.value
-        _call(_ffi.lib_nogil.amp_token_cache_get, handle.pointer, _byref(pointer))
+        call(_ffi.lib_nogil.amp_token_cache_get, handle.pointer, _byref(pointer))
         token = state.cached[3]
         if token is not None and ctypes.addressof(token._handle.contents) == ctypes.addressof(pointer.contents):
             # The one that is known, whose time without asking was over.
@@ -443,45 +350,18 @@ def _handle_of(state: _State) -> _Handle:
     return state.handle
 
 
-def get_token(
-    *,
-    client_id: Optional[str] = None,
-    client_secret: Optional[str] = None,
-    client_secret_file: Optional[PathText] = None,
-    personal_access_token: Optional[str] = None,
-    personal_access_token_file: Optional[PathText] = None,
-    config_file: Optional[PathText] = None,
-    auth_url: Optional[str] = None,
-    api_url: Optional[str] = None,
-    timeout_ms: Union[int, str, None] = None,
-    connect_timeout_ms: Union[int, str, None] = None,
-    retries: Union[int, str, None] = None,
-    ca_file: Optional[PathText] = None,
-    client_certificate: Optional[PathText] = None,
-    client_key: Optional[PathText] = None,
-    proxy: Optional[str] = None,
-    min_validity_ms: Union[int, str, None] = None,
-    background_refresh: Union[bool, str, None] = None,
-    max_response_bytes: Union[int, str, None] = None,
-    store: Optional[str] = None,
-    store_dir: Optional[PathText] = None,
-    user_agent: Optional[str] = None,
-    load: bool = True,
-    logger: _logging.LoggerArgument = True,
-) -> Token:
+@shows_settings
+def get_token(**settings: Unpack[Settings]) -> Token:
     """Asks for one token now, without a cache: for a program that needs a single one.
 
     Settings, ``load`` and ``logger`` are those of :class:`TokenCache`. Blocks for ``timeout_ms`` at most.
 
     :raises AmpError: no token could be had; its class says why
     """
-    settings = dict(locals())
-    for name in ("load", "logger"):
-        del settings[name]
-    config = _NativeConfig(settings, load, logger)
+    config = NativeConfig(dict(settings))
     try:
         pointer = _ffi.token_p()
-        _call(_ffi.lib_nogil.amp_token_get, config.pointer, _byref(pointer))
+        call(_ffi.lib_nogil.amp_token_get, config.pointer, _byref(pointer))
         return Token._from_handle(pointer)
     finally:
         config.free()

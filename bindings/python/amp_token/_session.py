@@ -10,43 +10,14 @@ import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Type, Union
 
-from . import _errors, _ffi, _logging
-from ._cache import PathText, TokenCache, _call
+from . import _errors, _ffi
+from ._cache import TokenCache
+from ._settings import Settings, call, shows_settings
 
 if TYPE_CHECKING:
-    from typing_extensions import TypedDict, Unpack
-else:
-    from typing import TypedDict
+    from typing_extensions import Unpack
 
 _byref = ctypes.byref
-
-
-class Settings(TypedDict, total=False):
-    """The keyword arguments of :class:`TokenCache`."""
-
-    client_id: Optional[str]
-    client_secret: Optional[str]
-    client_secret_file: Optional[PathText]
-    personal_access_token: Optional[str]
-    personal_access_token_file: Optional[PathText]
-    config_file: Optional[PathText]
-    auth_url: Optional[str]
-    api_url: Optional[str]
-    timeout_ms: Union[int, str, None]
-    connect_timeout_ms: Union[int, str, None]
-    retries: Union[int, str, None]
-    ca_file: Optional[PathText]
-    client_certificate: Optional[PathText]
-    client_key: Optional[PathText]
-    proxy: Optional[str]
-    min_validity_ms: Union[int, str, None]
-    background_refresh: Union[bool, str, None]
-    max_response_bytes: Union[int, str, None]
-    store: Optional[str]
-    store_dir: Optional[PathText]
-    user_agent: Optional[str]
-    load: bool
-    logger: _logging.LoggerArgument
 
 
 class Headers:
@@ -202,6 +173,7 @@ class Session:
 
     _cache: TokenCache
 
+    @shows_settings
     def __init__(self, cache: Optional[TokenCache] = None, /, **settings: Unpack[Settings]) -> None:
         if cache is not None and settings:
             raise TypeError(f"a cache has its settings already: pass either it or {', '.join(settings)}")
@@ -247,7 +219,7 @@ class Session:
         method = method.upper()
         handle = self._cache._open()
         pointer = _ffi.response_p()
-        _call(
+        call(
             _ffi.lib_nogil.amp_api_request,
             handle.pointer,
             _encode_argument("method", method),
@@ -281,7 +253,7 @@ class Session:
         handle = self._cache._open()
         pointer = _ffi.response_p()
         try:
-            _call(
+            call(
                 _ffi.lib_nogil.amp_api_download,
                 handle.pointer,
                 _encode_argument("path", path),
@@ -338,7 +310,7 @@ class Session:
         text = None if variables is None else _json.dumps(dict(variables), allow_nan=False)
         handle = self._cache._open()
         pointer = _ffi.response_p()
-        _call(
+        call(
             _ffi.lib_nogil.amp_api_graphql,
             handle.pointer,
             _encode_argument("query", query),
@@ -359,7 +331,7 @@ class Session:
         """
         handle = self._cache._open()
         pointer = _ffi.response_p()
-        _call(
+        call(
             _ffi.lib_nogil.amp_pat_create,
             handle.pointer,
             _encode_argument("name", name),

@@ -84,7 +84,7 @@ def test_failures_before_any_request(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_values_of_a_wrong_type_are_named_but_not_shown() -> None:
     for value in (SECRET.encode(), [SECRET], 1.5):
-        with pytest.raises(TypeError, match="client_secret must be text") as caught:
+        with pytest.raises(TypeError, match="client_secret must be a str") as caught:
             amp_token.TokenCache(client_id="a", client_secret=value, load=False)  # type: ignore[arg-type]
         assert SECRET not in str(caught.value)
     for text in (SECRET + "\0", SECRET + "\ud800"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import pydoc
 import re
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 from conftest import ROOT
 
 import amp_token
-from amp_token import _cache, _errors, _ffi
+from amp_token import _cache, _errors, _ffi, _settings
+from amp_token._settings import Settings
 
 HEADER = (ROOT / "include" / "amp_token.h").read_text()
 
@@ -54,7 +56,7 @@ def settings() -> List[str]:
     config = _ffi.lib_nogil.amp_config_new()
     try:
         with pytest.raises(amp_token.InvalidArgumentError) as caught:
-            _cache._call(_ffi.lib_gil.amp_config_set, config, b"nosuch", b"x")
+            _settings.call(_ffi.lib_gil.amp_config_set, config, b"nosuch", b"x")
     finally:
         _ffi.lib_gil.amp_config_free(config)
     names = re.search(r"\w+(?:, \w+){19,}", str(caught.value))
@@ -62,19 +64,30 @@ def settings() -> List[str]:
     return names[0].split(", ")
 
 
-@pytest.mark.parametrize("function", [amp_token.TokenCache.__init__, amp_token.get_token])
-def test_keyword_arguments_are_the_settings(function: Callable[..., Any]) -> None:
-    parameters = inspect.signature(function).parameters.values()
-    ours = [parameter.name for parameter in parameters if parameter.name not in ("self", "load", "logger")]
-    assert ours == settings()
-    assert all(parameter.annotation is not parameter.empty for parameter in parameters if parameter.name != "self")
-    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters if parameter.name != "self")
-
-
-def test_a_session_takes_the_same() -> None:
-    from amp_token._session import Settings
-
+def test_the_typed_settings_are_those_of_the_library() -> None:
     assert list(Settings.__annotations__) == [*settings(), "load", "logger"]
+
+
+@pytest.mark.parametrize("function", [amp_token.TokenCache, amp_token.get_token, amp_token.Session])
+def test_the_signature_lists_the_settings(function: Callable[..., Any]) -> None:
+    parameters = list(inspect.signature(function).parameters.values())
+    if function is amp_token.Session:
+        assert parameters.pop(0).name == "cache"
+    assert [parameter.name for parameter in parameters] == list(Settings.__annotations__)
+    for parameter in parameters:
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert parameter.default is (True if parameter.name in ("load", "logger") else None)
+        assert isinstance(parameter.annotation, str), parameter.annotation
+    text = pydoc.render_doc(function, renderer=pydoc.plaintext)
+    assert "timeout_ms: 'Union[int, str, None]' = None" in text and "**settings" not in text
+
+
+@pytest.mark.parametrize("function", [amp_token.TokenCache, amp_token.get_token, amp_token.Session])
+def test_other_keyword_arguments_are_rejected(function: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'clientid'"):
+        function(clientid="a", load=False)
+    with pytest.raises(TypeError, match="positional argument"):
+        function("a", "b")
 
 
 def test_the_documentation_names_each_setting_once() -> None:
