@@ -11,7 +11,7 @@ fuzz_target!(|input: (u16, Option<String>, Vec<u8>)| {
     let (status, retry_after, body) = input;
     let headers = retry_after.map(|text| ("Retry-After".to_owned(), text)).into_iter().collect();
     let response = Response { status, headers, body: body.into() };
-    match client_credentials::reply(&response, "https://auth.example/oauth/token", &[SECRET], 1_700_000_000) {
+    match client_credentials::parse_token_response(&response, "https://auth.example/oauth/token", &[SECRET], 1_700_000_000) {
         Ok(grant) => assert!(client_credentials::is_valid_bearer_token(grant.access_token.expose()) && grant.lifetime > Duration::ZERO),
         Err(error) => {
             let text = format!("{error} {error:?}");

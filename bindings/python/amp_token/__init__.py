@@ -1,22 +1,24 @@
-"""Always a valid Amplience access token.
+"""Valid Amplience access tokens: fetched, cached and refreshed.
 
-A binding of libamp_token, over ctypes, without other dependencies::
+A binding of libamp_token over ctypes, without other dependencies::
 
     import amp_token
 
-    cache = amp_token.TokenCache()      # credentials from AMPLIENCE_CLIENT_ID and so on
-    cache.value()                       # the token, as often as you like
+    cache = amp_token.TokenCache()      # reads AMPLIENCE_CLIENT_ID, AMPLIENCE_CLIENT_SECRET, …
+    cache.value()                       # the token, a str; call it for each request
     cache.headers()                     # {"Authorization": "Bearer eyJ…"}
 
-One cache serves all threads of a process: it renews its token in time, asks once however many
-threads wait, and never hands out a dead one. :func:`get_token` is for a program that needs a single
-token, and :class:`Session` sends requests that carry it. For other HTTP libraries there are
+One :class:`TokenCache` serves all threads of a process. It refreshes its token before it expires,
+sends one request however many threads wait for it, and never returns an expired token.
+:func:`get_token` is for a program that needs a single token. :class:`Session` sends requests to the
+API with a valid token. The other HTTP libraries have an adapter each:
 :class:`amp_token.requests.AmpAuth`, :class:`amp_token.httpx.AmpAuth` and
 :class:`amp_token.aiohttp.AmpAuth`. Failures are subclasses of :class:`AmpError`. Log lines go to
 ``logging.getLogger("amp_token")``.
 
-The native library is the one that the environment variable ``AMP_TOKEN_LIBRARY`` names; else the one
-inside this package; else the system's.
+The package loads the native library that the environment variable ``AMP_TOKEN_LIBRARY`` names. If the
+variable is not set, it loads the library inside this package, if there is one, and otherwise the
+system's.
 """
 
 from __future__ import annotations
@@ -77,9 +79,9 @@ __all__ = [
 ]
 
 __version__: str = _ffi.lib_gil.amp_version().decode("ascii")
-"""The version of the native library that is loaded."""
+"""The version of the native library that was loaded, such as ``"0.1.0"``."""
 
 for _name in __all__:
-    # Messages and help() are to name what users import, not the file that it is written in.
+    # Messages and help() show the name that users import, not the module with the source.
     globals()[_name].__module__ = __name__
 del _name

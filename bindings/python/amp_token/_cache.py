@@ -1,4 +1,4 @@
-"""The cached-token handle, and the single token."""
+"""The token cache, and the single token without a cache."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ._token import Token
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# The clock of the fast path: one that nobody sets and that goes on while the machine sleeps, so that it
-# does alone what takes the native library its two cheaper ones. Elsewhere than on Linux that is the
-# monotonic clock.
+# The clock of the fast path. CLOCK_BOOTTIME cannot be set, and it counts the time that the machine is
+# suspended, so one clock does here what takes the native library two cheaper ones. Other systems than
+# Linux have only the monotonic clock.
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", 0))
 if hasattr(time, "clock_gettime"):
     from time import clock_gettime
 else:
 
     def clock_gettime(clock: int, /) -> float:
-        """The only such clock that there is here."""
+        """The monotonic clock, on systems without clock_gettime()."""
         return time.monotonic()
 
 
@@ -47,16 +47,16 @@ _byref = ctypes.byref
 
 
 class _Handle:
-    """A native cache, freed when the last reference to this object goes.
+    """A native cache, which is freed with the last reference to this object.
 
-    Whoever is inside a call has a reference, so that close() needs neither to wait nor to count.
+    A thread inside a call has a reference, so close() needs neither to wait nor to count the calls.
     """
 
     __slots__ = ("pointer", "__weakref__")
 
     def __init__(self, pointer: Any, config: Optional[NativeConfig]) -> None:
         self.pointer = pointer
-        # Not at exit, when daemon threads may still be inside; then the process takes it along.
+        # Not at exit, when daemon threads may still use it: the handle then lives as long as the process.
         weakref.finalize(self, _free, pointer, config).atexit = False
 
 
@@ -67,13 +67,14 @@ def _free(pointer: Any, config: Optional[NativeConfig]) -> None:
             config.free()
         return
     _logging.remove_sink(config.sink)
-    # A request in the background may outlast the cache, and log. Waiting for that is not for this
-    # thread, which may hold whatever the log function needs, or be the one that is in it: the garbage
-    # collector comes by anywhere. Nor is a threading.Thread, whose own locks it may hold.
+    # A background request may outlast the cache, and log. This thread must not wait for it: the garbage
+    # collector may have interrupted a thread that holds a lock which the log function needs, or the log
+    # function itself. For the same reason this is not a threading.Thread, which takes locks of its own.
     try:
         _thread.start_new_thread(_free_in_thread, (pointer, config))
     except RuntimeError:
-        # The interpreter ends, or there can be no more threads: the process takes it along.
+        # The interpreter shuts down, or the system allows no more threads: the handle then lives as long
+        # as the process.
         pass
 
 
@@ -83,18 +84,18 @@ def _free_in_thread(pointer: Any, config: NativeConfig) -> None:
     config.free()
 
 
-# What the fast path looks at, as one object, so that no thread ever sees parts of two:
-# the counter, what it read before the token was fetched, until when the token may be used without
-# asking again, the token, its text, the header's value.
+# What the fast path reads, as one object, so that no thread ever sees parts of two tokens: the counter
+# (the epoch of the native cache), its value before the token was fetched, the time until which the token
+# may be used without a native call, the token, its value, and the value of the Authorization header.
 _CachedToken = Tuple[ctypes.c_uint64, int, float, Optional[Token], str, str]
 
-# It never matches: its counter is nobody's, and reads 0.
+# It never matches: its counter belongs to no cache, and is always 0.
 _EMPTY: _CachedToken = (ctypes.c_uint64(0), -1, 0.0, None, "", "")
 
 
 class _State:
-    """What there is between the making of a cache and its close(), which replaces it as a whole: a
-    call that is still under way then leaves its result here, where nobody looks any more."""
+    """What a cache has until close(), which replaces the whole object. A call that is still running then
+    stores its result here, where no later call reads it."""
 
     __slots__ = ("handle", "counter", "cached")
 
@@ -110,58 +111,64 @@ _CLOSED = _State(None)
 
 
 class TokenCache:
-    """The current access token of one set of credentials, renewed in time and shared by all threads.
+    """The current access token of one set of credentials: cached, refreshed and shared by all threads.
 
     ::
 
         with amp_token.TokenCache() as cache:
             requests.get(url, headers=cache.headers())
 
-    Settings are keyword arguments; what is not given is read from the environment
-    (``AMPLIENCE_CLIENT_ID`` and so on) and, for credentials, from dc-cli's configuration.
+    Settings are keyword arguments. A setting that is not given is read from the environment
+    (``AMPLIENCE_CLIENT_ID`` and so on); credentials that are still missing are read from dc-cli's
+    configuration.
 
-    **Threads.** Any number may use one cache at once. However many ask, one request is sent. Calls
-    that wait let other threads run; Ctrl-C is answered when they return, after ``timeout_ms`` at most.
+    **Threads.** Several threads may use one cache at once. One request is sent, however many threads
+    wait for a token. Calls that block release the GIL. Ctrl-C takes effect when a blocked call returns,
+    after ``timeout_ms`` at most.
 
-    **fork.** A child may go on using a cache of its parent's. To ``spawn``\\ ed processes a cache cannot
-    be sent: make one in each (and set ``store`` to share the token).
+    **fork.** A child process may continue to use the cache of its parent. A cache cannot be sent to a
+    process that was started with ``spawn``: create one in each process, and set ``store`` to share the
+    token.
 
-    **close().** Returns at once and may be called at any time, from any thread, also more than once.
-    Calls that are under way in other threads end as if nothing had happened, and the last of them
-    frees the native cache; calls that begin later raise ``ValueError``. Tokens stay valid. A cache
-    that is not closed is when nobody refers to it any more.
+    **close().** Returns at once. It may be called at any time, from any thread, and more than once.
+    Calls that are running in other threads complete normally, and the last of them frees the native
+    cache. Later calls raise ``ValueError``. Tokens stay valid. A cache that is not closed is freed with
+    the last reference to it.
 
     :param client_id: the API key
     :param client_secret: the API secret
-    :param client_secret_file: a file that holds the API secret, read again when the secret is refused
-    :param personal_access_token: a personal access token, in place of an API key and secret
-    :param personal_access_token_file: a file that holds the personal access token
-    :param config_file: a file in dc-cli's format, where credentials are looked for last
-    :param auth_url: where tokens come from
-    :param api_url: where requests with a token go
-    :param timeout_ms: the longest a whole call may take, retries and waiting included (30000)
-    :param connect_timeout_ms: the longest one connection may take to be made (5000)
-    :param retries: how often a request that failed is sent again (3)
-    :param ca_file: certificates (PEM) to trust besides the system's
-    :param client_certificate: the certificate (PEM) for a server of auth_url or api_url that asks for one
+    :param client_secret_file: a file with the API secret, read again when the server rejects the secret
+    :param personal_access_token: a personal access token, instead of an API key and secret
+    :param personal_access_token_file: a file with the personal access token
+    :param config_file: a file in dc-cli's format, the last place that is searched for credentials
+    :param auth_url: the URL of the authorization server, which issues tokens
+    :param api_url: the base URL of the API
+    :param timeout_ms: the time limit for a whole call, including retries and waiting, in milliseconds
+        (30000)
+    :param connect_timeout_ms: the time limit for making one connection, in milliseconds (5000)
+    :param retries: how many times a failed request is retried (3)
+    :param ca_file: CA certificates (PEM) to trust in addition to the system's
+    :param client_certificate: the certificate (PEM) for a server of auth_url or api_url that requests one
     :param client_key: the private key (PEM) of client_certificate
-    :param proxy: the proxy's URL, or ``"none"``; without it the environment's
-    :param min_validity_ms: a token must be good for at least this long when it is handed out (0)
-    :param background_refresh: a thread renews the token ahead of time, so that no caller waits
-    :param max_response_bytes: the largest reply to an API request that is taken into memory (16777216)
-    :param store: where tokens are shared, sealed: ``"none"``, ``"file"``, or a Redis URL
-    :param store_dir: the folder of the file store
-    :param user_agent: put in front of the library's own User-Agent
-    :param load: whether the environment and dc-cli's files are read for what is not given
+    :param proxy: the URL of a proxy, or ``"none"``; by default the proxy of the environment
+    :param min_validity_ms: the time for which a returned token must be valid, in milliseconds (0)
+    :param background_refresh: whether a background thread refreshes the token early, so that no caller
+        waits
+    :param max_response_bytes: the size limit for the body of an API response, in bytes (16777216)
+    :param store: where tokens are shared, encrypted: ``"none"``, ``"file"``, or a Redis URL
+    :param store_dir: the directory of the file store
+    :param user_agent: a prefix for the library's User-Agent
+    :param load: whether to read missing settings from the environment and from dc-cli's files
     :param logger: where log lines go: ``True`` for ``logging.getLogger("amp_token")``, another
-        ``logging.Logger``, or a function of a level of :mod:`logging` and a line; ``None``: nowhere.
-        They hold no secret, and may come from any thread, also one that is not Python's. What the
-        function raises is lost. When the interpreter ends, lines that are being written are waited
-        for, and none comes any more
-    :raises ConfigError: settings do not fit together
-    :raises NoCredentialsError: no credentials were found; the message says where they were looked for
+        ``logging.Logger``, a function that takes a level of :mod:`logging` and a line, or ``None`` for
+        no logging. Log lines contain no secrets. They may come from any thread, including threads that
+        Python did not start. Exceptions that the function raises are ignored. When the interpreter
+        shuts down, it waits for lines that are being written; later lines are dropped
+    :raises ConfigError: the settings conflict, or an environment variable has an invalid value
+    :raises NoCredentialsError: no credentials were found; the message says where they were searched
     :raises InvalidArgumentError: the value of a setting is not allowed
     :raises LocalIoError: a file cannot be read
+    :raises TypeError: a keyword argument is not a setting, or its value has the wrong type
     """
 
     __slots__ = ("_state", "_api_url", "__weakref__")
@@ -188,16 +195,16 @@ class TokenCache:
         self._api_url = _ffi.lib_gil.amp_token_cache_api_url(pointer).decode()
 
     def _prepare(self, config: Any) -> None:
-        """Has the last word on the native config; for tests."""
+        """A hook for tests, which changes the native config before the cache is created."""
 
-    # The three calls of the fast path are alike on purpose: a shared helper would cost each of
-    # them a third of its time. None calls into the native library while the token is fresh.
+    # The three methods of the fast path repeat the same lines on purpose: a shared helper would cost a
+    # third of the time of each. None of them calls the native library while the token is fresh.
 
     def value(self) -> str:
-        """A valid token, as text. A secret: do not log it.
+        """Returns a valid token as a ``str``. A secret: do not log it.
 
-        Costs about as much as looking it up in a dict, and notices at once when the token was
-        renewed or refused elsewhere. Otherwise as :meth:`get`.
+        While the token is fresh this costs about as much as a dict lookup, and it notices at once when
+        another thread refreshed or invalidated the token. Blocks and raises like :meth:`get`.
         """
         counter, epoch, until, _, value, _ = self._state.cached
         if counter.value == epoch and clock_gettime(_CLOCK) < until:
@@ -205,20 +212,21 @@ class TokenCache:
         return self._fetch()._value
 
     def authorization(self) -> str:
-        """The value of an ``Authorization`` header, ``"Bearer eyJ…"``, with a valid token. As :meth:`value`."""
+        """Returns the value of an ``Authorization`` header, ``"Bearer eyJ…"``. Otherwise like :meth:`value`."""
         counter, epoch, until, _, _, authorization = self._state.cached
         if counter.value == epoch and clock_gettime(_CLOCK) < until:
             return authorization
         return self._fetch()._authorization
 
     def get(self) -> Token:
-        """A valid token: the cached one if it is good, else a new one.
+        """Returns a valid token: the cached one while it is valid, otherwise a new one.
 
-        Returns at once while a token is usable, but for the one caller in a while that renews it;
-        otherwise blocks for ``timeout_ms`` at most.
+        Returns immediately while the cached token is valid. When it is due for refresh, one caller
+        performs the refresh and may block for up to 2 seconds. Without a valid token, calls block for up
+        to ``timeout_ms``.
 
-        :raises AmpError: no token could be had; its class says why. After a failure there is a
-            pause, in which calls fail at once with the same error; ``retry_after`` says how long
+        :raises AmpError: there is no token; the class of the exception is the reason. After a failure
+            calls fail immediately with the same error, for ``retry_after`` seconds
         :raises ValueError: the cache is closed
         """
         counter, epoch, until, token, _, _ = self._state.cached
@@ -228,13 +236,17 @@ class TokenCache:
         return self._fetch()
 
     def get_for(self, seconds: float) -> Token:
-        """A token that is good for at least ``seconds`` more, for a request that takes long.
+        """Returns a token that is valid for at least ``seconds`` more, for a long request.
 
-        :raises InvalidArgumentError: ``seconds`` is negative, or longer than tokens live
+        Blocks like :meth:`get`, and never uses the fast path.
+
+        :param seconds: the time in seconds, rounded up to milliseconds
+        :raises InvalidArgumentError: ``seconds`` is negative, or longer than the lifetime of tokens
         :raises AmpError: as :meth:`get`
+        :raises ValueError: the cache is closed
         """
         handle = self._open()
-        # Rounded up: no part of a millisecond is to be lost.
+        # Rounded up, so that the token is not valid for less than what was requested.
         milliseconds = math.ceil(min(seconds * 1000, 2.0**62))
         pointer = _ffi.token_p()
         call(
@@ -246,30 +258,32 @@ class TokenCache:
         return Token._from_handle(pointer)
 
     def headers(self) -> Dict[str, str]:
-        """A new dict with the ``Authorization`` header, for any HTTP library. As :meth:`value`."""
+        """Returns a new dict with the ``Authorization`` header, for any HTTP library. Otherwise like :meth:`value`."""
         return {"Authorization": self.authorization()}
 
     def invalidate(self, token: Union[Token, str]) -> None:
-        """Says that a server refused a token (HTTP 401, or the 403 that Amplience answers to an
-        expired one): if it is the current token, the next call gets another. If it is not, nothing
-        happens, so that many threads may report the same token.
+        """Reports that a server rejected a token: HTTP 401, or the 403 by which Amplience responds to an
+        expired token.
 
-        :param token: the :class:`Token`, or the text of one that this object handed out
+        If the token is still current, it is discarded and the next call fetches another. Otherwise this
+        does nothing, so several threads can report the same token. May block for a shared store.
+
+        :param token: the :class:`Token`, or the value of one that this object returned
         :raises ValueError: the cache is closed
         """
         handle = self._open()
         if isinstance(token, str):
-            seen = self._state.cached[3]
-            if seen is None or token not in (seen._value, seen._authorization):
+            cached = self._state.cached[3]
+            if cached is None or token not in (cached._value, cached._authorization):
                 return
-            token = seen
-        # May reach for a shared store.
+            token = cached
         _ffi.lib_nogil.amp_token_cache_invalidate(handle.pointer, token._handle)
 
     def stats(self) -> Dict[str, int]:
-        """Figures about the cache by name, as ``amp_token_cache_stat()`` in ``amp_token.h`` lists them.
+        """Returns the statistics of the cache by name; ``amp_token_cache_stat()`` in ``amp_token.h`` lists them.
 
-        Calls that the fast path answered are not among ``hits``: they never reach the native library.
+        ``hits`` does not count the calls of the fast path, which do not reach the native library.
+        ``expires_in`` and ``age`` are seconds, or -1 without a token.
 
         :raises ValueError: the cache is closed
         """
@@ -278,7 +292,7 @@ class TokenCache:
 
     @property
     def api_url(self) -> str:
-        """Where requests with a token go: the base URL, without a slash at its end."""
+        """The base URL of the API, for requests with the token, without a slash at the end."""
         return self._api_url
 
     @property
@@ -287,15 +301,15 @@ class TokenCache:
         return self._state is _CLOSED
 
     def close(self) -> None:
-        """Ends the use of this cache; see the class. Never blocks for a request that is under way."""
-        # What other threads have loaded from here already, they keep alive themselves.
+        """Closes the cache; see the class. It never waits for a request that is running."""
+        # Threads that have loaded the old state already keep their own reference to it.
         self._state = _CLOSED
 
     def _open(self) -> _Handle:
         return _handle_of(self._state)
 
     def _fresh_token(self) -> Optional[Token]:
-        """The token if it is fresh, without a native call."""
+        """The cached token if it is fresh, otherwise ``None``, without a native call."""
         counter, epoch, until, token, _, _ = self._state.cached
         if counter.value == epoch and clock_gettime(_CLOCK) < until:
             return token
@@ -305,16 +319,16 @@ class TokenCache:
         state = self._state
         handle, counter = _handle_of(state), state.counter
         pointer = _ffi.token_p()
-        # Before the token: a change in between then shows as one.
+        # Read before the token: a change in between then differs from this value.
         epoch = counter.value
         call(_ffi.lib_nogil.amp_token_cache_get, handle.pointer, _byref(pointer))
         token = state.cached[3]
         if token is not None and ctypes.addressof(token._handle.contents) == ctypes.addressof(pointer.contents):
-            # The one that is known, whose time without asking was over.
+            # The cached token, which was only due for a check.
             _ffi.lib_gil.amp_token_free(pointer)
         else:
             token = Token._from_handle(pointer)
-        # The clock before the time that is left, so that the deadline comes out too early, if anything.
+        # The clock first, then the remaining time: the deadline may be too early, never too late.
         now = clock_gettime(_CLOCK)
         left = _ffi.lib_gil.amp_token_refresh_in_ms(token._handle) / 1000
         state.cached = (counter, epoch, now + left, token, token._value, token._authorization)
@@ -339,24 +353,26 @@ class TokenCache:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a TokenCache cannot be pickled, because it holds a native handle and a secret: make one in each "
-            "process (and set store to share the token), or fork, which keeps it usable"
+            "a TokenCache cannot be pickled, because it holds a native handle and a secret; create one in each "
+            "process (and set store to share the token), or use fork, which keeps it usable"
         )
 
 
 def _handle_of(state: _State) -> _Handle:
     if state.handle is None:
-        raise ValueError("the TokenCache is closed: make a new one")
+        raise ValueError("the TokenCache is closed; create a new one")
     return state.handle
 
 
 @shows_settings
 def get_token(**settings: Unpack[Settings]) -> Token:
-    """Asks for one token now, without a cache: for a program that needs a single one.
+    """Fetches one token, without a cache: for a program that needs a single token.
 
-    Settings, ``load`` and ``logger`` are those of :class:`TokenCache`. Blocks for ``timeout_ms`` at most.
+    The keyword arguments are those of :class:`TokenCache`. Blocks for ``timeout_ms`` at most. Several
+    threads may call it at once; each call fetches its own token.
 
-    :raises AmpError: no token could be had; its class says why
+    :raises AmpError: there is no token; the class of the exception is the reason
+    :raises TypeError: a keyword argument is not a setting, or its value has the wrong type
     """
     config = NativeConfig(dict(settings))
     try:

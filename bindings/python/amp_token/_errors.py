@@ -1,4 +1,4 @@
-"""What calls raise: one class for each status of the C interface."""
+"""The exceptions: one class for each status of the C interface."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from . import _ffi
 
 
 class AmpError(Exception):
-    """A call failed. Its text says what happened, to what, and what to do next; it never holds a secret.
+    """A call failed. The message names the operation, its object and the cause, and what to do next.
 
-    It is a value of its own: it can be kept, logged and pickled. The subclasses say what kind of
-    failure it is; a kind that is newer than this package is raised as the class of its family.
+    The message never contains a secret. An instance can be kept, logged, pickled and used by several
+    threads. The subclasses are the kinds of failure. A status that is newer than this package is raised as
+    the class of its group (the tens of the status).
+
+    :ivar status: the status code, as in ``amp_token.h``
+    :ivar status_name: the name of the status, such as ``"AMP_TIMEOUT"``
+    :ivar message: the message, which ``str()`` returns too
+    :ivar http_status: the HTTP status of the last response, or ``None`` if there was no response
+    :ivar oauth_code: the OAuth error code of the response, such as ``"invalid_client"``, or ``None``
+    :ivar retryable: whether the same call can succeed later although nothing else has changed
+    :ivar retry_after: seconds to wait before the next call, counted from the failure, or ``None`` if unknown
+    :ivar attempts: how many requests were sent or attempted
     """
 
     status: int
-    """The number of the status, as in ``amp_token.h``."""
     status_name: str
-    """The name of the status, such as ``"AMP_TIMEOUT"``."""
     message: str
-    """The text, as ``str()`` gives it."""
     http_status: Optional[int]
-    """The HTTP status of the last reply; ``None``: none came."""
     oauth_code: Optional[str]
-    """The error code that the server sent, such as ``"invalid_client"``, or ``None``."""
     retryable: bool
-    """Whether the same call may succeed later without anything else having changed."""
     retry_after: Optional[float]
-    """Seconds to wait before the next call, counted from the failure; ``None``: not known."""
     attempts: int
-    """How many requests were sent, or tried."""
 
     def __init__(
         self,
@@ -61,48 +63,48 @@ class AmpError(Exception):
         return self.message
 
     def __reduce__(self) -> Tuple[Any, ...]:
-        # Exceptions travel between processes, and would be made anew from their text alone.
+        # The default would create the copy in another process from the message alone.
         return (_rebuild, (type(self), self.message, dict(self.__dict__)))
 
 
 class InvalidArgumentError(AmpError, ValueError):
-    """An argument is not among the values that are allowed. (A ``ValueError`` too.)"""
+    """The value of an argument is not allowed. Also a ``ValueError``."""
 
 
 class ConfigError(AmpError):
-    """The settings do not fit together, or one of them cannot be used."""
+    """Conflicting or unusable settings."""
 
 
 class NoCredentialsError(AmpError):
-    """No client id and secret, and no personal access token, was found."""
+    """Neither a client id and secret nor a personal access token was found."""
 
 
 class CredentialsRejectedError(AmpError):
-    """The server refused the client id and secret, or the personal access token."""
+    """The server rejected the client id and secret, or the personal access token."""
 
 
 class NetworkError(AmpError):
-    """The request did not reach the server, or the reply did not come back."""
+    """The request did not reach the server, or its response did not arrive."""
 
 
 class ResolveError(NetworkError):
-    """The host name could not be turned into an address."""
+    """The host name could not be resolved (DNS)."""
 
 
 class ConnectError(NetworkError):
-    """No connection, or one that broke."""
+    """The connection could not be made, or it was lost."""
 
 
 class TlsError(NetworkError):
-    """The TLS handshake failed: most often a certificate that is not trusted."""
+    """The TLS handshake failed. The most frequent cause is a certificate that is not trusted."""
 
 
 class ProxyError(NetworkError):
-    """The proxy refused, could not be reached, or wanted other credentials."""
+    """The proxy rejected the request or its credentials, or could not be reached."""
 
 
 class AmpTimeoutError(NetworkError, TimeoutError):
-    """The time that the call had was over. (A ``TimeoutError`` too.)"""
+    """The call timed out. Also a ``TimeoutError``."""
 
 
 TimeoutError_ = AmpTimeoutError
@@ -110,15 +112,15 @@ TimeoutError_ = AmpTimeoutError
 
 
 class RateLimitedError(AmpError):
-    """The server asked for fewer requests (HTTP 429)."""
+    """The server limits the rate of requests (HTTP 429)."""
 
 
 class ServerError(AmpError):
-    """The server failed (HTTP 5xx, 408)."""
+    """The server failed (HTTP 5xx or 408)."""
 
 
 class ProtocolError(AmpError):
-    """The reply is not what the protocol allows."""
+    """The response does not follow the protocol."""
 
 
 class LocalIoError(AmpError):
@@ -126,18 +128,19 @@ class LocalIoError(AmpError):
 
 
 class InternalError(AmpError):
-    """A defect of the library."""
+    """Internal error: a bug in the library."""
 
 
 class ApiError(AmpError):
-    """The API answered with an HTTP status that is no success.
+    """The API responded with an HTTP status other than 200 to 299.
 
-    There was a reply, so ``status`` is 0 and ``status_name`` ``"AMP_OK"``; what the API summary is
-    ``http_status`` and ``body``.
+    The native call itself succeeded: ``status`` is 0 and ``status_name`` is ``"AMP_OK"``. The response is
+    in ``http_status`` and ``body``.
+
+    :ivar body: the body of the response, which may contain a secret
     """
 
     body: bytes
-    """The body of the reply."""
 
     def __init__(
         self, message: str, *, status: int = 0, status_name: str = "AMP_OK", body: bytes = b"", **more: Any
@@ -147,12 +150,14 @@ class ApiError(AmpError):
 
 
 class GraphQLError(ApiError):
-    """The reply of the GraphQL API names errors, whatever its HTTP status."""
+    """The response of the GraphQL API contains errors, whatever its HTTP status.
+
+    :ivar errors: the errors. Each has a ``message``; most have ``extensions`` with a ``code``
+    :ivar data: the partial result that came with the errors, or ``None``
+    """
 
     errors: List[Dict[str, Any]]
-    """What it names; each has a ``message``, most an ``extensions`` with a ``code``."""
     data: Optional[Dict[str, Any]]
-    """What it brings nevertheless, or ``None``."""
 
     def __init__(self, message: str, **more: Any) -> None:
         super().__init__(message, **more)
@@ -174,12 +179,12 @@ CLASSES: Dict[int, Type[AmpError]] = {
     41: ServerError,
     50: ProtocolError,
     60: LocalIoError,
-    # No call that this package makes ends with AMP_BUFFER_TOO_SMALL.
+    # No call that this package makes returns AMP_BUFFER_TOO_SMALL.
     61: InternalError,
     69: InternalError,
 }
 
-_FAMILIES: Dict[int, Type[AmpError]] = {
+_GROUPS: Dict[int, Type[AmpError]] = {
     1: ConfigError,
     2: CredentialsRejectedError,
     3: NetworkError,
@@ -190,8 +195,8 @@ _FAMILIES: Dict[int, Type[AmpError]] = {
 
 
 def class_of(status: int) -> Type[AmpError]:
-    """The class for a status; for an unknown one that of its family."""
-    return CLASSES.get(status) or _FAMILIES.get(status // 10, AmpError)
+    """The class for a status, or the class of its group if the status is unknown."""
+    return CLASSES.get(status) or _GROUPS.get(status // 10, AmpError)
 
 
 def _rebuild(cls: Type[AmpError], message: str, state: Dict[str, Any]) -> AmpError:
@@ -205,7 +210,7 @@ def _decode(value: Optional[bytes]) -> Optional[str]:
 
 
 def from_native(status: int, error: Any) -> AmpError:
-    """The exception for a failed call, whose error object is freed."""
+    """The exception for a failed call. Frees the error object."""
     lib = _ffi.lib_gil
     try:
         retry_after_ms = lib.amp_error_retry_after_ms(error)
@@ -225,15 +230,17 @@ def from_native(status: int, error: Any) -> AmpError:
 
 _ApiErrorType = TypeVar("_ApiErrorType", bound=ApiError)
 
-# What a server may have echoed, and a message must not show.
+# A server may have echoed a token, which a message must not show.
 _SECRET = re.compile(r"eyJ[\w.-]{8,}|amp_pat_[\w.-]+", re.ASCII)
 
 
-def response_error(cls: Type[_ApiErrorType], request: str, status: int, body: bytes, retry_after: Optional[str]) -> _ApiErrorType:
-    """The exception for a reply that is no success, to a request such as ``"GET /v2/content/hubs"``."""
+def response_error(
+    cls: Type[_ApiErrorType], request: str, status: int, body: bytes, retry_after: Optional[str]
+) -> _ApiErrorType:
+    """The exception for an unsuccessful response to a request such as ``"GET /v2/content/hubs"``."""
     summary = _error_summary(body)
     return cls(
-        f"{request} was answered with HTTP {status}{f' ({summary})' if summary else ''}: {_hint(status)}",
+        f"{request}: HTTP {status}{f' ({summary})' if summary else ''}; {_hint(status)}",
         http_status=status,
         body=body,
         retryable=status in (408, 429) or status >= 500,
@@ -242,7 +249,7 @@ def response_error(cls: Type[_ApiErrorType], request: str, status: int, body: by
 
 
 def _error_summary(body: bytes) -> str:
-    """The messages and codes of the API's errors."""
+    """The messages and codes of the errors in the body, on one line, without tokens."""
     try:
         errors = json.loads(body)["errors"]
     except (ValueError, KeyError, TypeError):
@@ -259,20 +266,20 @@ def _error_summary(body: bytes) -> str:
 
 def _hint(status: int) -> str:
     if status in (401, 403):
-        return "check that the credentials have the permission"
+        return "check the permissions of the credentials"
     if status == 404:
-        return "check the path, and the ids in it"
+        return "check the path and the ids in it"
     if status == 429:
         return "wait, then send fewer requests at a time"
     if status >= 500:
         return "try again later"
     if 300 <= status < 400:
-        return "redirects are not followed, so check the path and api_url"
-    return "look at what was sent, and at the body of the reply"
+        return "redirects are not followed; check the path and api_url"
+    return "check the request and the body of the response"
 
 
 def _parse_retry_after(retry_after: Optional[str]) -> Optional[float]:
-    """The meaning of a Retry-After header (RFC 9110, 10.2.3)."""
+    """The seconds that a Retry-After header (RFC 9110, 10.2.3) means, or ``None``."""
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
         return float(text)

@@ -1,6 +1,6 @@
-"""The C interface as ctypes sees it: one table of functions, and the library they are found in.
+"""The C interface for ctypes: the table of functions, and the library that is loaded.
 
-Everything here follows ``include/amp_token.h``; a test compares the two.
+The table follows ``include/amp_token.h``; a test compares the two.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 ABI_VERSION = 0
-"""The binary interface that this module describes."""
+"""The version of the binary interface that this module describes."""
 
 
 class Config(ctypes.Structure):
@@ -136,16 +136,16 @@ FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "amp_http_reply_append_body": (c_bool, [reply_p, c_void_p, c_size_t]),
     "amp_http_reply_fail": (None, [reply_p, c_int32, c_char_p]),
 }
-"""Every function of the header: what it returns, and what it takes."""
+"""Every function of the header: its result type and its parameter types."""
 
 INT64_MAX = 2**63 - 1
 
 
 class Counter(c_uint64):
-    """A number inside a native handle, which holds on to that handle.
+    """A counter inside a native handle. It keeps a reference to that handle.
 
-    While anybody holds the counter its memory is there: whoever reads ``value`` has a reference
-    to the counter, the counter has one to the handle, and the handle is freed with the last one.
+    The memory of the counter is valid as long as there is a reference to the counter: the counter has a
+    reference to the handle, and the handle is freed with its last reference.
     """
 
     __slots__ = ("owner",)
@@ -159,10 +159,10 @@ def _library_file() -> str:
 
 
 def _find() -> str:
-    """The library's path, or its name for the system's own search."""
+    """The path of the library, or the name by which the system's loader finds it."""
     named = os.environ.get("AMP_TOKEN_LIBRARY")
     if named:
-        # Whoever names one wants that one: looking on elsewhere would hide a misspelling.
+        # No search elsewhere if the file does not exist: that would hide a misspelled path.
         return named
     packaged = Path(__file__).parent / _library_file()
     if packaged.exists():
@@ -171,7 +171,7 @@ def _find() -> str:
     if installed:
         return installed
     raise ImportError(
-        f"libamp_token was found neither as {packaged} nor among the system's libraries: "
+        f"libamp_token not found, neither as {packaged} nor among the system's libraries; "
         "install it, or set AMP_TOKEN_LIBRARY to the path of the shared library",
         name="amp_token",
     )
@@ -183,21 +183,21 @@ def _load(path: str) -> Tuple[ctypes.CDLL, ctypes.PyDLL]:
         lib_gil = ctypes.PyDLL(path)
     except OSError as problem:
         raise ImportError(
-            f"libamp_token cannot be loaded: {problem}. Check that it was built for this system, "
-            "and where AMP_TOKEN_LIBRARY points if it is set",
+            f"libamp_token cannot be loaded: {problem}; check that it was built for this system, "
+            "and that AMP_TOKEN_LIBRARY, if set, is its path",
             name="amp_token",
         ) from problem
     try:
         abi = lib_nogil["amp_abi_version"]
     except AttributeError:
         raise ImportError(
-            f"{path} is not libamp_token: it has no amp_abi_version. Check AMP_TOKEN_LIBRARY", name="amp_token"
+            f"{path} is not libamp_token: it has no function amp_abi_version; check AMP_TOKEN_LIBRARY", name="amp_token"
         ) from None
     abi.restype = c_uint32
     if abi() != ABI_VERSION:
         raise ImportError(
-            f"{path} has version {abi()} of libamp_token's binary interface, and this package needs version "
-            f"{ABI_VERSION}: install a library and a package of the same release",
+            f"{path} has version {abi()} of the binary interface, but this package needs version "
+            f"{ABI_VERSION}; install a library and a package of the same release",
             name="amp_token",
         )
     for name, (result, arguments) in FUNCTIONS.items():
@@ -206,7 +206,7 @@ def _load(path: str) -> Tuple[ctypes.CDLL, ctypes.PyDLL]:
                 function = getattr(library, name)
             except AttributeError:
                 raise ImportError(
-                    f"{path} has no function {name}: install a library and a package of the same release",
+                    f"{path} has no function {name}; install a library and a package of the same release",
                     name="amp_token",
                 ) from None
             function.restype, function.argtypes = result, arguments
@@ -214,5 +214,5 @@ def _load(path: str) -> Tuple[ctypes.CDLL, ctypes.PyDLL]:
 
 
 lib_nogil, lib_gil = _load(_find())
-# `lib_nogil` gives the interpreter's lock away during a call: for whatever may wait, or call back into Python.
-# `lib_gil` keeps it: twice as fast, and only for functions that do neither.
+# `lib_nogil` releases the GIL during a call. It is for functions that may block or call back into Python.
+# `lib_gil` keeps the GIL, which is twice as fast. It is only for functions that do neither.

@@ -1,13 +1,13 @@
-"""The library's log lines, handed to :mod:`logging`.
+"""Passes the log lines of the library to :mod:`logging`.
 
-The native library may log from threads that Python does not know, and at moments when nothing
-can be raised. So there is a single native callback for the whole process, which is never freed,
-and a table of destinations behind it: a line whose destination is gone goes nowhere.
+The native library may log from threads that Python did not start, and at moments when no exception
+can be raised. So there is one native callback for the whole process, which is never freed. It looks
+up a table of sinks, and drops a line whose sink was removed.
 
-At the end of the interpreter no such call may be under way or come later: a thread that asks for
-the interpreter's lock then is ended on the spot, in the middle of native code. So each native config
-that knows the callback is listed here as long as something made from it may log, and the last act
-of this module is to have the library end their calls.
+When the interpreter shuts down, no call of the callback may be running or start later: Python ends a
+thread that then asks for the GIL at once, in the middle of native code. So this module keeps a list of
+the native configs that have the callback, as long as anything made from them may log. Its exit handler
+stops the callbacks of all of them.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ Sink = Callable[[int, str], None]
 
 LoggerArgument = Union[None, bool, logging.Logger, Sink]
 
-# By amp_log_level; a level that is newer than this package is the least important.
+# By amp_log_level. A level that is newer than this package counts as DEBUG.
 _LEVELS = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO, 4: logging.DEBUG}
 
 _sinks: Dict[int, Sink] = {}
 _numbers = itertools.count(1)
 
-# As the logging module asks of libraries: an application that set nothing up sees no lines on stderr.
+# As the documentation of logging recommends for libraries: without a configuration of logging, no line
+# appears on stderr.
 logging.getLogger("amp_token").addHandler(logging.NullHandler())
 
-# The native configs whose calls may still come, by the number of their destination. Who takes one out
-# has it: its owner then frees it, the end of the interpreter leaves it to the process. No lock, which a
-# forked child could inherit locked: each step is a single operation of the dict.
+# The native configs whose callbacks may still be called, by the number of their sink. The code that
+# removes an entry owns the config: a cache then frees it, and the exit handler leaves it to the process.
+# There is no lock, which a forked child could inherit locked: each step is one operation of the dict.
 _configs: Dict[int, Any] = {}
 _ended = False
 
@@ -47,20 +48,20 @@ def _callback(level: int, message: Optional[bytes], user_data: Optional[int]) ->
         return
     try:
         sink(_LEVELS.get(level, logging.DEBUG), (message or b"").decode("utf-8", "replace"))
-    except BaseException:  # noqa: B902 - nothing may be raised into C, and there is no one to tell
+    except BaseException:  # noqa: B902 - no exception may reach C, and the logger itself has failed
         pass
 
 
 native_callback = _ffi.log_fn(_callback)
-"""What the native library calls. It lives as long as the process: calls may still come after a
-handle was freed, from a background request that was under way."""
+"""The callback for the native library. It lives as long as the process: a background request that
+outlasts its cache may still log after the handle was freed."""
 
-# Also when this module's names are taken away, at the end of the interpreter.
+# The reference also survives the clearing of this module when the interpreter shuts down.
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(native_callback))
 
 
 def add_sink(logger: LoggerArgument) -> Optional[int]:
-    """Makes a destination; its number is the callback's ``user_data``. ``None``: no lines are wanted."""
+    """Adds a sink and returns its number, the ``user_data`` of the callback; ``None`` for no logging."""
     if logger is None or logger is False:
         return None
     if logger is True:
@@ -70,7 +71,7 @@ def add_sink(logger: LoggerArgument) -> Optional[int]:
     elif callable(logger):
         sink = logger
     else:
-        raise TypeError(f"logger must be True, a logging.Logger or a function, not {type(logger).__name__}")
+        raise TypeError(f"logger must be a bool, a logging.Logger, a function or None, not {type(logger).__name__}")
     number = next(_numbers)
     _sinks[number] = sink
     return number
@@ -84,35 +85,35 @@ def _to_logger(logger: logging.Logger) -> Sink:
 
 
 def remove_sink(number: int) -> None:
-    """Drops a destination: later lines for it go nowhere."""
+    """Removes a sink: later lines for it are dropped."""
     _sinks.pop(number, None)
 
 
 def track_config(number: int, config: Any) -> None:
-    """Has the calls of a native config, which logs to this destination, end with the interpreter."""
+    """Has the exit handler stop the callbacks of a native config, which logs to this sink."""
     _configs[number] = config
-    # Listed first and looked at second, as _at_exit() does it the other way round: one of the two
-    # always sees the other.
+    # First the entry, then the check; _at_exit() does both in the opposite order. So at least one of the
+    # two sees the other.
     if _ended:
         _ffi.lib_nogil.amp_config_stop_callbacks(config)
 
 
 def untrack_config(number: int) -> bool:
-    """Says that nothing can log to this destination any more. Whether its config is the caller's to free."""
+    """Ends the tracking, when nothing can log to the sink any more. Whether the caller must free the config."""
     return _configs.pop(number, None) is not None
 
 
 def _at_exit() -> None:
     global _ended
     _ended = True
-    # From here on handlers are closed and modules taken down: lines that still come go nowhere.
+    # From here on logging handlers are closed and modules cleared: later lines are dropped.
     _sinks.clear()
     while _configs:
         try:
             config = _configs.popitem()[1]
-        except KeyError:  # its owner was faster
+        except KeyError:  # its cache removed it first
             continue
-        # Gives the interpreter's lock away, so that calls that are under way can end.
+        # Releases the GIL, so that callbacks that are running can return.
         _ffi.lib_nogil.amp_config_stop_callbacks(config)
 
 

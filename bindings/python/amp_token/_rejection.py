@@ -1,4 +1,4 @@
-"""Which request a token may go on, and which reply means that it is no longer good."""
+"""Which requests may carry a token, and which responses mean that the token was rejected."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def origin(url: str) -> Tuple[str, str, int]:
-    """Scheme, host and port."""
+    """The origin of a URL: scheme, host and port."""
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     return scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(scheme, 0)
 
 
 def is_token_rejected(token: Token, status: int, body: bytes) -> bool:
-    """Whether a reply says that the token is no longer good.
+    """Whether a response means that the server rejected the token.
 
-    401 does. Amplience answers to an expired token with a 403 that it also gives for a missing
-    permission; a token that has only just come cannot have expired.
+    A 401 does. Amplience responds to an expired token with a 403, and also to a missing permission. A
+    token that was just issued cannot have expired, so a 403 is then taken as a missing permission.
     """
     if status == 401:
         return True

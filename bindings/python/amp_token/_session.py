@@ -1,4 +1,4 @@
-"""Requests to the API, with the token on them."""
+"""Requests to the API with a valid token."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ _byref = ctypes.byref
 
 
 class Headers:
-    """The headers of a reply, by name in any case: ``headers["Content-Type"]``, ``headers.get("Location")``.
+    """The headers of a response: ``headers["Content-Type"]``, ``headers.get("Location")``.
 
-    Of several with one name it is the first.
+    Names are compared without regard to case. If several headers have the name, the first one counts.
+    Immutable; several threads may use it at once.
     """
 
     __slots__ = ("_handle", "__weakref__")
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
-        # Not at exit, when daemon threads may still use it; then the process takes it along.
+        # Not at exit, when daemon threads may still use it: the handle then lives as long as the process.
         weakref.finalize(self, _ffi.lib_gil.amp_response_free, handle).atexit = False
 
     def get(self, name: str, default: Optional[str] = None) -> Optional[str]:
-        """The value of the header with that name, or ``default``."""
+        """Returns the value of the header with that name, or ``default``."""
         value = _ffi.lib_gil.amp_response_header(self._handle, name.encode("utf-8", "replace"))
         return default if value is None else value.decode("utf-8", "replace")
 
@@ -49,26 +50,33 @@ class Headers:
 
 
 class Response:
-    """A reply of the API, whatever its HTTP status. Immutable; any number of threads may use it at once.
+    """A response of the API, with any HTTP status. Several threads may read it at once.
 
-    It comes from :meth:`Session.request`. Its ``repr()`` does not show the body, which may hold a secret.
+    :meth:`Session.request` returns it. ``repr()`` does not show the body, which may contain a secret.
     """
 
-    __slots__ = ("_method", "_path", "body", "headers", "next_page", "status")
+    # A dict of docstrings, which help() shows for the attributes.
+    __slots__ = {
+        "_method": "The method of the request, for messages.",
+        "_path": "The path of the request, for messages.",
+        "status": "The HTTP status, an int such as 200.",
+        "headers": "The headers, by name: a :class:`Headers`.",
+        "body": "The body as bytes; ``b\"\"`` if the response has none. It may contain a secret.",
+        "next_page": (
+            "The path of the next page of a collection, for :meth:`Session.get`; ``None`` if this is the last "
+            "page, or no page of a collection."
+        ),
+    }
 
     _method: str
     _path: str
     status: int
-    """The HTTP status."""
     headers: Headers
-    """The headers, by name."""
     body: bytes
-    """The body."""
     next_page: Optional[str]
-    """The path of the next page of the collection that this reply is a page of; ``None``: there is none."""
 
     def __init__(self) -> None:
-        raise TypeError("a Response comes from Session.request()")
+        raise TypeError("a Response cannot be created directly; call Session.request()")
 
     @classmethod
     def _from_handle(cls, handle: Any, method: str, path: str) -> Response:
@@ -79,43 +87,43 @@ class Response:
         length = ctypes.c_size_t()
         start = _ffi.lib_gil.amp_response_body(handle, _byref(length))
         response.body = ctypes.string_at(start, length.value) if start else b""
-        following = _ffi.lib_gil.amp_response_next_page(handle)
-        response.next_page = None if following is None else following.decode("utf-8")
+        next_page = _ffi.lib_gil.amp_response_next_page(handle)
+        response.next_page = None if next_page is None else next_page.decode("utf-8")
         return response
 
     @property
     def ok(self) -> bool:
-        """Whether the status is one of success, 200 to 299."""
+        """Whether the status is 200 to 299."""
         return 200 <= self.status < 300
 
     @property
     def text(self) -> str:
-        """The body as UTF-8 text; what is none is replaced."""
+        """The body, decoded as UTF-8. Invalid bytes are replaced by U+FFFD."""
         return self.body.decode("utf-8", "replace")
 
     def json(self) -> Any:
-        """The body, read as JSON.
+        """Parses the body as JSON.
 
-        :raises ProtocolError: it is not JSON
+        :raises ProtocolError: the body is not JSON
         """
         try:
             return _json.loads(self.body)
         except ValueError:
-            # The exception at hand would carry the whole body along.
+            # The exception is raised below: chained to this one, it would contain the whole body.
             pass
         kind = self.headers.get("Content-Type", "without a Content-Type")
         raise _errors.ProtocolError(
-            f"{self._request()} was answered with HTTP {self.status} and no JSON ({kind}, {len(self.body)} bytes): "
-            "check that api_url is the API's address",
+            f"{self._request()}: HTTP {self.status}, but the body is not JSON ({kind}, {len(self.body)} bytes); "
+            "check that api_url is the URL of the API",
             status=50,
             status_name="AMP_PROTOCOL",
             http_status=self.status,
         )
 
     def raise_for_status(self) -> Response:
-        """Itself, if the status is one of success.
+        """Returns the response itself if its status is 200 to 299.
 
-        :raises ApiError: it is another; also one of redirection, which is never followed
+        :raises ApiError: the status is another one, including redirects, which are never followed
         """
         if not self.ok:
             raise _errors.response_error(
@@ -132,22 +140,26 @@ class Response:
 
 @dataclasses.dataclass(frozen=True)
 class PersonalAccessToken:
-    """A personal access token that was just created. Its ``repr()`` does not show the token."""
+    """A personal access token that was just created. ``repr()`` does not show the token.
+
+    Immutable; several threads may use it at once.
+
+    :ivar id: the identifier of the token, which is not a secret
+    :ivar name: the name that the token was created with
+    :ivar token: the token itself. It cannot be retrieved again. A secret: store it securely, do not log it
+    :ivar created_date: when the token was created (ISO 8601)
+    :ivar last_used_date: when the token was last used (ISO 8601), or ``None`` if never
+    """
 
     id: str
-    """What it is known by."""
     name: str
-    """What it was called."""
     token: str = dataclasses.field(repr=False)
-    """The token itself, which no other reply will ever hold. A secret: do not log it."""
     created_date: Optional[str]
-    """When it was created (ISO 8601)."""
     last_used_date: Optional[str]
-    """When it was last used (ISO 8601); ``None``: never."""
 
 
 class Session:
-    """Requests to the Content Management API and the GraphQL API, with a valid token on each.
+    """Sends requests to the Content Management API and the GraphQL API, each with a valid token.
 
     ::
 
@@ -155,18 +167,22 @@ class Session:
             for hub in session.items("/v2/content/hubs"):
                 print(hub["id"], hub["label"])
 
-    The token goes to the origin of ``api_url`` and nowhere else: to a path below it, or to a whole URL of
-    the same origin, such as a ``_links`` entry of a reply. Redirects are not followed. A token that the
-    API refuses is replaced, and the request repeated, once. Failures of the connection are repeated if
-    nothing was sent yet or the method is idempotent; on those methods a 429 or 503 with ``Retry-After``
-    is waited for. A call takes ``timeout_ms`` at most, all this included.
+    The token is sent only to the origin of ``api_url``: to a path below it, or to a full URL of the same
+    origin, such as a ``_links`` entry of a response. Redirects are not followed. A token that the API
+    rejects is replaced, and the request is repeated once: after a 401, and after a 403 that says that the
+    token has expired, except if the token was just issued (less than a tenth of its lifetime ago). A
+    request is retried after a connection failure if nothing was sent yet, or if its method is idempotent;
+    with such a method the session also waits for the ``Retry-After`` of a 429 or 503. A call takes
+    ``timeout_ms`` at most, including all of this.
 
-    Any number of threads may use one session. In an event loop use ``await asyncio.to_thread(session.get,
-    …)``, or one of the adapters for asynchronous libraries.
+    Several threads may use one session at once. In an event loop use
+    ``await asyncio.to_thread(session.get, …)``, or one of the adapters for asynchronous libraries.
 
-    :param cache: where tokens come from; the session does not close it. Without one it makes a cache of
-        its own from the settings
-    :param settings: those of :class:`TokenCache`
+    :param cache: the source of tokens, which the session does not close. Without it the session creates
+        a cache of its own from the settings, and closes it
+    :param settings: the keyword arguments of :class:`TokenCache`
+    :raises AmpError: as :class:`TokenCache`, if the session creates a cache
+    :raises TypeError: both a cache and settings were passed, or an argument has the wrong type
     """
 
     __slots__ = ("_cache", "_owner")
@@ -176,7 +192,7 @@ class Session:
     @shows_settings
     def __init__(self, cache: Optional[TokenCache] = None, /, **settings: Unpack[Settings]) -> None:
         if cache is not None and settings:
-            raise TypeError(f"a cache has its settings already: pass either it or {', '.join(settings)}")
+            raise TypeError(f"a cache has its settings already; pass either the cache or {', '.join(settings)}")
         if not (cache is None or isinstance(cache, TokenCache)):
             raise TypeError(f"cache must be a TokenCache, not {type(cache).__name__}")
         self._owner = cache is None
@@ -184,7 +200,7 @@ class Session:
 
     @property
     def cache(self) -> TokenCache:
-        """Where its tokens come from."""
+        """The cache that the tokens come from."""
         return self._cache
 
     def request(
@@ -196,19 +212,20 @@ class Session:
         data: Union[str, bytes, bytearray, memoryview, None] = None,
         content_type: Optional[str] = None,
     ) -> Response:
-        """Sends a request and returns the reply, whatever its HTTP status.
+        """Sends a request and returns the response, with any HTTP status.
 
-        :param method: ``"GET"``, ``"POST"`` and so on
-        :param path: a path such as ``"/v2/content/hubs?size=100"``, or a whole URL of the same origin
-        :param json: what to send as JSON
-        :param data: what to send as it is, in place of ``json``
-        :param content_type: the media type of ``data``; that of ``json`` is ``application/json`` without it
-        :raises InvalidArgumentError: the path leads elsewhere, or something cannot be sent
-        :raises AmpError: there was no token, or no reply; its class says why
-        :raises ValueError: the cache is closed
+        :param method: ``"GET"``, ``"POST"`` and so on, in any case
+        :param path: a path such as ``"/v2/content/hubs?size=100"``, or a full URL of the same origin
+        :param json: a value to send as JSON
+        :param data: the body to send as it is, instead of ``json``; a ``str`` is encoded as UTF-8
+        :param content_type: the media type of the body; with ``json`` it is ``application/json`` by default
+        :raises InvalidArgumentError: the URL has another origin, or an argument cannot be sent
+        :raises AmpError: there was no token or no response; the class of the exception is the reason
+        :raises ValueError: the cache is closed, or ``json`` contains a NaN or an infinity
+        :raises TypeError: both ``json`` and ``data`` were passed, or an argument has the wrong type
         """
         if json is not None and data is not None:
-            raise TypeError("json and data are both given: a request has one body")
+            raise TypeError("json and data cannot both be passed; a request has one body")
         if json is not None:
             body = _json.dumps(json, allow_nan=False).encode("utf-8")
             content_type = content_type or "application/json"
@@ -232,21 +249,24 @@ class Session:
         return Response._from_handle(pointer, method, path)
 
     def download(self, path: str, file: BinaryIO) -> Response:
-        """Gets what is at a path, of any size, and writes it to a file as it comes.
+        """Sends a ``GET`` request and writes the body, of any size, to a file as it arrives.
 
-        :param file: something with a ``write`` method that takes bytes
-        :return: the reply; its body is empty, unless the status is no success (2xx): then nothing was written
-        :raises AmpError: there was no token, or no reply, or it broke off; some of it may have been written
+        :param path: as :meth:`request` takes it
+        :param file: an object with a ``write`` method that takes bytes
+        :return: the response. With a status of 200 to 299 its body is empty. With another status the body
+            is in the response, and nothing was written to the file
+        :raises AmpError: there was no token or no response, or the transfer was interrupted; part of the
+            body may have been written, and an interrupted download is not restarted
         :raises ValueError: the cache is closed
 
-        What ``file.write`` raises is raised here. ``timeout_ms`` bounds the whole transfer.
+        Exceptions of ``file.write`` are raised here. ``timeout_ms`` limits the whole transfer.
         """
         raised: List[BaseException] = []
 
         def write(data: int, length: int, _: object) -> bool:
             try:
                 file.write(ctypes.string_at(data, length))
-            except BaseException as problem:  # nothing may cross the native frames
+            except BaseException as problem:  # no exception may cross the native frames
                 raised.append(problem)
             return not raised
 
@@ -268,7 +288,7 @@ class Session:
         return Response._from_handle(pointer, "GET", path)
 
     def get(self, path: str) -> Response:
-        """A ``GET`` request; see :meth:`request`."""
+        """Sends a ``GET`` request; see :meth:`request`."""
         return self.request("GET", path)
 
     def post(
@@ -279,7 +299,7 @@ class Session:
         data: Union[str, bytes, bytearray, memoryview, None] = None,
         content_type: Optional[str] = None,
     ) -> Response:
-        """A ``POST`` request; see :meth:`request`."""
+        """Sends a ``POST`` request; see :meth:`request`."""
         return self.request("POST", path, json=json, data=data, content_type=content_type)
 
     def put(
@@ -290,22 +310,23 @@ class Session:
         data: Union[str, bytes, bytearray, memoryview, None] = None,
         content_type: Optional[str] = None,
     ) -> Response:
-        """A ``PUT`` request; see :meth:`request`."""
+        """Sends a ``PUT`` request; see :meth:`request`."""
         return self.request("PUT", path, json=json, data=data, content_type=content_type)
 
     def delete(self, path: str) -> Response:
-        """A ``DELETE`` request; see :meth:`request`."""
+        """Sends a ``DELETE`` request; see :meth:`request`."""
         return self.request("DELETE", path)
 
     def graphql(self, query: str, variables: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
-        """Sends a query or mutation to the GraphQL API and returns the ``data`` of its reply.
+        """Sends a query or mutation to the GraphQL API and returns the ``data`` of the response.
 
-        :param query: the query, in GraphQL
+        :param query: the query or mutation, in GraphQL
         :param variables: the values of its variables
-        :raises GraphQLError: the reply names errors, which the exception has as ``errors``
-        :raises ApiError: the reply is no success and names none
-        :raises ProtocolError: the reply is not one of GraphQL
+        :raises GraphQLError: the response contains errors, which the exception has as ``errors``
+        :raises ApiError: the status is not 200 to 299, and the response contains no GraphQL errors
+        :raises ProtocolError: the response is not a GraphQL response
         :raises AmpError: as :meth:`request`
+        :raises ValueError: the cache is closed, or ``variables`` contains a NaN or an infinity
         """
         text = None if variables is None else _json.dumps(dict(variables), allow_nan=False)
         handle = self._cache._open()
@@ -322,12 +343,13 @@ class Session:
     def create_personal_access_token(self, name: str, organization_id: str) -> PersonalAccessToken:
         """Creates a personal access token for the user that the credentials belong to.
 
-        Keep what it returns: no other reply will ever hold the token.
+        The token cannot be retrieved again; store it securely.
 
-        :param name: what to call it
-        :param organization_id: the organization that it is for
-        :raises GraphQLError: there are too many, or it may not be created; ``errors`` says
+        :param name: the name of the token
+        :param organization_id: the id of the organization that the token is for
+        :raises GraphQLError: there are too many tokens, or the permission is missing; see ``errors``
         :raises AmpError: as :meth:`graphql`
+        :raises ValueError: the cache is closed
         """
         handle = self._cache._open()
         pointer = _ffi.response_p()
@@ -351,40 +373,40 @@ class Session:
         )
 
     def pages(self, path: str) -> Iterator[Dict[str, Any]]:
-        """The pages of a collection, each fetched when it is asked for.
+        """Iterates over the pages of a collection. Each page is fetched when the iterator reaches it.
 
-        :param path: as :meth:`request` takes it; the template at the end of a link
-            (``{?page,size,sort}``) is left out
-        :raises ApiError: the reply is no success
-        :raises ProtocolError: the reply is not a JSON object
+        :param path: as :meth:`request` takes it. A URI template at the end of a link
+            (``{?page,size,sort}``) is removed
+        :raises ApiError: the status of a response is not 200 to 299
+        :raises ProtocolError: a response is not a JSON object
         :raises AmpError: as :meth:`request`
         """
-        following: Optional[str] = re.sub(r"\{[?&][^}]*\}$", "", path)
-        while following is not None:
-            response = self.get(following).raise_for_status()
+        next_page: Optional[str] = re.sub(r"\{[?&][^}]*\}$", "", path)
+        while next_page is not None:
+            response = self.get(next_page).raise_for_status()
             page = response.json()
             if not isinstance(page, dict):
-                raise _unexpected_body(response, "a JSON object")
+                raise _unexpected_body(response, "JSON object")
             yield page
-            following = response.next_page
+            next_page = response.next_page
 
     def items(self, path: str, name: Optional[str] = None) -> Iterator[Dict[str, Any]]:
-        """The items of a collection, through all its pages.
+        """Iterates over the items of a collection, through all its pages.
 
         :param path: as :meth:`pages` takes it
-        :param name: which of the lists in ``_embedded``; it may be left out where there is only one
-        :raises ValueError: there are several lists, and no name
+        :param name: the name of the list in ``_embedded``; optional if there is only one
+        :raises ValueError: there are several lists, and ``name`` was not passed
         :raises AmpError: as :meth:`pages`
         """
         for page in self.pages(path):
             lists = page.get("_embedded") or {}
             if name is None and len(lists) > 1:
-                raise ValueError(f"the collection has several lists: pass name, one of {', '.join(sorted(lists))}")
+                raise ValueError(f"the collection has several lists; pass name, one of {', '.join(sorted(lists))}")
             for one in lists.values() if name is None else [lists.get(name, [])]:
                 yield from one
 
     def close(self) -> None:
-        """Closes the cache, if the session made it."""
+        """Closes the cache if the session created it. Returns at once, and may be called more than once."""
         if self._owner:
             self._cache.close()
 
@@ -405,24 +427,24 @@ class Session:
 
 def _encode_argument(name: str, value: str) -> bytes:
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be text, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     if "\0" in value:
-        # To C the text would end there.
+        # A C string would end there.
         raise ValueError(f"{name} contains a NUL character")
     try:
         return value.encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError(f"{name} contains characters that are not Unicode text") from None
+        raise ValueError(f"{name} contains a lone surrogate, which cannot be encoded as UTF-8") from None
 
 
 def _graphql_data(response: Response) -> Dict[str, Any]:
-    """What a GraphQL reply brings, or what it says against it."""
+    """The ``data`` of a GraphQL response; raises its errors."""
     try:
-        reply = response.json()
+        parsed = response.json()
     except _errors.ProtocolError:
         response.raise_for_status()
         raise
-    errors = reply.get("errors") if isinstance(reply, dict) else None
+    errors = parsed.get("errors") if isinstance(parsed, dict) else None
     if errors and isinstance(errors, list):
         problem = _errors.response_error(
             _errors.GraphQLError,
@@ -433,10 +455,10 @@ def _graphql_data(response: Response) -> Dict[str, Any]:
         )
         assert isinstance(problem, _errors.GraphQLError)
         problem.errors = [one if isinstance(one, dict) else {"message": str(one)} for one in errors]
-        problem.data = reply.get("data")
+        problem.data = parsed.get("data")
         raise problem
     response.raise_for_status()
-    data = reply.get("data") if isinstance(reply, dict) else None
+    data = parsed.get("data") if isinstance(parsed, dict) else None
     if not isinstance(data, dict):
         raise _unexpected_body(response, "data")
     return data
@@ -444,8 +466,8 @@ def _graphql_data(response: Response) -> Dict[str, Any]:
 
 def _unexpected_body(response: Response, wanted: str) -> _errors.ProtocolError:
     return _errors.ProtocolError(
-        f"{response._request()} was answered with HTTP {response.status}, but not with {wanted}: "
-        "check api_url, and what was asked for",
+        f"{response._request()}: HTTP {response.status}, but the body has no {wanted}; "
+        "check api_url and the request",
         status=50,
         status_name="AMP_PROTOCOL",
         http_status=response.status,

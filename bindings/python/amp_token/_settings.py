@@ -50,7 +50,7 @@ class Settings(TypedDict, total=False):
     logger: _logging.LoggerArgument
 
 
-# The keyword arguments that the native library does not know. Those that it does are None by default.
+# The keyword arguments that are not settings of the native library. The others are None by default.
 _DEFAULTS: Dict[str, Any] = {"load": True, "logger": True}
 
 

@@ -10,10 +10,10 @@ from . import _ffi
 
 
 class Token:
-    """One access token. Immutable; any number of threads may use it at once.
+    """One access token. It is immutable, and several threads may use it at once.
 
-    A token outlives the cache that it came from. Its ``repr()`` does not show it, and it cannot be
-    pickled; its text is an ordinary ``str``, which Python cannot wipe.
+    A token stays valid when its cache is closed. ``repr()`` does not show it, and it cannot be pickled.
+    Its value is an ordinary ``str``, which Python cannot wipe from memory.
     """
 
     __slots__ = (
@@ -34,16 +34,16 @@ class Token:
     _lifetime: int
 
     def __init__(self) -> None:
-        raise TypeError("a Token comes from TokenCache.get() or amp_token.get_token()")
+        raise TypeError("a Token cannot be created directly; call TokenCache.get() or amp_token.get_token()")
 
     @classmethod
     def _from_handle(cls, handle: Any) -> Token:
-        """Makes a token of a native handle, which it frees when it goes."""
+        """Takes over a native handle, and frees it with the last reference to the token."""
         token = object.__new__(cls)
         lib = _ffi.lib_gil
         put = object.__setattr__
         put(token, "_handle", handle)
-        # Not at exit, when daemon threads may still use it; then the process takes it along.
+        # Not at exit, when daemon threads may still use it: the handle then lives as long as the process.
         weakref.finalize(token, lib.amp_token_free, handle).atexit = False
         authorization = lib.amp_token_authorization(handle).decode("ascii")
         put(token, "_authorization", authorization)
@@ -55,7 +55,7 @@ class Token:
 
     @property
     def value(self) -> str:
-        """The token itself, as visible ASCII characters. A secret: do not log it."""
+        """The token itself, in printable ASCII characters. A secret: do not log it."""
         return self._value
 
     @property
@@ -65,33 +65,36 @@ class Token:
 
     @property
     def never_expires(self) -> bool:
-        """Whether it is a personal access token, which has no end."""
+        """Whether the token never expires, as a personal access token does not."""
         return self._expires_at == _ffi.INT64_MAX
 
     @property
     def expires_at(self) -> int:
-        """When it dies, in seconds since 1970 by this machine's clock; ``2**63 - 1``: never."""
+        """When the token expires, in seconds since 1970-01-01 UTC by this machine's clock.
+
+        ``2**63 - 1`` if it never expires: check :attr:`never_expires` before converting it to a date.
+        """
         return self._expires_at
 
     @property
     def expires_in(self) -> int:
-        """The whole seconds it has left now, never below 0; ``2**63 - 1``: it never expires.
+        """The whole seconds until the token expires, at least 0; ``2**63 - 1`` if it never expires.
 
-        Counted by two clocks, so that neither a clock that was set back nor a machine that slept
-        makes it too large.
+        Uses both the monotonic and the wall clock, so it is never overestimated after a clock change or
+        a suspend.
         """
         left: int = _ffi.lib_gil.amp_token_expires_in(self._handle)
         return left
 
     def _was_just_issued(self) -> bool:
-        """Whether it came so lately that a refusal is no sign of its having expired."""
+        """Whether less than a tenth of its lifetime has passed: a rejection then does not mean that it expired."""
         return time.monotonic() - self._obtained < self._lifetime / 10
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"a Token cannot be changed (to set {name})")
+        raise AttributeError(f"a Token is immutable; cannot set {name}")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a Token cannot be changed (to delete {name})")
+        raise AttributeError(f"a Token is immutable; cannot delete {name}")
 
     def __repr__(self) -> str:
         end = "never expires" if self.never_expires else f"expires in {self.expires_in} s"
@@ -105,6 +108,6 @@ class Token:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a Token cannot be pickled, because it is a secret: have each process ask a TokenCache of its own, "
-            "or pass Token.value where that is meant"
+            "a Token cannot be pickled, because it is a secret; create a TokenCache in each process, "
+            "or pass Token.value on purpose"
         )

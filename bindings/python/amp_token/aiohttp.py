@@ -1,4 +1,4 @@
-"""Authorization for `aiohttp <https://docs.aiohttp.org>`_, which this module needs, in version 3.12 or later::
+"""Authorization for `aiohttp <https://docs.aiohttp.org>`_, which this module imports (3.12 or later)::
 
     auth = amp_token.aiohttp.AmpAuth(cache)
     async with aiohttp.ClientSession(cache.api_url, middlewares=[auth]) as session:
@@ -20,24 +20,24 @@ from ._token import Token
 
 if not hasattr(aiohttp, "ClientHandlerType"):
     raise ImportError(
-        f"amp_token.aiohttp needs aiohttp 3.12 or later, which has client middlewares, and this is {aiohttp.__version__}: "
-        "upgrade it, or pass headers=TokenCache.headers() with each request",
+        f"amp_token.aiohttp needs client middlewares, which aiohttp {aiohttp.__version__} does not have; install "
+        "aiohttp 3.12 or later, or pass headers=TokenCache.headers() with each request",
         name="aiohttp",
     )
 
 
 class AmpAuth:
-    """A client middleware that puts a valid token on each request to the API, and on no other.
+    """A client middleware that adds a valid token to each request to the API, and to no other request.
 
-    A request whose token the API refuses is sent once more with a new one, if its body can be sent
-    twice. Requests to another scheme, host or port go without a token, and so does what a redirect
-    leads to elsewhere. The event loop never waits: while there is a fresh token it is at hand, else a
-    worker thread gets one. Any number of sessions and tasks may share one.
+    If the API rejects the token, the adapter sends the request once more with a new token, provided
+    that the body can be sent twice. Requests to another scheme, host or port carry no token; nor do
+    redirects to another one. It never blocks the event loop: it uses the cached token while that is
+    fresh, and otherwise gets one in a worker thread. Several sessions and tasks may share one.
 
-    Requests raise :class:`amp_token.AmpError` if there is no token to be had.
+    Requests raise :class:`amp_token.AmpError` if there is no token.
 
-    :param cache: where tokens come from; it is not closed
-    :param api_url: the API's base URL, if it is not the cache's
+    :param cache: the source of tokens; the adapter does not close it
+    :param api_url: the base URL of the API; by default that of the cache
     """
 
     def __init__(self, cache: TokenCache, api_url: Optional[str] = None) -> None:
@@ -47,7 +47,7 @@ class AmpAuth:
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """What aiohttp calls for each request, those that redirects lead to included."""
+        """aiohttp calls this for each request, including those after a redirect."""
         if origin(str(request.url)) != self._origin:
             return await handler(request)
         token = await self._get()
@@ -64,7 +64,7 @@ class AmpAuth:
         try:
             again = await self._get()
         except AmpError:
-            # The refusal says more than that there is no other token yet.
+            # The caller gets the 401 or 403, which says more than the failure to get another token.
             return response
         response.release()
         request.headers["Authorization"] = again.authorization
@@ -79,5 +79,5 @@ class AmpAuth:
 
 def _is_replayable(request: aiohttp.ClientRequest) -> bool:
     body = request.body
-    # What is streamed was streamed, once; whatever cannot say so counts as that, too.
+    # A stream was sent and cannot be read again. A body of an unknown kind counts as a stream.
     return isinstance(body, bytes) or getattr(body, "consumed", True) is False

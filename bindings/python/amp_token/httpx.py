@@ -1,4 +1,4 @@
-"""Authorization for `httpx <https://www.python-httpx.org>`_, which this module needs::
+"""Authorization for `httpx <https://www.python-httpx.org>`_, which this module imports::
 
     client = httpx.AsyncClient(auth=amp_token.httpx.AmpAuth(cache), base_url=cache.api_url)
     await client.get("/v2/content/hubs")
@@ -18,17 +18,18 @@ from ._token import Token
 
 
 class AmpAuth(httpx.Auth):
-    """Puts a valid token on each request to the API, and on no other; for clients of both kinds.
+    """Adds a valid token to each request to the API, and to no other request, for both kinds of client.
 
-    A request whose token the API refuses is sent once more with a new one, if its body can be sent
-    twice. Requests to another scheme, host or port go without a token, and so does what a redirect
-    leads to elsewhere. An asynchronous client never waits in its event loop: while there is a fresh
-    token it is at hand, else a worker thread gets one. Any number of threads and tasks may share one.
+    If the API rejects the token, the adapter sends the request once more with a new token, provided
+    that the body can be sent twice. Requests to another scheme, host or port carry no token; nor do
+    redirects to another one. An asynchronous client never blocks its event loop: it uses the cached
+    token while that is fresh, and otherwise gets one in a worker thread. Several threads and tasks may
+    share one.
 
-    Requests raise :class:`amp_token.AmpError` if there is no token to be had.
+    Requests raise :class:`amp_token.AmpError` if there is no token.
 
-    :param cache: where tokens come from; it is not closed
-    :param api_url: the API's base URL, if it is not the cache's
+    :param cache: the source of tokens; the adapter does not close it
+    :param api_url: the base URL of the API; by default that of the cache
     """
 
     def __init__(self, cache: TokenCache, api_url: Optional[str] = None) -> None:
@@ -36,7 +37,7 @@ class AmpAuth(httpx.Auth):
         self._origin = origin(api_url or cache.api_url)
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """What httpx calls for each request of a ``Client``."""
+        """httpx calls this for each request of a ``Client``. Blocks like :meth:`amp_token.TokenCache.get`."""
         if origin(str(request.url)) != self._origin:
             yield request
             return
@@ -54,12 +55,12 @@ class AmpAuth(httpx.Auth):
         try:
             request.headers["Authorization"] = self._cache.authorization()
         except AmpError:
-            # The refusal says more than that there is no other token yet.
+            # The caller gets the 401 or 403, which says more than the failure to get another token.
             return
         yield request
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """What httpx calls for each request of an ``AsyncClient``."""
+        """httpx calls this for each request of an ``AsyncClient``. It never blocks the event loop."""
         if origin(str(request.url)) != self._origin:
             yield request
             return
@@ -87,8 +88,8 @@ class AmpAuth(httpx.Auth):
         return await anyio.to_thread.run_sync(self._cache.get)
 
     def _is_from_api(self, response: httpx.Response, token: Token) -> bool:
-        """Whether a refusal is the API's own, to a request that carried the token: not that of
-        another server, where a redirect led."""
+        """Whether a 401 or 403 comes from the API and is for a request with the token, and does not come
+        from another server after a redirect."""
         return (
             response.status_code in (401, 403)
             and origin(str(response.url)) == self._origin
@@ -100,6 +101,6 @@ def _is_replayable(request: httpx.Request) -> bool:
     try:
         request.content
     except httpx.RequestNotRead:
-        # It is streamed, and was, once.
+        # The body is a stream, which was sent and cannot be read again.
         return False
     return True

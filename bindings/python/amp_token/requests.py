@@ -1,4 +1,4 @@
-"""Authorization for `requests <https://requests.readthedocs.io>`_, which this module needs::
+"""Authorization for `requests <https://requests.readthedocs.io>`_, which this module imports::
 
     session = requests.Session()
     session.auth = amp_token.requests.AmpAuth(cache)
@@ -20,16 +20,16 @@ from ._token import Token
 
 
 class AmpAuth(requests.auth.AuthBase):
-    """Puts a valid token on each request to the API, and on no other.
+    """Adds a valid token to each request to the API, and to no other request.
 
-    A request whose token the API refuses is sent once more with a new one, if its body can be sent
-    twice. Requests to another scheme, host or port go without a token, and so does what a redirect
-    leads to elsewhere. Any number of threads may share one.
+    If the API rejects the token, the adapter sends the request once more with a new token, provided
+    that the body can be sent twice. Requests to another scheme, host or port carry no token; nor do
+    redirects to another one. Several threads may share one.
 
-    Requests raise :class:`amp_token.AmpError` if there is no token to be had.
+    Requests raise :class:`amp_token.AmpError` if there is no token.
 
-    :param cache: where tokens come from; it is not closed
-    :param api_url: the API's base URL, if it is not the cache's
+    :param cache: the source of tokens; the adapter does not close it
+    :param api_url: the base URL of the API; by default that of the cache
     """
 
     def __init__(self, cache: TokenCache, api_url: Optional[str] = None) -> None:
@@ -37,6 +37,7 @@ class AmpAuth(requests.auth.AuthBase):
         self._origin = origin(api_url or cache.api_url)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """requests calls this for each request. Blocks like :meth:`amp_token.TokenCache.get`."""
         if origin(request.url or "") != self._origin:
             return request
         token = self._cache.get()
@@ -51,7 +52,7 @@ class AmpAuth(requests.auth.AuthBase):
         self, token: Token, position: Optional[int], response: requests.Response, **send_arguments: Any
     ) -> requests.Response:
         request = response.request
-        # Hooks stay on a request that a redirect led elsewhere, or that somebody changed.
+        # The hook also runs for a request that was redirected to another origin, or that another hook changed.
         if request.headers.get("Authorization") != token.authorization or origin(response.url) != self._origin:
             return response
         if response.status_code not in (401, 403):
@@ -68,10 +69,10 @@ class AmpAuth(requests.auth.AuthBase):
         try:
             again.headers["Authorization"] = self._cache.authorization()
         except AmpError:
-            # The refusal says more than that there is no other token yet.
+            # The caller gets the 401 or 403, which says more than the failure to get another token.
             return response
         response.close()
-        # Not through the session, so that the reply to this one comes back as it is.
+        # Not through the session, whose hooks and redirects would handle this response again.
         connection: Any = response.connection
         second: requests.Response = connection.send(again, **send_arguments)
         second.history.append(response)

@@ -356,7 +356,7 @@ def test_nothing_secret_shows(fake: Fake) -> None:
     cache.value()
     for text in (repr(cache), str(cache), repr(vars(cache))):
         assert SECRET not in text and "token-1" not in text
-    with pytest.raises(TypeError, match="make one in each process"):
+    with pytest.raises(TypeError, match="create one in each process"):
         pickle.dumps(cache)
     with pytest.raises(TypeError):
         copy.copy(cache)

@@ -106,9 +106,22 @@ def test_everything_public_is_documented() -> None:
     for name in amp_token.__all__:
         thing = getattr(amp_token, name)
         assert inspect.getdoc(thing), name
-        for member, value in vars(thing).items() if inspect.isclass(thing) else ():
-            if not member.startswith("_") and (callable(value) or isinstance(value, property)):
+        members = dict(vars(thing)) if inspect.isclass(thing) else {}
+        attributes = [attribute for attribute in members.get("__annotations__", {}) if not attribute.startswith("_")]
+        for member, value in members.items():
+            if not member.startswith("_") and member not in attributes:
                 assert inspect.getdoc(value), f"{name}.{member}"
+        # help() shows no docstring below an attribute: its slot has one, or the docstring of the class describes it.
+        for attribute in attributes:
+            slot = attribute in members and inspect.getdoc(members[attribute])
+            assert slot or f":ivar {attribute}:" in thing.__doc__, f"{name}.{attribute}"
+
+
+def test_help_describes_a_response_and_a_token() -> None:
+    text = pydoc.render_doc(amp_token.Response, renderer=pydoc.plaintext)
+    for documented in ("The HTTP status", "The headers, by name", "The body as bytes", "The path of the next page"):
+        assert documented in text
+    assert "2**63 - 1" in (amp_token.Token.expires_at.__doc__ or "")
 
 
 def import_with(library: str) -> str:

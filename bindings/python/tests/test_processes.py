@@ -119,7 +119,7 @@ def test_multiprocessing_by_spawn(emulator: Emulator) -> None:
     process.join()
     assert process.exitcode == 0
     cache = amp_token.TokenCache(**emulator.credentials)
-    with pytest.raises(TypeError, match="make one in each process"):
+    with pytest.raises(TypeError, match="create one in each process"):
         pickle.dumps(cache)
 
 
