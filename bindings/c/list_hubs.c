@@ -1,11 +1,12 @@
-/* Lists the hubs that an API key may see: libcurl makes the request,
- * libamp_token gives it a valid token.
+/* Lists the hubs that an API key has access to. libcurl sends the request,
+ * libamp_token provides a valid token.
  *
  *     cc -std=c99 list_hubs.c -o list_hubs $(pkg-config --cflags --libs amp_token libcurl)
  *     AMPLIENCE_CLIENT_ID=… AMPLIENCE_CLIENT_SECRET=… ./list_hubs
  *
- * Prints the HTTP status and the reply. Exit status: 0 for a reply with status
- * 200; 1 for another reply, or none; 2 if there was no token. */
+ * Prints the HTTP status and the response body. Exit status: 0 if the HTTP
+ * status is 200; 1 if it is another one, there was no response, or the output
+ * cannot be written; 2 if there was no token. */
 
 #include <amp_token.h>
 #include <curl/curl.h>
@@ -13,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Long-running programs keep one cache for all their threads and requests. */
+/* A long-running program keeps one cache for all its threads and requests. */
 static amp_token_cache *cache_from_environment(void) {
     amp_error *error = NULL;
     amp_token_cache *cache = NULL;
@@ -23,30 +24,31 @@ static amp_token_cache *cache_from_environment(void) {
     if (status == AMP_OK)
         status = amp_token_cache_new(config, &cache, &error);
     if (status != AMP_OK)
-        fprintf(stderr, "no cache: %s\n", amp_error_message(error));
+        fprintf(stderr, "cannot create the token cache: %s\n", amp_error_message(error));
     amp_error_free(error);
     amp_config_free(config);
     return cache;
 }
 
-/* The whole URL, in memory that the caller frees. */
+/* Returns the full URL, which the caller frees, or NULL without memory. */
 static char *url_of(const amp_token_cache *cache, const char *path) {
     const char *base = amp_token_cache_api_url(cache);
-    size_t room = strlen(base) + strlen(path) + 1;
-    char *url = malloc(room);
+    size_t size = strlen(base) + strlen(path) + 1;
+    char *url = malloc(size);
 
     if (url)
-        snprintf(url, room, "%s%s", base, path);
+        snprintf(url, size, "%s%s", base, path);
     return url;
 }
 
-/* What libcurl cannot set would go unnoticed into the request, as no token. */
+/* Each option is checked: if libcurl could not set the token, it would send the
+ * request without one. */
 static CURLcode prepare(CURL *curl, const char *url, const char *token, FILE *body) {
     const char *ca_file = getenv("AMPLIENCE_CA_FILE");
     CURLcode result = curl_easy_setopt(curl, CURLOPT_URL, url);
 
-    /* libcurl writes the Authorization header. No redirect is followed (its
-     * default), so that the token goes to this host only. */
+    /* libcurl writes the Authorization header. Redirects are not followed (the
+     * default of libcurl), so that the token is sent to this host only. */
     if (result == CURLE_OK)
         result = curl_easy_setopt(curl, CURLOPT_HTTPAUTH, CURLAUTH_BEARER);
     if (result == CURLE_OK)
@@ -64,7 +66,7 @@ static CURLcode prepare(CURL *curl, const char *url, const char *token, FILE *bo
     return result;
 }
 
-/* One request; its HTTP status, or 0 if there was no reply. */
+/* Sends one request. Returns its HTTP status, or 0 without a response. */
 static long request(CURL *curl, const char *url, const char *token, FILE *body) {
     long status = 0;
     CURLcode result;
@@ -76,14 +78,14 @@ static long request(CURL *curl, const char *url, const char *token, FILE *body) 
     if (result == CURLE_OK)
         result = curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
     if (result != CURLE_OK) {
-        fprintf(stderr, "no reply from %s: %s\n", url, curl_easy_strerror(result));
+        fprintf(stderr, "no response from %s: %s\n", url, curl_easy_strerror(result));
         return 0;
     }
     return status;
 }
 
-/* Writes the body that was received to stdout. */
-static void show(FILE *body) {
+/* Copies the response body to standard output. */
+static void print_body(FILE *body) {
     int byte;
 
     rewind(body);
@@ -92,7 +94,7 @@ static void show(FILE *body) {
     putchar('\n');
 }
 
-/* 0, 1 or 2: see the top. */
+/* Returns the exit status, 0, 1 or 2: see the top of this file. */
 static int list_hubs(const amp_token_cache *cache, CURL *curl, const char *url) {
     int attempt;
 
@@ -103,18 +105,20 @@ static int list_hubs(const amp_token_cache *cache, CURL *curl, const char *url) 
         long status;
 
         if (!body) {
-            perror("no temporary file");
+            perror("cannot create a temporary file");
             return 1;
         }
         if (amp_token_cache_get(cache, &token, &error) != AMP_OK) {
-            fprintf(stderr, "no token: %s\n", amp_error_message(error));
+            fprintf(stderr, "cannot get a token: %s\n", amp_error_message(error));
             amp_error_free(error);
             fclose(body);
             return 2;
         }
         status = request(curl, url, amp_token_value(token), body);
-        /* A token may be revoked before its time; an expired one is answered
-         * with 403. Say so, and try once more with the next. */
+        /* The API rejected the token: 401 if it was revoked, 403 if it has
+         * expired. A 403 may also mean that a permission is missing; the
+         * second attempt then gets it again. Report it, and try the next
+         * token, once. */
         if ((status == 401 || status == 403) && attempt == 1) {
             amp_token_cache_invalidate(cache, token);
             amp_token_free(token);
@@ -124,7 +128,7 @@ static int list_hubs(const amp_token_cache *cache, CURL *curl, const char *url) 
         amp_token_free(token);
         if (status != 0) {
             printf("HTTP %ld\n", status);
-            show(body);
+            print_body(body);
         }
         fclose(body);
         return status == 200 ? 0 : 1;
@@ -139,6 +143,12 @@ int main(void) {
 
     if (cache && curl && url)
         result = list_hubs(cache, curl, url);
+    else if (cache)
+        fputs(curl ? "out of memory\n" : "cannot initialize libcurl\n", stderr);
+    if (fflush(stdout) == EOF || ferror(stdout)) {
+        perror("cannot write to standard output");
+        result = 1;
+    }
     free(url);
     curl_easy_cleanup(curl);
     curl_global_cleanup();

@@ -1,18 +1,19 @@
-/* Uploads a content item: libcurl makes the request, libamp_token gives it a
- * valid token, and this program repeats it where that is safe.
+/* Uploads a content item. libcurl sends the request, libamp_token provides a
+ * valid token, and this program retries the request where that is safe.
  *
  *     cc -std=c99 upload_item.c -o upload_item $(pkg-config --cflags --libs amp_token libcurl)
  *     AMPLIENCE_CLIENT_ID=… AMPLIENCE_CLIENT_SECRET=… ./upload_item REPOSITORY_ID item.json
  *
- * item.json is what the Content Management API takes: {"label": "…", "body":
- * {…}}. Prints what the API made of it. Exit status: 0 if the item was created;
- * 1 if the API refused, or did not answer; 2 if there was no token; 3 if the
- * file cannot be read or the arguments are wrong.
+ * item.json has the format of the Content Management API: {"label": "…",
+ * "body": {…}}. Prints the item that the API created. Exit status: 0 if the
+ * item was created; 1 if the API rejected it, or there was no response; 2 if
+ * there was no token; 3 if the file cannot be read, the output cannot be
+ * written, or the arguments are wrong.
  *
- * A POST that is sent twice may make two items, so it is repeated only when
- * the API cannot have acted on it: no connection was made, the token was
- * refused, or there were too many requests (429). A connection that broke
- * later is reported instead. */
+ * A POST that is sent twice may create two items. So it is only retried if the
+ * API cannot have acted on it: no connection was made, the token was rejected,
+ * or the rate of requests was too high (429). A connection that was lost later
+ * is reported instead. */
 
 #define _POSIX_C_SOURCE 200809L /* nanosleep */
 
@@ -23,21 +24,21 @@
 #include <string.h>
 #include <time.h>
 
-enum { ATTEMPTS = 5, LONGEST_PAUSE_S = 60 };
+enum { ATTEMPTS = 5, MAX_BACKOFF_S = 60 };
 
-/* Bytes that grow. */
+/* A buffer that grows. `data` has a NUL after its last byte. */
 struct buffer {
     char *data;
     size_t length;
 };
 
 static int append(struct buffer *buffer, const void *data, size_t length) {
-    char *longer = realloc(buffer->data, buffer->length + length + 1);
+    char *grown = realloc(buffer->data, buffer->length + length + 1);
 
-    if (!longer)
+    if (!grown)
         return 0;
-    memcpy(longer + buffer->length, data, length);
-    buffer->data = longer;
+    memcpy(grown + buffer->length, data, length);
+    buffer->data = grown;
     buffer->length += length;
     buffer->data[buffer->length] = '\0';
     return 1;
@@ -48,23 +49,23 @@ static size_t receive(char *data, size_t size, size_t count, void *buffer) {
 }
 
 static int read_file(const char *path, struct buffer *content) {
-    char piece[4096];
+    char chunk[4096];
     size_t length;
     FILE *file = fopen(path, "rb");
-    int good;
+    int ok;
 
     if (!file) {
         perror(path);
         return 0;
     }
-    while ((length = fread(piece, 1, sizeof piece, file)) > 0)
-        if (!append(content, piece, length))
+    while ((length = fread(chunk, 1, sizeof chunk, file)) > 0)
+        if (!append(content, chunk, length))
             break;
-    good = feof(file) && !ferror(file) && content->length > 0;
-    if (!good)
-        fprintf(stderr, "%s: cannot be read, or is empty\n", path);
+    ok = feof(file) && !ferror(file) && content->length > 0;
+    if (!ok)
+        fprintf(stderr, "%s: the file is empty, or cannot be read\n", path);
     fclose(file);
-    return good;
+    return ok;
 }
 
 static amp_token_cache *cache_from_environment(void) {
@@ -76,35 +77,37 @@ static amp_token_cache *cache_from_environment(void) {
     if (status == AMP_OK)
         status = amp_token_cache_new(config, &cache, &error);
     if (status != AMP_OK)
-        fprintf(stderr, "no cache: %s\n", amp_error_message(error));
+        fprintf(stderr, "cannot create the token cache: %s\n", amp_error_message(error));
     amp_error_free(error);
     amp_config_free(config);
     return cache;
 }
 
-/* An id goes into a path: nothing that would change its meaning may be in it. */
-static int is_id(const char *text) {
-    return *text && text[strspn(text, "0123456789abcdefABCDEF-")] == '\0';
+/* The id becomes part of a path, so it must not contain a character that has a
+ * meaning there. */
+static int is_id(const char *id) {
+    return *id && id[strspn(id, "0123456789abcdefABCDEF-")] == '\0';
 }
 
-/* The whole URL, in memory that the caller frees. */
+/* Returns the full URL, which the caller frees, or NULL without memory. */
 static char *url_of(const amp_token_cache *cache, const char *repository) {
     const char *base = amp_token_cache_api_url(cache);
-    size_t room = strlen(base) + strlen(repository) + 64;
-    char *url = malloc(room);
+    size_t size = strlen(base) + strlen(repository) + 64;
+    char *url = malloc(size);
 
     if (url)
-        snprintf(url, room, "%s/v2/content/content-repositories/%s/content-items", base, repository);
+        snprintf(url, size, "%s/v2/content/content-repositories/%s/content-items", base, repository);
     return url;
 }
 
-/* Everything but the token. What libcurl cannot set would go unnoticed. */
+/* Sets all options except the token. Each is checked: if libcurl could not set
+ * one, it would send the request without it. */
 static CURLcode prepare(CURL *curl, const char *url, const struct curl_slist *headers, const struct buffer *item) {
     const char *ca_file = getenv("AMPLIENCE_CA_FILE");
     CURLcode result = curl_easy_setopt(curl, CURLOPT_URL, url);
 
-    /* No redirect is followed (its default), so that the token goes to this
-     * host only. */
+    /* Redirects are not followed (the default of libcurl), so that the token
+     * is sent to this host only. */
     if (result == CURLE_OK)
         result = curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
     if (result == CURLE_OK)
@@ -126,53 +129,56 @@ static CURLcode prepare(CURL *curl, const char *url, const struct curl_slist *he
     return result;
 }
 
-/* Waits as long as the server asked for, or else longer each time. */
-static void pause_before(CURL *curl, int attempt) {
-    curl_off_t asked = 0;
-    struct timespec pause;
+/* Waits before the next attempt: for Retry-After, and otherwise twice as long
+ * as the last time. */
+static void back_off(CURL *curl, int attempt) {
+    curl_off_t retry_after = 0;
+    struct timespec delay;
 
-    pause.tv_sec = 0;
-    pause.tv_nsec = 0;
-    if (curl_easy_getinfo(curl, CURLINFO_RETRY_AFTER, &asked) == CURLE_OK && asked > 0)
-        pause.tv_sec = asked < LONGEST_PAUSE_S ? (time_t)asked : LONGEST_PAUSE_S;
+    delay.tv_sec = 0;
+    delay.tv_nsec = 0;
+    if (curl_easy_getinfo(curl, CURLINFO_RETRY_AFTER, &retry_after) == CURLE_OK && retry_after > 0)
+        delay.tv_sec = retry_after < MAX_BACKOFF_S ? (time_t)retry_after : MAX_BACKOFF_S;
     else
-        pause.tv_nsec = 50000000L << attempt; /* 0.1 to 0.8 s */
-    while (nanosleep(&pause, &pause) != 0)
+        delay.tv_nsec = 50000000L << attempt; /* 0.1 to 0.8 s */
+    while (nanosleep(&delay, &delay) != 0)
         ;
 }
 
-/* 0, 1 or 2: see the top. */
+/* Returns the exit status, 0, 1 or 2: see the top of this file. */
 static int upload(const amp_token_cache *cache, CURL *curl) {
     int attempt, replaced = 0;
 
     for (attempt = 1;; attempt++) {
         int last = attempt == ATTEMPTS;
         long status = 0;
-        struct buffer reply = {NULL, 0};
+        struct buffer response = {NULL, 0};
         amp_error *error = NULL;
         amp_token *token = NULL;
         CURLcode result;
 
         if (amp_token_cache_get(cache, &token, &error) != AMP_OK) {
-            fprintf(stderr, "no token: %s\n", amp_error_message(error));
+            fprintf(stderr, "cannot get a token: %s\n", amp_error_message(error));
             amp_error_free(error);
             return 2;
         }
         result = curl_easy_setopt(curl, CURLOPT_XOAUTH2_BEARER, amp_token_value(token));
         if (result == CURLE_OK)
-            result = curl_easy_setopt(curl, CURLOPT_WRITEDATA, &reply);
+            result = curl_easy_setopt(curl, CURLOPT_WRITEDATA, &response);
         if (result == CURLE_OK)
             result = curl_easy_perform(curl);
         if (result == CURLE_OK)
             result = curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
 
-        /* Refused: the token may have been revoked before its time, or (403)
-         * have expired. Say so, and try the next, once. */
+        /* The API rejected the token: 401 if it was revoked, 403 if it has
+         * expired. A 403 may also mean that a permission is missing; the
+         * second attempt then gets it again. Report it, and try the next
+         * token, once. */
         if (result == CURLE_OK && (status == 401 || status == 403) && !replaced && !last) {
             replaced = 1;
             amp_token_cache_invalidate(cache, token);
             amp_token_free(token);
-            free(reply.data);
+            free(response.data);
             continue;
         }
         amp_token_free(token);
@@ -180,17 +186,17 @@ static int upload(const amp_token_cache *cache, CURL *curl) {
         if (!last && (result == CURLE_COULDNT_CONNECT || result == CURLE_COULDNT_RESOLVE_HOST ||
                       (result == CURLE_OK && status == 429))) {
             fprintf(stderr, "attempt %d: %s\n", attempt, result == CURLE_OK ? "HTTP 429" : curl_easy_strerror(result));
-            free(reply.data);
-            pause_before(curl, attempt);
+            free(response.data);
+            back_off(curl, attempt);
             continue;
         }
         if (result != CURLE_OK)
-            fprintf(stderr, "no reply: %s; the item may have been created or not\n", curl_easy_strerror(result));
+            fprintf(stderr, "no response: %s; the item may have been created\n", curl_easy_strerror(result));
         else if (status != 201)
-            fprintf(stderr, "HTTP %ld: %s\n", status, reply.data ? reply.data : "");
+            fprintf(stderr, "HTTP %ld: %s\n", status, response.data ? response.data : "");
         else
-            puts(reply.data ? reply.data : "");
-        free(reply.data);
+            puts(response.data ? response.data : "");
+        free(response.data);
         return result == CURLE_OK && status == 201 ? 0 : 1;
     }
 }
@@ -219,9 +225,13 @@ int main(int argc, char **argv) {
     if (!cache)
         result = 2;
     else if (!curl || !headers || !url || prepare(curl, url, headers, &item) != CURLE_OK)
-        fprintf(stderr, "libcurl cannot do this: it must be 7.66 or later\n");
+        fprintf(stderr, "cannot set up the request: libcurl must be 7.66 or later\n");
     else
         result = upload(cache, curl);
+    if (fflush(stdout) == EOF || ferror(stdout)) {
+        perror("the item was created, but cannot be written to standard output");
+        result = 3;
+    }
 
     amp_token_cache_free(cache);
     free(url);
