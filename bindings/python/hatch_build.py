@@ -1,7 +1,7 @@
-"""Puts the native library into the wheel: the file that AMP_TOKEN_LIBRARY names while building.
+"""Adds the native library to the wheel: the file that AMP_TOKEN_LIBRARY names during the build.
 
-Without it the wheel is pure Python and uses the system's library. AMP_WHEEL_PLATFORM says which systems the library
-is for, where it was built for others than this one; bills of materials (*.cdx.json) that lie here go along.
+Without the variable the wheel is pure Python, and uses the system's library. AMP_WHEEL_PLATFORM is the platform tag of
+the library, if it was built for another system than this one. The SBOMs (*.cdx.json) in this directory are added too.
 """
 
 import os
@@ -17,10 +17,10 @@ class BundleLibrary(BuildHookInterface):
         if not library:
             return
         if not os.path.isfile(library):
-            raise FileNotFoundError(f"AMP_TOKEN_LIBRARY names {library}, which is no file: build the library first")
+            raise FileNotFoundError(f"AMP_TOKEN_LIBRARY: {library} is not a file; build the library first")
         build_data["force_include"][library] = "amp_token/" + os.path.basename(library)
         build_data["pure_python"] = False
-        # ctypes needs no particular Python, only this platform.
+        # ctypes works with every version of Python; only the platform must match.
         platform = os.environ.get("AMP_WHEEL_PLATFORM") or sysconfig.get_platform()
         build_data["tag"] = "py3-none-" + platform.replace("-", "_").replace(".", "_")
-        build_data["sbom_files"] += sorted(bill.name for bill in Path(self.root).glob("*.cdx.json"))
+        build_data["sbom_files"] += sorted(sbom.name for sbom in Path(self.root).glob("*.cdx.json"))

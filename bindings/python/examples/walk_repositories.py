@@ -4,9 +4,10 @@
     pip install amp-token httpx
     AMPLIENCE_CLIENT_ID=… AMPLIENCE_CLIENT_SECRET=… ./walk_repositories.py
 
-The hubs are walked one after the other, the repositories of all of them at once: the adapter puts a
-valid token on each request, renews it in time without holding up the event loop, and replaces one that
-was refused under way. Prints a line for each repository: hub, id, label, separated by tabs.
+Lists the hubs one page after the other, and the repositories of all hubs concurrently. The adapter adds a
+valid token to each request, refreshes it without blocking the event loop, and replaces one that the API
+rejects. Prints a line for each repository: hub, id, label, separated by tabs. Exit status: 0, or 1 with the
+reason on standard error.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import amp_token.httpx
 
 
 async def items(client: httpx.AsyncClient, link: str, name: str) -> AsyncIterator[Dict[str, Any]]:
-    """The items of a HAL collection, through all its pages."""
-    # Links of the API end in a template, {?page,size,sort}; here its variables are query parameters.
+    """Iterates over the items of a HAL collection, through all its pages."""
+    # Links of the API end with a URI template, {?page,size,sort}. This function sends its variables itself.
     url = re.sub(r"\{\?[^}]*\}$", "", link)
     number, total = 0, 1
     while number < total:
@@ -37,7 +38,7 @@ async def items(client: httpx.AsyncClient, link: str, name: str) -> AsyncIterato
 
 
 async def lines(client: httpx.AsyncClient, hub: Dict[str, Any]) -> List[str]:
-    """A line for each repository of a hub."""
+    """Returns a line for each repository of a hub."""
     link = hub["_links"]["content-repositories"]["href"]
     repositories = items(client, link, "content-repositories")
     return [f"{hub['name']}\t{repository['id']}\t{repository['label']}" async for repository in repositories]
@@ -52,8 +53,8 @@ async def main() -> int:
                 for hub_lines in await asyncio.gather(*(lines(client, hub) for hub in hubs)):
                     print("\n".join(hub_lines))
         return 0
-    except (amp_token.AmpError, httpx.HTTPError) as problem:
-        print(problem, file=sys.stderr)
+    except (amp_token.AmpError, httpx.HTTPError) as error:
+        print(error, file=sys.stderr)
         return 1
 
 
