@@ -1,7 +1,7 @@
-"""What the tests share: the library and the emulator that were built, and a fake server in this process.
+"""Shared by the tests: the library, the emulator, and a fake token server in this process.
 
-The library is the one that ``AMP_TOKEN_LIBRARY`` names, the emulator the one that ``AMP_EMULATOR``
-names; else those that cargo built last, below ``CARGO_TARGET_DIR`` or ``target``.
+``AMP_TOKEN_LIBRARY`` names the library and ``AMP_EMULATOR`` the emulator. Without these variables the
+tests use what cargo built last below ``CARGO_TARGET_DIR`` or ``target``.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def built(variable: str, name: str) -> str:
     target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
     found = [path for profile in ("debug", "release") for path in [target / profile / name] if path.exists()]
     if not found:
-        raise FileNotFoundError(f"{name} is not below {target}: run cargo build --workspace, or set {variable}")
+        raise FileNotFoundError(f"{name} is not below {target}; run cargo build --workspace, or set {variable}")
     return str(max(found, key=lambda path: path.stat().st_mtime))
 
 
 os.environ["AMP_TOKEN_LIBRARY"] = built("AMP_TOKEN_LIBRARY", "libamp_token.so")
-# Processes that tests start find the package, too.
+# The processes that tests start must find the package, too.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[1]), str(Path(__file__).parent)])
 for _name in [name for name in os.environ if name.startswith("AMPLIENCE_") or name.lower().endswith("_proxy")]:
     del os.environ[_name]
@@ -53,27 +53,27 @@ class Fake:
         self.body: Optional[bytes] = None
         self.headers: Dict[str, str] = {}
         self.failure: Optional[int] = None
-        self.before_reply: Callable[[], None] = lambda: None
+        self.before_response: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         self.function = _ffi.transport_fn(self._send)
 
-    def _send(self, request: Any, reply: Any, user_data: Any) -> int:
+    def _send(self, request: Any, response: Any, user_data: Any) -> int:
         with self._lock:
             self.requests += 1
             number = self.requests
-        self.before_reply()
+        self.before_response()
         lib = _ffi.lib_gil
         if self.failure is not None:
-            lib.amp_http_reply_fail(reply, self.failure, b"made up by a test")
+            lib.amp_http_reply_fail(response, self.failure, b"made up by a test")
             return 0
         body = self.body
         if body is None and self.status == 200:
             body = json.dumps({"access_token": f"token-{number}", "expires_in": self.expires_in}).encode()
-        lib.amp_http_reply_set_status(reply, self.status)
+        lib.amp_http_reply_set_status(response, self.status)
         for name, value in self.headers.items():
-            lib.amp_http_reply_add_header(reply, name.encode(), value.encode())
+            lib.amp_http_reply_add_header(response, name.encode(), value.encode())
         if body:
-            lib.amp_http_reply_append_body(reply, ctypes.cast(body, ctypes.c_void_p), len(body))
+            lib.amp_http_reply_append_body(response, ctypes.cast(body, ctypes.c_void_p), len(body))
         return 0
 
     def cache(self, **settings: Any) -> "FakeCache":
@@ -122,8 +122,8 @@ class Emulator:
 
     def _post(self, path: str, body: str) -> None:
         request = urllib.request.Request(self.url + path, data=body.encode(), method="POST")
-        with urllib.request.urlopen(request) as reply:
-            reply.read()
+        with urllib.request.urlopen(request) as response:
+            response.read()
 
     def faults(self, *faults: Dict[str, Any]) -> None:
         self._post("/_emulator/faults", json.dumps(list(faults)))
@@ -141,9 +141,9 @@ class Emulator:
         self._post("/_emulator/reset", "")
 
     def stats(self) -> Dict[str, int]:
-        with urllib.request.urlopen(self.url + "/_emulator/stats") as reply:
-            figures: Dict[str, int] = json.load(reply)
-        return figures
+        with urllib.request.urlopen(self.url + "/_emulator/stats") as response:
+            statistics: Dict[str, int] = json.load(response)
+        return statistics
 
     def stop(self) -> None:
         self._process.terminate()
@@ -172,7 +172,7 @@ def tls_emulator() -> Iterator[Emulator]:
 
 
 def in_threads(count: int, body: Callable[[int], Any]) -> List[Any]:
-    """Runs ``body(number)`` in threads that start together; their results in order."""
+    """Runs ``body(number)`` in threads that start together, and returns their results in order."""
     barrier = threading.Barrier(count)
     results: List[Any] = [None] * count
     problems: List[BaseException] = []

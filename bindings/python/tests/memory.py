@@ -1,8 +1,8 @@
-"""A program that uses all of the package and gives everything back, to be run under valgrind.
+"""A program for valgrind that uses the whole package and frees everything.
 
-scripts/valgrind-python.sh runs it; no test framework, whose own memory would only slow it down.
-``python memory.py REPORT`` reads valgrind's report instead: it fails if the native library has a part
-in any error or leak.
+scripts/valgrind-python.sh runs it, without a test framework, whose own memory would only slow it down.
+``python memory.py REPORT`` reads valgrind's report instead, and fails if the native library is in the
+stack of any error or leak.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def use() -> None:
             assert session.create_personal_access_token("a", "b").token
             emulator.faults({"path": "/v2/", "status": 401})
             assert session.get("/v2/content/hubs").ok
-            for refused in (
+            for rejected in (
                 lambda: session.get("/none").raise_for_status(),
                 lambda: session.get("https://elsewhere.example/"),
                 lambda: session.graphql("mutation { createPersonalAccessToken }"),
             ):
                 try:
-                    refused()
-                    raise AssertionError("it was not refused")
+                    rejected()
+                    raise AssertionError("it was not rejected")
                 except amp_token.AmpError:
                     pass
             cache = session.cache
@@ -55,7 +55,7 @@ def use() -> None:
         tls.stop()
     assert lines
 
-    # Callbacks in both directions, from the library's own thread too, and failures.
+    # Callbacks in both directions, including the library's own thread, and failures.
     fake = Fake()
     fake.expires_in = 1
     threads = set()
@@ -75,7 +75,7 @@ def use() -> None:
     from amp_token import _logging
 
     gc.collect()
-    while _logging._configs:  # another thread frees what the background cache was made from
+    while _logging._configs:  # another thread frees the config of the background cache
         threading.Event().wait(0.01)
 
 
@@ -85,7 +85,7 @@ def judge(report: str) -> int:
     root = xml.etree.ElementTree.parse(report).getroot()
     ended = any(status.findtext("state") == "FINISHED" for status in root.iter("status"))
     if not ended:
-        print("valgrind did not get to the end")
+        print("the report of valgrind is incomplete")
         return 1
     errors = list(root.iter("error"))
     ours = []

@@ -32,7 +32,7 @@ def cache(emulator: Emulator) -> Iterator[amp_token.TokenCache]:
 
 
 class Elsewhere:
-    """A server on another port, which is another origin; it keeps the headers that it was sent."""
+    """A server on another port, which is another origin; it stores the headers of the requests."""
 
     def __init__(self) -> None:
         seen: List[Dict[str, str]] = []
@@ -66,40 +66,40 @@ def elsewhere() -> Iterator[Elsewhere]:
     server.stop()
 
 
-class Reply(NamedTuple):
+class Outcome(NamedTuple):
     status: int
     redirects: int
 
 
 class Client:
-    """One way to send a request: the status of its reply, and the redirects that led there."""
+    """One way to send a request: the status of its response, and the number of redirects."""
 
     def __init__(self, kind: str, cache: amp_token.TokenCache) -> None:
         self.kind = kind
         self.cache = cache
 
-    def __call__(self, url: str, method: str = "GET", **arguments: Any) -> Reply:
+    def __call__(self, url: str, method: str = "GET", **arguments: Any) -> Outcome:
         if self.kind == "requests":
             with requests.Session() as session:
                 session.auth = amp_token.requests.AmpAuth(self.cache)
-                return self._reply(session.request(method, url, **arguments))
+                return self._outcome(session.request(method, url, **arguments))
         if self.kind == "httpx":
             with httpx.Client(auth=amp_token.httpx.AmpAuth(self.cache), follow_redirects=True) as client:
-                return self._reply(client.request(method, url, **arguments))
+                return self._outcome(client.request(method, url, **arguments))
         return asyncio.run(self._send(url, method, arguments))
 
-    async def _send(self, url: str, method: str, arguments: Dict[str, Any]) -> Reply:
+    async def _send(self, url: str, method: str, arguments: Dict[str, Any]) -> Outcome:
         if self.kind == "aiohttp":
             async with aiohttp.ClientSession(middlewares=[amp_token.aiohttp.AmpAuth(self.cache)]) as session:
                 async with session.request(method, url, **arguments) as response:
                     await response.read()
-                    return Reply(response.status, len(response.history))
+                    return Outcome(response.status, len(response.history))
         async with httpx.AsyncClient(auth=amp_token.httpx.AmpAuth(self.cache), follow_redirects=True) as client:
-            return self._reply(await client.request(method, url, **arguments))
+            return self._outcome(await client.request(method, url, **arguments))
 
     @staticmethod
-    def _reply(response: Any) -> Reply:
-        return Reply(response.status_code, sum(300 <= reply.status_code < 400 for reply in response.history))
+    def _outcome(response: Any) -> Outcome:
+        return Outcome(response.status_code, sum(300 <= earlier.status_code < 400 for earlier in response.history))
 
 
 @pytest.fixture(params=["requests", "httpx", "httpx-async", "aiohttp"])
@@ -111,7 +111,7 @@ HUBS = "/v2/content/hubs"
 
 
 def sent(emulator: Emulator) -> int:
-    """How many requests the API has seen."""
+    """How many requests the API received."""
     stats = emulator.stats()
     return stats["api_requests"] + stats["graphql_requests"]
 
@@ -121,7 +121,7 @@ def test_requests_carry_the_token(client: Client, emulator: Emulator) -> None:
     assert (emulator.stats()["token_requests"], sent(emulator)) == (1, 3)
 
 
-def test_a_refused_token_is_replaced_once(client: Client, emulator: Emulator) -> None:
+def test_a_rejected_token_is_replaced_once(client: Client, emulator: Emulator) -> None:
     emulator.faults({"path": "/v2/", "status": 401})
     assert client(client.cache.api_url + HUBS).status == 200
     assert (emulator.stats()["token_requests"], sent(emulator)) == (2, 2)
@@ -137,20 +137,20 @@ def test_an_expired_token_comes_back_as_403(
     client.cache.value()
     emulator.advance(299)
     emulator.revoke("")
-    # It has only just come: then the 403 speaks of a permission.
+    # It was just issued, so the 403 means a missing permission.
     assert client(client.cache.api_url + HUBS).status == 403
     assert (emulator.stats()["token_requests"], sent(emulator)) == (1, 1)
     monkeypatch.setattr(amp_token.Token, "_was_just_issued", lambda self: False)
     assert client(client.cache.api_url + HUBS).status == 200
     assert (emulator.stats()["token_requests"], sent(emulator)) == (2, 3)
-    # Other 403s are none of our business.
+    # Other 403s say nothing about the token.
     for body in ("<html>", {"errors": [{"code": "FORBIDDEN", "message": "You may not."}]}):
         emulator.faults({"path": "/v2/", "status": 403, "body": body})
         assert client(client.cache.api_url + HUBS).status == 403
     assert (emulator.stats()["token_requests"], sent(emulator)) == (2, 5)
 
 
-def test_the_refusal_is_the_answer_if_there_is_no_other_token(client: Client, emulator: Emulator) -> None:
+def test_the_401_is_returned_if_there_is_no_other_token(client: Client, emulator: Emulator) -> None:
     client.cache.value()
     emulator.faults({"path": "/v2/", "status": 401}, {"status": 400})
     assert client(client.cache.api_url + HUBS).status == 401
@@ -167,34 +167,34 @@ def test_other_hosts_get_no_token(client: Client, emulator: Emulator, elsewhere:
     assert client(elsewhere.url).status == 401
     assert emulator.stats()["token_requests"] == 0
     emulator.faults({"path": "/v2/", "status": 302, "headers": {"Location": elsewhere.url}})
-    assert client(client.cache.api_url + HUBS) == Reply(401, redirects=1)
+    assert client(client.cache.api_url + HUBS) == Outcome(401, redirects=1)
     assert len(elsewhere.seen) == 2
     assert all("authorization" not in headers for headers in elsewhere.seen)
-    # Their refusal says nothing about our token.
+    # Their 401 says nothing about our token.
     assert client.cache.stats()["invalidations"] == 0
-    # A redirect within the API keeps it.
+    # A redirect within the API keeps the token.
     emulator.faults({"path": "/v2/", "status": 302, "headers": {"Location": client.cache.api_url + HUBS}})
-    assert client(client.cache.api_url + HUBS) == Reply(200, redirects=1)
+    assert client(client.cache.api_url + HUBS) == Outcome(200, redirects=1)
 
 
 QUERY = b'{"query":"{ a }"}'
 
 
-def refused_once(kind: str, emulator: Emulator, **body: Any) -> Tuple[int, int]:
-    """The status of a POST whose first token is refused, and how many requests it took."""
+def rejected_once(kind: str, emulator: Emulator, **body: Any) -> Tuple[int, int]:
+    """The status of a POST whose first token is rejected, and the number of requests."""
     emulator.faults({"path": "/graphql", "status": 401})
     before = sent(emulator)
-    # Each time with a new cache: one whose tokens are refused again and again makes pauses.
+    # With a new cache each time: a cache whose tokens are rejected repeatedly backs off.
     with amp_token.TokenCache(**emulator.credentials) as cache:
         url = cache.api_url + "/graphql"
-        reply = Client(kind, cache)(url, "POST", headers={"Content-Type": "application/json"}, **body)
-    return reply.status, sent(emulator) - before
+        outcome = Client(kind, cache)(url, "POST", headers={"Content-Type": "application/json"}, **body)
+    return outcome.status, sent(emulator) - before
 
 
 def test_bodies_are_sent_again_if_they_can_be(client: Client, emulator: Emulator) -> None:
     name = "content" if "httpx" in client.kind else "data"
-    assert refused_once(client.kind, emulator, **{name: QUERY}) == (200, 2)
-    assert refused_once(client.kind, emulator, json={"query": "{ a }"}) == (200, 2)
+    assert rejected_once(client.kind, emulator, **{name: QUERY}) == (200, 2)
+    assert rejected_once(client.kind, emulator, json={"query": "{ a }"}) == (200, 2)
 
     def stream() -> Iterator[bytes]:
         yield QUERY
@@ -203,14 +203,14 @@ def test_bodies_are_sent_again_if_they_can_be(client: Client, emulator: Emulator
         yield QUERY
 
     streamed = async_stream() if client.kind in ("httpx-async", "aiohttp") else stream()
-    assert refused_once(client.kind, emulator, **{name: streamed}) == (401, 1)
+    assert rejected_once(client.kind, emulator, **{name: streamed}) == (401, 1)
 
 
 @pytest.mark.parametrize("kind", ["requests", "aiohttp"])
 def test_a_file_is_sent_again_from_where_it_was(kind: str, emulator: Emulator) -> None:
     body = io.BytesIO(b"skipped" + QUERY)
     body.seek(len("skipped"))
-    assert refused_once(kind, emulator, data=body) == (200, 2)
+    assert rejected_once(kind, emulator, data=body) == (200, 2)
 
 
 def test_an_origin_is_scheme_host_and_port() -> None:
@@ -232,13 +232,13 @@ def test_an_origin_is_scheme_host_and_port() -> None:
 
 @pytest.mark.parametrize("kind", ["httpx", "aiohttp"])
 def test_the_event_loop_never_waits(kind: str, fake: Fake) -> None:
-    """While the token server keeps silent, the loop runs on; it is the loop that lets it answer."""
-    answer = threading.Event()
+    """While the token server does not respond, the loop runs; the loop itself makes the server respond."""
+    respond = threading.Event()
 
     def wait() -> None:
-        assert answer.wait(60)
+        assert respond.wait(60)
 
-    fake.before_reply = wait
+    fake.before_response = wait
     cache = fake.cache(api_url="http://127.0.0.1:1")
 
     async def authorized_by_httpx() -> str:
@@ -265,13 +265,13 @@ def test_the_event_loop_never_waits(kind: str, fake: Fake) -> None:
         while not fake.requests:
             await asyncio.sleep(0)
         assert not first.done()
-        answer.set()
+        respond.set()
         return await first
 
     assert asyncio.run(main()) == "Bearer token-1"
 
 
-# Programs as the libraries' own documentation teaches to write them.
+# Programs as in the documentation of the HTTP libraries.
 
 
 def test_a_program_with_requests(cache: amp_token.TokenCache, emulator: Emulator) -> None:
@@ -296,7 +296,7 @@ def test_a_program_with_requests(cache: amp_token.TokenCache, emulator: Emulator
 def test_tasks_share_one_replacement(
     kind: str, cache: amp_token.TokenCache, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every token is revoked; however many tasks meet the 403, one new token is asked for."""
+    """Every token is revoked. However many tasks get the 403, one new token is requested."""
     monkeypatch.setattr(amp_token.Token, "_was_just_issued", lambda self: False)
 
     async def with_httpx() -> List[int]:
@@ -320,7 +320,7 @@ def test_tasks_share_one_replacement(
     emulator.revoke("")
     assert asyncio.run(program()) == [2] * 20
     assert emulator.stats()["token_requests"] == 2
-    # Each task sent one request with the dead token at most.
+    # Each task sent at most one request with the revoked token.
     assert 41 <= sent(emulator) <= 60
 
 
@@ -333,7 +333,7 @@ def test_a_middleware_for_a_single_request(cache: amp_token.TokenCache, emulator
     assert asyncio.run(main()) == 200
 
 
-def test_an_aiohttp_without_middlewares_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_aiohttp_without_middlewares_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib
 
     monkeypatch.delattr(aiohttp, "ClientHandlerType")

@@ -1,4 +1,4 @@
-"""The cache: its fast path, its threads, its end."""
+"""The cache: its fast path, its threads, and close()."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_token_in_all_its_forms(fake: Fake) -> None:
         assert 0 < token.expires_in <= 300 and not token.never_expires
         assert token.expires_at > 1_500_000_000
         assert fake.requests == 1
-    # It outlives its cache.
+    # The token stays valid after the cache was closed.
     assert token.value == "token-1" and token.expires_in > 0
 
 
@@ -75,7 +75,7 @@ def test_the_environment_is_read_unless_it_is_not_to_be(monkeypatch: pytest.Monk
 
 
 class Forbidden:
-    """Stands in for the native library where nobody may call it."""
+    """Replaces the native library where no call is allowed."""
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"{name} was called")
@@ -84,7 +84,7 @@ class Forbidden:
 def test_a_fresh_token_needs_no_native_call(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = fake.cache()
     token = cache.get()
-    cache.get()  # the first call saw the counter before it changed
+    cache.get()  # the first call read the counter before it changed
     with monkeypatch.context() as patch:
         patch.setattr(_ffi, "lib_gil", Forbidden())
         patch.setattr(_ffi, "lib_nogil", Forbidden())
@@ -97,7 +97,7 @@ def test_a_fresh_token_needs_no_native_call(fake: Fake, monkeypatch: pytest.Monk
 
 
 def native_invalidate(cache: amp_token.TokenCache) -> None:
-    """What a C program that has the same handle would do."""
+    """Invalidates the token as a C program with the same handle would do."""
     handle = cache._state.handle
     assert handle is not None
     token = _ffi.token_p()
@@ -116,15 +116,15 @@ def test_what_happens_elsewhere_is_noticed_at_once(fake: Fake) -> None:
     assert fake.requests == 2
 
 
-def test_a_token_is_refused_by_itself_or_by_its_text(fake: Fake) -> None:
+def test_a_token_is_invalidated_by_object_or_by_value(fake: Fake) -> None:
     for form in ("token", "value", "authorization"):
         cache = fake.cache()
-        refused = cache.get()
-        cache.invalidate(refused if form == "token" else getattr(refused, form))
-        assert cache.value() != refused.value
-        # It is not the current one any more.
+        rejected = cache.get()
+        cache.invalidate(rejected if form == "token" else getattr(rejected, form))
+        assert cache.value() != rejected.value
+        # It is not the current token any more.
         requests = fake.requests
-        cache.invalidate(refused if form == "token" else getattr(refused, form))
+        cache.invalidate(rejected if form == "token" else getattr(rejected, form))
         cache.invalidate("something else")
         cache.value()
         assert fake.requests == requests
@@ -138,18 +138,18 @@ def test_the_clock_ends_the_fast_path(fake: Fake, monkeypatch: pytest.MonkeyPatc
     cache.value(), cache.value()
     passed = 200.0
     assert cache._fresh_token() is not None
-    # 80 % of 300 s at most; a machine that slept counts that in.
+    # After 80 % of 300 s at most, including the time that the machine was suspended.
     passed = 241.0
     assert cache._fresh_token() is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a clock of this name")
-def test_the_clock_goes_on_while_the_machine_sleeps_and_nobody_sets_it() -> None:
+def test_the_clock_counts_suspend_and_cannot_be_set() -> None:
     assert _cache._CLOCK == time.CLOCK_BOOTTIME
 
 
 def test_a_token_that_is_due_is_not_kept(fake: Fake) -> None:
-    # All of the lifetime is asked for: it is due as soon as it comes.
+    # min_validity_ms is the whole lifetime: the token is due for refresh as soon as it arrives.
     cache = fake.cache(min_validity_ms=299_000)
     fake.expires_in = 300
     assert cache.value() == "token-1"
@@ -157,17 +157,17 @@ def test_a_token_that_is_due_is_not_kept(fake: Fake) -> None:
     assert seen[2] - _cache.clock_gettime(_cache._CLOCK) < 1
 
 
-def test_tokens_are_renewed_as_they_expire(fake: Fake) -> None:
-    """Real time: a token that lives for one second is never handed out when it is dead."""
+def test_tokens_are_refreshed_as_they_expire(fake: Fake) -> None:
+    """In real time: a token with a lifetime of one second is never returned after it has expired."""
     fake.expires_in = 1
     cache = fake.cache()
-    came: List[str] = []
-    while len(came) < 3:
+    received: List[str] = []
+    while len(received) < 3:
         token = cache.get()
-        if token.value not in came:
-            came.append(token.value)
-        assert cache.value() in came[-1:] + [f"token-{len(came) + 1}"]
-    assert came == ["token-1", "token-2", "token-3"]
+        if token.value not in received:
+            received.append(token.value)
+        assert cache.value() in received[-1:] + [f"token-{len(received) + 1}"]
+    assert received == ["token-1", "token-2", "token-3"]
 
 
 def test_more_validity_may_be_asked_for(fake: Fake) -> None:
@@ -183,7 +183,7 @@ def test_more_validity_may_be_asked_for(fake: Fake) -> None:
     assert fake.requests == 1
 
 
-def test_figures(fake: Fake) -> None:
+def test_statistics(fake: Fake) -> None:
     cache = fake.cache()
     assert cache.stats()["requests"] == 0 and cache.stats()["expires_in"] == -1
     cache.value()
@@ -200,7 +200,7 @@ def test_threads_share_one_request(fake: Fake) -> None:
         while cache.stats()["waits"] < 31:
             pass
 
-    fake.before_reply = all_wait
+    fake.before_response = all_wait
     assert set(in_threads(32, lambda _: cache.value())) == {"token-1"}
     assert fake.requests == 1
 
@@ -227,7 +227,7 @@ def test_threads_never_see_parts_of_two_tokens(fake: Fake) -> None:
         sys.setswitchinterval(interval)
 
 
-def test_a_closed_cache_says_so(fake: Fake) -> None:
+def test_calls_of_a_closed_cache_raise(fake: Fake) -> None:
     cache = fake.cache()
     with cache as same:
         assert same is cache and not cache.closed
@@ -278,7 +278,7 @@ def test_each_token_is_freed_once(fake: Fake, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(_ffi, "lib_gil", Counting())
     cache = fake.cache()
     for _ in range(3):
-        cache._fetch()  # two of them bring what is known already
+        cache._fetch()  # two of them return the token that is cached already
     assert freed == [True] * 2
     more = cache.get_for(1)
     cache.close()
@@ -290,11 +290,11 @@ def test_each_token_is_freed_once(fake: Fake, monkeypatch: pytest.MonkeyPatch) -
 def test_close_neither_waits_for_calls_nor_disturbs_them(fake: Fake) -> None:
     entered, closed = threading.Event(), threading.Event()
 
-    def reply_after_close() -> None:
+    def respond_after_close() -> None:
         entered.set()
         assert closed.wait(60)
 
-    fake.before_reply = reply_after_close
+    fake.before_response = respond_after_close
     cache = fake.cache()
     assert cache._state.handle is not None
     handle = weakref.ref(cache._state.handle)
@@ -305,7 +305,7 @@ def test_close_neither_waits_for_calls_nor_disturbs_them(fake: Fake) -> None:
     cache.close()
     with pytest.raises(ValueError, match="closed"):
         cache.value()
-    assert handle() is not None  # the call that is under way has it
+    assert handle() is not None  # the call that is running has a reference
     closed.set()
     thread.join()
     assert results == ["token-1"]
@@ -362,7 +362,7 @@ def test_nothing_secret_shows(fake: Fake) -> None:
         copy.copy(cache)
 
 
-def test_an_emulator_s_tokens_are_good(emulator: Emulator) -> None:
+def test_the_api_accepts_the_tokens(emulator: Emulator) -> None:
     import urllib.error
     import urllib.request
 
@@ -371,11 +371,11 @@ def test_an_emulator_s_tokens_are_good(emulator: Emulator) -> None:
         def status() -> int:
             request = urllib.request.Request(cache.api_url + "/v2/content/hubs", headers=cache.headers())
             try:
-                with urllib.request.urlopen(request) as reply:
-                    return int(reply.status)
-            except urllib.error.HTTPError as refusal:
-                with refusal:
-                    return refusal.code
+                with urllib.request.urlopen(request) as response:
+                    return int(response.status)
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code
 
         assert status() == 200
         emulator.revoke(cache.value())

@@ -1,4 +1,4 @@
-"""Each class of failure, and what it carries."""
+"""Each class of failure, and its attributes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_network_failures(fake: Fake, failure: int, kind: Type[AmpError]) -> Non
         (200, b"<html>", amp_token.ProtocolError),
     ],
 )
-def test_replies(fake: Fake, status: int, body: bytes, kind: Type[AmpError]) -> None:
+def test_responses(fake: Fake, status: int, body: bytes, kind: Type[AmpError]) -> None:
     fake.status, fake.body = status, body
     with pytest.raises(AmpError) as caught:
         fake.cache().value()
@@ -54,13 +54,13 @@ def test_replies(fake: Fake, status: int, body: bytes, kind: Type[AmpError]) -> 
     assert caught.value.retryable == (status in (429, 503))
 
 
-def test_what_a_server_asks_for_is_told_in_seconds(fake: Fake) -> None:
+def test_retry_after_is_in_seconds(fake: Fake) -> None:
     fake.status, fake.headers = 429, {"Retry-After": "90"}
     cache = fake.cache()
     with pytest.raises(amp_token.RateLimitedError) as caught:
         cache.value()
     assert caught.value.retry_after == pytest.approx(90, abs=1)
-    # Until then calls fail at once.
+    # Until then calls fail immediately.
     with pytest.raises(amp_token.RateLimitedError) as again:
         cache.get()
     assert fake.requests == 1
@@ -101,7 +101,7 @@ def test_a_timeout_is_python_s_too(fake: Fake) -> None:
     with pytest.raises(TimeoutError) as caught:
         fake.cache().value()
     assert isinstance(caught.value, amp_token.NetworkError)
-    # OSError, which is behind TimeoutError, would show these.
+    # The str() of OSError, the base class of TimeoutError, would differ.
     assert str(caught.value) == caught.value.message
 
 

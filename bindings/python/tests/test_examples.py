@@ -32,17 +32,17 @@ def test_walk_repositories(emulator: Emulator) -> None:
     assert [label for _, _, label in lines[:2]] == ["Repository 00", "Repository 01"]
     assert len({identifier for _, identifier, _ in lines}) == 48
     assert emulator.stats()["token_requests"] == 1
-    # A token that is refused under way is replaced.
+    # A token that is rejected meanwhile is replaced.
     emulator.faults({"path": "/v2/", "status": 401})
     again = run("walk_repositories.py", emulator)
     assert (again.returncode, again.stdout, emulator.stats()["token_requests"]) == (0, done.stdout, 3)
 
 
-def test_walk_repositories_says_what_is_wrong(emulator: Emulator) -> None:
+def test_walk_repositories_reports_failures(emulator: Emulator) -> None:
     pytest.importorskip("httpx")
-    wrong = run("walk_repositories.py", emulator, client_secret="hush-hush")
+    wrong = run("walk_repositories.py", emulator, client_secret="wrong-secret")
     assert wrong.returncode == 1 and "does not accept the client id and secret" in wrong.stderr
-    assert "hush-hush" not in wrong.stderr and "Traceback" not in wrong.stderr
+    assert "wrong-secret" not in wrong.stderr and "Traceback" not in wrong.stderr
     emulator.faults({"path": "/v2/", "status": 500})
     failed = run("walk_repositories.py", emulator)
     assert failed.returncode == 1 and "500" in failed.stderr and "Traceback" not in failed.stderr

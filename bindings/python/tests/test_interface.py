@@ -1,4 +1,4 @@
-"""The package says the same as the header, the settings' table and the core."""
+"""The package agrees with the header, the settings and the statistics of the library."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_documentation_names_each_setting_once() -> None:
     assert described == settings() + ["load", "logger"]
 
 
-def test_the_figures_are_those_of_the_core() -> None:
+def test_the_statistics_are_those_of_the_library() -> None:
     sources = "".join(file.read_text() for file in sorted((ROOT / "src").rglob("*.rs")))
     (table,) = re.findall(r"pub const STATISTICS.*?\];", sources, flags=re.S)
     assert list(_cache.STATISTICS) == re.findall(r'^    \("(\w+)",', table, flags=re.M)
@@ -125,7 +125,7 @@ def test_help_describes_a_response_and_a_token() -> None:
 
 
 def import_with(library: str) -> str:
-    """What an import says in a process with this AMP_TOKEN_LIBRARY."""
+    """The last line that an import prints in a process with this AMP_TOKEN_LIBRARY."""
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", "import amp_token"],
         env={**os.environ, "AMP_TOKEN_LIBRARY": library},
@@ -135,7 +135,7 @@ def import_with(library: str) -> str:
     return done.stderr.strip().splitlines()[-1] if done.returncode else done.stderr
 
 
-def test_an_import_without_the_library_says_what_to_do(tmp_path: Path) -> None:
+def test_an_import_without_the_library_has_a_hint(tmp_path: Path) -> None:
     assert import_with(os.environ["AMP_TOKEN_LIBRARY"]) == ""
     missing = import_with(str(tmp_path / "nowhere.so"))
     assert missing.startswith("ImportError: libamp_token cannot be loaded") and "AMP_TOKEN_LIBRARY" in missing
@@ -144,12 +144,12 @@ def test_an_import_without_the_library_says_what_to_do(tmp_path: Path) -> None:
     assert other.startswith("ImportError") and "is not libamp_token" in other
 
 
-def test_another_binary_interface_is_refused(tmp_path: Path) -> None:
+def test_another_binary_interface_is_rejected(tmp_path: Path) -> None:
     source, library = tmp_path / "other.c", tmp_path / "other.so"
     source.write_text("unsigned amp_abi_version(void) { return 77; }\n")
     subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
-    said = import_with(str(library))
-    assert said.startswith("ImportError") and "version 77" in said and "same release" in said
+    message = import_with(str(library))
+    assert message.startswith("ImportError") and "version 77" in message and "same release" in message
     source.write_text("unsigned amp_abi_version(void) { return 0; }\n")
     subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
     assert "has no function amp_version" in import_with(str(library))

@@ -1,4 +1,4 @@
-"""Forks, spawned processes, log lines, and the end of the interpreter."""
+"""Forks, spawned processes, log lines, and the exit of the interpreter."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BOUND_S = 60
 
 
 def in_child(body: Any) -> int:
-    """Runs ``body`` in a forked child; its exit status. A child that hangs is ended by a signal."""
+    """Runs ``body`` in a forked child, and returns its exit status. A signal ends a child that hangs."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -39,16 +39,16 @@ def in_child(body: Any) -> int:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_goes_on(fake: Fake) -> None:
+def test_a_forked_child_uses_the_cache_of_its_parent(fake: Fake) -> None:
     fake.expires_in = 1
     cache = fake.cache()
     stop = threading.Event()
 
-    def hammer() -> None:
+    def use_repeatedly() -> None:
         while not stop.is_set():
             cache.value()
 
-    threads = [threading.Thread(target=hammer) for _ in range(4)]
+    threads = [threading.Thread(target=use_repeatedly) for _ in range(4)]
     for thread in threads:
         thread.start()
 
@@ -70,22 +70,22 @@ def test_a_forked_child_goes_on(fake: Fake) -> None:
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_does_not_wait_for_its_parent_s_request(fake: Fake) -> None:
-    entered, go_on = threading.Event(), threading.Event()
+    entered, proceed = threading.Event(), threading.Event()
     parent = os.getpid()
 
     def block_in_parent() -> None:
         if os.getpid() == parent:
             entered.set()
-            assert go_on.wait(BOUND_S)
+            assert proceed.wait(BOUND_S)
 
-    fake.before_reply = block_in_parent
+    fake.before_response = block_in_parent
     cache = fake.cache()
     results: List[str] = []
     thread = threading.Thread(target=lambda: results.append(cache.value()))
     thread.start()
     assert entered.wait(BOUND_S)
     assert in_child(lambda: cache.value()) == 0
-    go_on.set()
+    proceed.set()
     thread.join()
     assert results == ["token-1"]
 
@@ -166,7 +166,7 @@ def test_log_lines_come_from_the_background_thread(fake: Fake) -> None:
 
 
 class Watching:
-    """The native functions, and which configs there are that were made through it."""
+    """The native functions; records which configs exist that were created through this object."""
 
     def __init__(self, functions: Any, configs: Set[int]) -> None:
         self._functions = functions
@@ -181,7 +181,7 @@ class Watching:
         return config
 
     def amp_config_free(self, config: Any) -> None:
-        # Before it is free, when another may be made at this address.
+        # Before it is freed: afterwards another config may get this address.
         self._configs.discard(ctypes.addressof(config.contents))
         self._functions.amp_config_free(config)
 
@@ -197,11 +197,11 @@ def test_what_a_cache_was_made_from_goes_with_it(
     for _ in range(3):
         cache = fake.cache(background_refresh=background, logger=logger)
         cache.value()
-        # Kept only for its log lines.
+        # The config is kept only for its log lines.
         assert len(configs) == (0 if logger is None else 1)
         cache.close()
         bound = time.monotonic() + BOUND_S
-        # In the background with log lines that is another thread's work.
+        # With a background thread and log lines another thread frees it.
         while configs:
             assert time.monotonic() < bound
             time.sleep(0.001)
@@ -236,7 +236,7 @@ def test_close_does_not_wait_for_a_log_line(fake: Fake) -> None:
     assert waited == [True]
 
 
-# A server whose second reply never comes, in a process of its own: it must not need Python at the end.
+# A server that never sends its second response. It is in its own process, as exit must not need Python.
 PROGRAM = """
 import ctypes, socket, sys, threading
 import amp_token
@@ -267,13 +267,13 @@ def cache(logger=lambda level, line: print(line, file=sys.stderr), **settings):
         proxy="none", load=False, retries=0, logger=logger, **settings)
 
 def stay():
-    # At the very end, when Python is gone, waits until stdin is closed.
+    # Waits until stdin is closed, at the end of exit(), when Python is already finalized.
     libc = ctypes.CDLL(None)
     libc["__cxa_atexit"](ctypes.cast(libc.getchar, ctypes.c_void_p), None, None)
 """
 
 
-def run_to_the_end(program: str) -> Tuple[int, str]:
+def run_until_exit(program: str) -> Tuple[int, str]:
     with subprocess.Popen(
         [sys.executable, "-X", "dev", "-c", PROGRAM + textwrap.dedent(program)],
         stdin=subprocess.PIPE,
@@ -281,7 +281,7 @@ def run_to_the_end(program: str) -> Tuple[int, str]:
         text=True,
     ) as process:
         assert process.stderr is not None and process.stdin is not None
-        # Some programs stay until they are told to end: what they have under way ends before that.
+        # Some programs wait until stdin is closed, and by then their requests have ended.
         code = None
         try:
             code = process.wait(5)
@@ -291,8 +291,8 @@ def run_to_the_end(program: str) -> Tuple[int, str]:
         return process.returncode if code is None else code, errors
 
 
-def test_the_end_comes_while_a_background_thread_rests() -> None:
-    code, errors = run_to_the_end(
+def test_exit_while_a_background_thread_is_idle() -> None:
+    code, errors = run_until_exit(
         """
         resting = cache(background_refresh=True)
         resting.value()
@@ -303,8 +303,8 @@ def test_the_end_comes_while_a_background_thread_rests() -> None:
     assert "got token" in errors and "Error" not in errors and "Warning" not in errors
 
 
-def test_a_cache_that_nobody_closed_makes_no_noise() -> None:
-    code, errors = run_to_the_end(
+def test_a_cache_that_was_not_closed_exits_silently() -> None:
+    code, errors = run_until_exit(
         """
         import gc, logging
         logging.basicConfig()
@@ -337,13 +337,13 @@ def test_a_cache_that_nobody_closed_makes_no_noise() -> None:
     ],
     ids=["background", "daemon"],
 )
-def test_the_end_comes_amid_a_request_that_will_log(program: str) -> None:
-    code, errors = run_to_the_end(program)
+def test_exit_during_a_request_that_will_log(program: str) -> None:
+    code, errors = run_until_exit(program)
     assert code == 0, errors
 
 
-def test_the_end_waits_for_a_line_that_is_being_written() -> None:
-    code, errors = run_to_the_end(
+def test_exit_waits_for_a_line_that_is_being_written() -> None:
+    code, errors = run_until_exit(
         """
         from amp_token import _logging
         inside = threading.Event()
@@ -368,15 +368,15 @@ def test_the_end_waits_for_a_line_that_is_being_written() -> None:
     assert (code, errors) == (7, "the whole line\n"), errors
 
 
-def test_a_cache_that_is_made_at_the_very_end_is_silent() -> None:
-    code, errors = run_to_the_end(
+def test_a_cache_that_is_created_during_exit_does_not_log() -> None:
+    code, errors = run_until_exit(
         """
         import atexit
 
         def late(level, line):
             print(line, file=sys.stderr)
 
-        # Runs after the package's own, which is registered again, later.
+        # Runs after the exit handler of the package, which is registered again, later.
         def last():
             with cache(logger=late) as c:
                 print(len(c.value()), file=sys.stderr)
@@ -390,8 +390,8 @@ def test_a_cache_that_is_made_at_the_very_end_is_silent() -> None:
     assert (code, errors) == (7, "7\n"), errors
 
 
-def test_a_forked_child_ends_as_any_process() -> None:
-    code, errors = run_to_the_end(
+def test_a_forked_child_exits_normally() -> None:
+    code, errors = run_until_exit(
         """
         import os
         c = cache()

@@ -29,7 +29,7 @@ def first_hub(session: Session) -> Any:
     return next(session.items(HUBS))
 
 
-def test_a_reply(session: Session, emulator: Emulator) -> None:
+def test_a_response(session: Session, emulator: Emulator) -> None:
     response = session.get(HUBS)
     assert response.ok and response.status == 200 and response.raise_for_status() is response
     hubs = response.json()["_embedded"]["hubs"]
@@ -62,7 +62,7 @@ def test_a_download_goes_to_a_file(session: Session, emulator: Emulator) -> None
         session.download(HUBS, Full())
 
 
-def test_links_of_a_reply_can_be_followed(session: Session) -> None:
+def test_links_of_a_response_can_be_followed(session: Session) -> None:
     hub = first_hub(session)
     assert session.get(hub["_links"]["self"]["href"]).json() == hub
 
@@ -78,24 +78,24 @@ def test_pages_are_walked_to_the_end(session: Session, emulator: Emulator) -> No
     path = link.partition("{")[0] + "?size=7&sort=name"
     assert [item["name"] for item in session.items(path, "content-repositories")] == names
     assert list(session.items(path, "others")) == []
-    # Only what is asked for is fetched.
+    # A page is fetched only when the iterator reaches it.
     before = emulator.stats()["api_requests"]
     next(session.pages(link))
     assert emulator.stats()["api_requests"] - before == 1
 
 
 def test_a_collection_of_several_lists_needs_a_name(session: Session, emulator: Emulator) -> None:
-    def reply(body: Any) -> None:
+    def respond(body: Any) -> None:
         emulator.faults({"path": "/v2/", "body": body})
 
-    reply({"_embedded": {"b": [{"id": 1}], "a": []}})
+    respond({"_embedded": {"b": [{"id": 1}], "a": []}})
     with pytest.raises(ValueError, match="one of a, b"):
         list(session.items(HUBS))
-    reply({"_embedded": {"b": [{"id": 1}], "a": []}})
+    respond({"_embedded": {"b": [{"id": 1}], "a": []}})
     assert list(session.items(HUBS, "b")) == [{"id": 1}]
-    reply({"page": {"totalPages": 0}})
+    respond({"page": {"totalPages": 0}})
     assert list(session.items(HUBS)) == []
-    reply([1])
+    respond([1])
     with pytest.raises(amp_token.ProtocolError, match="no JSON object"):
         list(session.items(HUBS))
     emulator.faults({"path": "/v2/", "status": 404})
@@ -156,7 +156,7 @@ def test_a_revoked_token_is_replaced_once(session: Session, emulator: Emulator) 
     emulator.expires_in(20)
     assert session.get(HUBS).ok
     emulator.revoke("")
-    # A token that has just come is not blamed for a 403; one of a tenth of its lifetime is.
+    # A 403 does not count against a token that was just issued, but does after a tenth of its lifetime.
     assert session.get(HUBS).status == 403
     while session.cache.stats()["age"] < 2:
         time.sleep(0.01)
@@ -167,13 +167,13 @@ def test_a_revoked_token_is_replaced_once(session: Session, emulator: Emulator) 
     assert after["api_requests"] - before["api_requests"] == 2
 
 
-def test_a_refusal_of_every_token_is_the_answer(session: Session, emulator: Emulator) -> None:
+def test_a_401_for_every_token_is_returned(session: Session, emulator: Emulator) -> None:
     emulator.faults({"path": "/v2/", "status": 401, "times": "forever"})
     assert session.get(HUBS).status == 401
     assert (emulator.stats()["token_requests"], emulator.stats()["api_requests"]) == (2, 2)
 
 
-def test_what_the_api_says_becomes_an_exception(session: Session, emulator: Emulator) -> None:
+def test_errors_of_the_api_become_exceptions(session: Session, emulator: Emulator) -> None:
     with pytest.raises(ApiError) as caught:
         session.get("/v2/content/none").raise_for_status()
     error = caught.value
@@ -185,23 +185,23 @@ def test_what_the_api_says_becomes_an_exception(session: Session, emulator: Emul
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is ApiError and vars(copy) == vars(error) and str(copy) == str(error)
 
-    def refused(**fault: Any) -> ApiError:
+    def rejected(**fault: Any) -> ApiError:
         emulator.faults({"path": "/v2/", **fault})
         with pytest.raises(ApiError) as caught:
             session.request("POST", HUBS).raise_for_status()
         return caught.value
 
-    patient = refused(status=429, retry_after=90)
-    assert patient.retryable and patient.retry_after == 90
-    later = refused(status=503, retry_after=formatdate(time.time() + 90, usegmt=True))
-    assert later.retry_after is not None and 80 < later.retry_after <= 91
-    assert refused(status=503, retry_after="soon").retry_after is None
+    limited = rejected(status=429, retry_after=90)
+    assert limited.retryable and limited.retry_after == 90
+    unavailable = rejected(status=503, retry_after=formatdate(time.time() + 90, usegmt=True))
+    assert unavailable.retry_after is not None and 80 < unavailable.retry_after <= 91
+    assert rejected(status=503, retry_after="soon").retry_after is None
     value = session.cache.value()
-    loud = refused(status=400, body={"errors": [{"message": f"no: {value}\n\x1b amp_pat_abc.d"}, 1]})
-    assert "no: [redacted]" in str(loud) and value not in str(loud) and "amp_pat" not in str(loud)
-    assert "\n" not in str(loud) and "\x1b" not in str(loud)
+    echoed = rejected(status=400, body={"errors": [{"message": f"no: {value}\n\x1b amp_pat_abc.d"}, 1]})
+    assert "no: [redacted]" in str(echoed) and value not in str(echoed) and "amp_pat" not in str(echoed)
+    assert "\n" not in str(echoed) and "\x1b" not in str(echoed)
     for body in ("<html>", "[]", {"errors": 1}, {"errors": [{"extensions": 1}]}):
-        assert "HTTP 400; check the request" in str(refused(status=400, body=body))
+        assert "HTTP 400; check the request" in str(rejected(status=400, body=body))
 
 
 def test_a_body_that_is_not_json(session: Session, emulator: Emulator) -> None:
@@ -222,21 +222,21 @@ def test_graphql(session: Session, emulator: Emulator) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is GraphQLError and copy.errors == error.errors
 
-    def replies(kind: Type[AmpError], **fault: Any) -> Any:
+    def fails(kind: Type[AmpError], **fault: Any) -> Any:
         emulator.faults({"path": "/graphql", **fault})
         with pytest.raises(AmpError) as caught:
             session.graphql("{ a }")
         assert type(caught.value) is kind
         return caught.value
 
-    partial = replies(GraphQLError, body={"data": {"a": None}, "errors": ["odd"]})
+    partial = fails(GraphQLError, body={"data": {"a": None}, "errors": ["odd"]})
     assert partial.data == {"a": None} and partial.errors == [{"message": "odd"}]
-    assert replies(GraphQLError, status=400, body={"errors": [{"message": "too complex"}]}).http_status == 400
-    assert replies(ApiError, status=502, body="<html>").http_status == 502
-    assert replies(ApiError, status=400, body={}).http_status == 400
-    replies(amp_token.ProtocolError, body="<html>")
-    replies(amp_token.ProtocolError, body={"data": None})
-    replies(amp_token.ProtocolError, body=[])
+    assert fails(GraphQLError, status=400, body={"errors": [{"message": "too complex"}]}).http_status == 400
+    assert fails(ApiError, status=502, body="<html>").http_status == 502
+    assert fails(ApiError, status=400, body={}).http_status == 400
+    fails(amp_token.ProtocolError, body="<html>")
+    fails(amp_token.ProtocolError, body={"data": None})
+    fails(amp_token.ProtocolError, body=[])
 
 
 def test_a_personal_access_token(session: Session, emulator: Emulator) -> None:
@@ -275,7 +275,7 @@ def test_only_its_own_cache_is_closed(emulator: Emulator) -> None:
             call()
 
 
-def test_failures_before_a_reply(emulator: Emulator) -> None:
+def test_failures_before_a_response(emulator: Emulator) -> None:
     with Session(**{**emulator.credentials, "client_secret": "wrong"}) as session:
         with pytest.raises(amp_token.CredentialsRejectedError):
             session.get(HUBS)

@@ -1,6 +1,6 @@
-"""The library against programs that others wrote: tinyproxy, mitmproxy, OpenSSL and oauthlib.
+"""The library against third-party programs: tinyproxy, mitmproxy, OpenSSL and oauthlib.
 
-The library's own tests play the other side themselves, and would share a misunderstanding with it;
+The peers in the other tests are this project's own, and could share a misunderstanding with the library;
 these programs do not.
 """
 
@@ -21,15 +21,15 @@ from conftest import Emulator
 from third_party import Mitmproxy, OauthServer, Program, Result, Tinyproxy, call, call_in_child, openssl
 
 USER = "pr0xy-user"
-# tinyproxy's configuration allows no more than letters, digits and these signs.
+# tinyproxy's configuration allows only letters, digits and these characters.
 SIMPLE_PASSWORD = "Pr0xy-pa55.word_"
-# Characters that have a meaning in URLs; mitmproxy's option divides at a colon.
+# Characters with a meaning in URLs. mitmproxy's option splits at a colon.
 HARD_PASSWORD = "p@ss/w?rd#%41 é"
 
 
 @pytest.fixture(autouse=True)
 def no_proxy_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of whoever runs the tests is not to decide how they end."""
+    """Removes the proxy variables of the environment, which must not influence the results."""
     for name in third_party.PROXY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -38,7 +38,7 @@ def no_proxy_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Service:
-    """An emulator, and the settings for it."""
+    """An emulator and its settings."""
 
     def __init__(self, emulator: Emulator) -> None:
         self.url = emulator.url
@@ -53,9 +53,9 @@ class Service:
         return Path(self._ca_file)
 
     def requests(self) -> Tuple[int, int]:
-        """How many requests for tokens and for hubs came to it."""
-        figures = third_party.stats(self.url, self._ca_file)
-        return figures["token_requests"], figures["api_requests"]
+        """How many requests for tokens and for hubs it received."""
+        statistics = third_party.stats(self.url, self._ca_file)
+        return statistics["token_requests"], statistics["api_requests"]
 
 
 @pytest.fixture(scope="module")
@@ -73,76 +73,76 @@ def plain() -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder where the mitmdumps of this module keep one authority."""
+def ca_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with the CA that the mitmdumps of this module share."""
     return tmp_path_factory.mktemp("mitmproxy")
 
 
 @contextlib.contextmanager
 def closed_port() -> Iterator[int]:
-    """A port where nobody listens, and nobody will meanwhile."""
+    """A port on which no server listens, and none will during the block."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
 
 
 def login(url: str, user: str, password: str) -> str:
-    """The proxy's URL, with a login in it."""
+    """The URL of a proxy with these credentials in it."""
     scheme, rest = url.split("://")
     return f"{scheme}://{urllib.parse.quote(user, safe='')}:{urllib.parse.quote(password, safe='')}@{rest}"
 
 
 def quiet(result: Result, *secrets: str) -> Result:
-    """The result, which shows none of these secrets, in no form in which they are sent, and no token."""
-    assert result.said
+    """Returns the result after checking that it shows no token and none of these secrets, in any encoding."""
+    assert result.output
     for secret in secrets:
         basic = base64.b64encode(f"{USER}:{secret}".encode()).decode()
         for form in (secret, urllib.parse.quote(secret, safe=""), urllib.parse.quote_plus(secret), basic):
-            assert form not in result.said
-    assert not result.token or result.token not in result.said
+            assert form not in result.output
+    assert not result.token or result.token not in result.output
     return result
 
 
 def succeeded(result: Result) -> None:
-    assert (result.error, result.hubs > 0) == ("", True), result.said
+    assert (result.error, result.hubs > 0) == ("", True), result.output
     assert result.token
 
 
 def failed(result: Result, error: str, *words: str) -> None:
-    assert result.error == error, result.said
+    assert result.error == error, result.output
     assert not result.token
     for word in words:
         assert word in result.message
 
 
-# The same calls, whatever is in between
+# The same calls, through different proxies
 
 Way = Callable[[Service, Path, Path], ContextManager[Dict[str, Any]]]
-"""Starts what is in between; the settings for it."""
+"""Starts the proxy, and yields the settings for it."""
 
 
 @contextlib.contextmanager
-def directly(service: Service, folder: Path, authority: Path) -> Iterator[Dict[str, Any]]:
+def directly(service: Service, directory: Path, ca_dir: Path) -> Iterator[Dict[str, Any]]:
     yield {"proxy": "none"}
 
 
 @contextlib.contextmanager
-def tinyproxy(service: Service, folder: Path, authority: Path) -> Iterator[Dict[str, Any]]:
-    with Tinyproxy(folder) as proxy:
+def tinyproxy(service: Service, directory: Path, ca_dir: Path) -> Iterator[Dict[str, Any]]:
+    with Tinyproxy(directory) as proxy:
         yield {"proxy": proxy.url}
 
 
 @contextlib.contextmanager
-def tinyproxy_with_a_login(service: Service, folder: Path, authority: Path) -> Iterator[Dict[str, Any]]:
-    with Tinyproxy(folder, f"BasicAuth {USER} {SIMPLE_PASSWORD}") as proxy:
+def tinyproxy_with_credentials(service: Service, directory: Path, ca_dir: Path) -> Iterator[Dict[str, Any]]:
+    with Tinyproxy(directory, f"BasicAuth {USER} {SIMPLE_PASSWORD}") as proxy:
         yield {"proxy": login(proxy.url, USER, SIMPLE_PASSWORD)}
 
 
 def mitmproxy(mode: str, scheme: str, password: Optional[str]) -> Way:
     @contextlib.contextmanager
-    def way(service: Service, folder: Path, authority: Path) -> Iterator[Dict[str, Any]]:
+    def way(service: Service, directory: Path, ca_dir: Path) -> Iterator[Dict[str, Any]]:
         options = [f"--proxyauth={USER}:{password}"] if password else []
-        with Mitmproxy(authority, service.ca_file, f"--mode={mode}", *options) as proxy:
+        with Mitmproxy(ca_dir, service.ca_file, f"--mode={mode}", *options) as proxy:
             url = f"{scheme}://127.0.0.1:{proxy.port}"
             yield {"proxy": login(url, USER, password) if password else url, "ca_file": proxy.ca_file}
 
@@ -150,24 +150,24 @@ def mitmproxy(mode: str, scheme: str, password: Optional[str]) -> Way:
 
 
 WAYS: Dict[str, Tuple[Way, str]] = {
-    # With what a server ends where nobody listens.
+    # Each with the error for a server on a closed port.
     "directly": (directly, "ConnectError"),
     "tinyproxy": (tinyproxy, "ProxyError"),
-    "tinyproxy with a login": (tinyproxy_with_a_login, "ProxyError"),
+    "tinyproxy with credentials": (tinyproxy_with_credentials, "ProxyError"),
     "mitmproxy": (mitmproxy("regular", "http", None), "ProxyError"),
-    "mitmproxy with a login": (mitmproxy("regular", "http", HARD_PASSWORD), "ProxyError"),
+    "mitmproxy with credentials": (mitmproxy("regular", "http", HARD_PASSWORD), "ProxyError"),
     "mitmproxy over TLS": (mitmproxy("regular", "https", None), "ProxyError"),
     "mitmproxy as SOCKS5": (mitmproxy("socks5", "socks5h", None), "ProxyError"),
-    "mitmproxy as SOCKS5, names looked up here": (mitmproxy("socks5", "socks5", None), "ProxyError"),
-    "mitmproxy as SOCKS5 with a login": (mitmproxy("socks5", "socks5h", HARD_PASSWORD), "ProxyError"),
+    "mitmproxy as SOCKS5, names resolved locally": (mitmproxy("socks5", "socks5", None), "ProxyError"),
+    "mitmproxy as SOCKS5 with credentials": (mitmproxy("socks5", "socks5h", HARD_PASSWORD), "ProxyError"),
 }
 
 
 @pytest.mark.parametrize("by", ["setting", "environment"])
 @pytest.mark.parametrize("name", WAYS)
-def test_the_same_calls(name: str, by: str, secure: Service, tmp_path: Path, authority: Path) -> None:
-    way, dead = WAYS[name]
-    with way(secure, tmp_path, authority) as settings, closed_port() as port:
+def test_the_same_calls(name: str, by: str, secure: Service, tmp_path: Path, ca_dir: Path) -> None:
+    way, closed_error = WAYS[name]
+    with way(secure, tmp_path, ca_dir) as settings, closed_port() as port:
         settings = {**secure.settings, **settings}
         variables: Dict[str, str] = {}
         if by != "setting":
@@ -189,9 +189,9 @@ def test_the_same_calls(name: str, by: str, secure: Service, tmp_path: Path, aut
         assert (wrong.http_status, wrong.oauth_code, wrong.retryable) == (400, "invalid_client", False)
         assert wrong.attempts == 1 and secure.requests() == (before[0] + 2, before[1] + 1)
 
-        nobody = ask(auth_url=f"https://localhost:{port}", retries=1)
-        failed(nobody, dead, f"localhost:{port}")
-        assert nobody.retryable and nobody.attempts == 2
+        unreachable = ask(auth_url=f"https://localhost:{port}", retries=1)
+        failed(unreachable, closed_error, f"localhost:{port}")
+        assert unreachable.retryable and unreachable.attempts == 2
 
 
 # tinyproxy
@@ -201,14 +201,14 @@ def test_the_same_calls(name: str, by: str, secure: Service, tmp_path: Path, aut
     "url, words, statuses",
     [
         (lambda url: url, "asks for a user name and password", (407,)),
-        # 407 would be right, and is what later versions may send.
+        # 407 would be correct, and later versions may send it.
         (lambda url: login(url, USER, "wr0ng-password"), "refused the user name and password", (401, 407)),
         (lambda url: login(url, "n0body", SIMPLE_PASSWORD), "refused the user name and password", (401, 407)),
     ],
     ids=["no login", "a wrong password", "a wrong user"],
 )
 @pytest.mark.parametrize("by", ["setting", "https_proxy"])
-def test_tinyproxy_wants_another_login(
+def test_tinyproxy_rejects_the_credentials(
     by: str,
     url: Callable[[str], str],
     words: str,
@@ -217,7 +217,7 @@ def test_tinyproxy_wants_another_login(
     tmp_path: Path,
 ) -> None:
     with Tinyproxy(tmp_path, f"BasicAuth {USER} {SIMPLE_PASSWORD}") as proxy:
-        # A refusal is final: three retries would be three more wrong logins.
+        # A rejection is final: three retries would be three more failed logins.
         settings, before = {**secure.settings, "retries": 3}, secure.requests()
         if by == "setting":
             result = call({**settings, "proxy": url(proxy.url), "load": False})
@@ -255,7 +255,7 @@ def test_tinyproxy_denies_the_host(secure: Service, tmp_path: Path) -> None:
         ({"NO_PROXY": "localhost:1"}, False, True),
         ({"NO_PROXY": "host,.localhost.invalid"}, False, True),
         ({"NO_PROXY": "10.0.0.0/8"}, True, True),
-        # Lower case wins.
+        # The lower-case name takes precedence.
         ({"no_proxy": "elsewhere.invalid", "NO_PROXY": "*"}, False, True),
     ],
 )
@@ -282,12 +282,12 @@ USED, NOT_USED = True, False
         ("https", {"https_proxy": "{it}"}, USED),
         ("https", {"ALL_PROXY": "{it}"}, USED),
         ("https", {"all_proxy": "{it}"}, USED),
-        # As curl takes it, too.
+        # Without a scheme, as curl allows it.
         ("https", {"HTTPS_PROXY": "127.0.0.1:{port}"}, USED),
-        ("https", {"https_proxy": "{it}", "HTTPS_PROXY": "{dead}"}, USED),
-        ("https", {"HTTPS_PROXY": "{it}", "ALL_PROXY": "{dead}"}, USED),
+        ("https", {"https_proxy": "{it}", "HTTPS_PROXY": "{closed}"}, USED),
+        ("https", {"HTTPS_PROXY": "{it}", "ALL_PROXY": "{closed}"}, USED),
         ("https", {"https_proxy": "", "HTTPS_PROXY": "{it}"}, USED),
-        ("https", {"AMPLIENCE_PROXY": "{it}", "HTTPS_PROXY": "{dead}"}, USED),
+        ("https", {"AMPLIENCE_PROXY": "{it}", "HTTPS_PROXY": "{closed}"}, USED),
         ("https", {"AMPLIENCE_PROXY": "none", "HTTPS_PROXY": "{it}"}, NOT_USED),
         ("https", {"HTTP_PROXY": "{it}", "http_proxy": "{it}"}, NOT_USED),
         # Plain http stays on this machine, and a proxy may lead to another one.
@@ -303,7 +303,7 @@ def test_which_variable_counts(
 ) -> None:
     service = secure if scheme == "https" else plain
     with Tinyproxy(tmp_path) as proxy, closed_port() as closed:
-        names = {"it": proxy.url, "port": str(proxy.port), "dead": f"http://127.0.0.1:{closed}"}
+        names = {"it": proxy.url, "port": str(proxy.port), "closed": f"http://127.0.0.1:{closed}"}
         filled = {name: value.format(**names) for name, value in variables.items()}
         succeeded(quiet(call_in_child(service.settings, filled, tmp_path), service.secret))
         assert proxy.connects() == [service.host] * (2 if passes else 0)
@@ -313,28 +313,28 @@ def test_which_variable_counts(
 
 
 @pytest.mark.parametrize("mode, scheme", [("regular", "http"), ("socks5", "socks5h")])
-def test_an_intercepting_proxy_is_found_out(
-    mode: str, scheme: str, secure: Service, tmp_path: Path, authority: Path
+def test_an_intercepting_proxy_is_reported(
+    mode: str, scheme: str, secure: Service, tmp_path: Path, ca_dir: Path
 ) -> None:
-    with Mitmproxy(authority, secure.ca_file, f"--mode={mode}") as proxy:
+    with Mitmproxy(ca_dir, secure.ca_file, f"--mode={mode}") as proxy:
         before = secure.requests()
         url = f"{scheme}://127.0.0.1:{proxy.port}"
-        # The emulator's authority is trusted, and not that of the proxy.
+        # ca_file is the CA of the emulator, not that of the proxy.
         result = quiet(call({**secure.settings, "proxy": url, "retries": 3, "load": False}), secure.secret)
         failed(result, "TlsError", secure.host, 'issued by "mitmproxy"', "ca_file")
         assert (result.http_status, result.retryable, result.attempts) == (None, False, 1)
         assert secure.requests() == before
 
-        # The same in an environment that names no authority at all: the system's are trusted.
+        # The same without ca_file: the system's CAs are trusted.
         settings = {name: value for name, value in secure.settings.items() if name != "ca_file"}
         result = quiet(call_in_child(settings, {"ALL_PROXY": url}, tmp_path), secure.secret)
         failed(result, "TlsError", 'issued by "mitmproxy"', "ca_file")
 
 
 def test_an_intercepting_proxy_is_trusted_by_the_environment(
-    secure: Service, tmp_path: Path, authority: Path
+    secure: Service, tmp_path: Path, ca_dir: Path
 ) -> None:
-    with Mitmproxy(authority, secure.ca_file) as proxy:
+    with Mitmproxy(ca_dir, secure.ca_file) as proxy:
         settings = {name: value for name, value in secure.settings.items() if name != "ca_file"}
         variables = {"HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": str(proxy.ca_file)}
         succeeded(quiet(call_in_child(settings, variables, tmp_path), secure.secret))
@@ -344,16 +344,16 @@ def test_an_intercepting_proxy_is_trusted_by_the_environment(
 
 @pytest.mark.parametrize("url, words", [(False, "asks for"), (True, "refused the")], ids=["no login", "a wrong one"])
 @pytest.mark.parametrize("mode, scheme, status", [("regular", "http", 407), ("socks5", "socks5h", None)])
-def test_mitmproxy_wants_another_login(
+def test_mitmproxy_rejects_the_credentials(
     mode: str,
     scheme: str,
     status: Optional[int],
     url: bool,
     words: str,
     secure: Service,
-    authority: Path,
+    ca_dir: Path,
 ) -> None:
-    with Mitmproxy(authority, secure.ca_file, f"--mode={mode}", f"--proxyauth={USER}:{HARD_PASSWORD}") as proxy:
+    with Mitmproxy(ca_dir, secure.ca_file, f"--mode={mode}", f"--proxyauth={USER}:{HARD_PASSWORD}") as proxy:
         shown = f"{scheme}://127.0.0.1:{proxy.port}"
         settings = {**secure.settings, "proxy": login(shown, USER, "wr0ng:password") if url else shown}
         before = secure.requests()
@@ -368,7 +368,7 @@ def test_mitmproxy_wants_another_login(
 CLIENT_ID, CLIENT_SECRET = "an id", "a+secret/with=chars &%~é"
 
 KEYS: Dict[str, Tuple[str, List[List[str]]]] = {
-    # The first line of the file, and the commands that make it.
+    # The first line of the file, and the commands that create it.
     "RSA, PKCS #8": ("PRIVATE KEY", [["genpkey", "-algorithm", "RSA", "-out", "KEY"]]),
     "RSA, PKCS #1": (
         "RSA PRIVATE KEY",
@@ -383,7 +383,7 @@ KEYS: Dict[str, Tuple[str, List[List[str]]]] = {
         [["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384", "-out", "any"]]
         + [["ec", "-in", "any", "-out", "KEY"]],
     ),
-    # What this command has always done: the curve comes first, in a block of its own.
+    # This command writes the curve first, in a block of its own.
     "EC, SEC 1, after its parameters": (
         "EC PARAMETERS",
         [["ecparam", "-name", "prime256v1", "-genkey", "-out", "KEY"]],
@@ -393,40 +393,40 @@ KEYS: Dict[str, Tuple[str, List[List[str]]]] = {
 
 
 class Pki:
-    """Certificates that the openssl command makes: ``server.pem``, and one for each kind of key, by one authority."""
+    """Certificates of one CA, created with the openssl command: servers', and one for each kind of key."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.authority("ca")
-        self.authority("other-ca")
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.make_ca("ca")
+        self.make_ca("other-ca")
         for name, commands in {"server-rsa": KEYS["RSA, PKCS #8"][1], "server-ec": KEYS["EC, PKCS #8"][1]}.items():
             self.make(name, commands, "subjectAltName=DNS:localhost,IP:127.0.0.1")
 
-    def authority(self, name: str) -> None:
+    def make_ca(self, name: str) -> None:
         extensions = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
-        openssl(self.folder, *KEYS["EC, PKCS #8"][1][0][:-1], f"{name}.key")
+        openssl(self.directory, *KEYS["EC, PKCS #8"][1][0][:-1], f"{name}.key")
         openssl(
-            self.folder,
+            self.directory,
             *["req", "-x509", "-new", "-key", f"{name}.key", "-out", f"{name}.pem", "-days", "2"],
-            *["-subj", f"/O=Peers/CN={name}", *extensions],
+            *["-subj", f"/O=Third party/CN={name}", *extensions],
         )
 
     def make(self, name: str, commands: List[List[str]], extension: str, ca: str = "ca") -> Tuple[Path, Path]:
-        """A certificate for ``name``, and its key."""
+        """Creates a certificate for ``name``, and its key."""
         for command in commands:
-            openssl(self.folder, *[f"{name}.key" if word == "KEY" else word for word in command])
-        (self.folder / "extensions").write_text(f"basicConstraints=CA:FALSE\n{extension}\n")
-        openssl(self.folder, "req", "-new", "-key", f"{name}.key", "-subj", f"/CN={name}", "-out", "request")
+            openssl(self.directory, *[f"{name}.key" if word == "KEY" else word for word in command])
+        (self.directory / "extensions").write_text(f"basicConstraints=CA:FALSE\n{extension}\n")
+        openssl(self.directory, "req", "-new", "-key", f"{name}.key", "-subj", f"/CN={name}", "-out", "request")
         openssl(
-            self.folder,
+            self.directory,
             *["x509", "-req", "-in", "request", "-out", f"{name}.pem", "-days", "2", "-extfile", "extensions"],
             *["-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-CAcreateserial"],
         )
-        return self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        return self.directory / f"{name}.pem", self.directory / f"{name}.key"
 
     def context(self, kind: str = "ec") -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.folder / f"server-{kind}.pem", self.folder / f"server-{kind}.key")
+        context.load_cert_chain(self.directory / f"server-{kind}.pem", self.directory / f"server-{kind}.key")
         return context
 
     def settings(self, server: OauthServer) -> Dict[str, Any]:
@@ -435,7 +435,7 @@ class Pki:
             "client_secret": CLIENT_SECRET,
             "auth_url": server.url,
             "api_url": server.url,
-            "ca_file": self.folder / "ca.pem",
+            "ca_file": self.directory / "ca.pem",
             "proxy": "none",
             "retries": 0,
             "load": False,
@@ -459,18 +459,18 @@ def test_openssl_with_one_version_only(version: str, kind: str, pki: Pki) -> Non
         result = quiet(call(pki.settings(server)), CLIENT_SECRET)
         succeeded(result)
         assert server.connections == [(version, "")] * 2
-        assert f"speaks {version.replace('v', ' ')}" in result.said
+        assert f"speaks {version.replace('v', ' ')}" in result.output
 
 
 def test_openssl_with_a_version_that_is_too_old(pki: Pki) -> None:
-    certificate = ["-cert", str(pki.folder / "server-ec.pem"), "-key", str(pki.folder / "server-ec.key")]
-    # Its own rules for this version are as strict as ours.
+    certificate = ["-cert", str(pki.directory / "server-ec.pem"), "-key", str(pki.directory / "server-ec.key")]
+    # OpenSSL's own rules for this version are as strict as ours.
     old = ["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"]
     with Program("openssl", "s_server", "-accept", "127.0.0.1:0", *certificate, *old, "-www") as server:
         port = int(server.wait_for(r"ACCEPT 127\.0\.0\.1:(\d+)")[0])
-        openssl(pki.folder, "s_client", "-connect", f"127.0.0.1:{port}", *old)
+        openssl(pki.directory, "s_client", "-connect", f"127.0.0.1:{port}", *old)
         settings = {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "auth_url": f"https://localhost:{port}"}
-        settings.update({"ca_file": str(pki.folder / "ca.pem"), "proxy": "none"})
+        settings.update({"ca_file": str(pki.directory / "ca.pem"), "proxy": "none"})
         result = quiet(call({**settings, "load": False}), CLIENT_SECRET)
         failed(result, "TlsError", f"localhost:{port} speaks neither TLS 1.2 nor TLS 1.3")
         assert (result.retryable, result.attempts) == (False, 1)
@@ -484,15 +484,15 @@ def test_openssl_without_a_cipher_in_common(pki: Pki) -> None:
         result = quiet(call(pki.settings(server)), CLIENT_SECRET)
         failed(result, "TlsError", server.url.split("//")[1], "HandshakeFailure")
         assert not result.retryable
-    assert server.connections == [] and len(server.refusals) == 1
+    assert server.connections == [] and len(server.failed_handshakes) == 1
 
 
 def mutual(pki: Pki, version: str) -> ssl.SSLContext:
-    """A server that wants a certificate of its clients."""
+    """A server that requires a client certificate."""
     context = pki.context()
     context.minimum_version = context.maximum_version = VERSIONS[version]
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(pki.folder / "ca.pem")
+    context.load_verify_locations(pki.directory / "ca.pem")
     return context
 
 
@@ -510,7 +510,7 @@ def test_a_client_certificate_with_a_key_made_by_openssl(form: str, version: str
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_client_certificates_that_openssl_refuses(version: str, pki: Pki) -> None:
+def test_client_certificates_that_openssl_rejects(version: str, pki: Pki) -> None:
     with OauthServer(CLIENT_ID, CLIENT_SECRET, mutual(pki, version)) as server:
         settings = pki.settings(server)
         failed(quiet(call(settings), CLIENT_SECRET), "TlsError", "asks for a client certificate", "client_certificate")
@@ -518,7 +518,7 @@ def test_client_certificates_that_openssl_refuses(version: str, pki: Pki) -> Non
         result = quiet(call({**settings, "client_certificate": certificate, "client_key": key}), CLIENT_SECRET)
         failed(result, "TlsError", "refused the client certificate", "UnknownC")
         assert not result.retryable
-    assert server.connections == [] and len(server.refusals) == 2 and server.replies == []
+    assert server.connections == [] and len(server.failed_handshakes) == 2 and server.statuses == []
 
 
 PASSWORD_OF_A_KEY = "k3y-passw0rd"
@@ -552,13 +552,13 @@ def test_another_authorization_server() -> None:
         settings.update({"api_url": server.url, "proxy": "none"})
         result = quiet(call({**settings, "load": False}), CLIENT_SECRET)
         succeeded(result)
-        # An hour, less what the calls took.
-        assert re.search(r"expires in 3[0-6]\d\d s", result.said)
-        assert server.replies == [200, 200]
-        # RFC 6749, section 2.3.1: not in both places at once.
+        # An hour, minus the duration of the calls.
+        assert re.search(r"expires in 3[0-6]\d\d s", result.output)
+        assert server.statuses == [200, 200]
+        # RFC 6749, section 2.3.1: the credentials must not be in both places.
         assert "Authorization" not in server.headers[0]
 
         wrong = quiet(call({**settings, "client_secret": CLIENT_SECRET + "!", "load": False}), CLIENT_SECRET)
         failed(wrong, "CredentialsRejectedError", "client_secret")
         assert (wrong.http_status, wrong.oauth_code, wrong.retryable) == (401, "invalid_client", False)
-        assert (wrong.attempts, server.replies) == (1, [200, 200, 401])
+        assert (wrong.attempts, server.statuses) == (1, [200, 200, 401])

@@ -1,7 +1,7 @@
-"""What test_third_party.py needs: programs and servers that others wrote, and the calls that are made through them.
+"""For test_third_party.py: third-party programs and servers, and the calls that the tests make through them.
 
-As a program (``python -m peers``) it makes those calls with the environment's settings, and prints their
-:class:`Result`.
+As a program (``python -m third_party``) it makes those calls with the settings of the environment, and
+prints their :class:`Result`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from amp_token import _errors, _ffi
 
 ROOT = Path(__file__).resolve().parents[3]
 BOUND_S = 60
-"""Nothing is waited for longer than this. Only a broken test ever waits that long."""
+"""The time limit of every wait. Only a test that fails ever waits that long."""
 
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "request_method")
 
 
 def missing(text: str) -> NoReturn:
-    """A peer is not there, which is a failure like any other; the text says how to get it."""
-    # Not needed by the processes that tests start.
+    """Fails the test because a third-party program is missing; the text explains how to install it."""
+    # Imported here because the processes that tests start do not need it.
     import pytest
 
     pytest.fail(text, pytrace=False)
@@ -48,7 +48,7 @@ def missing(text: str) -> NoReturn:
 
 @dataclasses.dataclass
 class Result:
-    """How the calls ended, in a form that also comes back from another process."""
+    """The outcome of the calls, in a form that another process can return as JSON."""
 
     token: str = ""
     hubs: int = 0
@@ -58,8 +58,8 @@ class Result:
     oauth_code: Optional[str] = None
     retryable: bool = False
     attempts: int = 0
-    said: str = ""
-    """All that was logged, and all that an application could print of the error."""
+    output: str = ""
+    """Everything that was logged, and everything that an application could print about the error."""
 
 
 def call(settings: Mapping[str, Any]) -> Result:
@@ -75,12 +75,12 @@ def call(settings: Mapping[str, Any]) -> Result:
         result.http_status, result.oauth_code = error.http_status, error.oauth_code
         result.retryable, result.attempts = error.retryable, error.attempts
         lines += [repr(error), str(vars(error)), traceback.format_exc()]
-    result.said = "\n".join(lines)
+    result.output = "\n".join(lines)
     return result
 
 
 def _count_hubs(cache: amp_token.TokenCache) -> int:
-    """By the native interface, whose requests are to take the same way as those for tokens."""
+    """Uses the native interface, whose requests must use the same proxy as those for tokens."""
     response, error, length = _ffi.response_p(), _ffi.error_p(), ctypes.c_size_t()
     status = _ffi.lib_nogil.amp_api_request(
         cache._open().pointer,
@@ -103,14 +103,14 @@ def _count_hubs(cache: amp_token.TokenCache) -> int:
 
 
 def call_in_child(settings: Mapping[str, Any], variables: Mapping[str, str], home: Path) -> Result:
-    """The same in a new process, whose environment holds the settings and these variables."""
+    """Like :func:`call`, in a new process with the settings and these variables in its environment."""
     environment = {
         name: value
         for name, value in os.environ.items()
         if name.lower() not in PROXY_VARIABLES and not name.startswith(("AMPLIENCE_", "SSL_CERT_"))
     }
     environment.update({f"AMPLIENCE_{name.upper()}": str(value) for name, value in settings.items()})
-    # Where dc-cli's files are looked for.
+    # The directory with dc-cli's files.
     environment["HOME"] = str(home)
     environment.update(variables)
     done = subprocess.run(
@@ -123,7 +123,7 @@ def call_in_child(settings: Mapping[str, Any], variables: Mapping[str, str], hom
     output, errors = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == 0, errors
     result = Result(**json.loads(output))
-    result.said += errors
+    result.output += errors
     return result
 
 
@@ -133,7 +133,7 @@ Started = TypeVar("Started", bound="Program")
 
 
 class Program:
-    """A program that runs in a ``with`` block, and the lines that it prints."""
+    """A program that runs during a ``with`` block, and the lines that it prints."""
 
     def __init__(self, *command: str, environment: Optional[Mapping[str, str]] = None) -> None:
         self._process = subprocess.Popen(
@@ -146,37 +146,37 @@ class Program:
             errors="replace",
         )
         self._lines: List[str] = []
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._ended = False
-        # All of it is read, all the time: a program whose output nobody takes comes to a halt.
+        # A thread reads all output: otherwise the program would block when the pipe is full.
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            with self._news:
+            with self._changed:
                 self._lines.append(line)
-                self._news.notify_all()
-        with self._news:
+                self._changed.notify_all()
+        with self._changed:
             self._ended = True
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def wait_for(self, pattern: str) -> Tuple[str, ...]:
-        """The groups of the first line that fits, which may be yet to come."""
+        """Waits for the first line that matches, and returns its groups."""
         found: List[Tuple[str, ...]] = []
 
         def look() -> bool:
             found.extend(match.groups() for line in self._lines for match in [re.search(pattern, line)] if match)
             return bool(found) or self._ended
 
-        with self._news:
-            self._news.wait_for(look, BOUND_S)
+        with self._changed:
+            self._changed.wait_for(look, BOUND_S)
             assert found, f"{self._process.args!r} did not print {pattern!r}: {''.join(self._lines)}"
         return found[0]
 
     def wait_for_port(self, port: int) -> None:
-        """Waits until the program listens."""
+        """Waits until the program accepts connections."""
         give_up = time.monotonic() + BOUND_S
         while True:
             try:
@@ -202,23 +202,23 @@ class Program:
 
 
 def free_port() -> int:
-    """A port for programs that cannot choose one themselves."""
+    """A free port, for programs that cannot choose one themselves."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
 
 
 class Tinyproxy(Program):
-    """tinyproxy, with more lines for its configuration."""
+    """tinyproxy, with additional lines in its configuration."""
 
-    def __init__(self, folder: Path, *lines: str) -> None:
+    def __init__(self, directory: Path, *lines: str) -> None:
         program = shutil.which("tinyproxy", path=os.environ.get("PATH", "") + ":/usr/sbin")
         if program is None:
             missing("tinyproxy is not installed. On Debian and Ubuntu: apt-get install tinyproxy-bin")
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._log = folder / "tinyproxy.log"
-        configuration = folder / "tinyproxy.conf"
+        self._log = directory / "tinyproxy.log"
+        configuration = directory / "tinyproxy.conf"
         base = [f"Port {self.port}", "Listen 127.0.0.1", f'LogFile "{self._log}"', "LogLevel Info"]
         configuration.write_text("\n".join([*base, *lines, ""]))
         super().__init__(program, "-d", "-c", str(configuration))
@@ -229,19 +229,19 @@ class Tinyproxy(Program):
             raise
 
     def connects(self) -> List[str]:
-        """What it was asked to connect to. A line is written before the request is answered."""
+        """The targets of the CONNECT requests. tinyproxy writes the line before it responds."""
         return re.findall(r"\bRequest \(.*\): CONNECT (\S+) ", self._log.read_text())
 
 
 class Mitmproxy(Program):
-    """mitmdump, with an authority of its own in ``folder``."""
+    """mitmdump, with a CA of its own in ``directory``."""
 
-    def __init__(self, folder: Path, upstream_ca: Path, *options: str) -> None:
+    def __init__(self, directory: Path, upstream_ca: Path, *options: str) -> None:
         program = mitmdump()
-        self.ca_file = folder / "mitmproxy-ca-cert.pem"
-        settings = [f"confdir={folder}", f"ssl_verify_upstream_trusted_ca={upstream_ca}"]
+        self.ca_file = directory / "mitmproxy-ca-cert.pem"
+        settings = [f"confdir={directory}", f"ssl_verify_upstream_trusted_ca={upstream_ca}"]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        # Its lines are to come when they are printed.
+        # Without buffering, so that each line arrives when it is printed.
         environment["PYTHONUNBUFFERED"] = "1"
         super().__init__(
             program,
@@ -259,9 +259,9 @@ class Mitmproxy(Program):
 
 
 def mitmdump() -> str:
-    """The program, in a virtual environment of its own: what it depends on is not to meet what tests depend on.
+    """The path of mitmdump, in a virtual environment of its own, because its dependencies could conflict with others.
 
-    The environment is made once for each target folder.
+    The environment is created once for each target directory.
     """
     home = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve() / "mitmproxy-venv"
     home.parent.mkdir(parents=True, exist_ok=True)
@@ -269,25 +269,25 @@ def mitmdump() -> str:
     with open(f"{home}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not complete.exists():
-            # What an interrupted run left behind.
+            # Remove the remains of an interrupted run.
             shutil.rmtree(home, ignore_errors=True)
             pip = [str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "mitmproxy"]
             for command in ([sys.executable, "-m", "venv", str(home)], pip):
                 done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                 if done.returncode:
                     missing(
-                        f"mitmproxy could not be installed into {home}. When its package can be had, run the tests "
-                        f"again; by hand: {' '.join(pip)}\n{done.stdout.decode(errors='replace')}"
+                        f"mitmproxy could not be installed into {home}; run the tests again when its package is "
+                        f"available, or install it by hand: {' '.join(pip)}\n{done.stdout.decode(errors='replace')}"
                     )
             complete.touch()
     return str(home / "bin" / "mitmdump")
 
 
-def openssl(folder: Path, *arguments: str) -> None:
-    """Runs the openssl command in a folder."""
+def openssl(directory: Path, *arguments: str) -> None:
+    """Runs the openssl command in a directory."""
     done = subprocess.run(
         ["openssl", *arguments],
-        cwd=folder,
+        cwd=directory,
         timeout=BOUND_S,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -296,21 +296,21 @@ def openssl(folder: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout.decode(errors="replace")
 
 
-# A server of another maker
+# A third-party server
 
 HUBS = json.dumps({"_embedded": {"hubs": [{"id": "5b32377e4cedfd01c45036d8"}]}})
 
 
 class OauthServer:
-    """oauthlib's server for client credentials, in this process; over TLS if there is a context."""
+    """The server of oauthlib for client credentials, in this process; with a context it uses TLS."""
 
     def __init__(self, client_id: str, client_secret: str, context: Optional[ssl.SSLContext] = None) -> None:
-        self.replies: List[int] = []
-        """The statuses that it answered with."""
+        self.statuses: List[int] = []
+        """The HTTP statuses of its responses."""
         self.connections: List[Tuple[str, str]] = []
         """The TLS version of each connection, and the common name in the client's certificate."""
-        self.refusals: List[str] = []
-        """The handshakes that failed."""
+        self.failed_handshakes: List[str] = []
+        """The errors of the TLS handshakes that failed."""
         self.headers: List[Mapping[str, str]] = []
         self._server = _Http(("127.0.0.1", 0), _handler(self, _authorization_server(client_id, client_secret)))
         self._server.context, self._server.owner = context, self
@@ -324,7 +324,7 @@ class OauthServer:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._thread.join()
-        # Waits for the threads of its connections, too.
+        # Also waits for the threads of its connections.
         self._server.server_close()
 
 
@@ -341,7 +341,7 @@ class _Http(ThreadingHTTPServer):
         try:
             stream = self.context.wrap_socket(request, server_side=True)
         except OSError as problem:
-            self.owner.refusals.append(str(problem))
+            self.owner.failed_handshakes.append(str(problem))
             return
         with stream:
             certificate: Any = stream.getpeercert() or {"subject": ()}
@@ -356,14 +356,14 @@ def _handler(owner: OauthServer, oauth: Any) -> Type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode("ascii")
             owner.headers.append(dict(self.headers.items()))
             headers, text, status = oauth.create_token_response(owner.url + self.path, "POST", body, dict(self.headers))
-            self.answer(status if self.path == "/oauth/token" else 404, headers, text)
+            self.respond(status if self.path == "/oauth/token" else 404, headers, text)
 
         def do_GET(self) -> None:
             valid, _ = oauth.verify_request(owner.url + self.path, "GET", None, dict(self.headers))
-            self.answer(200 if valid else 401, {"Content-Type": "application/json"}, HUBS if valid else "{}")
+            self.respond(200 if valid else 401, {"Content-Type": "application/json"}, HUBS if valid else "{}")
 
-        def answer(self, status: int, headers: Dict[str, str], text: str) -> None:
-            owner.replies.append(status)
+        def respond(self, status: int, headers: Dict[str, str], text: str) -> None:
+            owner.statuses.append(status)
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(text))}.items():
                 self.send_header(name, value)
@@ -371,7 +371,7 @@ def _handler(owner: OauthServer, oauth: Any) -> Type[BaseHTTPRequestHandler]:
             self.wfile.write(text.encode())
 
         def log_message(self, format: str, *arguments: Any) -> None:
-            """Nothing: what matters is in ``replies``."""
+            """Logs nothing: ``statuses`` has what the tests need."""
 
     return Handler
 
@@ -383,7 +383,7 @@ def _authorization_server(client_id: str, client_secret: str) -> Any:
         missing(f"oauthlib is not installed for this Python: {sys.executable} -m pip install oauthlib")
 
     class Validator(RequestValidator):  # type: ignore[misc, unused-ignore]
-        """One client, whose tokens are kept in memory."""
+        """One client. The tokens are in memory."""
 
         def __init__(self) -> None:
             self.tokens: List[str] = []
@@ -413,12 +413,12 @@ def _authorization_server(client_id: str, client_secret: str) -> Any:
 
 
 def stats(url: str, ca_file: Optional[str]) -> Dict[str, int]:
-    """The counters of an emulator, asked for without a proxy."""
+    """The counters of an emulator, requested without a proxy."""
     context = ssl.create_default_context(cafile=ca_file) if ca_file else None
     handlers: Sequence[Any] = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
-    with urllib.request.build_opener(*handlers).open(url + "/_emulator/stats", timeout=BOUND_S) as reply:
-        figures: Dict[str, int] = json.load(reply)
-    return figures
+    with urllib.request.build_opener(*handlers).open(url + "/_emulator/stats", timeout=BOUND_S) as response:
+        statistics: Dict[str, int] = json.load(response)
+    return statistics
 
 
 if __name__ == "__main__":
