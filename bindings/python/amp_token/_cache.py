@@ -178,8 +178,14 @@ class TokenCache:
 
     @shows_settings
     def __init__(self, **settings: Unpack[Settings]) -> None:
+        arguments: Dict[str, Any] = dict(settings)
+        del settings  # so that this frame has no secret in a traceback
+        self._start(arguments)
+
+    def _start(self, arguments: Dict[str, Any]) -> None:
+        """Creates the native cache. Empties ``arguments``."""
         self._state = _CLOSED
-        config = NativeConfig(dict(settings))
+        config = NativeConfig(arguments)
         try:
             self._prepare(config.pointer)
             pointer = _ffi.cache_p()
@@ -209,6 +215,7 @@ class TokenCache:
         counter, epoch, until, _, value, _ = self._state.cached
         if counter.value == epoch and clock_gettime(_CLOCK) < until:
             return value
+        del value, _  # tokens, which a traceback must not show
         return self._fetch()._value
 
     def authorization(self) -> str:
@@ -216,6 +223,7 @@ class TokenCache:
         counter, epoch, until, _, _, authorization = self._state.cached
         if counter.value == epoch and clock_gettime(_CLOCK) < until:
             return authorization
+        del authorization, _  # tokens, which a traceback must not show
         return self._fetch()._authorization
 
     def get(self) -> Token:
@@ -233,6 +241,7 @@ class TokenCache:
         if counter.value == epoch and clock_gettime(_CLOCK) < until:
             assert token is not None
             return token
+        del _  # a token, which a traceback must not show
         return self._fetch()
 
     def get_for(self, seconds: float) -> Token:
@@ -271,13 +280,16 @@ class TokenCache:
         :param token: the :class:`Token`, or the value of one that this object returned
         :raises ValueError: the cache is closed
         """
+        rejected = self._find(token) if isinstance(token, str) else token
+        del token  # possibly a value, which a traceback must not show
         handle = self._open()
-        if isinstance(token, str):
-            cached = self._state.cached[3]
-            if cached is None or token not in (cached._value, cached._authorization):
-                return
-            token = cached
-        _ffi.lib_nogil.amp_token_cache_invalidate(handle.pointer, token._handle)
+        if rejected is not None:
+            _ffi.lib_nogil.amp_token_cache_invalidate(handle.pointer, rejected._handle)
+
+    def _find(self, value: str) -> Optional[Token]:
+        """The cached token if it has this value, which may be that of the ``Authorization`` header."""
+        token = self._state.cached[3]
+        return token if token is not None and value in (token._value, token._authorization) else None
 
     def stats(self) -> Dict[str, int]:
         """Returns the statistics of the cache by name; ``amp_token_cache_stat()`` in ``amp_token.h`` lists them.
@@ -374,7 +386,9 @@ def get_token(**settings: Unpack[Settings]) -> Token:
     :raises AmpError: there is no token; the class of the exception is the reason
     :raises TypeError: a keyword argument is not a setting, or its value has the wrong type
     """
-    config = NativeConfig(dict(settings))
+    arguments: Dict[str, Any] = dict(settings)
+    del settings  # so that this frame has no secret in a traceback
+    config = NativeConfig(arguments)
     try:
         pointer = _ffi.token_p()
         call(_ffi.lib_nogil.amp_token_get, config.pointer, _byref(pointer))

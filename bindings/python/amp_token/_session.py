@@ -8,7 +8,7 @@ import json as _json
 import re
 import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Type, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterator, List, Mapping, NoReturn, Optional, Type, Union
 
 from . import _errors, _ffi
 from ._cache import TokenCache
@@ -140,9 +140,9 @@ class Response:
 
 @dataclasses.dataclass(frozen=True)
 class PersonalAccessToken:
-    """A personal access token that was just created. ``repr()`` does not show the token.
+    """A personal access token that was just created.
 
-    Immutable; several threads may use it at once.
+    ``repr()`` does not show the token, and it cannot be pickled. Immutable; several threads may use it at once.
 
     :ivar id: the identifier of the token, which is not a secret
     :ivar name: the name that the token was created with
@@ -156,6 +156,17 @@ class PersonalAccessToken:
     token: str = dataclasses.field(repr=False)
     created_date: Optional[str]
     last_used_date: Optional[str]
+
+    def __copy__(self) -> PersonalAccessToken:
+        return self
+
+    def __deepcopy__(self, memo: object) -> PersonalAccessToken:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a PersonalAccessToken cannot be pickled, because it is a secret; pass PersonalAccessToken.token on purpose"
+        )
 
 
 class Session:
@@ -191,12 +202,22 @@ class Session:
 
     @shows_settings
     def __init__(self, cache: Optional[TokenCache] = None, /, **settings: Unpack[Settings]) -> None:
-        if cache is not None and settings:
-            raise TypeError(f"a cache has its settings already; pass either the cache or {', '.join(settings)}")
+        arguments: Dict[str, Any] = dict(settings)
+        del settings  # so that this frame has no secret in a traceback
         if not (cache is None or isinstance(cache, TokenCache)):
-            raise TypeError(f"cache must be a TokenCache, not {type(cache).__name__}")
+            kind = type(cache).__name__
+            del cache  # possibly a dict of settings
+            arguments.clear()
+            raise TypeError(f"cache must be a TokenCache, not {kind}")
+        if cache is not None and arguments:
+            names = ", ".join(arguments)
+            arguments.clear()
+            raise TypeError(f"a cache has its settings already; pass either the cache or {names}")
         self._owner = cache is None
-        self._cache = TokenCache(**settings) if cache is None else cache
+        if cache is None:
+            cache = TokenCache.__new__(TokenCache)
+            cache._start(arguments)
+        self._cache = cache
 
     @property
     def cache(self) -> TokenCache:
@@ -456,6 +477,7 @@ def _graphql_data(response: Response) -> Dict[str, Any]:
         assert isinstance(problem, _errors.GraphQLError)
         problem.errors = [one if isinstance(one, dict) else {"message": str(one)} for one in errors]
         problem.data = parsed.get("data")
+        del parsed  # it may contain a personal access token, which a traceback must not show
         raise problem
     response.raise_for_status()
     data = parsed.get("data") if isinstance(parsed, dict) else None

@@ -82,25 +82,33 @@ class NativeConfig:
     __slots__ = ("pointer", "sink", "background")
 
     def __init__(self, settings: Dict[str, Any]) -> None:
-        """Takes the keyword arguments out of ``settings``, which is empty afterwards.
+        """Takes over the keyword arguments in ``settings``, and empties the dict, also after a failure.
+
+        Error reporters print the local variables of each frame of a traceback. So no frame that raises,
+        and none of its callers here, may have a secret in a local variable.
 
         :raises TypeError: an argument is not a setting, or its value has the wrong type
+        :raises ValueError: a value cannot be passed to C
         :raises AmpError: the native library rejects a value
         """
+        try:
+            self._create(settings)
+        finally:
+            settings.clear()
+
+    def _create(self, settings: Dict[str, Any]) -> None:
         for name in settings:
             if name not in Settings.__annotations__:
-                raise TypeError(
-                    f"unexpected keyword argument {name!r}; help(amp_token.TokenCache) lists the settings"
-                )
+                raise TypeError(f"unexpected keyword argument {name!r}; help(amp_token.TokenCache) lists the settings")
         load = settings.pop("load", _DEFAULTS["load"])
         self.background = _refreshes_in_background(settings.get("background_refresh"), load)
         self.sink = _logging.add_sink(settings.pop("logger", _DEFAULTS["logger"]))
         self.pointer = _ffi.lib_nogil.amp_config_new()
         try:
             for name in Settings.__annotations__:
-                value = settings.pop(name, None)
-                if value is not None:
-                    call(_ffi.lib_gil.amp_config_set, self.pointer, name.encode(), _encode_setting(name, value))
+                problem = _set(self.pointer, name, settings.get(name))
+                if problem is not None:
+                    raise problem
             if load:
                 call(_ffi.lib_gil.amp_config_load, self.pointer)
             if self.sink is not None:
@@ -129,8 +137,20 @@ def _refreshes_in_background(setting: Union[bool, str, None], load: bool) -> boo
     return setting not in (False, "false")
 
 
-def _encode_setting(name: str, value: object) -> bytes:
-    """The string that the native library takes for a setting's value."""
+def _set(config: Any, name: str, value: object) -> Optional[Exception]:
+    """Sets a setting of a native config. Returns the exception, because this frame has the value."""
+    if value is None:
+        return None
+    encoded = _encode_setting(name, value)
+    if isinstance(encoded, Exception):
+        return encoded
+    error = _ffi.error_p()
+    status = _ffi.lib_gil.amp_config_set(config, name.encode(), encoded, ctypes.byref(error))
+    return _errors.from_native(status, error) if status else None
+
+
+def _encode_setting(name: str, value: object) -> Union[bytes, Exception]:
+    """The string that the native library takes for a setting's value, or the exception to raise."""
     if isinstance(value, bool):
         text = "true" if value else "false"
     elif isinstance(value, int):
@@ -139,11 +159,11 @@ def _encode_setting(name: str, value: object) -> bytes:
         text = os.fsdecode(value)
     else:
         # The message does not show the value: it may be a secret of an unexpected type.
-        raise TypeError(f"{name} must be a str, a path, an int or a bool, not {type(value).__name__}")
+        return TypeError(f"{name} must be a str, a path, an int or a bool, not {type(value).__name__}")
     if "\0" in text:
-        raise ValueError(f"{name} contains a NUL character")
+        return ValueError(f"{name} contains a NUL character")
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
         # The UnicodeEncodeError would show the value.
-        raise ValueError(f"{name} contains a lone surrogate, which cannot be encoded as UTF-8") from None
+        return ValueError(f"{name} contains a lone surrogate, which cannot be encoded as UTF-8")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import io
 import json
 import pickle
 import time
+import traceback
 from email.utils import formatdate
 from typing import Any, Iterator, Type
 
@@ -182,8 +184,8 @@ def test_errors_of_the_api_become_exceptions(session: Session, emulator: Emulato
     )
     assert isinstance(error, AmpError) and error.http_status == 404 and b"NOT_FOUND" in error.body
     assert (error.status, error.status_name, error.retryable, error.retry_after) == (0, "AMP_OK", False, None)
-    copy = pickle.loads(pickle.dumps(error))
-    assert type(copy) is ApiError and vars(copy) == vars(error) and str(copy) == str(error)
+    clone = pickle.loads(pickle.dumps(error))
+    assert type(clone) is ApiError and vars(clone) == vars(error) and str(clone) == str(error)
 
     def rejected(**fault: Any) -> ApiError:
         emulator.faults({"path": "/v2/", **fault})
@@ -219,8 +221,8 @@ def test_graphql(session: Session, emulator: Emulator) -> None:
     error = caught.value
     assert error.errors[0]["extensions"]["code"] == "BAD_USER_INPUT" in str(error)
     assert error.data is None and error.http_status == 200 and isinstance(error, ApiError)
-    copy = pickle.loads(pickle.dumps(error))
-    assert type(copy) is GraphQLError and copy.errors == error.errors
+    clone = pickle.loads(pickle.dumps(error))
+    assert type(clone) is GraphQLError and clone.errors == error.errors
 
     def fails(kind: Type[AmpError], **fault: Any) -> Any:
         emulator.faults({"path": "/graphql", **fault})
@@ -243,11 +245,20 @@ def test_a_personal_access_token(session: Session, emulator: Emulator) -> None:
     created = session.create_personal_access_token('the "first"', "organization")
     assert created.name == 'the "first"' and created.token.startswith("amp_pat_") and created.id
     assert created.token not in repr(created) and created.last_used_date is None
+    assert copy.copy(created) is created and copy.deepcopy([created])[0] is created
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(created)
     assert created.created_date is not None and created.created_date.endswith("Z")
     settings = {"api_url": emulator.credentials["api_url"], "proxy": "none", "load": False}
     with Session(personal_access_token=created.token, **settings) as other:
         assert other.get(HUBS).ok
     assert emulator.stats()["token_requests"] == 1
+    body = {"errors": ["odd"], "data": {"createPersonalAccessToken": {"token": "amp_pat_a.b"}}}
+    emulator.faults({"path": "/graphql", "body": body})
+    with pytest.raises(GraphQLError) as caught:
+        session.create_personal_access_token("a", "b")
+    frames = [frame.f_locals for frame, _ in traceback.walk_tb(caught.value.__traceback__)][1:]
+    assert "amp_pat_a.b" not in repr(frames)
     emulator.faults({"path": "/graphql", "body": {"data": {"createPersonalAccessToken": {"id": "x"}}}})
     with pytest.raises(amp_token.ProtocolError, match="createPersonalAccessToken"):
         session.create_personal_access_token("a", "b")
