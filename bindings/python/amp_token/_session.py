@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import json as _json
-import re
 import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterator, List, Mapping, NoReturn, Optional, Type, Union
@@ -402,7 +401,7 @@ class Session:
         :raises ProtocolError: a response is not a JSON object
         :raises AmpError: as :meth:`request`
         """
-        next_page: Optional[str] = re.sub(r"\{[?&][^}]*\}$", "", path)
+        next_page: Optional[str] = _without_template(path)
         while next_page is not None:
             response = self.get(next_page).raise_for_status()
             page = response.json()
@@ -444,6 +443,20 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<amp_token.Session with {self._cache!r}>"
+
+
+def _without_template(link: str) -> str:
+    """The link without the URI template at its end, such as ``{?page,size,sort}``.
+
+    In linear time: a link comes from a response, and a regular expression that tries every ``{?`` would be
+    quadratic in its length, with the GIL held.
+    """
+    if not link.endswith("}"):
+        return link
+    # The template contains no other "}", so it begins after the last one before its end.
+    start = link.rfind("}", 0, -1) + 1
+    found = [position for position in (link.find("{?", start), link.find("{&", start)) if position >= 0]
+    return link[: min(found)] if found else link
 
 
 def _encode_argument(name: str, value: str) -> bytes:

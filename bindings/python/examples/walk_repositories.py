@@ -13,7 +13,6 @@ reason on standard error.
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from typing import Any, AsyncIterator, Dict, List
 
@@ -26,7 +25,7 @@ import amp_token.httpx
 async def items(client: httpx.AsyncClient, link: str, name: str) -> AsyncIterator[Dict[str, Any]]:
     """Iterates over the items of a HAL collection, through all its pages."""
     # Links of the API end with a URI template, {?page,size,sort}. This function sends its variables itself.
-    url = re.sub(r"\{\?[^}]*\}$", "", link)
+    url = link.partition("{?")[0]
     number, total = 0, 1
     while number < total:
         response = await client.get(url, params={"page": number, "size": 20})

@@ -7,6 +7,9 @@ import gc
 import io
 import json
 import pickle
+import re
+import subprocess
+import sys
 import time
 import traceback
 from email.utils import formatdate
@@ -16,7 +19,7 @@ import pytest
 from conftest import Emulator, Fake, in_threads
 
 import amp_token
-from amp_token import AmpError, ApiError, GraphQLError, Session, _ffi
+from amp_token import AmpError, ApiError, GraphQLError, Session, _ffi, _session
 
 HUBS = "/v2/content/hubs"
 
@@ -84,6 +87,41 @@ def test_pages_are_walked_to_the_end(session: Session, emulator: Emulator) -> No
     before = emulator.stats()["api_requests"]
     next(session.pages(link))
     assert emulator.stats()["api_requests"] - before == 1
+
+
+def test_the_template_of_a_link_is_removed() -> None:
+    for link, path in {
+        "/a{?page,size,sort}": "/a",
+        "/a?b=c{&page}": "/a?b=c",
+        "/a{?}": "/a",
+        "/{id}{?page}": "/{id}",
+        "/a{?b{?c}": "/a",
+        "/a{?b{&c}": "/a",
+        "/a{&b{?c}": "/a",
+        "/a{?b}{?c}": "/a{?b}",
+        "/a{?b}c": "/a{?b}c",
+        "/{id}": "/{id}",
+        "/a{?b": "/a{?b",
+        "/a}": "/a}",
+        "}": "}",
+        "": "",
+    }.items():
+        assert _session._without_template(link) == path == re.sub(r"\{[?&][^}]*\}$", "", link), link
+
+
+def test_a_hostile_link_takes_linear_time() -> None:
+    """A quadratic algorithm would need hours. The time limit only ends a test that fails."""
+    program = """
+import amp_token
+session = amp_token.Session(personal_access_token="amp_pat_a.b", api_url="http://127.0.0.1:1", proxy="none", load=False)
+for link in ("/" + "{?" * 2_000_000, "/" + "{?" * 2_000_000 + "}", "/" + "{&a}" * 1_000_000 + "x", "/" + "}" * 4_000_000):
+    try:
+        next(session.pages(link))
+    except amp_token.AmpError:
+        print("rejected")
+"""
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "rejected\n" * 4)
 
 
 def test_a_collection_of_several_lists_needs_a_name(session: Session, emulator: Emulator) -> None:
