@@ -383,7 +383,7 @@ class Session:
         response = Response._from_handle(pointer, "POST", "/graphql")
         created = _graphql_data(response).get("createPersonalAccessToken")
         if not isinstance(created, dict) or not isinstance(created.get("token"), str):
-            raise _unexpected_body(response, "data.createPersonalAccessToken")
+            raise _unexpected_body(response, "has no data.createPersonalAccessToken")
         return PersonalAccessToken(
             id=str(created.get("id")),
             name=str(created.get("name")),
@@ -406,7 +406,7 @@ class Session:
             response = self.get(next_page).raise_for_status()
             page = response.json()
             if not isinstance(page, dict):
-                raise _unexpected_body(response, "JSON object")
+                raise _unexpected_body(response, "is not a JSON object")
             yield page
             next_page = response.next_page
 
@@ -495,13 +495,13 @@ def _graphql_data(response: Response) -> Dict[str, Any]:
     response.raise_for_status()
     data = parsed.get("data") if isinstance(parsed, dict) else None
     if not isinstance(data, dict):
-        raise _unexpected_body(response, "data")
+        raise _unexpected_body(response, "has no data")
     return data
 
 
-def _unexpected_body(response: Response, wanted: str) -> _errors.ProtocolError:
+def _unexpected_body(response: Response, problem: str) -> _errors.ProtocolError:
     return _errors.ProtocolError(
-        f"{response._request()}: HTTP {response.status}, but the body has no {wanted}; "
+        f"{response._request()}: HTTP {response.status}, but the body {problem}; "
         "check api_url and the request",
         status=50,
         status_name="AMP_PROTOCOL",

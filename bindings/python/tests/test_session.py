@@ -136,7 +136,7 @@ def test_a_collection_of_several_lists_needs_a_name(session: Session, emulator: 
     respond({"page": {"totalPages": 0}})
     assert list(session.items(HUBS)) == []
     respond([1])
-    with pytest.raises(amp_token.ProtocolError, match="no JSON object"):
+    with pytest.raises(amp_token.ProtocolError, match="is not a JSON object"):
         list(session.items(HUBS))
     emulator.faults({"path": "/v2/", "status": 404})
     with pytest.raises(ApiError, match="HTTP 404"):
