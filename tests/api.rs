@@ -75,7 +75,7 @@ fn any_status_is_a_reply() {
     let emulator = Emulator::builder().start().unwrap();
     let cache = cache(&emulator, &[]);
     for status in [204, 302, 400, 404, 409, 500, 503] {
-        emulator.fault(Fault::status(status).on(HUBS));
+        emulator.fault(Fault::status(status).for_path(HUBS));
         assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, status);
     }
     assert_eq!(emulator.stats().api_requests, 7, "none was repeated");
@@ -87,11 +87,11 @@ fn a_refused_token_is_replaced_once() {
     let emulator = Emulator::builder().expires_in(300).start().unwrap();
     let cache = cache(&emulator, &[]);
     assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 200);
-    emulator.fault(Fault::status(401).on(HUBS));
+    emulator.fault(Fault::status(401).for_path(HUBS));
     assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 200);
     assert_eq!(emulator.stats().token_requests, 2);
     // Refused again and again: one more token, and then the caller sees it.
-    emulator.faults([Fault::status(401).on(HUBS).forever()]);
+    emulator.faults([Fault::status(401).for_path(HUBS).forever()]);
     let before = emulator.stats();
     let seen = api::request(&cache, &get(HUBS)).unwrap();
     let after = emulator.stats();
@@ -108,7 +108,7 @@ fn a_403_that_is_not_about_the_token_costs_no_token() {
     let expired = json!({"errors": [{"level": "ERROR", "code": "FORBIDDEN", "message": "Authorization required."}]});
     for body in [json!({"errors": [{"code": "FORBIDDEN", "message": "Not your hub"}]}), expired] {
         // The second has the right words, but the token has just been issued.
-        emulator.fault(Fault::status(403).body(body).on(HUBS));
+        emulator.fault(Fault::status(403).body(body).for_path(HUBS));
         assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 403);
     }
     assert_eq!(emulator.stats().token_requests, 1);
@@ -123,7 +123,7 @@ fn the_token_reaches_no_other_origin() {
     let other = format!("http://{}/v2/content/hubs", elsewhere.local_addr().unwrap());
     // A redirect is a reply, not a way to go.
     for status in [301, 302, 303, 307, 308] {
-        emulator.fault(Fault::status(status).header("Location", &other).on(HUBS));
+        emulator.fault(Fault::status(status).header("Location", &other).for_path(HUBS));
         assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, status);
     }
     // A link to somewhere else is refused before anything is sent.
@@ -139,13 +139,13 @@ fn the_token_reaches_no_other_origin() {
 fn patience_is_for_idempotent_methods() {
     let emulator = Emulator::builder().start().unwrap();
     let cache = cache(&emulator, &[]);
-    let busy = || Fault::status(503).retry_after(0).on("/v2");
+    let busy = || Fault::status(503).retry_after(0).for_path("/v2");
     emulator.fault(busy());
     assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 200);
     emulator.fault(busy());
     assert_eq!(api::request(&cache, &post("/v2/content/x", b"{}")).unwrap().status, 503);
     // Longer than the call has: the reply is handed on at once.
-    emulator.fault(Fault::status(429).retry_after(3600).on("/v2"));
+    emulator.fault(Fault::status(429).retry_after(3600).for_path("/v2"));
     assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 429);
 }
 
@@ -153,9 +153,9 @@ fn patience_is_for_idempotent_methods() {
 fn a_broken_connection_is_repeated_only_where_that_is_safe() {
     let emulator = Emulator::builder().start().unwrap();
     let cache = cache(&emulator, &[]);
-    emulator.fault(Fault::reset().on("/v2"));
+    emulator.fault(Fault::reset().for_path("/v2"));
     assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 200);
-    emulator.fault(Fault::close().on("/v2"));
+    emulator.fault(Fault::close().for_path("/v2"));
     let error = api::request(&cache, &post("/v2/content/x", b"{}")).unwrap_err();
     assert_eq!((error.kind(), error.attempts()), (Kind::Connect, 1));
     assert!(!error.is_retryable(), "the caller must not repeat it blindly either");
@@ -257,7 +257,7 @@ fn deep_variables_of_graphql_need_no_stack() {
 fn a_reply_has_a_limit() {
     let emulator = Emulator::builder().start().unwrap();
     let cache = cache(&emulator, &[("max_response_bytes", "100000")]);
-    emulator.fault(Fault::oversized(1 << 20).on(HUBS));
+    emulator.fault(Fault::oversized(1 << 20).for_path(HUBS));
     let error = api::request(&cache, &get(HUBS)).unwrap_err();
     assert_eq!(error.kind(), Kind::Protocol);
 }
@@ -267,7 +267,7 @@ fn a_download_of_any_size_goes_to_its_taker() {
     let emulator = Emulator::builder().start().unwrap();
     let cache = cache(&emulator, &[("max_response_bytes", "1000")]);
     const SIZE: usize = 3_000_000;
-    emulator.fault(Fault::oversized(SIZE).on(HUBS));
+    emulator.fault(Fault::oversized(SIZE).for_path(HUBS));
     let (mut length, mut pieces) = (0, 0);
     let response = api::download(&cache, HUBS, &mut |piece| {
         length += piece.len();
@@ -278,13 +278,13 @@ fn a_download_of_any_size_goes_to_its_taker() {
     assert_eq!((response.status, response.body.len(), length), (200, 0, SIZE));
     assert!(pieces > 10, "{pieces} pieces");
     // Its taker may have enough, which is no reason to begin anew.
-    emulator.fault(Fault::oversized(SIZE).on(HUBS));
+    emulator.fault(Fault::oversized(SIZE).for_path(HUBS));
     let before = emulator.stats().api_requests;
     let error = api::download(&cache, HUBS, &mut |_| false).unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (Kind::Io, false));
     assert_eq!(emulator.stats().api_requests, before + 1);
     // A transfer that breaks off is not begun anew, because its beginning cannot be taken back.
-    emulator.fault(Fault::truncate().on(HUBS));
+    emulator.fault(Fault::truncate().for_path(HUBS));
     let before = emulator.stats().api_requests;
     let mut taken = 0;
     let error = api::download(&cache, HUBS, &mut |piece| {
@@ -295,10 +295,10 @@ fn a_download_of_any_size_goes_to_its_taker() {
     assert_eq!(error.kind(), Kind::Connect);
     assert!(taken > 0 && emulator.stats().api_requests == before + 1);
     // What is no success is a reply like any other; a refused token is replaced.
-    emulator.fault(Fault::status(404).body("gone").on(HUBS));
+    emulator.fault(Fault::status(404).body("gone").for_path(HUBS));
     let response = api::download(&cache, HUBS, &mut |_| panic!("not a success")).unwrap();
     assert_eq!((response.status, &response.body[..]), (404, &b"gone"[..]));
-    emulator.fault(Fault::status(401).on(HUBS));
+    emulator.fault(Fault::status(401).for_path(HUBS));
     let mut taken = Vec::new();
     let response = api::download(&cache, HUBS, &mut |piece| {
         taken.extend_from_slice(piece);

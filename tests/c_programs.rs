@@ -179,15 +179,15 @@ fn upload_item_repeats_what_is_safe_to_repeat() {
     assert_eq!((code, requests, tokens), (0, 1, 1));
     for (faults, expected) in [
         // Revoked under way: the next token, once.
-        (vec![Fault::status(401).on(ITEMS)], (0, 2, 2)),
-        (vec![Fault::status(403).on(ITEMS)], (0, 2, 2)),
-        (vec![Fault::status(401).on(ITEMS), Fault::status(401).on(ITEMS)], (1, 2, 2)),
+        (vec![Fault::status(401).for_path(ITEMS)], (0, 2, 2)),
+        (vec![Fault::status(403).for_path(ITEMS)], (0, 2, 2)),
+        (vec![Fault::status(401).for_path(ITEMS), Fault::status(401).for_path(ITEMS)], (1, 2, 2)),
         // Too many: again, and not for ever.
-        (vec![Fault::status(429).on(ITEMS), Fault::status(429).on(ITEMS).retry_after(1)], (0, 3, 1)),
-        (vec![Fault::status(429).on(ITEMS).forever()], (1, 5, 1)),
+        (vec![Fault::status(429).for_path(ITEMS), Fault::status(429).for_path(ITEMS).retry_after(1)], (0, 3, 1)),
+        (vec![Fault::status(429).for_path(ITEMS).forever()], (1, 5, 1)),
         // What the server may have acted on is not sent again.
-        (vec![Fault::status(503).on(ITEMS).retry_after(1)], (1, 1, 1)),
-        (vec![Fault::close().on(ITEMS)], (1, 1, 1)),
+        (vec![Fault::status(503).for_path(ITEMS).retry_after(1)], (1, 1, 1)),
+        (vec![Fault::close().for_path(ITEMS)], (1, 1, 1)),
         (vec![Fault::status(400)], (2, 0, 1)),
     ] {
         let (code, said, requests, tokens) = upload(&faults);
@@ -238,12 +238,12 @@ fn publish_publishes_each_item_once() {
     assert!(said.contains("24 published, 0 not; 1 token(s)"), "{said}");
 
     // Some are put off, and one token is refused under way.
-    fresh(vec![Fault::status(401).on(path), Fault::status(429).on(path).times(5)]);
+    fresh(vec![Fault::status(401).for_path(path), Fault::status(429).for_path(path).times(5)]);
     let (code, said, publications, tokens) = run("16", &ids);
     assert_eq!((code, publications, tokens), (0, 24, 2), "{said}");
 
     // What fails is named, and the rest goes on; a connection that broke is not tried again.
-    fresh(vec![Fault::close().on(path)]);
+    fresh(vec![Fault::close().for_path(path)]);
     let (code, said, publications, _) = run("1", &[&ids[..3], &["0".to_owned(), "../hubs".to_owned()]].concat());
     assert_eq!((code, publications), (1, 2), "{said}");
     assert!(said.contains("2 published, 3 not") && said.contains("../hubs: this is no id"), "{said}");

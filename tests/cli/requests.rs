@@ -51,11 +51,11 @@ fn a_request_s_reply_is_the_answer() {
 #[test]
 fn a_refused_request_is_told_and_its_body_kept() {
     let env = TestEnv::new();
-    env.emulator.fault(Fault::status(404).body("gone").on("/v2"));
+    env.emulator.fault(Fault::status(404).body("gone").for_path("/v2"));
     let output = env.run(&["request", "GET", "/v2/content/x"]);
     assert_eq!((output.status, output.stdout.as_str()), (Some(5), "gone"), "{}", output.stderr);
     assert!(output.stderr.contains("HTTP 404"), "{}", output.stderr);
-    env.emulator.fault(Fault::status(403).body("no").on("/v2"));
+    env.emulator.fault(Fault::status(403).body("no").for_path("/v2"));
     assert_eq!(env.run(&["hubs"]).status, Some(3));
     let output = env.run(&["request", "GET", "https://elsewhere.invalid/v2"]);
     assert_eq!(output.status, Some(2));

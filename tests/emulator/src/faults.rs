@@ -52,7 +52,7 @@ impl Kind {
 /// ```
 /// use amp_emulator::Fault;
 /// let unavailable = Fault::status(503).retry_after(2).times(3);
-/// let flaky_api = Fault::reset().on("/v2/").forever().probability(0.2, 42);
+/// let flaky_api = Fault::reset().for_path("/v2/").forever().probability(0.2, 42);
 /// ```
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -195,7 +195,7 @@ impl Fault {
 impl Fault {
     /// For requests whose path starts with this; else for `/oauth/token`.
     #[must_use]
-    pub fn on(self, path: impl Into<String>) -> Fault {
+    pub fn for_path(self, path: impl Into<String>) -> Fault {
         Fault { path: path.into(), ..self }
     }
 
@@ -262,7 +262,7 @@ impl Fault {
 
     /// The reply to give in place of the right one, if this fault has one. `placeholder` tells what a
     /// name between braces stands for.
-    pub(crate) fn replacement(&self, placeholder: &dyn Fn(&str) -> String) -> Option<Reply> {
+    pub(crate) fn override_response(&self, placeholder: &dyn Fn(&str) -> String) -> Option<Reply> {
         let (body, content_type) = match &self.body {
             _ if self.kind == Kind::NotJson => ("<html><body>Please sign in</body></html>".into(), "text/html"),
             None if self.status.is_none() => return None,
@@ -275,7 +275,7 @@ impl Fault {
     }
 
     /// Changes what this fault changes about any reply, be it the right one or a replacement.
-    pub(crate) fn adjust(&self, mut reply: Reply) -> Reply {
+    pub(crate) fn apply_to(&self, mut reply: Reply) -> Reply {
         let fixed = [("Content-Type", &self.content_type), ("Retry-After", &self.retry_after)];
         let fixed = fixed.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
         let others = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -287,7 +287,7 @@ impl Fault {
     }
 
     /// Throws the dice, if there are any (splitmix64, by Sebastiano Vigna, in the public domain).
-    fn strikes(&mut self) -> bool {
+    fn applies(&mut self) -> bool {
         let Some(probability) = self.probability else { return true };
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.seed;
@@ -332,7 +332,7 @@ impl Queue {
 
     /// The fault for a request with this path: the first that matches and strikes.
     pub fn take(&mut self, path: &str) -> Option<Fault> {
-        let matches = |fault: &mut Fault| path.starts_with(&fault.path) && fault.strikes();
+        let matches = |fault: &mut Fault| path.starts_with(&fault.path) && fault.applies();
         let index = self.0.iter_mut().position(matches)?;
         let fault = self.0[index].clone();
         if let Some(times) = &mut self.0[index].times {
@@ -384,7 +384,7 @@ mod tests {
     fn faults_strike_in_order_as_often_as_they_should() {
         let mut queue: Queue = [
             Fault::status(503).times(2),
-            Fault::reset().on("/v2/").forever(),
+            Fault::reset().for_path("/v2/").forever(),
             Fault::close().times(0),
             Fault::silent(),
         ]
@@ -407,8 +407,8 @@ mod tests {
         };
         assert_eq!(strikes(), strikes());
         assert!((150..250).contains(&strikes().iter().filter(|strike| **strike).count()));
-        assert!(!Fault::reset().probability(0.0, 1).strikes());
-        assert!(Fault::reset().probability(1.0, 1).strikes());
+        assert!(!Fault::reset().probability(0.0, 1).applies());
+        assert!(Fault::reset().probability(1.0, 1).applies());
     }
 
     #[test]
@@ -424,9 +424,9 @@ mod tests {
     #[test]
     fn placeholders_are_filled_in_and_quoted_where_json_needs_it() {
         let secret = |name: &str| format!("<\"{name}\">");
-        let reply = Fault::reply(json!({"error": ["no {client_secret}"]})).replacement(&secret).unwrap();
+        let reply = Fault::reply(json!({"error": ["no {client_secret}"]})).override_response(&secret).unwrap();
         assert_eq!(reply.body, br#"{"error":["no <\"client_secret\">"]}"#);
-        let reply = Fault::reply("{other} {client_id}").replacement(&secret).unwrap();
+        let reply = Fault::reply("{other} {client_id}").override_response(&secret).unwrap();
         assert_eq!(reply.body, br#"{other} <"client_id">"#);
     }
 }

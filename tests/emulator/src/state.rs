@@ -208,10 +208,10 @@ impl Shared {
             "request_body" => String::from_utf8_lossy(&request.body).into_owned(),
             name => oauth::form_value(&request.body, name),
         };
-        let reply = fault.replacement(&placeholder).unwrap_or_else(|| match request.path.as_str() {
+        let reply = fault.override_response(&placeholder).unwrap_or_else(|| match request.path.as_str() {
             oauth::PATH => oauth::answer(self, request, fault),
             _ => api::answer(self, request),
         });
-        fault.adjust(reply)
+        fault.apply_to(reply)
     }
 }

@@ -152,7 +152,7 @@ fn date_skew() {
 
 #[test]
 fn faults_of_the_api() {
-    let emulator = with(Fault::status(401).on("/v2/").forever());
+    let emulator = with(Fault::status(401).for_path("/v2/").forever());
     let token = token(&emulator);
     for _ in 0..2 {
         assert_eq!(get(&emulator, "/v2/content/hubs", &token).status, 401);
