@@ -1,19 +1,19 @@
-//! `/_emulator/…`: what the methods of [`crate::Emulator`] do, for programs that are not written in Rust.
+//! The admin API, `/_emulator/…`: the methods of [`crate::Emulator`] for programs that are not written in Rust.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::faults::{Fault, Queue};
-use crate::http::{Reply, Request};
+use crate::http::{Request, Response};
 use crate::state::Shared;
 use crate::tls::CertificateKind;
 
 pub(crate) const PATH: &str = "/_emulator/";
 
-pub(crate) fn answer(shared: &Shared, request: &Request) -> Reply {
+pub(crate) fn handle(shared: &Shared, request: &Request) -> Response {
     let command = request.path.strip_prefix(PATH).unwrap_or_default();
-    let done = match (request.method.as_str(), command) {
-        ("GET", "stats") => return Reply::json(200, &shared.state().stats),
+    let result = match (request.method.as_str(), command) {
+        ("GET", "stats") => return Response::json(200, &shared.state().stats),
         ("POST", "reset") => {
             shared.reset();
             Ok(())
@@ -24,11 +24,11 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Reply {
         ("POST", "expires_in") => seconds(&request.body).map(|seconds| shared.state().expires_in = seconds),
         ("POST", "advance") => seconds(&request.body).map(|seconds| shared.advance(seconds)),
         ("POST", "certificate") => set_certificate(shared, &request.body),
-        _ => return Reply::json(404, &json!({"error": "there is no such command"})),
+        _ => return Response::json(404, &json!({"error": "unknown admin request"})),
     };
-    match done {
-        Ok(()) => Reply::json(200, &json!({})),
-        Err(error) => Reply::json(400, &json!({"error": error})),
+    match result {
+        Ok(()) => Response::json(200, &json!({})),
+        Err(error) => Response::json(400, &json!({"error": error})),
     }
 }
 
@@ -45,14 +45,14 @@ fn revoke(shared: &Shared, body: &[u8]) -> Result<(), String> {
 
 fn set_credentials(shared: &Shared, body: &[u8]) -> Result<(), String> {
     let json: Value = parse(body)?;
-    let text = |name: &str| json[name].as_str().ok_or_else(|| format!("`{name}` is missing")).map(str::to_owned);
-    let (client_id, client_secret) = (text("client_id")?, text("client_secret")?);
+    let string = |name: &str| json[name].as_str().ok_or_else(|| format!("`{name}` is missing")).map(str::to_owned);
+    let (client_id, client_secret) = (string("client_id")?, string("client_secret")?);
     shared.set_credentials(client_id, client_secret);
     Ok(())
 }
 
 fn set_faults(shared: &Shared, body: &[u8]) -> Result<(), String> {
-    // By hand instead of with an untagged enum, whose errors would not say which name is wrong.
+    // Not an untagged enum: its errors do not name the field that is wrong.
     let faults: Vec<Fault> = match parse(body)? {
         Value::Array(faults) => faults.into_iter().map(serde_json::from_value).collect::<Result<_, _>>(),
         fault => serde_json::from_value(fault).map(|fault| vec![fault]),
@@ -72,7 +72,7 @@ fn set_certificate(shared: &Shared, body: &[u8]) -> Result<(), String> {
 
 fn seconds(body: &[u8]) -> Result<u64, String> {
     let json: Value = parse(body)?;
-    json["seconds"].as_u64().ok_or_else(|| "`seconds` must be a whole number".to_owned())
+    json["seconds"].as_u64().ok_or_else(|| "`seconds` must be an integer of at least 0".to_owned())
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {

@@ -1,27 +1,27 @@
-//! The APIs behind the token: hubs, content repositories, content items, and GraphQL.
+//! The APIs that need a token: hubs, content repositories, content items, and GraphQL.
 //!
-//! Each request needs a token that is honoured. As with Amplience a bad one is status 403, not 401.
+//! As Amplience does, the emulator rejects an invalid token with status 403, not 401.
 
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
-use crate::http::{Reply, Request};
+use crate::http::{Request, Response};
 use crate::state::Shared;
 use crate::tokens::uuid;
 
 pub(crate) const CONTENT: &str = "/v2/";
 pub(crate) const GRAPHQL: &str = "/graphql";
 
-/// The hubs: name, label, and how many content repositories each has. Those of the first fill several pages.
+/// The hubs: name, label, number of content repositories. The first hub has several pages of them.
 const HUBS: [(&str, &str, usize); 2] = [("emulated", "Emulated hub", 45), ("emulatedtest", "Emulated test hub", 3)];
 const DEFAULT_PAGE_SIZE: usize = 20;
 
-pub(crate) fn answer(shared: &Shared, request: &Request) -> Reply {
+pub(crate) fn handle(shared: &Shared, request: &Request) -> Response {
     if !request.path.starts_with(CONTENT) && request.path != GRAPHQL {
         return not_found();
     }
     let Some(token) = bearer(request) else {
-        return Reply::empty(401).with("WWW-Authenticate", "Bearer");
+        return Response::empty(401).with("WWW-Authenticate", "Bearer");
     };
     if !shared.state().tokens.accepts(token, shared.now()) {
         return forbidden();
@@ -46,7 +46,7 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Reply {
             None => not_found(),
         },
         ("POST", ["v2", "content", "content-items", id, "publish"]) => publish(shared, request, id),
-        ("GET", ["v2", "content", "publishing-jobs", id]) => match shared.state().publications.get(*id) {
+        ("GET", ["v2", "content", "publishing-jobs", id]) => match shared.state().publish_jobs.get(*id) {
             Some(job) => hal(200, job),
             None => not_found(),
         },
@@ -59,29 +59,29 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Reply {
     }
 }
 
-/// The token of an `Authorization: Bearer` header.
+/// Returns the token of an `Authorization: Bearer` header.
 fn bearer(request: &Request) -> Option<&str> {
     let (scheme, token) = request.header("authorization")?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-fn forbidden() -> Reply {
+fn forbidden() -> Response {
     errors(403, "FORBIDDEN", "Authorization required.")
 }
 
-fn not_found() -> Reply {
+fn not_found() -> Response {
     errors(404, "NOT_FOUND", "There is no such thing here.")
 }
 
-fn errors(status: u16, code: &str, message: &str) -> Reply {
-    Reply::json(status, &json!({"errors": [{"level": "ERROR", "code": code, "message": message}]}))
+fn errors(status: u16, code: &str, message: &str) -> Response {
+    Response::json(status, &json!({"errors": [{"level": "ERROR", "code": code, "message": message}]}))
 }
 
-fn hal(status: u16, body: &Value) -> Reply {
-    Reply::json(status, body).with("Content-Type", "application/hal+json")
+fn hal(status: u16, body: &Value) -> Response {
+    Response::json(status, body).with("Content-Type", "application/hal+json")
 }
 
-/// The address of this server as the client wrote it, with a path after it.
+/// Returns the URL of `path`, with the scheme of this server and the host that the client used.
 fn link(shared: &Shared, request: &Request, path: &str) -> String {
     let (scheme, host) = (shared.scheme(), request.header("host").unwrap_or("localhost"));
     format!("{scheme}://{host}/v2/content/{path}")
@@ -104,8 +104,8 @@ fn repository_index(id: &str) -> Option<(usize, usize)> {
     all.into_iter().find(|(hub, index)| repository_id(*hub, *index) == id)
 }
 
-/// One page of a collection, of which `item` makes a single one.
-fn page(request: &Request, name: &str, link: &str, total: usize, item: impl Fn(usize) -> Value) -> Reply {
+/// Returns one page of a collection; `item` makes each of its items.
+fn page(request: &Request, name: &str, link: &str, total: usize, item: impl Fn(usize) -> Value) -> Response {
     let number = |name, default| request.query_parameter(name).map_or(Some(default), |text| text.parse().ok());
     let (Some(page), Some(size @ 1..)) = (number("page", 0), number("size", DEFAULT_PAGE_SIZE)) else {
         return errors(400, "BAD_REQUEST", "page and size must be numbers, and size above 0.");
@@ -123,7 +123,7 @@ fn page(request: &Request, name: &str, link: &str, total: usize, item: impl Fn(u
     )
 }
 
-fn hubs(shared: &Shared, request: &Request) -> Reply {
+fn hubs(shared: &Shared, request: &Request) -> Response {
     let link = link(shared, request, "hubs");
     page(request, "hubs", &link, HUBS.len(), |index| hub(shared, request, index))
 }
@@ -158,7 +158,7 @@ fn hub(shared: &Shared, request: &Request, index: usize) -> Value {
     })
 }
 
-fn repositories(shared: &Shared, request: &Request, hub: usize) -> Reply {
+fn repositories(shared: &Shared, request: &Request, hub: usize) -> Response {
     let link = link(shared, request, &format!("hubs/{}/content-repositories", hub_id(hub)));
     page(request, "content-repositories", &link, HUBS[hub].2, |index| repository(shared, request, hub, index))
 }
@@ -173,7 +173,7 @@ fn repository(shared: &Shared, request: &Request, hub: usize, index: usize) -> V
     })
 }
 
-fn create_item(shared: &Shared, request: &Request) -> Reply {
+fn create_item(shared: &Shared, request: &Request) -> Response {
     let Ok(mut item) = serde_json::from_slice::<Map<String, Value>>(&request.body) else {
         return errors(400, "BAD_REQUEST", "The body must be a JSON object.");
     };
@@ -183,44 +183,44 @@ fn create_item(shared: &Shared, request: &Request) -> Reply {
     let publish = format!("{href}/publish");
     item.insert("_links".to_owned(), json!({"self": {"href": href}, "publish": {"href": publish}}));
     let item = Value::Object(item);
-    let reply = hal(201, &item);
+    let response = hal(201, &item);
     shared.state().items.insert(id, item);
-    reply
+    response
 }
 
-/// As dc-cli expects it: no content, and where the job can be looked at. Here it is done at once.
-fn publish(shared: &Shared, request: &Request, id: &str) -> Reply {
+/// Publishes an item as dc-cli expects it: status 204 and the job's URL. The job is complete immediately.
+fn publish(shared: &Shared, request: &Request, id: &str) -> Response {
     if !shared.state().items.contains_key(id) {
         return not_found();
     }
-    let job = uuid();
-    let href = link(shared, request, &format!("publishing-jobs/{job}"));
-    let body = json!({"id": job, "state": "COMPLETED", "_links": {"self": {"href": href}}});
+    let job_id = uuid();
+    let href = link(shared, request, &format!("publishing-jobs/{job_id}"));
+    let job = json!({"id": job_id, "state": "COMPLETED", "_links": {"self": {"href": href}}});
     let mut state = shared.state();
     state.stats.publications += 1;
-    state.publications.insert(job, body);
-    Reply::empty(204).with("Location", &href)
+    state.publish_jobs.insert(job_id, job);
+    Response::empty(204).with("Location", &href)
 }
 
-/// Knows one mutation; to all else the answer is the type of the root.
-fn graphql(shared: &Shared, request: &Request) -> Reply {
+/// Handles one mutation; the response to any other query is the type name of the root.
+fn graphql(shared: &Shared, request: &Request) -> Response {
     let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
     let Some(query) = body["query"].as_str() else {
         return graphql_error(400, "BAD_REQUEST", "The body must be a JSON object with a query.");
     };
     let Some((_, input)) = query.split_once("createPersonalAccessToken") else {
-        return Reply::json(200, &json!({"data": {"__typename": "Query"}}));
+        return Response::json(200, &json!({"data": {"__typename": "Query"}}));
     };
     let (Some(name), Some(_)) = (argument(input, &body, "name"), argument(input, &body, "organizationId")) else {
         return graphql_error(200, "BAD_USER_INPUT", "The input needs a name and an organizationId.");
     };
     let Some(created) = shared.state().tokens.add_personal() else {
-        return graphql_error(200, "LIMIT_EXCEEDED", "There are five personal access tokens already.");
+        return graphql_error(200, "LIMIT_EXCEEDED", "There are already five personal access tokens.");
     };
     let moment = OffsetDateTime::from(shared.now());
     let ((year, month, day), (hour, minute, second)) = (moment.to_calendar_date(), moment.to_hms());
     let month = u8::from(month);
-    Reply::json(
+    Response::json(
         200,
         &json!({"data": {"createPersonalAccessToken": {
             "id": created.id,
@@ -232,23 +232,23 @@ fn graphql(shared: &Shared, request: &Request) -> Reply {
     )
 }
 
-fn graphql_error(status: u16, code: &str, message: &str) -> Reply {
-    Reply::json(status, &json!({"data": null, "errors": [{"message": message, "extensions": {"code": code}}]}))
+fn graphql_error(status: u16, code: &str, message: &str) -> Response {
+    Response::json(status, &json!({"data": null, "errors": [{"message": message, "extensions": {"code": code}}]}))
 }
 
-/// One field of a mutation's input: written into the query, there as a variable, or in a variable for the
-/// whole input. This looks for it rather than parse GraphQL, which takes a library.
+/// Returns one field of a mutation's input. It may be a literal in the query, a variable, or a field of a
+/// variable that holds the whole input. This searches the text: parsing GraphQL would need a library.
 fn argument(input: &str, body: &Value, name: &str) -> Option<String> {
-    let written = input.match_indices(name).find_map(|(start, _)| {
+    let in_query = input.match_indices(name).find_map(|(start, _)| {
         let value = input[start + name.len()..].trim_start().strip_prefix(':')?.trim_start();
         if let Some(variable) = value.strip_prefix('$') {
             let end = variable.find(|letter: char| !letter.is_alphanumeric() && letter != '_');
             return body["variables"][&variable[..end.unwrap_or(variable.len())]].as_str().map(str::to_owned);
         }
-        // A GraphQL string is written like one of JSON, so JSON's reader finds its end.
+        // GraphQL and JSON strings have the same syntax, so the JSON parser finds the end.
         serde_json::Deserializer::from_str(value).into_iter::<String>().next()?.ok()
     });
-    written.or_else(|| {
+    in_query.or_else(|| {
         let mut variables = body["variables"].as_object()?.iter();
         variables.find_map(|(_, value)| value[name].as_str().map(str::to_owned))
     })
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_arguments_wherever_they_are_written() {
+    fn arguments_are_found_in_queries_and_variables() {
         let inline = json!({"query": r#"(input: {name: "a \"b\" c", organizationId:"o"}) { id name token }"#});
         let single = json!({
             "query": "(input: {name: $title, organizationId: $org}) { id name }",
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_24_hex_digits_and_all_different() {
+    fn ids_are_24_hex_digits_and_unique() {
         assert_eq!((hub_id(0).len(), repository_id(1, 2).len()), (24, 24));
         assert_eq!(hub_index(&hub_id(1)), Some(1));
         assert_eq!(repository_index(&repository_id(1, 2)), Some((1, 2)));

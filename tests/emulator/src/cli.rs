@@ -14,21 +14,21 @@ A local server that stands in for Amplience, for demos and tests.
 
 Usage: amp-emulator [options]
 
-  --port N                   listen on this port of the loopback interface (default 0: any)
-  --tls                      serve https, with a certificate by an authority of its own
-  --mutual-tls               and ask clients for a certificate by the same authority
-  --ca-file PATH             write the authority's certificate there (default: a temporary file)
-  --expires-in SECONDS       the lifetime of access tokens (default 300)
-  --client-id ID             the API key to accept (default: a random one)
-  --client-secret-file PATH  the file that holds its secret (default: a random one)
+  --port N                   listen on this port of the loopback interface (default 0: any free port)
+  --tls                      serve https, with a certificate signed by the emulator's own CA
+  --mutual-tls               serve https and require a client certificate signed by the same CA
+  --ca-file PATH             write the CA certificate to PATH (default: a temporary file)
+  --expires-in SECONDS       lifetime of access tokens (default 300)
+  --client-id ID             client ID to accept (default: random)
+  --client-secret-file PATH  file that holds the client secret to accept (default: random)
   --help                     print this
 
-It first prints what a client needs, one name=value a line: url, auth_url, api_url, client_id,
-client_secret; with --tls ca_file, and with --mutual-tls client_certificate and client_key.
-It serves until it is told to end (SIGTERM or SIGINT).
+It first prints the settings of a client, one NAME=VALUE per line: url, auth_url, api_url, client_id,
+client_secret; with --tls also ca_file, with --mutual-tls also client_certificate and client_key.
+It serves until it receives SIGTERM or SIGINT.
 ";
 
-/// Runs the `amp-emulator` command on this process's arguments, until it is told to end.
+/// Runs the `amp-emulator` command with the arguments of this process, until it receives SIGTERM or SIGINT.
 #[must_use]
 pub fn run_from_args() -> ExitCode {
     run(std::env::args_os()).map_or_else(
@@ -48,21 +48,21 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Box<dyn std:
     serve(builder).map_err(Into::into)
 }
 
-/// Starts an emulator, prints what clients need to know of it (`name=value`, one a line), and serves until
-/// the process is told to end (SIGTERM or SIGINT).
+/// Starts an emulator, prints the settings of a client (`name=value`, one per line), and serves until the
+/// process receives SIGTERM or SIGINT.
 ///
 /// # Errors
-/// If it cannot start or print.
+/// If the emulator cannot start or standard output cannot be written.
 pub fn serve(builder: Builder) -> io::Result<()> {
-    // Before anything is printed: whoever has read the lines may end this process in order.
-    let end = end_signal()?;
+    // Before anything is printed: a program that has read the lines may send the signal immediately.
+    let wait_for_signal = end_signal()?;
     let emulator = builder.start()?;
     print_settings(&emulator)?;
-    end();
+    wait_for_signal();
     Ok(())
 }
 
-/// `None`: help is wanted.
+/// Returns `None` for `--help`.
 fn parse(mut parser: Parser) -> Result<Option<Builder>, Box<dyn std::error::Error>> {
     let mut builder = Emulator::builder();
     let (mut client_id, mut client_secret) = (None, None);
@@ -110,7 +110,7 @@ fn print_settings(emulator: &Emulator) -> io::Result<()> {
     output.flush()
 }
 
-/// Prepares for being told to end, and gives the function that waits for it.
+/// Installs the handlers of SIGTERM and SIGINT, and returns a function that waits for either.
 #[cfg(unix)]
 fn end_signal() -> io::Result<impl FnOnce()> {
     use signal_hook::consts::{SIGINT, SIGTERM};

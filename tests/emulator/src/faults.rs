@@ -1,9 +1,9 @@
-//! Faults: what is to go wrong, and with which requests. The table that tests and demos fill in.
+//! Faults: failures that tests and demos inject into responses.
 //!
-//! A [`Fault`] says which requests it is for (`path`, `times`, `probability`), what changes about the
-//! reply (the fields) and how the reply is carried (`kind`). Its JSON form, for `POST /_emulator/faults`,
-//! has the same names; README.md shows each once. A field that is not known is refused, so that a
-//! misspelt fault cannot pass for a test.
+//! A [`Fault`] selects requests (`path`, `times`, `probability`), changes the response (its other fields) and
+//! determines how the response is sent (`kind`). The JSON form, for `POST /_emulator/faults`, has the same
+//! names; README.md shows each once. An unknown field is an error, so that a test cannot pass because its
+//! fault was misspelt.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -11,43 +11,43 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::http::Reply;
+use crate::http::Response;
 
-/// How a reply is carried.
+/// How a response is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
-    /// As it should be; the fault is in its fields.
+    /// Completely; only the fields of the fault change it.
     #[default]
     Normal,
     /// The connection is reset (TCP RST) instead.
     Reset,
     /// The connection is closed instead.
     Close,
-    /// Nothing is ever sent; the connection stays open.
+    /// Nothing is sent; the connection stays open.
     Silent,
-    /// The head promises the whole body; half of it is sent, then the connection ends.
+    /// `Content-Length` announces the whole body; half of it is sent, then the connection is closed.
     Truncate,
-    /// The body is good, but padded with spaces to `size` bytes.
+    /// The body is valid, but padded with spaces to `size` bytes.
     Oversized,
-    /// The body comes one byte per `interval_ms`.
+    /// The body is sent one byte per `interval_ms`.
     Slow,
-    /// Header lines come one per `interval_ms`, without end.
+    /// Header lines are sent one per `interval_ms`, without end.
     SlowHeaders,
-    /// The body is a page of HTML, under status 200.
+    /// The body is an HTML page, with status 200.
     NotJson,
-    /// The token that was issued last is handed out again.
+    /// The response holds the last issued token again.
     SameToken,
 }
 
 impl Kind {
-    /// Whether there is a reply to carry at all.
-    pub fn has_reply(self) -> bool {
+    /// Whether a response is sent at all.
+    pub fn has_response(self) -> bool {
         !matches!(self, Kind::Reset | Kind::Close | Kind::Silent | Kind::SlowHeaders)
     }
 }
 
-/// One row of what is to go wrong. Made by one of the functions, refined by the methods:
+/// One fault. A constructor makes it, methods refine it:
 ///
 /// ```
 /// use amp_emulator::Fault;
@@ -59,11 +59,11 @@ impl Kind {
 pub struct Fault {
     pub(crate) kind: Kind,
     path: String,
-    /// How many more requests it is for; `None`: all.
+    /// The number of requests that it still applies to; `None`: all.
     #[serde(deserialize_with = "count_or_forever")]
     times: Option<u64>,
     probability: Option<f64>,
-    /// Where the dice stand: the same seed gives the same sequence.
+    /// The state of the random number generator: the same seed gives the same sequence.
     seed: u64,
     latency_ms: u64,
     pub(crate) date_skew_s: i64,
@@ -71,7 +71,7 @@ pub struct Fault {
     status: Option<u16>,
     body: Option<Value>,
     content_type: Option<String>,
-    #[serde(deserialize_with = "number_or_text")]
+    #[serde(deserialize_with = "number_or_string")]
     retry_after: Option<String>,
     headers: BTreeMap<String, String>,
     interval_ms: u64,
@@ -100,150 +100,150 @@ impl Default for Fault {
     }
 }
 
-/// What goes wrong.
+/// Constructors: what goes wrong.
 impl Fault {
-    fn of(kind: Kind) -> Fault {
+    fn with_kind(kind: Kind) -> Fault {
         Fault { kind, ..Fault::default() }
     }
 
-    /// The reply is good, but this many milliseconds late.
+    /// A valid response, sent this many milliseconds late.
     #[must_use]
     pub fn latency_ms(milliseconds: u64) -> Fault {
         Fault::default().delayed_by_ms(milliseconds)
     }
 
-    /// This status, with an empty body unless [`Fault::body`] gives one.
+    /// A response with this status, and an empty body unless [`Fault::body`] sets one.
     #[must_use]
     pub fn status(status: u16) -> Fault {
         Fault { status: Some(status), ..Fault::default() }
     }
 
-    /// This body under status 200: see [`Fault::body`].
+    /// A response with status 200 and this body: see [`Fault::body`].
     #[must_use]
     pub fn reply(body: impl Into<Value>) -> Fault {
         Fault::default().body(body)
     }
 
-    /// The connection is reset (TCP RST) in place of a reply.
+    /// Resets the connection (TCP RST) instead of sending a response.
     #[must_use]
     pub fn reset() -> Fault {
-        Fault::of(Kind::Reset)
+        Fault::with_kind(Kind::Reset)
     }
 
-    /// The connection is closed in place of a reply.
+    /// Closes the connection instead of sending a response.
     #[must_use]
     pub fn close() -> Fault {
-        Fault::of(Kind::Close)
+        Fault::with_kind(Kind::Close)
     }
 
-    /// No reply ever comes; the connection stays open.
+    /// Sends no response and keeps the connection open.
     #[must_use]
     pub fn silent() -> Fault {
-        Fault::of(Kind::Silent)
+        Fault::with_kind(Kind::Silent)
     }
 
-    /// Half of the promised body comes, then the connection ends.
+    /// Sends half of the announced body, then closes the connection.
     #[must_use]
     pub fn truncate() -> Fault {
-        Fault::of(Kind::Truncate)
+        Fault::with_kind(Kind::Truncate)
     }
 
-    /// The reply is good, but padded with spaces to this many bytes.
+    /// A valid response whose body is padded with spaces to this many bytes.
     #[must_use]
     pub fn oversized(size: usize) -> Fault {
-        Fault { size, ..Fault::of(Kind::Oversized) }
+        Fault { size, ..Fault::with_kind(Kind::Oversized) }
     }
 
-    /// The reply is good, but its body comes one byte per so many milliseconds.
+    /// A valid response whose body is sent one byte per this many milliseconds.
     #[must_use]
     pub fn slow(interval_ms: u64) -> Fault {
-        Fault { interval_ms, ..Fault::of(Kind::Slow) }
+        Fault { interval_ms, ..Fault::with_kind(Kind::Slow) }
     }
 
-    /// Header lines come one per so many milliseconds, without end.
+    /// Sends one header line per this many milliseconds, without end.
     #[must_use]
     pub fn slow_headers(interval_ms: u64) -> Fault {
-        Fault { interval_ms, ..Fault::of(Kind::SlowHeaders) }
+        Fault { interval_ms, ..Fault::with_kind(Kind::SlowHeaders) }
     }
 
-    /// A page of HTML under status 200, as a captive portal sends it.
+    /// An HTML page with status 200, as a captive portal sends it.
     #[must_use]
     pub fn not_json() -> Fault {
-        Fault::of(Kind::NotJson)
+        Fault::with_kind(Kind::NotJson)
     }
 
-    /// The token that was issued last is handed out again (a new one, if there was none).
+    /// A response with the last issued token (a new one if there was none).
     #[must_use]
     pub fn same_token() -> Fault {
-        Fault::of(Kind::SameToken)
+        Fault::with_kind(Kind::SameToken)
     }
 
-    /// The token of this reply lives for so many seconds.
+    /// A token that is valid for this many seconds.
     #[must_use]
     pub fn expires_in(seconds: u64) -> Fault {
         Fault { expires_in: Some(seconds), ..Fault::default() }
     }
 
-    /// The reply is good, but its `Date` header is off by so many seconds.
+    /// A valid response whose `Date` header is off by this many seconds.
     #[must_use]
     pub fn date_skew_s(seconds: i64) -> Fault {
         Fault { date_skew_s: seconds, ..Fault::default() }
     }
 }
 
-/// Which requests it is for, and what else is different about the reply.
+/// Which requests the fault applies to, and further changes of the response.
 impl Fault {
-    /// For requests whose path starts with this; else for `/oauth/token`.
+    /// Applies to requests whose path starts with `path`. Default: `/oauth/token`.
     #[must_use]
     pub fn for_path(self, path: impl Into<String>) -> Fault {
         Fault { path: path.into(), ..self }
     }
 
-    /// For this many requests; else for one.
+    /// Applies to this many requests. Default: 1.
     #[must_use]
     pub fn times(self, times: u64) -> Fault {
         Fault { times: Some(times), ..self }
     }
 
-    /// For all requests, until the faults are cleared.
+    /// Applies to all requests until the faults are cleared.
     #[must_use]
     pub fn forever(self) -> Fault {
         Fault { times: None, ..self }
     }
 
-    /// For each request with this probability (0 to 1). The same seed gives the same sequence.
+    /// Applies to each request with this probability (0 to 1). The same seed gives the same sequence.
     #[must_use]
     pub fn probability(self, probability: f64, seed: u64) -> Fault {
         Fault { probability: Some(probability), seed, ..self }
     }
 
-    /// Comes this many milliseconds late as well.
+    /// Also delays the response by this many milliseconds.
     #[must_use]
     pub fn delayed_by_ms(self, milliseconds: u64) -> Fault {
         Fault { latency_ms: milliseconds, ..self }
     }
 
-    /// With this body instead of the right one: a JSON string is sent as the raw text that it holds, any
-    /// other JSON value as JSON. Within its texts `{client_id}`, `{client_secret}` and `{request_body}`
-    /// stand for what the request brought, `{access_token}` for a new, valid token.
+    /// Replaces the body. A JSON string is sent as the raw text that it holds, any other JSON value as JSON.
+    /// In its strings `{client_id}`, `{client_secret}` and `{request_body}` are replaced by the values of the
+    /// request, and `{access_token}` by a new, valid token.
     #[must_use]
     pub fn body(self, body: impl Into<Value>) -> Fault {
         Fault { body: Some(body.into()), ..self }
     }
 
-    /// With this `Content-Type`.
+    /// Sets `Content-Type`.
     #[must_use]
     pub fn content_type(self, content_type: impl Into<String>) -> Fault {
         Fault { content_type: Some(content_type.into()), ..self }
     }
 
-    /// With a `Retry-After` header: seconds, or what [`crate::http_date`] gives.
+    /// Sets `Retry-After`: seconds, or a date as [`crate::http_date`] formats it.
     #[must_use]
     pub fn retry_after(self, retry_after: impl ToString) -> Fault {
         Fault { retry_after: Some(retry_after.to_string()), ..self }
     }
 
-    /// With one more header, which replaces any other of that name.
+    /// Sets a header, which replaces any other of that name.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Fault {
         self.headers.insert(name.into(), value.into());
@@ -260,33 +260,33 @@ impl Fault {
         Duration::from_millis(self.interval_ms)
     }
 
-    /// The reply to give in place of the right one, if this fault has one. `placeholder` tells what a
-    /// name between braces stands for.
-    pub(crate) fn override_response(&self, placeholder: &dyn Fn(&str) -> String) -> Option<Reply> {
+    /// Returns the response that replaces the regular one, if this fault has a status or body.
+    /// `placeholder` returns the value of a name in braces.
+    pub(crate) fn override_response(&self, placeholder: &dyn Fn(&str) -> String) -> Option<Response> {
         let (body, content_type) = match &self.body {
             _ if self.kind == Kind::NotJson => ("<html><body>Please sign in</body></html>".into(), "text/html"),
             None if self.status.is_none() => return None,
             None => (Vec::new(), "text/plain"),
-            Some(Value::String(text)) => (fill(text, placeholder).into_bytes(), "application/json"),
-            Some(json) => (filled_in(json, placeholder).to_string().into_bytes(), "application/json"),
+            Some(Value::String(text)) => (expand(text, placeholder).into_bytes(), "application/json"),
+            Some(json) => (expand_json(json, placeholder).to_string().into_bytes(), "application/json"),
         };
-        let reply = Reply { body, ..Reply::empty(self.status.unwrap_or(200)) };
-        Some(reply.with("Content-Type", content_type))
+        let response = Response { body, ..Response::empty(self.status.unwrap_or(200)) };
+        Some(response.with("Content-Type", content_type))
     }
 
-    /// Changes what this fault changes about any reply, be it the right one or a replacement.
-    pub(crate) fn apply_to(&self, mut reply: Reply) -> Reply {
+    /// Applies the other changes of this fault to a response, regular or overridden.
+    pub(crate) fn apply_to(&self, mut response: Response) -> Response {
         let fixed = [("Content-Type", &self.content_type), ("Retry-After", &self.retry_after)];
         let fixed = fixed.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
         let others = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        reply = fixed.chain(others).fold(reply, |reply, (name, value)| reply.with(name, value));
-        if self.kind == Kind::Oversized && reply.body.len() < self.size {
-            reply.body.resize(self.size, b' ');
+        response = fixed.chain(others).fold(response, |response, (name, value)| response.with(name, value));
+        if self.kind == Kind::Oversized && response.body.len() < self.size {
+            response.body.resize(self.size, b' ');
         }
-        reply
+        response
     }
 
-    /// Throws the dice, if there are any (splitmix64, by Sebastiano Vigna, in the public domain).
+    /// Decides by the fault's probability, if it has one (splitmix64, by Sebastiano Vigna, in the public domain).
     fn applies(&mut self) -> bool {
         let Some(probability) = self.probability else { return true };
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -300,38 +300,38 @@ impl Fault {
 
 const PLACEHOLDERS: [&str; 4] = ["client_id", "client_secret", "request_body", "access_token"];
 
-fn fill(text: &str, placeholder: &dyn Fn(&str) -> String) -> String {
+fn expand(text: &str, placeholder: &dyn Fn(&str) -> String) -> String {
     PLACEHOLDERS.iter().fold(text.to_owned(), |text, name| {
         let braced = format!("{{{name}}}");
         if text.contains(&braced) { text.replace(&braced, &placeholder(name)) } else { text }
     })
 }
 
-fn filled_in(json: &Value, placeholder: &dyn Fn(&str) -> String) -> Value {
+fn expand_json(json: &Value, placeholder: &dyn Fn(&str) -> String) -> Value {
     match json {
-        Value::String(text) => Value::String(fill(text, placeholder)),
-        Value::Array(items) => items.iter().map(|item| filled_in(item, placeholder)).collect(),
+        Value::String(text) => Value::String(expand(text, placeholder)),
+        Value::Array(items) => items.iter().map(|item| expand_json(item, placeholder)).collect(),
         Value::Object(fields) => {
-            fields.iter().map(|(name, value)| (name.clone(), filled_in(value, placeholder))).collect()
+            fields.iter().map(|(name, value)| (name.clone(), expand_json(value, placeholder))).collect()
         }
         other => other.clone(),
     }
 }
 
-/// The faults to come, in order.
+/// The pending faults, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Queue(VecDeque<Fault>);
 
 impl Queue {
-    /// Adds one at the end; one that is for no request at all is not kept.
+    /// Adds a fault at the end, unless its `times` is 0.
     pub fn push(&mut self, fault: Fault) {
         if fault.times != Some(0) {
             self.0.push_back(fault);
         }
     }
 
-    /// The fault for a request with this path: the first that matches and strikes.
-    pub fn take(&mut self, path: &str) -> Option<Fault> {
+    /// Returns the fault for a request with this path: the first that matches and applies.
+    pub fn next_for(&mut self, path: &str) -> Option<Fault> {
         let matches = |fault: &mut Fault| path.starts_with(&fault.path) && fault.applies();
         let index = self.0.iter_mut().position(matches)?;
         let fault = self.0[index].clone();
@@ -355,23 +355,23 @@ impl FromIterator<Fault> for Queue {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum NumberOrText {
+enum NumberOrString {
     Number(u64),
-    Text(String),
+    String(String),
 }
 
 fn count_or_forever<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
-    match NumberOrText::deserialize(input)? {
-        NumberOrText::Number(times) => Ok(Some(times)),
-        NumberOrText::Text(text) if text == "forever" => Ok(None),
-        NumberOrText::Text(_) => Err(serde::de::Error::custom("`times` is a number or \"forever\"")),
+    match NumberOrString::deserialize(input)? {
+        NumberOrString::Number(times) => Ok(Some(times)),
+        NumberOrString::String(text) if text == "forever" => Ok(None),
+        NumberOrString::String(_) => Err(serde::de::Error::custom("`times` must be a number or \"forever\"")),
     }
 }
 
-fn number_or_text<'de, D: Deserializer<'de>>(input: D) -> Result<Option<String>, D::Error> {
-    Ok(Some(match NumberOrText::deserialize(input)? {
-        NumberOrText::Number(number) => number.to_string(),
-        NumberOrText::Text(text) => text,
+fn number_or_string<'de, D: Deserializer<'de>>(input: D) -> Result<Option<String>, D::Error> {
+    Ok(Some(match NumberOrString::deserialize(input)? {
+        NumberOrString::Number(number) => number.to_string(),
+        NumberOrString::String(text) => text,
     }))
 }
 
@@ -381,7 +381,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn faults_strike_in_order_as_often_as_they_should() {
+    fn faults_apply_in_order_and_as_often_as_requested() {
         let mut queue: Queue = [
             Fault::status(503).times(2),
             Fault::reset().for_path("/v2/").forever(),
@@ -390,7 +390,7 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        let mut kind = |path| queue.take(path).map(|fault| (fault.kind, fault.status));
+        let mut kind = |path| queue.next_for(path).map(|fault| (fault.kind, fault.status));
         assert_eq!(kind("/v2/content/hubs"), Some((Kind::Reset, None)));
         assert_eq!(kind("/oauth/token"), Some((Kind::Normal, Some(503))));
         assert_eq!(kind("/oauth/token"), Some((Kind::Normal, Some(503))));
@@ -400,19 +400,19 @@ mod tests {
     }
 
     #[test]
-    fn the_dice_repeat_themselves() {
-        let strikes = || {
+    fn the_same_seed_gives_the_same_sequence() {
+        let sequence = || {
             let mut queue: Queue = [Fault::reset().forever().probability(0.2, 7)].into_iter().collect();
-            (0..1000).map(|_| queue.take("/oauth/token").is_some()).collect::<Vec<_>>()
+            (0..1000).map(|_| queue.next_for("/oauth/token").is_some()).collect::<Vec<_>>()
         };
-        assert_eq!(strikes(), strikes());
-        assert!((150..250).contains(&strikes().iter().filter(|strike| **strike).count()));
+        assert_eq!(sequence(), sequence());
+        assert!((150..250).contains(&sequence().iter().filter(|applied| **applied).count()));
         assert!(!Fault::reset().probability(0.0, 1).applies());
         assert!(Fault::reset().probability(1.0, 1).applies());
     }
 
     #[test]
-    fn json_is_strict_about_names() {
+    fn unknown_names_in_json_are_errors() {
         let fault: Fault =
             serde_json::from_value(json!({"status": 429, "retry_after": 3, "times": "forever"})).unwrap();
         assert_eq!((fault.retry_after.as_deref(), fault.times), (Some("3"), None));
@@ -422,11 +422,11 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_filled_in_and_quoted_where_json_needs_it() {
-        let secret = |name: &str| format!("<\"{name}\">");
-        let reply = Fault::reply(json!({"error": ["no {client_secret}"]})).override_response(&secret).unwrap();
-        assert_eq!(reply.body, br#"{"error":["no <\"client_secret\">"]}"#);
-        let reply = Fault::reply("{other} {client_id}").override_response(&secret).unwrap();
-        assert_eq!(reply.body, br#"{other} <"client_id">"#);
+    fn placeholders_are_expanded_and_escaped_in_json() {
+        let value = |name: &str| format!("<\"{name}\">");
+        let response = Fault::reply(json!({"error": ["no {client_secret}"]})).override_response(&value).unwrap();
+        assert_eq!(response.body, br#"{"error":["no <\"client_secret\">"]}"#);
+        let response = Fault::reply("{other} {client_id}").override_response(&value).unwrap();
+        assert_eq!(response.body, br#"{other} <"client_id">"#);
     }
 }

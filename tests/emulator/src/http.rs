@@ -1,7 +1,8 @@
-//! HTTP/1.1 as a server needs it: reads a request from a stream of bytes, and writes a reply's head.
+//! HTTP/1.1 for a server: parses requests and formats the heads of responses.
 //!
-//! It is written out here, over blocking sockets, because half of what the emulator is for is to break
-//! this layer on purpose: a fault is then a few plain writes instead of a fight with a server library.
+//! The emulator has its own HTTP code, over blocking sockets, because many faults violate HTTP on purpose:
+//! resets, half bodies, endless headers. With blocking sockets each fault is a few writes; server libraries do
+//! not allow them.
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
@@ -21,70 +22,70 @@ pub struct Request {
     pub method: String,
     /// The path, without the query.
     pub path: String,
-    /// What followed the `?`, undecoded; empty if there was none.
+    /// The part after `?`, not decoded; empty if there is none.
     pub query: String,
-    /// The header lines in their order; names in lower case.
+    /// The header lines in order; names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The body, with any chunked encoding taken off.
+    /// The body, after removal of any chunked encoding.
     pub body: Vec<u8>,
     pub(crate) keep_alive: bool,
 }
 
 impl Request {
-    /// The value of the first header of this name, which is compared without regard to case.
+    /// Returns the value of the first header with this name; case does not matter.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
         headers.find(|(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The value of one parameter of the query.
+    /// Returns the decoded value of a query parameter.
     pub(crate) fn query_parameter(&self, name: &str) -> Option<String> {
         let mut pairs = form_urlencoded::parse(self.query.as_bytes());
         pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 }
 
-/// One reply, before it is put on the wire.
+/// A response before it is sent.
 #[derive(Debug, Clone)]
-pub(crate) struct Reply {
+pub(crate) struct Response {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
-impl Reply {
-    pub fn empty(status: u16) -> Reply {
-        Reply { status, headers: Vec::new(), body: Vec::new() }
+impl Response {
+    pub fn empty(status: u16) -> Response {
+        Response { status, headers: Vec::new(), body: Vec::new() }
     }
 
-    pub fn json(status: u16, body: &impl Serialize) -> Reply {
-        let body = serde_json::to_vec(body).expect("replies are made of plain JSON values");
-        Reply { body, ..Reply::empty(status) }.with("Content-Type", "application/json")
+    pub fn json(status: u16, body: &impl Serialize) -> Response {
+        let body = serde_json::to_vec(body).expect("responses are plain JSON values");
+        Response { body, ..Response::empty(status) }.with("Content-Type", "application/json")
     }
 
-    pub fn with(mut self, name: &str, value: &str) -> Reply {
+    pub fn with(mut self, name: &str, value: &str) -> Response {
         self.headers.retain(|(header, _)| !header.eq_ignore_ascii_case(name));
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// The status line and the header lines, up to and with the empty line.
+    /// Formats the status line and the headers, including the empty line.
     pub fn head(&self, date: SystemTime, keep_alive: bool) -> Vec<u8> {
-        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
+        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status));
         let length = self.body.len();
         let connection = if keep_alive { "keep-alive" } else { "close" };
         for (name, value) in &self.headers {
-            write!(head, "{name}: {value}\r\n").expect("a String takes all that is written");
+            write!(head, "{name}: {value}\r\n").expect("writing to a String cannot fail");
         }
         let date = http_date(date);
         write!(head, "Date: {date}\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\r\n")
-            .expect("a String takes all that is written");
+            .expect("writing to a String cannot fail");
         head.into_bytes()
     }
 }
 
-fn reason(status: u16) -> &'static str {
+fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
         201 => "Created",
@@ -104,29 +105,29 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
-/// Writes a moment as HTTP does, for a `Date` or `Retry-After` header: `Thu, 01 Jan 1970 00:00:00 GMT`.
+/// Formats a time for a `Date` or `Retry-After` header: `Thu, 01 Jan 1970 00:00:00 GMT`.
 #[must_use]
-pub fn http_date(moment: SystemTime) -> String {
-    let moment = OffsetDateTime::from(moment);
-    let (weekday, month) = (moment.weekday().to_string(), moment.month().to_string());
-    let (hour, minute, second) = moment.to_hms();
-    let (day, year) = (moment.day(), moment.year());
+pub fn http_date(time: SystemTime) -> String {
+    let time = OffsetDateTime::from(time);
+    let (weekday, month) = (time.weekday().to_string(), time.month().to_string());
+    let (hour, minute, second) = time.to_hms();
+    let (day, year) = (time.day(), time.year());
     format!("{}, {day:02} {} {year:04} {hour:02}:{minute:02}:{second:02} GMT", &weekday[..3], &month[..3])
 }
 
-/// Reads the next request; `None` if the client has closed the connection instead of sending one.
+/// Reads the next request. Returns `None` if the client closed the connection instead of sending one.
 ///
-/// `buffer` holds what was read too much, for the next call. A request that makes no sense is an error
-/// of kind `InvalidData`.
+/// `buffer` keeps the bytes after the request for the next call. A malformed request is an error of kind
+/// `InvalidData`.
 pub(crate) fn read_request(stream: &mut (impl Read + Write), buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
     let mut request = loop {
-        if let Some(request) = take_head(buffer)? {
+        if let Some(request) = parse_head(buffer)? {
             break request;
         }
         if buffer.len() > MAX_HEAD {
-            return Err(invalid("the request's head is too long"));
+            return Err(invalid("the head of the request is too long"));
         }
-        match fill(stream, buffer) {
+        match fill_buffer(stream, buffer) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && buffer.is_empty() => return Ok(None),
             filled => filled?,
         }
@@ -136,16 +137,16 @@ pub(crate) fn read_request(stream: &mut (impl Read + Write), buffer: &mut Vec<u8
         stream.flush()?;
     }
     request.body = if request.header("transfer-encoding").is_some() {
-        read_chunks(stream, buffer)?
+        read_chunked_body(stream, buffer)?
     } else {
         let length = request.header("content-length").unwrap_or("0");
         let length = length.parse().map_err(|_| invalid("Content-Length is not a number"))?;
-        take(stream, buffer, length)?
+        read_bytes(stream, buffer, length)?
     };
     Ok(Some(request))
 }
 
-fn take_head(buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
+fn parse_head(buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut parsed = httparse::Request::new(&mut headers);
     let httparse::Status::Complete(length) = parsed.parse(buffer).map_err(invalid)? else {
@@ -171,12 +172,12 @@ fn take_head(buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
     Ok(Some(request))
 }
 
-fn read_chunks(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<Vec<u8>> {
+fn read_chunked_body(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
     loop {
-        let parsed = httparse::parse_chunk_size(buffer).map_err(|_| invalid("a chunk's size makes no sense"))?;
+        let parsed = httparse::parse_chunk_size(buffer).map_err(|_| invalid("invalid chunk size"))?;
         let httparse::Status::Complete((start, size)) = parsed else {
-            fill(stream, buffer)?;
+            fill_buffer(stream, buffer)?;
             continue;
         };
         buffer.drain(..start);
@@ -187,33 +188,33 @@ fn read_chunks(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<Vec<u
         if body.len().saturating_add(size) > MAX_BODY {
             return Err(invalid("the body is too long"));
         }
-        body.extend(take(stream, buffer, size)?);
-        take(stream, buffer, 2)?;
+        body.extend(read_bytes(stream, buffer, size)?);
+        read_bytes(stream, buffer, 2)?;
     }
-    // Trailers, if any, end like a head does: with an empty line.
-    while take(stream, buffer, 2)? != b"\r\n" {
-        while !take(stream, buffer, 1)?.ends_with(b"\n") {}
+    // Trailers, if any, end with an empty line, as a head does.
+    while read_bytes(stream, buffer, 2)? != b"\r\n" {
+        while !read_bytes(stream, buffer, 1)?.ends_with(b"\n") {}
     }
     Ok(body)
 }
 
-fn take(stream: &mut impl Read, buffer: &mut Vec<u8>, length: usize) -> io::Result<Vec<u8>> {
+fn read_bytes(stream: &mut impl Read, buffer: &mut Vec<u8>, length: usize) -> io::Result<Vec<u8>> {
     if length > MAX_BODY {
         return Err(invalid("the body is too long"));
     }
     while buffer.len() < length {
-        fill(stream, buffer)?;
+        fill_buffer(stream, buffer)?;
     }
     Ok(buffer.drain(..length).collect())
 }
 
-fn fill(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<()> {
-    let mut piece = [0; 8 << 10];
-    let length = stream.read(&mut piece)?;
+fn fill_buffer(stream: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<()> {
+    let mut bytes = [0; 8 << 10];
+    let length = stream.read(&mut bytes)?;
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    buffer.extend_from_slice(&piece[..length]);
+    buffer.extend_from_slice(&bytes[..length]);
     Ok(())
 }
 
@@ -226,7 +227,7 @@ mod tests {
     use super::*;
     use std::time::{Duration, UNIX_EPOCH};
 
-    /// A client that sends `input` in pieces of one byte, and keeps what it is sent.
+    /// A client that sends `input` one byte at a time and records what it receives.
     struct Trickle {
         input: Vec<u8>,
         output: Vec<u8>,
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_request_that_comes_in_pieces() {
+    fn a_request_is_read_one_byte_at_a_time() {
         let (request, _) = read("POST /a?b=c%20d HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc");
         let request = request.unwrap().unwrap();
         assert_eq!(
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_chunks_and_trailers_and_says_continue() {
+    fn chunks_and_trailers_are_read_and_100_continue_is_sent() {
         let (request, output) = read(
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n\
              3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nTrailer: 1\r\n\r\n",
@@ -281,14 +282,14 @@ mod tests {
     }
 
     #[test]
-    fn tells_an_end_from_a_broken_request() {
+    fn the_end_of_the_stream_differs_from_a_broken_request() {
         assert!(read("").0.unwrap().is_none());
         assert_eq!(read("GET / HT").0.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(read("GET\x01 / HTTP/1.1\r\n\r\n").0.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]
-    fn writes_dates_as_http_does() {
+    fn dates_have_the_format_of_http() {
         assert_eq!(http_date(UNIX_EPOCH), "Thu, 01 Jan 1970 00:00:00 GMT");
         assert_eq!(http_date(UNIX_EPOCH + Duration::from_secs(784_111_777)), "Sun, 06 Nov 1994 08:49:37 GMT");
     }

@@ -1,8 +1,8 @@
 //! A local server that stands in for Amplience, for demos and tests: no account and no network needed.
 //!
-//! It promises to answer as Amplience is known to answer (tokens, hubs, refusals), to fail as networks
-//! and servers fail when it is told to ([`Fault`]), to count what it sees ([`Stats`]), and never to listen
-//! beyond the loopback interface. It prints nothing of its own accord.
+//! It sends the responses that Amplience is known to send (tokens, hubs, errors), injects the failures of
+//! networks and servers on request ([`Fault`]), counts requests ([`Stats`]), and listens only on the loopback
+//! interface. The library prints nothing.
 //!
 //! ```
 //! use amp_emulator::{Emulator, Fault};
@@ -14,14 +14,14 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | `http` | requests and replies as bytes |
-//! | `server` | connections, and how replies are carried or are not |
-//! | `faults` | the table of what is to go wrong |
-//! | `shared` | the state: credentials, tokens, counters |
+//! | `http` | parsing requests, formatting responses |
+//! | `server` | connections, and how responses are sent |
+//! | `faults` | the faults to inject |
+//! | `state` | the shared state: credentials, tokens, statistics |
 //! | `tokens` | access tokens and personal access tokens |
 //! | `oauth`, `api` | the endpoints of Amplience |
-//! | `control` | the endpoints of the emulator itself: `/_emulator/…` |
-//! | `tls` | the authority and its certificates |
+//! | `admin` | the admin API: `/_emulator/…` |
+//! | `tls` | the certificate authority and its certificates |
 //! | `cli` | the `amp-emulator` command |
 
 mod admin;
@@ -47,10 +47,10 @@ pub use http::{Request, http_date};
 use server::Server;
 use state::Shared;
 pub use state::Stats;
-use tls::Authority;
+use tls::Ca;
 pub use tls::CertificateKind;
 
-/// How an emulator is to be: see [`Emulator::builder`].
+/// The configuration of an emulator: see [`Emulator::builder`].
 #[derive(Debug, Clone)]
 pub struct Builder {
     port: u16,
@@ -64,69 +64,69 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Listens on this port; else on any that is free.
+    /// The port to listen on. Default: any free port.
     #[must_use]
     pub fn port(self, port: u16) -> Builder {
         Builder { port, ..self }
     }
 
-    /// Serves https, with a certificate by an authority of its own: see [`Emulator::ca_file`].
+    /// Serves https, with a certificate signed by the emulator's own CA: see [`Emulator::ca_file`].
     #[must_use]
     pub fn tls(self, tls: bool) -> Builder {
         Builder { tls, ..self }
     }
 
-    /// Also asks clients for a certificate: see [`Emulator::client_certificate_file`].
+    /// Serves https and requires a client certificate: see [`Emulator::client_certificate_file`].
     #[must_use]
     pub fn mutual_tls(self, mutual_tls: bool) -> Builder {
         Builder { tls: self.tls || mutual_tls, mutual_tls, ..self }
     }
 
-    /// The certificate to start with; else a valid one.
+    /// The first certificate. Default: a valid one.
     #[must_use]
     pub fn certificate(self, certificate: CertificateKind) -> Builder {
         Builder { certificate, ..self }
     }
 
-    /// Where the authority's certificate goes; else into a temporary file. A file at a path of one's own stays.
+    /// Where to write the CA certificate. Default: a temporary file. A file at a given path is not removed.
     #[must_use]
     pub fn ca_file(self, path: impl Into<PathBuf>) -> Builder {
         Builder { ca_file: Some(path.into()), ..self }
     }
 
-    /// The lifetime of access tokens in seconds; else 300.
+    /// The lifetime of access tokens in seconds. Default: 300.
     #[must_use]
     pub fn expires_in(self, seconds: u64) -> Builder {
         Builder { expires_in: seconds, ..self }
     }
 
-    /// The credentials to accept; else random ones.
+    /// The credentials to accept. Default: random ones.
     #[must_use]
     pub fn client(self, id: impl Into<String>, secret: impl Into<String>) -> Builder {
         self.client_id(id).client_secret(secret)
     }
 
-    /// The client id to accept; else a random UUID.
+    /// The client ID to accept. Default: a random UUID.
     #[must_use]
     pub fn client_id(self, id: impl Into<String>) -> Builder {
         Builder { client_id: id.into(), ..self }
     }
 
-    /// The client secret to accept; else 64 random hex digits.
+    /// The client secret to accept. Default: 64 random hex digits.
     #[must_use]
     pub fn client_secret(self, secret: impl Into<String>) -> Builder {
         Builder { client_secret: secret.into(), ..self }
     }
 
-    /// Starts it. When this returns, the emulator accepts connections.
+    /// Starts the emulator. When this returns, it accepts connections.
     ///
     /// # Errors
-    /// If the port is taken, or a file cannot be written.
+    /// If the port is in use or a file cannot be written.
     pub fn start(self) -> io::Result<Emulator> {
         tokens::prepare();
-        let authority = self.tls.then(|| Authority::new("amp-emulator CA", self.mutual_tls)).transpose()?;
-        let files = authority.as_ref().map(|authority| Files::write(authority, &self)).transpose()?;
-        let shared = Arc::new(Shared::new(self.client_id, self.client_secret, self.expires_in, authority));
+        let ca = self.tls.then(|| Ca::new("amp-emulator CA", self.mutual_tls)).transpose()?;
+        let files = ca.as_ref().map(|ca| Files::write(ca, &self)).transpose()?;
+        let shared = Arc::new(Shared::new(self.client_id, self.client_secret, self.expires_in, ca));
         if self.tls {
             shared.set_certificate(self.certificate)?;
         }
@@ -136,7 +136,7 @@ impl Builder {
     }
 }
 
-/// A running emulator. Drop stops it and removes its temporary files.
+/// A running emulator. Dropping it stops the server and removes its temporary files.
 pub struct Emulator {
     shared: Arc<Shared>,
     port: u16,
@@ -144,10 +144,10 @@ pub struct Emulator {
     files: Option<Files>,
 }
 
-/// Where it is and what it accepts.
+/// Construction, URL and credentials.
 impl Emulator {
-    /// Begins to describe an emulator: without TLS, on any free port, with random credentials and tokens
-    /// that live for 300 seconds.
+    /// Returns the default configuration: no TLS, any free port, random credentials, and tokens that are valid
+    /// for 300 seconds.
     #[must_use]
     pub fn builder() -> Builder {
         Builder {
@@ -162,20 +162,20 @@ impl Emulator {
         }
     }
 
-    /// The base address of all endpoints: `http://127.0.0.1:PORT`, or `https://localhost:PORT`.
+    /// The base URL of all endpoints: `http://127.0.0.1:PORT`, or `https://localhost:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
         let host = if self.files.is_some() { "localhost" } else { "127.0.0.1" };
         format!("{}://{host}:{}", self.shared.scheme(), self.port)
     }
 
-    /// The port it listens on.
+    /// The port on which it listens.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The client id that it accepts.
+    /// The client ID that it accepts.
     #[must_use]
     pub fn client_id(&self) -> String {
         self.shared.state().client_id.clone()
@@ -187,7 +187,7 @@ impl Emulator {
         self.shared.state().client_secret.clone()
     }
 
-    /// The PEM file with the certificate of the authority to trust.
+    /// The PEM file with the certificate of the CA that clients must trust.
     ///
     /// # Panics
     /// Without TLS.
@@ -200,55 +200,55 @@ impl Emulator {
         self.files.as_ref().map(|files| files.ca.as_path())
     }
 
-    /// The certificate of the authority to trust, as PEM; empty without TLS.
+    /// The certificate of the CA that clients must trust, as PEM; empty without TLS.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
-        self.shared.authority.as_ref().map_or("", |authority| &authority.pem)
+        self.shared.ca.as_ref().map_or("", |ca| &ca.pem)
     }
 
-    /// The PEM file with a client's certificate, with mutual TLS.
+    /// The PEM file with a client certificate, with mutual TLS.
     #[must_use]
     pub fn client_certificate_file(&self) -> Option<&Path> {
         Some(&self.files.as_ref()?.client.as_ref()?.0)
     }
 
-    /// The PEM file with the key of the client's certificate, with mutual TLS.
+    /// The PEM file with the key of the client certificate, with mutual TLS.
     #[must_use]
     pub fn client_key_file(&self) -> Option<&Path> {
         Some(&self.files.as_ref()?.client.as_ref()?.1)
     }
 }
 
-/// What it has seen.
+/// Statistics and recorded requests.
 impl Emulator {
-    /// The counters.
+    /// The statistics.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.state().stats.clone()
     }
 
-    /// The latest requests (1000 at most) but for those to `/_emulator/`, oldest first.
+    /// The latest requests (at most 1000), except those to `/_emulator/`, oldest first.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.shared.state().requests.iter().cloned().collect()
     }
 
-    /// Zeroes the counters, and forgets the faults and the requests.
+    /// Resets the statistics and removes the faults and the recorded requests.
     pub fn reset(&self) {
         self.shared.reset();
     }
 
-    /// Waits until so many token requests have arrived since the start or the last reset, answered or not.
-    /// False if they have not in time.
+    /// Waits until `count` token requests have arrived since the start or the last reset, with or without a
+    /// response. Returns false on timeout.
     #[must_use]
     pub fn wait_for_token_requests(&self, count: u64, timeout: Duration) -> bool {
         self.shared.wait_until(timeout, |state| state.stats.token_requests >= count)
     }
 }
 
-/// What it is to do from now on.
+/// Control: faults, tokens, credentials, clock, certificate, stop and restart.
 impl Emulator {
-    /// Adds a fault after those that are waiting.
+    /// Adds a fault after the pending ones.
     pub fn fault(&self, fault: Fault) {
         self.shared.state().faults.push(fault);
     }
@@ -258,44 +258,45 @@ impl Emulator {
         self.shared.state().faults = faults.into_iter().collect();
     }
 
-    /// Forgets all faults.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.faults([]);
     }
 
-    /// Has token requests counted, but not answered, until the guard is dropped.
+    /// Counts token requests, but sends no response to them until the guard is dropped.
     #[must_use]
     pub fn hold(&self) -> PausedRequests {
-        self.shared.state().holds += 1;
+        self.shared.state().pauses += 1;
         PausedRequests(self.shared.clone())
     }
 
-    /// Honours this token no more.
+    /// Revokes a token.
     pub fn revoke(&self, token: &str) {
         self.shared.state().tokens.revoke(token);
     }
 
-    /// Honours no token any more that exists now.
+    /// Revokes all tokens.
     pub fn revoke_all(&self) {
         self.shared.state().tokens.revoke_all();
     }
 
-    /// Accepts these credentials, and no longer the ones before. Tokens stay good.
+    /// Accepts only these credentials from now on. Issued tokens stay valid.
     pub fn set_credentials(&self, id: impl Into<String>, secret: impl Into<String>) {
         self.shared.set_credentials(id.into(), secret.into());
     }
 
-    /// Sets the lifetime of tokens that are issued from now on, in seconds.
+    /// Sets the lifetime in seconds of tokens that are issued from now on.
     pub fn set_expires_in(&self, seconds: u64) {
         self.shared.state().expires_in = seconds;
     }
 
-    /// Sets the emulator's clock forward: a test need not wait for a token to expire. Whole seconds count.
+    /// Moves the emulator's clock forward, so that a test need not wait until a token expires. Fractions of a
+    /// second are ignored.
     pub fn advance(&self, duration: Duration) {
         self.shared.advance(duration.as_secs());
     }
 
-    /// Shows this certificate to all connections from now on.
+    /// Presents this certificate to new connections.
     ///
     /// # Errors
     /// Without TLS.
@@ -303,15 +304,15 @@ impl Emulator {
         self.shared.set_certificate(kind)
     }
 
-    /// Stops listening and breaks all connections off. All else is kept, for [`Emulator::restart`].
+    /// Stops listening and closes all connections. The state is kept for [`Emulator::restart`].
     pub fn stop(&mut self) {
         self.server = None;
     }
 
-    /// Listens again on the same port, as the same server: tokens, counters and faults are what they were.
+    /// Listens again on the same port, with the same tokens, statistics and faults.
     ///
     /// # Errors
-    /// If the port was taken meanwhile.
+    /// If the port is in use by another program.
     pub fn restart(&mut self) -> io::Result<()> {
         self.stop();
         self.server = Some(Server::start(&self.shared, self.port)?);
@@ -319,40 +320,40 @@ impl Emulator {
     }
 }
 
-/// Holds token requests back while it exists: see [`Emulator::hold`].
+/// Delays the responses to token requests while it exists: see [`Emulator::hold`].
 pub struct PausedRequests(Arc<Shared>);
 
 impl PausedRequests {
-    /// Lets the requests go, as dropping does.
+    /// Resumes the requests, as dropping does.
     pub fn release(self) {}
 }
 
 impl Drop for PausedRequests {
     fn drop(&mut self) {
-        self.0.change(|state| state.holds -= 1);
+        self.0.change(|state| state.pauses -= 1);
     }
 }
 
-/// The PEM files for clients, in a temporary folder that goes when this is dropped.
+/// The PEM files for clients, in a temporary directory that is removed on drop.
 struct Files {
-    folder: PathBuf,
+    dir: PathBuf,
     ca: PathBuf,
     client: Option<(PathBuf, PathBuf)>,
 }
 
 impl Files {
-    fn write(authority: &Authority, builder: &Builder) -> io::Result<Files> {
-        let folder = std::env::temp_dir().join(format!("amp-emulator-{}", tokens::uuid()));
-        create_private_folder(&folder)?;
-        // From here on the folder is removed even if a file cannot be written.
-        let mut files = Files { ca: folder.join("ca.pem"), folder, client: None };
+    fn write(ca: &Ca, builder: &Builder) -> io::Result<Files> {
+        let dir = std::env::temp_dir().join(format!("amp-emulator-{}", tokens::uuid()));
+        create_private_dir(&dir)?;
+        // From here on the directory is removed even if a file cannot be written.
+        let mut files = Files { ca: dir.join("ca.pem"), dir, client: None };
         if let Some(path) = &builder.ca_file {
             files.ca.clone_from(path);
         }
-        fs::write(&files.ca, &authority.pem)?;
+        fs::write(&files.ca, &ca.pem)?;
         if builder.mutual_tls {
-            let (certificate, key) = authority.client_certificate()?;
-            let paths = (files.folder.join("client.pem"), files.folder.join("client-key.pem"));
+            let (certificate, key) = ca.client_certificate()?;
+            let paths = (files.dir.join("client.pem"), files.dir.join("client-key.pem"));
             fs::write(&paths.0, certificate)?;
             fs::write(&paths.1, key)?;
             files.client = Some(paths);
@@ -363,11 +364,11 @@ impl Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
-fn create_private_folder(path: &Path) -> io::Result<()> {
+fn create_private_dir(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     return std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), 0o700).create(path);
     #[cfg(not(unix))]

@@ -1,4 +1,4 @@
-//! The server: accepts connections, a thread each, and carries replies out, or fails to as a fault demands.
+//! The server: accepts connections, starts a thread for each, and sends responses, or fails as a fault says.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,15 +11,15 @@ use socket2::SockRef;
 
 use crate::admin;
 use crate::faults::{Fault, Kind};
-use crate::http::{Reply, Request, read_request};
+use crate::http::{Request, Response, read_request};
 use crate::state::{MAX_DURATION, Shared};
 
-/// How long a client may take to close a connection that the server has ended.
+/// How long a client may take to close a connection that the server has closed.
 const LINGER: Duration = Duration::from_millis(500);
-/// Connections are many and their threads do little.
+/// Small: there are many connections, and their threads need little stack.
 const STACK: usize = 512 << 10;
 
-/// A listening socket and the thread that serves it. Drop stops it.
+/// A listening socket and the thread that accepts its connections. Dropping it stops the server.
 pub(crate) struct Server {
     pub address: SocketAddr,
     shared: Arc<Shared>,
@@ -27,7 +27,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Serves on this port of the loopback interface; 0: any that is free.
+    /// Listens on this port of the loopback interface; 0: any free port.
     pub fn start(shared: &Arc<Shared>, port: u16) -> io::Result<Server> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         let address = listener.local_addr()?;
@@ -43,7 +43,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.shared.change(|state| state.stopping = true);
-        // Only a connection wakes the acceptor. Should there be no descriptor left for one, it is left behind.
+        // Only a connection wakes the acceptor. If no descriptor is left for one, the thread is not joined.
         if TcpStream::connect(self.address).is_ok()
             && let Some(acceptor) = self.acceptor.take()
         {
@@ -53,7 +53,7 @@ impl Drop for Server {
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    // Weak: a connection must end with its thread, for a reset to be one.
+    // Weak: the socket must be closed when its thread ends, or a reset would not be sent.
     let mut connections: Vec<(Weak<TcpStream>, JoinHandle<()>)> = Vec::new();
     loop {
         let accepted = listener.accept();
@@ -66,15 +66,15 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         }
         connections.retain(|(_, thread)| !thread.is_finished());
         let Ok((tcp, _)) = accepted else {
-            // Most likely there are no more descriptors: wait for connections to end.
-            let _ = shared.pause(Duration::from_millis(10));
+            // Most likely no descriptors are left: wait until connections end.
+            let _ = shared.sleep(Duration::from_millis(10));
             continue;
         };
         let tcp = Arc::new(tcp);
         let connection = Arc::downgrade(&tcp);
         let shared = shared.clone();
         let builder = thread::Builder::new().name("amp-emulator-connection".to_owned()).stack_size(STACK);
-        // Errors are a client that went away, or a fault at work: neither is news.
+        // Ignore errors: either the client disconnected or a fault closed the connection.
         let thread = builder.spawn(move || drop(Connection::serve(tcp, &shared)));
         connections.extend(thread.ok().map(|thread| (connection, thread)));
     }
@@ -88,7 +88,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-/// A TCP stream that may be read and written through a shared reference.
+/// A TCP stream that can be read and written through a shared reference.
 struct Socket(Arc<TcpStream>);
 
 impl Read for Socket {
@@ -112,7 +112,7 @@ enum Stream {
 }
 
 impl Stream {
-    /// Whether TLS is not up yet: to write now would be to wait for the client's part of the handshake.
+    /// Whether the TLS handshake is incomplete. Writing would then wait for the client's part of it.
     fn is_handshaking(&self) -> bool {
         matches!(self, Stream::Tls(tls) if tls.conn.is_handshaking())
     }
@@ -142,12 +142,12 @@ impl Write for Stream {
     }
 }
 
-/// What follows a reply.
+/// What happens after a response.
 enum Next {
     Request,
-    /// The end, in order.
-    End,
-    /// The end, at once.
+    /// Close the connection cleanly.
+    Close,
+    /// Drop the connection immediately.
     Drop,
 }
 
@@ -170,16 +170,16 @@ impl Connection<'_> {
             }
         };
         let mut connection = Connection { shared, tcp, stream };
-        match connection.exchange() {
+        match connection.serve_requests() {
             Ok(Next::Drop) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => connection.refuse(&error),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => connection.send_bad_request(&error),
             _ => {}
         }
-        connection.end()
+        connection.close()
     }
 
-    /// Requests and replies, until one side has had enough.
-    fn exchange(&mut self) -> io::Result<Next> {
+    /// Reads requests and sends responses until one side closes the connection.
+    fn serve_requests(&mut self) -> io::Result<Next> {
         let (mut buffer, mut first) = (Vec::new(), true);
         while let Some(request) = read_request(&mut self.stream, &mut buffer)? {
             let next = if request.path.starts_with(admin::PATH) {
@@ -187,83 +187,83 @@ impl Connection<'_> {
                     let connections = &mut self.shared.state().stats.connections;
                     *connections = connections.saturating_sub(1);
                 }
-                let reply = admin::answer(self.shared, &request);
-                self.send(&reply, 0, request.keep_alive)?
+                let response = admin::handle(self.shared, &request);
+                self.send(&response, 0, request.keep_alive)?
             } else {
-                self.answer(&request)?
+                self.respond(&request)?
             };
             match next {
                 Next::Request => first = false,
                 end => return Ok(end),
             }
         }
-        Ok(Next::End)
+        Ok(Next::Close)
     }
 
-    /// Answers a request as well as its fault allows.
-    fn answer(&mut self, request: &Request) -> io::Result<Next> {
+    /// Responds to a request as its fault allows.
+    fn respond(&mut self, request: &Request) -> io::Result<Next> {
         let received = self.shared.receive(request);
-        let reply = match &received {
-            Ok(fault) if fault.kind.has_reply() => Some(self.shared.reply(request, fault)),
+        let response = match &received {
+            Ok(fault) if fault.kind.has_response() => Some(self.shared.response(request, fault)),
             _ => None,
         };
-        self.shared.depart(&request.path, reply.as_ref().map(|reply| reply.status));
+        self.shared.record_response(&request.path, response.as_ref().map(|response| response.status));
         let fault = received?;
-        match (fault.kind, reply) {
-            (Kind::Truncate, Some(reply)) => self.send_half(&reply, &fault),
-            (Kind::Slow, Some(reply)) => self.send_slowly(&reply, &fault),
-            (_, Some(reply)) => self.send(&reply, fault.date_skew_s, request.keep_alive),
+        match (fault.kind, response) {
+            (Kind::Truncate, Some(response)) => self.send_half(&response, &fault),
+            (Kind::Slow, Some(response)) => self.send_slowly(&response, &fault),
+            (_, Some(response)) => self.send(&response, fault.date_skew_s, request.keep_alive),
             (Kind::Reset, None) => {
                 SockRef::from(&*self.tcp).set_linger(Some(Duration::ZERO))?;
                 Ok(Next::Drop)
             }
-            (Kind::Silent, None) => self.listen(),
-            (Kind::SlowHeaders, None) => self.send_headers_for_ever(&fault),
+            (Kind::Silent, None) => self.read_until_close(),
+            (Kind::SlowHeaders, None) => self.send_endless_headers(&fault),
             (_, None) => Ok(Next::Drop),
         }
     }
 
-    fn send(&mut self, reply: &Reply, date_skew_s: i64, keep_alive: bool) -> io::Result<Next> {
-        let mut bytes = self.head(reply, date_skew_s, keep_alive);
-        bytes.extend_from_slice(&reply.body);
+    fn send(&mut self, response: &Response, date_skew_s: i64, keep_alive: bool) -> io::Result<Next> {
+        let mut bytes = self.head(response, date_skew_s, keep_alive);
+        bytes.extend_from_slice(&response.body);
         self.write(&bytes)?;
-        Ok(if keep_alive { Next::Request } else { Next::End })
+        Ok(if keep_alive { Next::Request } else { Next::Close })
     }
 
-    fn send_half(&mut self, reply: &Reply, fault: &Fault) -> io::Result<Next> {
-        let mut bytes = self.head(reply, fault.date_skew_s, false);
-        bytes.extend_from_slice(&reply.body[..reply.body.len() / 2]);
+    fn send_half(&mut self, response: &Response, fault: &Fault) -> io::Result<Next> {
+        let mut bytes = self.head(response, fault.date_skew_s, false);
+        bytes.extend_from_slice(&response.body[..response.body.len() / 2]);
         self.write(&bytes)?;
         Ok(Next::Drop)
     }
 
-    fn send_slowly(&mut self, reply: &Reply, fault: &Fault) -> io::Result<Next> {
-        let head = self.head(reply, fault.date_skew_s, false);
+    fn send_slowly(&mut self, response: &Response, fault: &Fault) -> io::Result<Next> {
+        let head = self.head(response, fault.date_skew_s, false);
         self.write(&head)?;
-        for byte in &reply.body {
-            self.shared.pause(fault.interval())?;
+        for byte in &response.body {
+            self.shared.sleep(fault.interval())?;
             self.write(&[*byte])?;
         }
-        Ok(Next::End)
+        Ok(Next::Close)
     }
 
-    fn send_headers_for_ever(&mut self, fault: &Fault) -> io::Result<Next> {
+    fn send_endless_headers(&mut self, fault: &Fault) -> io::Result<Next> {
         self.write(b"HTTP/1.1 200 OK\r\n")?;
         loop {
             self.write(b"X-Emulator-Slow: yes\r\n")?;
-            self.shared.pause(fault.interval())?;
+            self.shared.sleep(fault.interval())?;
         }
     }
 
-    /// Says nothing until the client has gone.
-    fn listen(&mut self) -> io::Result<Next> {
+    /// Sends nothing until the client closes the connection.
+    fn read_until_close(&mut self) -> io::Result<Next> {
         while self.stream.read(&mut [0; 1024])? > 0 {}
         Ok(Next::Drop)
     }
 
-    fn head(&self, reply: &Reply, date_skew_s: i64, keep_alive: bool) -> Vec<u8> {
+    fn head(&self, response: &Response, date_skew_s: i64, keep_alive: bool) -> Vec<u8> {
         let (now, skew) = (self.shared.now(), Duration::from_secs(date_skew_s.unsigned_abs()).min(MAX_DURATION));
-        reply.head(if date_skew_s < 0 { now - skew } else { now + skew }, keep_alive)
+        response.head(if date_skew_s < 0 { now - skew } else { now + skew }, keep_alive)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -271,17 +271,17 @@ impl Connection<'_> {
         self.stream.flush()
     }
 
-    /// Answers what is not HTTP. If it is TLS that went wrong, rustls has told the client already.
-    fn refuse(&mut self, error: &io::Error) {
+    /// Responds to data that is not HTTP. If TLS failed, rustls has already sent an alert.
+    fn send_bad_request(&mut self, error: &io::Error) {
         if !self.stream.is_handshaking() {
-            let reply = Reply { body: error.to_string().into_bytes(), ..Reply::empty(400) };
-            let _ = self.send(&reply.with("Content-Type", "text/plain"), 0, false);
+            let response = Response { body: error.to_string().into_bytes(), ..Response::empty(400) };
+            let _ = self.send(&response.with("Content-Type", "text/plain"), 0, false);
         }
     }
 
-    /// Ends the connection in order. What the client still sends is read: to close over it would reset the
-    /// connection, and the reset could overtake the reply or the TLS alert that tells the client why.
-    fn end(&mut self) -> io::Result<()> {
+    /// Closes the connection cleanly. It first reads what the client still sends: closing a socket with unread
+    /// data resets the connection, and the reset could overtake the response or the TLS alert.
+    fn close(&mut self) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tls(tls) if !tls.conn.is_handshaking() => {
                 tls.conn.send_close_notify();

@@ -1,4 +1,4 @@
-//! What all connections share: one state behind one lock, and one condition that its changes wake.
+//! The state that all connections share, behind one lock, and a condition variable that signals its changes.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -11,36 +11,36 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::faults::{Fault, Queue};
-use crate::http::{Reply, Request};
-use crate::tls::{Authority, CertificateKind};
+use crate::http::{Request, Response};
+use crate::tls::{Ca, CertificateKind};
 use crate::tokens::Tokens;
 use crate::{api, oauth};
 
-/// How many requests are kept for tests to look at.
+/// How many requests are kept for tests.
 const KEPT_REQUESTS: usize = 1000;
-/// Longer than any test, and short enough to be added to any clock.
+/// Longer than any test, and small enough to be added to any time without overflow.
 pub(crate) const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// What has happened so far, since the start or the last reset.
+/// Statistics since the start or the last reset.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
-    /// Requests for a token that have arrived, answered or not.
+    /// Token requests that have arrived, with or without a response.
     pub token_requests: u64,
-    /// Tokens that were made.
+    /// Access tokens that were issued.
     pub tokens_issued: u64,
-    /// Requests for a token that got another status than 200, or no reply.
+    /// Token requests that got a status other than 200, or no response.
     pub token_failures: u64,
     /// Requests to the Content Management API.
     pub api_requests: u64,
     /// Requests to the GraphQL API.
     pub graphql_requests: u64,
-    /// TCP connections that were accepted, but for those that began with a request to `/_emulator/`.
+    /// Accepted TCP connections, except those whose first request was to `/_emulator/`.
     pub connections: u64,
-    /// The most requests for a token that were ever waiting for their reply at the same time.
+    /// The highest number of token requests that waited for a response at the same time.
     pub in_flight_token_requests_max: u64,
     /// How often a content item was published.
     pub publications: u64,
-    /// Requests to either API that were answered with 401 or 403.
+    /// Requests to either API that got status 401 or 403.
     pub rejected: u64,
 }
 
@@ -50,12 +50,12 @@ pub(crate) struct State {
     pub expires_in: u64,
     pub tokens: Tokens,
     pub items: HashMap<String, Value>,
-    pub publications: HashMap<String, Value>,
+    pub publish_jobs: HashMap<String, Value>,
     pub stats: Stats,
     pub faults: Queue,
     pub requests: VecDeque<Request>,
-    /// How many guards hold token requests back.
-    pub holds: usize,
+    /// The number of [`crate::PausedRequests`] that exist.
+    pub pauses: usize,
     pub stopping: bool,
     pub tls: Option<Arc<ServerConfig>>,
     in_flight: u64,
@@ -64,59 +64,59 @@ pub(crate) struct State {
 pub(crate) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    /// How far the clock is ahead, in seconds. Not part of the state, so that no one need lock it for the time.
+    /// How far the clock is ahead, in seconds. Not part of `State`, so that reading the time takes no lock.
     clock_offset: AtomicU64,
-    pub authority: Option<Authority>,
+    pub ca: Option<Ca>,
 }
 
 impl Shared {
-    pub fn new(client_id: String, client_secret: String, expires_in: u64, authority: Option<Authority>) -> Shared {
+    pub fn new(client_id: String, client_secret: String, expires_in: u64, ca: Option<Ca>) -> Shared {
         let state = State {
             client_id,
             client_secret,
             expires_in,
             tokens: Tokens::default(),
             items: HashMap::new(),
-            publications: HashMap::new(),
+            publish_jobs: HashMap::new(),
             stats: Stats::default(),
             faults: Queue::default(),
             requests: VecDeque::new(),
-            holds: 0,
+            pauses: 0,
             stopping: false,
             tls: None,
             in_flight: 0,
         };
-        Shared { state: Mutex::new(state), changed: Condvar::new(), clock_offset: AtomicU64::new(0), authority }
+        Shared { state: Mutex::new(state), changed: Condvar::new(), clock_offset: AtomicU64::new(0), ca }
     }
 
-    /// The state, locked. Not to be held over anything slow.
+    /// Locks the state. Do not hold the lock during slow operations.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state and wakes whoever waits for a change.
+    /// Changes the state and wakes all threads in [`Shared::wait_until`].
     pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut self.state());
         self.changed.notify_all();
         result
     }
 
-    /// Waits until the state is as wished; false if it is not so in time.
-    pub fn wait_until(&self, timeout: Duration, wish: impl Fn(&State) -> bool) -> bool {
+    /// Waits until the condition holds. Returns false on timeout.
+    pub fn wait_until(&self, timeout: Duration, condition: impl Fn(&State) -> bool) -> bool {
         let deadline = Instant::now() + timeout.min(MAX_DURATION);
         let mut state = self.state();
-        while !wish(&state) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+        while !condition(&state) {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
                 return false;
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.changed.wait_timeout(state, remaining).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 
-    /// Sleeps; an error if the emulator stops meanwhile.
-    pub fn pause(&self, duration: Duration) -> io::Result<()> {
+    /// Sleeps. Returns an error if the emulator stops in the meantime.
+    pub fn sleep(&self, duration: Duration) -> io::Result<()> {
         if self.wait_until(duration, |state| state.stopping) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
     }
 
@@ -130,7 +130,7 @@ impl Shared {
     }
 
     pub fn scheme(&self) -> &'static str {
-        if self.authority.is_some() { "https" } else { "http" }
+        if self.ca.is_some() { "https" } else { "http" }
     }
 
     pub fn set_credentials(&self, client_id: String, client_secret: String) {
@@ -139,10 +139,10 @@ impl Shared {
         state.client_secret = client_secret;
     }
 
-    /// Has connections from now on see this certificate.
+    /// Uses this certificate for new connections.
     pub fn set_certificate(&self, kind: CertificateKind) -> io::Result<()> {
-        let authority = self.authority.as_ref().ok_or_else(|| io::Error::other("the emulator runs without TLS"))?;
-        let config = authority.server_config(kind)?;
+        let ca = self.ca.as_ref().ok_or_else(|| io::Error::other("the emulator runs without TLS"))?;
+        let config = ca.server_config(kind)?;
         self.state().tls = Some(config);
         Ok(())
     }
@@ -154,8 +154,8 @@ impl Shared {
         state.requests.clear();
     }
 
-    /// Counts a request that has arrived, and finds the fault that is for it.
-    fn arrive(&self, request: &Request) -> Fault {
+    /// Counts a request that has arrived and returns the fault for it.
+    fn record_arrival(&self, request: &Request) -> Fault {
         self.change(|state| {
             if state.requests.len() == KEPT_REQUESTS {
                 state.requests.pop_front();
@@ -165,22 +165,22 @@ impl Shared {
                 oauth::PATH => {
                     state.in_flight += 1;
                     state.stats.token_requests += 1;
-                    let most = &mut state.stats.in_flight_token_requests_max;
-                    *most = state.in_flight.max(*most);
+                    let max = &mut state.stats.in_flight_token_requests_max;
+                    *max = state.in_flight.max(*max);
                 }
                 api::GRAPHQL => state.stats.graphql_requests += 1,
                 path if path.starts_with(api::CONTENT) => state.stats.api_requests += 1,
                 _ => {}
             }
-            state.faults.take(&request.path).unwrap_or_default()
+            state.faults.next_for(&request.path).unwrap_or_default()
         })
     }
 
-    /// Counts what became of a request; `None` if it gets no reply.
+    /// Counts the result of a request; `None` if it gets no response.
     ///
-    /// This comes before the reply is sent, so that a client that has its reply finds it counted, and a
-    /// request which that reply lets go is not taken for a second one in flight.
-    pub fn depart(&self, path: &str, status: Option<u16>) {
+    /// This happens before the response is sent, so that a client that has received a response finds it counted,
+    /// and its next request is not counted as a second one in flight.
+    pub fn record_response(&self, path: &str, status: Option<u16>) {
         self.change(|state| {
             if path == oauth::PATH {
                 state.in_flight -= 1;
@@ -191,27 +191,27 @@ impl Shared {
         });
     }
 
-    /// Takes a request in and holds it back for as long as a test or a fault wants.
+    /// Records a request and delays it for as long as a test or a fault requires. Returns its fault.
     pub fn receive(&self, request: &Request) -> io::Result<Fault> {
-        let fault = self.arrive(request);
+        let fault = self.record_arrival(request);
         if request.path == oauth::PATH {
-            self.wait_until(MAX_DURATION, |state| state.holds == 0 || state.stopping);
+            self.wait_until(MAX_DURATION, |state| state.pauses == 0 || state.stopping);
         }
-        self.pause(fault.latency())?;
+        self.sleep(fault.latency())?;
         Ok(fault)
     }
 
-    /// The reply to a request, with what the fault changes about it.
-    pub fn reply(&self, request: &Request, fault: &Fault) -> Reply {
+    /// Returns the response to a request, with the changes of its fault.
+    pub fn response(&self, request: &Request, fault: &Fault) -> Response {
         let placeholder = |name: &str| match name {
             "access_token" => oauth::issue(self, fault.expires_in.unwrap_or_else(|| self.state().expires_in)),
             "request_body" => String::from_utf8_lossy(&request.body).into_owned(),
             name => oauth::form_value(&request.body, name),
         };
-        let reply = fault.override_response(&placeholder).unwrap_or_else(|| match request.path.as_str() {
-            oauth::PATH => oauth::answer(self, request, fault),
-            _ => api::answer(self, request),
+        let response = fault.override_response(&placeholder).unwrap_or_else(|| match request.path.as_str() {
+            oauth::PATH => oauth::handle(self, request, fault),
+            _ => api::handle(self, request),
         });
-        fault.apply_to(reply)
+        fault.apply_to(response)
     }
 }

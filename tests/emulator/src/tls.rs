@@ -1,4 +1,4 @@
-//! TLS: an authority of the emulator's own, and the certificates, good and bad, that it makes.
+//! TLS: the emulator's own certificate authority (CA), and the valid and invalid certificates that it signs.
 
 use std::io;
 use std::sync::Arc;
@@ -14,44 +14,44 @@ use rustls::server::WebPkiClientVerifier;
 use serde::Deserialize;
 use time::{Duration, OffsetDateTime};
 
-/// Which certificate the server shows.
+/// The certificate that the server presents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CertificateKind {
-    /// A good one, for `localhost`, `127.0.0.1` and `::1`, signed by the authority in the CA file.
+    /// A valid one, for `localhost`, `127.0.0.1` and `::1`, signed by the CA in the CA file.
     #[default]
     Valid,
-    /// Good but for its time, which ended yesterday.
+    /// Valid, except that it expired yesterday.
     Expired,
-    /// Good but for its name, which is another host's.
+    /// Valid, except that it is for another host.
     WrongHost,
-    /// Signed by itself instead of by the authority.
+    /// Self-signed.
     SelfSigned,
-    /// Signed by an authority that is in no file.
+    /// Signed by another CA, which is in no file.
     UnknownAuthority,
 }
 
-/// The authority that clients are told to trust.
-pub(crate) struct Authority {
+/// The CA that clients must trust.
+pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pub pem: String,
     mutual: bool,
 }
 
-impl Authority {
-    /// A new one; `mutual`: clients need a certificate by it too.
-    pub fn new(name: &str, mutual: bool) -> io::Result<Authority> {
+impl Ca {
+    /// Generates a CA. With `mutual`, servers require client certificates that it signed.
+    pub fn new(name: &str, mutual: bool) -> io::Result<Ca> {
         let mut params = params(name, &[])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let certificate = params.self_signed(&key).map_err(io::Error::other)?;
         let (pem, certificate) = (certificate.pem(), certificate.der().clone());
-        Ok(Authority { issuer: Issuer::new(params, key), certificate, pem, mutual })
+        Ok(Ca { issuer: Issuer::new(params, key), certificate, pem, mutual })
     }
 
-    /// What a server needs that shows a certificate of this kind.
+    /// Returns the configuration of a server with a certificate of this kind.
     pub fn server_config(&self, kind: CertificateKind) -> io::Result<Arc<ServerConfig>> {
         let names: &[&str] = match kind {
             CertificateKind::WrongHost => &["elsewhere.invalid"],
@@ -66,7 +66,7 @@ impl Authority {
         let certificate = match kind {
             CertificateKind::SelfSigned => params.self_signed(&key),
             CertificateKind::UnknownAuthority => {
-                params.signed_by(&key, &Authority::new("amp-emulator unknown CA", false)?.issuer)
+                params.signed_by(&key, &Ca::new("amp-emulator unknown CA", false)?.issuer)
             }
             _ => params.signed_by(&key, &self.issuer),
         }
@@ -88,7 +88,7 @@ impl Authority {
         Ok(Arc::new(config))
     }
 
-    /// A certificate for a client, and its key, both as PEM.
+    /// Returns a client certificate and its key, both as PEM.
     pub fn client_certificate(&self) -> io::Result<(String, String)> {
         let mut params = params("amp-emulator client", &[])?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];

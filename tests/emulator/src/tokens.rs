@@ -1,8 +1,8 @@
-//! Tokens: access tokens that are made and checked here, and personal access tokens.
+//! Access tokens and personal access tokens.
 //!
-//! An access token is a real JSON Web Token of the shape that Amplience's have: RS256, about 1.1 KB, and
-//! an `exp` that is much later than the `expires_in` of the reply. As with the original only `expires_in`
-//! counts: a token is honoured until that has passed, whatever is written inside.
+//! An access token is a signed JSON Web Token like those of Amplience: RS256, about 1.1 KB, and with an `exp`
+//! that is much later than the `expires_in` of the response. As with Amplience only `expires_in` counts: a
+//! token is accepted until that time has passed, whatever its claims say.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -21,24 +21,24 @@ use crate::state::MAX_DURATION;
 const HEADER: &str = r#"{"kid":"amplience-token-signing-key","alg":"RS256"}"#;
 const NOT_BEFORE: u64 = 120;
 const EXTRA_LIFETIME: u64 = 960;
-/// The permissions are what makes an access token long; this many bring it to 1.1 KB.
+/// The number of permissions determines the length of an access token; 9 make it about 1.1 KB.
 const PERMISSIONS: usize = 9;
-/// From this many on, expired tokens are swept out, so that a long run does not grow for ever.
+/// With this many tokens, expired ones are removed, so that memory does not grow during a long run.
 const SWEEP_AT: usize = 10_000;
 const MAX_PERSONAL: usize = 5;
 
-/// One key pair for the whole process: making it takes a tenth of a second.
+/// One key pair for the whole process: generating it takes a tenth of a second.
 static SIGNING_KEY: LazyLock<KeyPair> = LazyLock::new(|| {
-    let key = rsa::PrivateKey::generate().to_pkcs8_der().expect("a new key can be encoded");
-    KeyPair::from_pkcs8(key.as_bytes()).expect("ring takes a 2048-bit key")
+    let key = rsa::PrivateKey::generate().to_pkcs8_der().expect("a generated key can be encoded");
+    KeyPair::from_pkcs8(key.as_bytes()).expect("ring accepts a 2048-bit key")
 });
 
-/// Makes the signing key now, so that the first request for a token is not slower than the rest.
+/// Generates the signing key now, so that the first token request is as fast as the others.
 pub(crate) fn prepare() {
     LazyLock::force(&SIGNING_KEY);
 }
 
-/// What an access token says of itself, in the order in which it is written.
+/// The claims of an access token, in the order in which they are written.
 #[derive(Serialize, Deserialize)]
 struct Claims {
     iss: String,
@@ -50,9 +50,9 @@ struct Claims {
     permissions: Vec<String>,
 }
 
-/// An access token that was signed, but is not yet honoured: [`Tokens::add`] does that.
+/// A signed access token, which is not accepted until [`Tokens::add`].
 pub(crate) struct AccessToken {
-    pub text: String,
+    pub value: String,
     id: String,
     expires_at: SystemTime,
 }
@@ -78,11 +78,11 @@ impl AccessToken {
             .expect("the buffer has the signature's length");
         text.push('.');
         text.push_str(&BASE64.encode(signature));
-        AccessToken { text, id, expires_at: now + Duration::from_secs(expires_in).min(MAX_DURATION) }
+        AccessToken { value: text, id, expires_at: now + Duration::from_secs(expires_in).min(MAX_DURATION) }
     }
 }
 
-/// The id inside an access token, if its signature is ours.
+/// Returns the ID in an access token if this process signed it.
 fn verified_id(token: &str) -> Option<String> {
     let (signed, signature) = token.rsplit_once('.')?;
     let signature = BASE64.decode(signature).ok()?;
@@ -94,14 +94,14 @@ fn verified_id(token: &str) -> Option<String> {
     Some(claims.jti)
 }
 
-/// A personal access token, as the reply that creates it holds it.
+/// A personal access token, as returned when it is created.
 #[derive(Clone)]
 pub(crate) struct PersonalToken {
     pub id: String,
     pub token: String,
 }
 
-/// All tokens that are honoured, but for those that have expired meanwhile.
+/// All accepted tokens, and some that have expired.
 #[derive(Default)]
 pub(crate) struct Tokens {
     expiry_by_id: HashMap<String, SystemTime>,
@@ -115,15 +115,15 @@ impl Tokens {
             self.expiry_by_id.retain(|_, expires_at| *expires_at > now);
         }
         self.expiry_by_id.insert(token.id.clone(), token.expires_at);
-        self.latest = Some(token.text.clone());
+        self.latest = Some(token.value.clone());
     }
 
-    /// The token that was issued last, be it good or not.
+    /// Returns the last issued token, valid or not.
     pub fn latest(&self) -> Option<String> {
         self.latest.clone()
     }
 
-    /// A new personal access token; `None` if there are as many as there may be.
+    /// Creates a personal access token; `None` if the maximum number exists.
     pub fn add_personal(&mut self) -> Option<PersonalToken> {
         if self.personal.len() >= MAX_PERSONAL {
             return None;
@@ -152,7 +152,7 @@ impl Tokens {
     }
 }
 
-/// A random (version 4) UUID.
+/// Returns a random (version 4) UUID.
 pub(crate) fn uuid() -> String {
     let mut bytes = random::<16>();
     bytes[6] = bytes[6] & 0x0f | 0x40;
@@ -168,7 +168,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 pub(crate) fn random<const LENGTH: usize>() -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
-    SystemRandom::new().fill(&mut bytes).expect("the system gives random bytes");
+    SystemRandom::new().fill(&mut bytes).expect("the system provides random bytes");
     bytes
 }
 
@@ -181,8 +181,8 @@ mod tests {
     }
 
     #[test]
-    fn an_access_token_looks_like_amplience_s() {
-        let token = AccessToken::sign(&uuid(), now(), 300).text;
+    fn an_access_token_has_the_form_of_amplience_s() {
+        let token = AccessToken::sign(&uuid(), now(), 300).value;
         assert!(token.starts_with(
             "eyJraWQiOiJhbXBsaWVuY2UtdG9rZW4tc2lnbmluZy1rZXkiLCJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJhbXBsaWVuY2Ui"
         ));
@@ -193,24 +193,24 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_good_until_it_expires_is_revoked_or_is_touched() {
+    fn a_token_is_accepted_until_it_expires_is_revoked_or_is_altered() {
         let (mut tokens, first) = (Tokens::default(), AccessToken::sign("client", now(), 300));
         let second = AccessToken::sign("client", now(), 300);
-        assert_ne!(first.text, second.text);
-        assert!(!tokens.accepts(&first.text, now()), "signed, but not handed out");
+        assert_ne!(first.value, second.value);
+        assert!(!tokens.accepts(&first.value, now()), "signed, but not issued");
         tokens.add(&first, now());
         tokens.add(&second, now());
-        assert!(tokens.accepts(&first.text, now() + Duration::from_millis(299_999)));
-        assert!(!tokens.accepts(&first.text, now() + Duration::from_secs(300)));
-        let end = if first.text.ends_with('A') { "g" } else { "A" };
-        assert!(!tokens.accepts(&format!("{}{end}", &first.text[..first.text.len() - 1]), now()));
-        tokens.revoke(&first.text);
-        assert!(!tokens.accepts(&first.text, now()));
-        assert!(tokens.accepts(&second.text, now()));
+        assert!(tokens.accepts(&first.value, now() + Duration::from_millis(299_999)));
+        assert!(!tokens.accepts(&first.value, now() + Duration::from_secs(300)));
+        let end = if first.value.ends_with('A') { "g" } else { "A" };
+        assert!(!tokens.accepts(&format!("{}{end}", &first.value[..first.value.len() - 1]), now()));
+        tokens.revoke(&first.value);
+        assert!(!tokens.accepts(&first.value, now()));
+        assert!(tokens.accepts(&second.value, now()));
     }
 
     #[test]
-    fn personal_tokens_are_five_at_most() {
+    fn at_most_five_personal_tokens_exist() {
         let mut tokens = Tokens::default();
         let token = tokens.add_personal().unwrap().token;
         let (first, second) = token.strip_prefix("amp_pat_").unwrap().split_once('.').unwrap();

@@ -1,4 +1,4 @@
-//! A client that sends what it is given and shows what came back, whatever that is.
+//! A client that sends raw requests and returns raw responses, valid or not.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -7,20 +7,20 @@ use std::time::Duration;
 use amp_emulator::Emulator;
 use serde_json::Value;
 
-/// A reply that could be read to its end.
+/// A complete response.
 #[derive(Debug)]
-pub struct Reply {
+pub struct Response {
     pub status: u16,
     pub head: String,
     pub body: String,
 }
 
-impl Reply {
-    pub fn parse(bytes: &[u8]) -> Reply {
+impl Response {
+    pub fn parse(bytes: &[u8]) -> Response {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Reply { status, head: head.to_owned(), body: body.to_owned() }
+        Response { status, head: head.to_owned(), body: body.to_owned() }
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -39,12 +39,12 @@ pub fn connect(emulator: &Emulator) -> TcpStream {
     stream
 }
 
-/// All bytes up to the end of the connection. An end out of order is an error, with the bytes lost.
+/// Sends a request and returns all bytes until the connection is closed. If it is reset, the bytes are lost.
 pub fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<Vec<u8>> {
     stream.write_all(request.as_bytes())?;
-    let mut reply = Vec::new();
-    stream.read_to_end(&mut reply)?;
-    Ok(reply)
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response)?;
+    Ok(response)
 }
 
 pub fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
@@ -54,8 +54,8 @@ pub fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
     )
 }
 
-pub fn send(emulator: &Emulator, method: &str, path: &str, headers: &str, body: &str) -> Reply {
-    Reply::parse(&exchange(connect(emulator), &request(method, path, headers, body)).unwrap())
+pub fn send(emulator: &Emulator, method: &str, path: &str, headers: &str, body: &str) -> Response {
+    Response::parse(&exchange(connect(emulator), &request(method, path, headers, body)).unwrap())
 }
 
 pub const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
@@ -72,14 +72,14 @@ pub fn token_request(emulator: &Emulator) -> String {
     request("POST", "/oauth/token", FORM, &credentials(emulator))
 }
 
-pub fn ask(emulator: &Emulator) -> Reply {
+pub fn fetch_token(emulator: &Emulator) -> Response {
     send(emulator, "POST", "/oauth/token", FORM, &credentials(emulator))
 }
 
 pub fn token(emulator: &Emulator) -> String {
-    ask(emulator).json()["access_token"].as_str().expect("a token").to_owned()
+    fetch_token(emulator).json()["access_token"].as_str().expect("a token").to_owned()
 }
 
-pub fn get(emulator: &Emulator, path: &str, token: &str) -> Reply {
+pub fn get(emulator: &Emulator, path: &str, token: &str) -> Response {
     send(emulator, "GET", path, &format!("Authorization: Bearer {token}\r\n"), "")
 }

@@ -1,4 +1,4 @@
-//! Each fault once, as a client sees it.
+//! Each fault once, from the point of view of a client.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant, SystemTime};
@@ -6,9 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 use amp_emulator::{Emulator, Fault, http_date};
 use serde_json::json;
 
-use crate::client::{FORM, ask, connect, exchange, get, send, token, token_request};
+use crate::client::{FORM, connect, exchange, fetch_token, get, send, token, token_request};
 
-/// An emulator with one fault. The quotes in the secret show whether JSON replies quote what they echo.
+/// Starts an emulator with one fault. The quotes in the secret show whether JSON responses escape it.
 fn with(fault: Fault) -> Emulator {
     let emulator = Emulator::builder().client("id", "the \"secret\"").start().unwrap();
     emulator.fault(fault);
@@ -23,7 +23,7 @@ fn raw(emulator: &Emulator) -> io::Result<Vec<u8>> {
 fn latency() {
     let emulator = with(Fault::latency_ms(50));
     let before = Instant::now();
-    assert_eq!(ask(&emulator).status, 200);
+    assert_eq!(fetch_token(&emulator).status, 200);
     assert!(before.elapsed() >= Duration::from_millis(50));
 }
 
@@ -33,13 +33,16 @@ fn status_with_headers() {
     let emulator = with(
         Fault::status(503).retry_after(&date).header("x-request-id", "abc").body("busy").content_type("text/plain"),
     );
-    let reply = ask(&emulator);
-    assert_eq!((reply.status, reply.body.as_str(), reply.header("retry-after")), (503, "busy", Some(date.as_str())));
-    assert_eq!((reply.header("x-request-id"), reply.header("content-type")), (Some("abc"), Some("text/plain")));
-    assert_eq!(ask(&emulator).status, 200, "once is the default");
+    let response = fetch_token(&emulator);
+    assert_eq!(
+        (response.status, response.body.as_str(), response.header("retry-after")),
+        (503, "busy", Some(date.as_str()))
+    );
+    assert_eq!((response.header("x-request-id"), response.header("content-type")), (Some("abc"), Some("text/plain")));
+    assert_eq!(fetch_token(&emulator).status, 200, "the default is once");
     emulator.faults([Fault::status(302).header("Location", "http://127.0.0.1:1/"), Fault::status(429).retry_after(7)]);
-    assert_eq!(ask(&emulator).header("location"), Some("http://127.0.0.1:1/"));
-    assert_eq!(ask(&emulator).header("retry-after"), Some("7"));
+    assert_eq!(fetch_token(&emulator).header("location"), Some("http://127.0.0.1:1/"));
+    assert_eq!(fetch_token(&emulator).header("retry-after"), Some("7"));
     let stats = emulator.stats();
     assert_eq!((stats.token_requests, stats.tokens_issued, stats.token_failures), (4, 1, 3));
 }
@@ -58,8 +61,8 @@ fn close() {
 
 #[test]
 fn truncate() {
-    let reply = String::from_utf8(raw(&with(Fault::truncate())).unwrap()).unwrap();
-    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    let response = String::from_utf8(raw(&with(Fault::truncate())).unwrap()).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     let promised = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
     assert_eq!(body.len(), promised.parse::<usize>().unwrap() / 2);
     assert!(body.starts_with(r#"{"access_token":"#));
@@ -67,15 +70,15 @@ fn truncate() {
 
 #[test]
 fn oversized() {
-    let reply = ask(&with(Fault::oversized(100_000)));
-    assert_eq!((reply.body.len(), reply.json()["expires_in"].as_u64()), (100_000, Some(300)));
+    let response = fetch_token(&with(Fault::oversized(100_000)));
+    assert_eq!((response.body.len(), response.json()["expires_in"].as_u64()), (100_000, Some(300)));
 }
 
 #[test]
 fn slow() {
     let emulator = with(Fault::slow(1).body("0123456789"));
     let before = Instant::now();
-    assert_eq!(ask(&emulator).body, "0123456789");
+    assert_eq!(fetch_token(&emulator).body, "0123456789");
     assert!(before.elapsed() >= Duration::from_millis(10));
 }
 
@@ -103,24 +106,24 @@ fn silent() {
 
 #[test]
 fn not_json() {
-    let reply = ask(&with(Fault::not_json()));
-    assert_eq!((reply.status, reply.header("content-type")), (200, Some("text/html")));
-    assert!(reply.body.starts_with("<html>"));
+    let response = fetch_token(&with(Fault::not_json()));
+    assert_eq!((response.status, response.header("content-type")), (200, Some("text/html")));
+    assert!(response.body.starts_with("<html>"));
 }
 
 #[test]
-fn hostile_replies() {
+fn invalid_responses() {
     let emulator =
         with(Fault::reply(json!({"access_token": "{access_token}", "expires_in": "-1", "token_type": "mac"})));
-    let reply = ask(&emulator).json();
-    assert_eq!(get(&emulator, "/v2/content/hubs", reply["access_token"].as_str().unwrap()).status, 200);
+    let response = fetch_token(&emulator).json();
+    assert_eq!(get(&emulator, "/v2/content/hubs", response["access_token"].as_str().unwrap()).status, 200);
     emulator
         .fault(Fault::status(400).body(json!({"error": "invalid_client", "error_description": "not {client_secret}"})));
-    assert_eq!(ask(&emulator).json()["error_description"], "not the \"secret\"");
+    assert_eq!(fetch_token(&emulator).json()["error_description"], "not the \"secret\"");
     emulator.fault(Fault::reply(r#"{"access_token":"a b","expires_in":1e999}"#));
-    assert_eq!(ask(&emulator).body, r#"{"access_token":"a b","expires_in":1e999}"#);
+    assert_eq!(fetch_token(&emulator).body, r#"{"access_token":"a b","expires_in":1e999}"#);
     emulator.fault(Fault::reply("{request_body}"));
-    assert!(ask(&emulator).body.starts_with("client_id=id&"));
+    assert!(fetch_token(&emulator).body.starts_with("client_id=id&"));
 }
 
 #[test]
@@ -135,18 +138,18 @@ fn same_token() {
 #[test]
 fn expires_in() {
     let emulator = with(Fault::expires_in(2));
-    let reply = ask(&emulator).json();
-    assert_eq!(reply["expires_in"], 2);
+    let response = fetch_token(&emulator).json();
+    assert_eq!(response["expires_in"], 2);
     emulator.advance(Duration::from_secs(2));
-    assert_eq!(get(&emulator, "/v2/content/hubs", reply["access_token"].as_str().unwrap()).status, 403);
+    assert_eq!(get(&emulator, "/v2/content/hubs", response["access_token"].as_str().unwrap()).status, 403);
     emulator.fault(Fault::expires_in(u64::MAX));
-    assert_eq!(ask(&emulator).json()["expires_in"], u64::MAX);
+    assert_eq!(fetch_token(&emulator).json()["expires_in"], u64::MAX);
 }
 
 #[test]
 fn date_skew() {
     let emulator = with(Fault::date_skew_s(-3_000_000_000));
-    let date = ask(&emulator).header("date").unwrap().to_owned();
+    let date = fetch_token(&emulator).header("date").unwrap().to_owned();
     assert!(date.ends_with(" GMT") && date.contains(" 19"), "{date}");
 }
 
@@ -171,7 +174,7 @@ fn json_form() {
         {"path": "/graphql", "status": 400, "times": "forever", "probability": 1.0, "seed": 1},
     ]);
     assert_eq!(send(&emulator, "POST", "/_emulator/faults", "", &faults.to_string()).status, 200);
-    let (first, second, third) = (ask(&emulator), ask(&emulator), ask(&emulator));
+    let (first, second, third) = (fetch_token(&emulator), fetch_token(&emulator), fetch_token(&emulator));
     assert_eq!((first.status, first.header("retry-after"), second.status), (503, Some("2"), 503));
     assert_eq!((third.status, third.body.len()), (200, 5000));
     assert_eq!(send(&emulator, "POST", "/graphql", "", "").status, 400);
@@ -181,15 +184,16 @@ fn json_form() {
     assert_eq!(send(&emulator, "POST", "/graphql", FORM, "").status, 401);
 }
 
-/// README.md shows every fault; what it shows must work.
+/// README.md shows every kind of fault; each example must be accepted.
 #[test]
-fn the_faults_of_the_readme_are_understood() {
+fn the_faults_in_the_readme_are_accepted() {
     let readme = include_str!("../../README.md");
-    let shown: Vec<&str> = readme.lines().filter_map(|line| line.strip_prefix("| `{")?.split("}` |").next()).collect();
-    assert!(shown.len() >= 20, "{}", shown.len());
+    let examples: Vec<&str> =
+        readme.lines().filter_map(|line| line.strip_prefix("| `{")?.split("}` |").next()).collect();
+    assert!(examples.len() >= 20, "{}", examples.len());
     let emulator = with(Fault::latency_ms(0));
-    for fault in shown {
-        let reply = send(&emulator, "POST", "/_emulator/faults", "", &format!("{{{fault}}}"));
-        assert_eq!(reply.status, 200, "{fault}: {}", reply.body);
+    for fault in examples {
+        let response = send(&emulator, "POST", "/_emulator/faults", "", &format!("{{{fault}}}"));
+        assert_eq!(response.status, 200, "{fault}: {}", response.body);
     }
 }

@@ -1,4 +1,4 @@
-//! The emulator as its clients see it: over sockets, with a client that hides nothing.
+//! The emulator from the point of view of its clients: over sockets, with raw requests and responses.
 
 mod client;
 mod command;

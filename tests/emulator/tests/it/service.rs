@@ -1,4 +1,4 @@
-//! Amplience's own endpoints, and the emulator's handles on them.
+//! Amplience's endpoints, and the methods and the admin API of the emulator.
 
 use std::io::Write;
 use std::thread;
@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use amp_emulator::{Emulator, Stats};
 use serde_json::{Value, json};
 
-use crate::client::{FORM, Reply, ask, connect, credentials, exchange, get, request, send, token, token_request};
+use crate::client::{
+    FORM, Response, connect, credentials, exchange, fetch_token, get, request, send, token, token_request,
+};
 
 const HUBS: &str = "/v2/content/hubs";
 
@@ -16,13 +18,13 @@ fn start() -> Emulator {
 }
 
 #[test]
-fn a_token_reply_is_exactly_amplience_s() {
+fn a_token_response_equals_amplience_s() {
     let emulator = start();
-    let reply = ask(&emulator);
-    assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")));
-    let access_token = reply.json()["access_token"].as_str().unwrap().to_owned();
+    let response = fetch_token(&emulator);
+    assert_eq!((response.status, response.header("content-type")), (200, Some("application/json")));
+    let access_token = response.json()["access_token"].as_str().unwrap().to_owned();
     let expected = format!(r#"{{"access_token":"{access_token}","session_expires_in":0,"expires_in":300}}"#);
-    assert_eq!(reply.body, expected);
+    assert_eq!(response.body, expected);
     assert_eq!(get(&emulator, HUBS, &access_token).status, 200);
     assert_eq!(get(&emulator, HUBS, &token(&emulator)).status, 200);
     let requests = emulator.requests();
@@ -30,7 +32,7 @@ fn a_token_reply_is_exactly_amplience_s() {
 }
 
 #[test]
-fn default_credentials_look_like_amplience_s() {
+fn default_credentials_have_the_form_of_amplience_s() {
     let (one, other) = (start(), start());
     assert_eq!((one.client_id().len(), one.client_secret().len()), (36, 64));
     assert_ne!(one.client_secret(), other.client_secret());
@@ -47,9 +49,9 @@ fn secrets_are_decoded() {
 }
 
 #[test]
-fn refusals_are_400_with_a_code() {
+fn rejections_have_status_400_and_an_error_code() {
     let emulator = Emulator::builder().client("id", "secret").start().unwrap();
-    let refusals = [
+    let rejections = [
         ("client_id=id&client_secret=wrong&grant_type=client_credentials", "invalid_client"),
         ("client_id=other&client_secret=secret&grant_type=client_credentials", "invalid_client"),
         ("client_id=id&client_secret=secret&grant_type=password", "unsupported_grant_type"),
@@ -58,20 +60,20 @@ fn refusals_are_400_with_a_code() {
         ("client_id=id&client_id=id&client_secret=secret&grant_type=client_credentials", "invalid_request"),
         ("", "invalid_request"),
     ];
-    for (body, code) in refusals {
-        let reply = send(&emulator, "POST", "/oauth/token", FORM, body);
-        assert_eq!((reply.status, &reply.json()["error"]), (400, &json!(code)), "{body}");
-        assert!(reply.json()["error_description"].is_string());
+    for (body, code) in rejections {
+        let response = send(&emulator, "POST", "/oauth/token", FORM, body);
+        assert_eq!((response.status, &response.json()["error"]), (400, &json!(code)), "{body}");
+        assert!(response.json()["error_description"].is_string());
     }
-    let good = credentials(&emulator);
-    let address = format!("/oauth/token?{good}");
+    let form = credentials(&emulator);
+    let url_with_secret = format!("/oauth/token?{form}");
     for (path, headers, body) in [
-        (address.as_str(), FORM, ""),
-        (address.as_str(), FORM, good.as_str()),
-        ("/oauth/token", "Content-Type: application/json\r\n", good.as_str()),
+        (url_with_secret.as_str(), FORM, ""),
+        (url_with_secret.as_str(), FORM, form.as_str()),
+        ("/oauth/token", "Content-Type: application/json\r\n", form.as_str()),
     ] {
-        let reply = send(&emulator, "POST", path, headers, body);
-        assert_eq!((reply.status, &reply.json()["error"]), (400, &json!("invalid_request")));
+        let response = send(&emulator, "POST", path, headers, body);
+        assert_eq!((response.status, &response.json()["error"]), (400, &json!("invalid_request")));
     }
     assert_eq!(send(&emulator, "GET", "/oauth/token", "", "").status, 405);
     let stats = emulator.stats();
@@ -79,26 +81,26 @@ fn refusals_are_400_with_a_code() {
 }
 
 #[test]
-fn only_a_good_token_opens_the_api() {
+fn the_api_requires_a_valid_token() {
     let emulator = start();
-    let reply = send(&emulator, "GET", HUBS, "", "");
-    assert_eq!((reply.status, reply.header("www-authenticate")), (401, Some("Bearer")));
-    let reply = get(&emulator, HUBS, "made-up");
-    assert_eq!(reply.status, 403);
+    let response = send(&emulator, "GET", HUBS, "", "");
+    assert_eq!((response.status, response.header("www-authenticate")), (401, Some("Bearer")));
+    let response = get(&emulator, HUBS, "made-up");
+    assert_eq!(response.status, 403);
     let expected = json!({"errors": [{"level": "ERROR", "code": "FORBIDDEN", "message": "Authorization required."}]});
-    assert_eq!(reply.json(), expected);
+    assert_eq!(response.json(), expected);
     assert_eq!(get(&emulator, "/graphql", "made-up").status, 403);
     let stats = emulator.stats();
     assert_eq!((stats.rejected, stats.api_requests, stats.graphql_requests), (3, 2, 1));
 }
 
 #[test]
-fn hubs_come_as_hal() {
+fn hubs_are_hal_documents() {
     let emulator = start();
     let token = token(&emulator);
-    let reply = get(&emulator, HUBS, &token);
-    assert_eq!(reply.header("content-type"), Some("application/hal+json"));
-    let hubs = reply.json();
+    let response = get(&emulator, HUBS, &token);
+    assert_eq!(response.header("content-type"), Some("application/hal+json"));
+    let hubs = response.json();
     assert_eq!(hubs["page"], json!({"size": 20, "totalElements": 2, "totalPages": 1, "number": 0}));
     assert_eq!(hubs["_links"]["self"]["href"], "http://emulator.test:1/v2/content/hubs");
     let hub = &hubs["_embedded"]["hubs"][0];
@@ -144,7 +146,7 @@ fn hubs_come_as_hal() {
 }
 
 #[test]
-fn graphql_creates_personal_tokens() {
+fn graphql_creates_personal_access_tokens() {
     let emulator = start();
     let graphql = |token: &str, body: Value| {
         send(&emulator, "POST", "/graphql", &format!("Authorization: Bearer {token}\r\n"), &body.to_string())
@@ -187,32 +189,32 @@ fn tokens_expire_by_the_emulator_s_clock() {
 }
 
 #[test]
-fn tokens_and_credentials_can_be_taken_back() {
+fn tokens_can_be_revoked_and_credentials_replaced() {
     let emulator = start();
     let tokens: Vec<String> = (0..4).map(|_| token(&emulator)).collect();
-    let good = || tokens.iter().map(|token| get(&emulator, HUBS, token).status == 200).collect::<Vec<_>>();
+    let accepted = || tokens.iter().map(|token| get(&emulator, HUBS, token).status == 200).collect::<Vec<_>>();
     emulator.revoke(&tokens[0]);
-    assert_eq!(good(), [false, true, true, true]);
+    assert_eq!(accepted(), [false, true, true, true]);
     send(&emulator, "POST", "/_emulator/revoke", "", &tokens[1]);
-    assert_eq!(good(), [false, false, true, true]);
+    assert_eq!(accepted(), [false, false, true, true]);
     send(&emulator, "POST", "/_emulator/revoke", "", "");
-    assert_eq!(good(), [false; 4]);
+    assert_eq!(accepted(), [false; 4]);
 
     let before = token_request(&emulator);
     let body = r#"{"client_id":"new","client_secret":"newer"}"#;
     assert_eq!(send(&emulator, "POST", "/_emulator/credentials", "", body).status, 200);
-    assert_eq!(Reply::parse(&exchange(connect(&emulator), &before).unwrap()).status, 400);
-    assert_eq!((emulator.client_id().as_str(), ask(&emulator).status), ("new", 200));
+    assert_eq!(Response::parse(&exchange(connect(&emulator), &before).unwrap()).status, 400);
+    assert_eq!((emulator.client_id().as_str(), fetch_token(&emulator).status), ("new", 200));
     assert_eq!(send(&emulator, "POST", "/_emulator/credentials", "", "{}").status, 400);
     assert_eq!(send(&emulator, "POST", "/_emulator/nonsense", "", "").status, 404);
 }
 
 #[test]
-fn held_requests_are_counted_and_wait() {
+fn paused_token_requests_are_counted_and_wait() {
     let emulator = start();
     thread::scope(|scope| {
         let hold = emulator.hold();
-        let waiting: Vec<_> = (0..5).map(|_| scope.spawn(|| ask(&emulator).status)).collect();
+        let waiting: Vec<_> = (0..5).map(|_| scope.spawn(|| fetch_token(&emulator).status)).collect();
         assert!(emulator.wait_for_token_requests(5, Duration::from_secs(20)));
         assert!(!emulator.wait_for_token_requests(6, Duration::from_millis(1)));
         let stats = emulator.stats();
@@ -223,7 +225,7 @@ fn held_requests_are_counted_and_wait() {
     emulator.reset();
     assert_eq!(emulator.stats(), Stats::default());
     for _ in 0..20 {
-        ask(&emulator);
+        fetch_token(&emulator);
     }
     let stats = send(&emulator, "GET", "/_emulator/stats", "", "").json();
     assert_eq!(
@@ -236,18 +238,18 @@ fn held_requests_are_counted_and_wait() {
 }
 
 #[test]
-fn a_connection_serves_many_requests() {
+fn a_connection_serves_several_requests() {
     let emulator = start();
     let once = token_request(&emulator);
     let many = once.replace("Connection: close\r\n", "").repeat(3) + &once;
-    let replies = String::from_utf8(exchange(connect(&emulator), &many).unwrap()).unwrap();
-    assert_eq!(replies.matches("HTTP/1.1 200 OK").count(), 4);
+    let responses = String::from_utf8(exchange(connect(&emulator), &many).unwrap()).unwrap();
+    assert_eq!(responses.matches("HTTP/1.1 200 OK").count(), 4);
     assert_eq!((emulator.stats().connections, emulator.stats().tokens_issued), (1, 4));
-    assert_eq!(Reply::parse(&exchange(connect(&emulator), "what is this?\r\n\r\n").unwrap()).status, 400);
+    assert_eq!(Response::parse(&exchange(connect(&emulator), "what is this?\r\n\r\n").unwrap()).status, 400);
 }
 
 #[test]
-fn it_stops_at_once_and_starts_again_where_it_was() {
+fn it_stops_immediately_and_keeps_its_state_on_restart() {
     let mut emulator = start();
     let token = token(&emulator);
     let mut idle = connect(&emulator);
@@ -275,7 +277,7 @@ fn tokens_are_issued_fast_enough_for_a_load_test() {
     let last = request("GET", "/_emulator/stats", "", "");
     assert!(!exchange(stream, &last).unwrap().is_empty());
     assert_eq!(emulator.stats().tokens_issued, 200);
-    // Many times what it takes, as this machine may be busy.
+    // Many times the usual duration, because the machine may be busy.
     assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
     println!("200 tokens on one connection: {:?}", before.elapsed());
 }

@@ -1,4 +1,4 @@
-//! HTTPS with certificates good and bad, as rustls judges them.
+//! HTTPS with valid and invalid certificates, verified by rustls.
 
 use std::io;
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::client::{Reply, connect, exchange, request, token_request};
+use crate::client::{Response, connect, exchange, request, token_request};
 
 fn connect_tls(emulator: &Emulator, with_certificate: bool) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
@@ -27,30 +27,30 @@ fn connect_tls(emulator: &Emulator, with_certificate: bool) -> StreamOwned<Clien
     StreamOwned::new(session, connect(emulator))
 }
 
-fn ask(emulator: &Emulator, with_certificate: bool) -> io::Result<Reply> {
+fn fetch_token(emulator: &Emulator, with_certificate: bool) -> io::Result<Response> {
     let bytes = exchange(connect_tls(emulator, with_certificate), &token_request(emulator))?;
-    Ok(Reply::parse(&bytes))
+    Ok(Response::parse(&bytes))
 }
 
 #[test]
-fn https_works_and_its_links_say_so() {
+fn https_works_and_links_are_https() {
     let emulator = Emulator::builder().tls(true).start().unwrap();
     assert!(emulator.url().starts_with("https://localhost:"));
     assert_eq!(std::fs::read_to_string(emulator.ca_file()).unwrap(), emulator.ca_pem());
-    let token = ask(&emulator, false).unwrap().json()["access_token"].as_str().unwrap().to_owned();
+    let token = fetch_token(&emulator, false).unwrap().json()["access_token"].as_str().unwrap().to_owned();
     let hubs = request("GET", "/v2/content/hubs", &format!("Authorization: Bearer {token}\r\n"), "");
-    let hubs = Reply::parse(&exchange(connect_tls(&emulator, false), &hubs).unwrap());
+    let hubs = Response::parse(&exchange(connect_tls(&emulator, false), &hubs).unwrap());
     assert_eq!(hubs.json()["_links"]["self"]["href"], "https://emulator.test:1/v2/content/hubs");
 
-    let folder = emulator.ca_file().parent().unwrap().to_owned();
+    let dir = emulator.ca_file().parent().unwrap().to_owned();
     drop(emulator);
-    assert!(!folder.exists());
+    assert!(!dir.exists());
 }
 
 #[test]
-fn bad_certificates_are_bad_in_their_own_way() {
+fn each_invalid_certificate_fails_for_its_own_reason() {
     let emulator = Emulator::builder().tls(true).certificate(CertificateKind::Expired).start().unwrap();
-    let error = || ask(&emulator, false).unwrap_err().to_string();
+    let error = || fetch_token(&emulator, false).unwrap_err().to_string();
     assert!(error().contains("expired"), "{}", error());
     for (kind, reason) in [
         (CertificateKind::WrongHost, "not valid for"),
@@ -61,16 +61,16 @@ fn bad_certificates_are_bad_in_their_own_way() {
         assert!(error().contains(reason), "{kind:?}: {}", error());
     }
     emulator.set_certificate(CertificateKind::Valid).unwrap();
-    assert_eq!(ask(&emulator, false).unwrap().status, 200);
+    assert_eq!(fetch_token(&emulator, false).unwrap().status, 200);
     let plain = Emulator::builder().start().unwrap();
     assert!(plain.set_certificate(CertificateKind::Valid).is_err());
 }
 
 #[test]
-fn mutual_tls_wants_a_certificate_of_the_client() {
+fn mutual_tls_requires_a_client_certificate() {
     let emulator = Emulator::builder().mutual_tls(true).start().unwrap();
-    assert_eq!(ask(&emulator, true).unwrap().status, 200);
-    let error = ask(&emulator, false).unwrap_err().to_string();
+    assert_eq!(fetch_token(&emulator, true).unwrap().status, 200);
+    let error = fetch_token(&emulator, false).unwrap_err().to_string();
     assert!(error.contains("CertificateRequired"), "{error}");
 }
 
@@ -78,15 +78,15 @@ fn mutual_tls_wants_a_certificate_of_the_client() {
 fn transport_faults_work_below_tls() {
     let emulator = Emulator::builder().tls(true).start().unwrap();
     emulator.faults([Fault::reset(), Fault::close(), Fault::truncate(), Fault::slow(1).body("slow")]);
-    assert_eq!(ask(&emulator, false).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-    assert_eq!(ask(&emulator, false).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    assert_eq!(ask(&emulator, false).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    assert_eq!(ask(&emulator, false).unwrap().body, "slow");
+    assert_eq!(fetch_token(&emulator, false).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(fetch_token(&emulator, false).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(fetch_token(&emulator, false).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(fetch_token(&emulator, false).unwrap().body, "slow");
 }
 
 #[test]
-fn plain_http_on_the_tls_port_does_no_harm() {
+fn plain_http_on_the_tls_port_is_harmless() {
     let emulator = Emulator::builder().tls(true).start().unwrap();
     let _ = exchange(connect(&emulator), &token_request(&emulator));
-    assert_eq!(ask(&emulator, false).unwrap().status, 200);
+    assert_eq!(fetch_token(&emulator, false).unwrap().status, 200);
 }
