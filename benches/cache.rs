@@ -1,8 +1,8 @@
-//! The cost of a cached token, of a herd on an empty cache, and of renewals.
+//! The cost of a cached get, of many threads on an empty cache, and of refreshes.
 //!
-//! `cargo bench --bench cache`. The functions of the C interface are those of the shared library, as
-//! a program would load it. With `AMP_BENCH_RESULTS=FILE` the latencies of renewals go there too, as
-//! JSON, for `benches/run.py`.
+//! `cargo bench --bench cache`. The functions of the C API are called through the shared library, as in a C
+//! program. With `AMP_BENCH_RESULTS=FILE` the latencies during refreshes are also written there, as JSON, for
+//! `benches/run.py`.
 
 use amp_token::config::settings::Config;
 use amp_token::error::Error;
@@ -25,24 +25,24 @@ const CAPACITY: usize = 4096;
 /// As long as Amplience's tokens.
 const TOKEN_LENGTH: usize = 1118;
 
-/// What a request takes in the benches of herds and renewals, on average.
+/// The average duration of a token request in the benchmarks of herds and refreshes.
 const SERVICE: Duration = Duration::from_millis(35);
 
-/// An hour's renewals of 300-second tokens (one every 240 s), with tokens of 2 seconds.
-const RENEWALS: u32 = 15;
+/// The refreshes of 300-second tokens in an hour (one every 240 s), here with tokens of 2 seconds.
+const REFRESHES: u32 = 15;
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     cached(&mut criterion);
     herd(&mut criterion);
     criterion.final_summary();
-    // Not when cargo only tries whether benches run.
+    // Not when `cargo test` only checks that the benchmarks run.
     if std::env::args().any(|argument| argument == "--bench") {
-        renewals();
+        refreshes();
     }
 }
 
-/// A cache on a service that takes `latency` and counts its requests.
+/// Returns a cache whose transport takes `latency`, and the number of its requests.
 fn cache(
     lifetime: u64,
     latency: impl Fn(u64) -> Duration + Send + Sync + 'static,
@@ -50,20 +50,20 @@ fn cache(
 ) -> (TokenCache, Arc<AtomicU64>) {
     let requests = Arc::new(AtomicU64::new(0));
     let counter = requests.clone();
-    let answer = move |_: &Request, _: Duration| -> Result<Response, Error> {
+    let respond = move |_: &Request, _: Duration| -> Result<Response, Error> {
         let number = counter.fetch_add(1, Ordering::SeqCst);
         thread::sleep(latency(number));
-        Ok(Response { status: 200, headers: Vec::new(), body: reply(lifetime, number).into_bytes().into() })
+        Ok(Response { status: 200, headers: Vec::new(), body: response_body(lifetime, number).into_bytes().into() })
     };
     let mut config = Config::new();
     for (name, value) in [("client_id", "id"), ("client_secret", "secret")].iter().chain(settings) {
         config.set(name, Some(value)).expect("a setting");
     }
-    config.transport = Some(Arc::new(answer));
+    config.transport = Some(Arc::new(respond));
     (TokenCache::new(&config).expect("a cache"), requests)
 }
 
-fn reply(lifetime: u64, number: u64) -> String {
+fn response_body(lifetime: u64, number: u64) -> String {
     format!(r#"{{"access_token":"{number:t>TOKEN_LENGTH$}","expires_in":{lifetime}}}"#)
 }
 
@@ -73,16 +73,16 @@ fn cached(criterion: &mut Criterion) {
     let token = ArcSwap::from_pointee(("t".repeat(1024), i64::MAX - 1));
     let (cache, _) = cache(86_400, |_| Duration::ZERO, &[]);
     let library = Library::load();
-    // Side by side for each number of threads: what else the machine does should meet all alike.
+    // Side by side for each number of threads, so that other load on the machine affects all of them.
     for threads in THREADS {
-        measure(&mut group, "floor", threads, |buffer| floor(&token, buffer));
+        measure(&mut group, "bare copy", threads, |buffer| bare_copy(&token, buffer));
         measure(&mut group, "copy (C)", threads, |buffer| library.copy(buffer));
         measure(&mut group, "get and free (C)", threads, |_| library.get());
         measure(&mut group, "with and copy (Rust)", threads, |buffer| {
             let copy = |buffer: *mut u8| {
                 cache.with_token(|token| {
                     let text = token.value_with_nul();
-                    // SAFETY: the buffer of 4096 bytes is this thread's own, and the text is shorter.
+                    // SAFETY: this thread owns the buffer of 4096 bytes, and the string is shorter.
                     unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), buffer, text.len()) };
                 })
             };
@@ -93,9 +93,8 @@ fn cached(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The least that a cache has to do: load an atomically swapped pointer, read two coarse clocks,
-/// copy 1 KB.
-fn floor(token: &ArcSwap<(String, i64)>, buffer: &mut [u8]) {
+/// The basic operations of a cache: load an atomically swapped pointer, read two coarse clocks, copy 1 KB.
+fn bare_copy(token: &ArcSwap<(String, i64)>, buffer: &mut [u8]) {
     let token = token.load();
     assert!(coarse(libc::CLOCK_MONOTONIC_COARSE) < token.1 && coarse(libc::CLOCK_REALTIME_COARSE) < token.1);
     buffer[..token.0.len()].copy_from_slice(token.0.as_bytes());
@@ -103,17 +102,17 @@ fn floor(token: &ArcSwap<(String, i64)>, buffer: &mut [u8]) {
 
 fn coarse(clock: libc::clockid_t) -> i64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is valid to write to, and nothing else is touched.
+    // SAFETY: `time` is valid for writes, and nothing else is accessed.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 
-/// Measures the time of one of the gets that `threads` threads make together.
+/// Measures the time of one get while `threads` threads make gets.
 fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, threads: usize, get: impl Fn(&mut [u8]) + Sync) {
     group.bench_function(BenchmarkId::new(name, threads), |bencher| {
         bencher.iter_custom(|gets| {
             let each = gets.div_ceil(threads as u64);
-            together(threads, || {
+            run_parallel(threads, || {
                 let mut buffer = [0; CAPACITY];
                 for _ in 0..each {
                     get(black_box(&mut buffer));
@@ -123,8 +122,8 @@ fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, threads: usize,
     });
 }
 
-/// The time that `threads` threads take for `body`, from the moment at which all of them are there.
-fn together(threads: usize, body: impl Fn() + Sync) -> Duration {
+/// Returns the time that `threads` threads take for `body`, measured from when all of them have started.
+fn run_parallel(threads: usize, body: impl Fn() + Sync) -> Duration {
     let start = Barrier::new(threads + 1);
     thread::scope(|scope| {
         let running: Vec<_> = (0..threads)
@@ -142,7 +141,7 @@ fn together(threads: usize, body: impl Fn() + Sync) -> Duration {
     })
 }
 
-/// How long a herd of threads waits for the first token; one request serves them all.
+/// How long many threads wait for the first token, which one request fetches for all of them.
 fn herd(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("herd");
     group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
@@ -152,7 +151,7 @@ fn herd(criterion: &mut Criterion) {
                 (0..times)
                     .map(|_| {
                         let (cache, requests) = cache(300, |_| SERVICE, &[]);
-                        let took = together(threads, || drop(cache.get().expect("a token")));
+                        let took = run_parallel(threads, || drop(cache.get().expect("a token")));
                         assert_eq!(requests.load(Ordering::SeqCst), 1, "requests of a herd of {threads}");
                         took
                     })
@@ -163,10 +162,10 @@ fn herd(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// How long calls take while tokens are renewed under way, with and without `background_refresh`,
-/// both at the same time, so that whatever else the machine does meets both.
-fn renewals() {
-    let time = RENEWALS * Duration::from_millis(1600);
+/// How long calls take while tokens are refreshed, with and without `background_refresh`, both at the same
+/// time, so that other load on the machine affects both.
+fn refreshes() {
+    let time = REFRESHES * Duration::from_millis(1600);
     let latency = |number: u64| SERVICE - Duration::from_millis(15) + Duration::from_millis(number * 7 % 31);
     let run = |background: &str| {
         let (cache, requests) = cache(2, latency, &[("background_refresh", background)]);
@@ -189,11 +188,11 @@ fn renewals() {
         took.sort_unstable();
         (took, requests.load(Ordering::SeqCst) - 1)
     };
-    let ((inline, inline_renewals), (background, background_renewals)) = thread::scope(|scope| {
+    let ((inline, inline_refreshes), (background, background_refreshes)) = thread::scope(|scope| {
         let (inline, background) = (scope.spawn(|| run("false")), scope.spawn(|| run("true")));
         (inline.join().expect("no panic"), background.join().expect("no panic"))
     });
-    let figures = |took: &[Duration]| {
+    let summary = |took: &[Duration]| {
         let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize].as_secs_f64() * 1000.0;
         format!(
             r#"{{"calls": {}, "p50": {:.6}, "p99_9": {:.6}, "longest": {:.6}}}"#,
@@ -204,19 +203,19 @@ fn renewals() {
         )
     };
     let how = format!(
-        "Calls while tokens are renewed, in real time: as many renewals as tokens of 300 seconds need in an hour, with tokens \
-         of 2 seconds in {} s; {inline_renewals} renewals without background_refresh, {background_renewals} with it. As a \
-         multiple of what a request takes ({} ms on average, 20 to 50):",
+        "The duration of calls while tokens are refreshed. The benchmark makes as many refreshes as tokens of 300 seconds \
+         need in an hour, with tokens of 2 seconds in {} s: {inline_refreshes} refreshes without background_refresh, \
+         {background_refreshes} with it. As a multiple of the duration of a token request ({} ms on average, 20 to 50):",
         time.as_secs(),
         SERVICE.as_millis()
     );
     let json = format!(
         r#"{{"how": "{how}", "service_ms": {}, "modes": {{"without background_refresh": {}, "with background_refresh": {}}}}}"#,
         SERVICE.as_millis(),
-        figures(&inline),
-        figures(&background)
+        summary(&inline),
+        summary(&background)
     );
-    println!("renewals: {json}");
+    println!("refreshes: {json}");
     if let Ok(file) = std::env::var("AMP_BENCH_RESULTS") {
         std::fs::write(file, json).expect("AMP_BENCH_RESULTS can be written");
     }
@@ -237,37 +236,37 @@ type CopyFn = unsafe extern "C" fn(*const c_void, *mut c_char, usize, *mut usize
 type GetFn = unsafe extern "C" fn(*const c_void, *mut *mut c_void, *mut *mut c_void) -> c_int;
 type FreeFn = unsafe extern "C" fn(*mut c_void);
 
-// SAFETY: the header says that a cache may be used by many threads at once.
+// SAFETY: according to the header, many threads may use a cache at the same time.
 unsafe impl Sync for Library {}
 
 impl Library {
-    /// Loads the library that cargo built next to this program.
+    /// Loads the library that cargo has built next to this program.
     fn load() -> Self {
         let path = std::env::current_exe().expect("a path").with_file_name("libamp_token.so");
         let path = CString::new(path.into_os_string().into_encoded_bytes()).expect("no NUL");
-        // SAFETY: the path is a text with a NUL, and the library's initializers are Rust's own.
+        // SAFETY: the path is NUL-terminated, and the library's initializers are those of Rust.
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         assert!(!handle.is_null(), "{path:?} cannot be loaded");
         let find = |name: &CStr| {
-            // SAFETY: the handle is open for the rest of the process, and the name has a NUL.
+            // SAFETY: the handle stays open, and the name is NUL-terminated.
             let found = unsafe { libc::dlsym(handle, name.as_ptr()) };
             assert!(!found.is_null(), "{name:?} is missing");
             found
         };
-        // SAFETY: include/amp_token.h declares all of these functions so, up to the types that
-        // pointers point to, and every argument is what it asks for.
+        // SAFETY: include/amp_token.h declares these functions like this, except for the types behind
+        // pointers, and every argument meets its requirements.
         unsafe {
             let config = transmute::<*mut c_void, NewFn>(find(c"amp_config_new"))();
             let set = transmute::<*mut c_void, SetFn>(find(c"amp_config_set"));
             for (name, value) in [(c"client_id", c"id"), (c"client_secret", c"secret")] {
                 assert_eq!(set(config, name.as_ptr(), value.as_ptr(), null_mut()), 0);
             }
-            let reply = Box::leak(Box::new(Reply {
+            let reply_functions = Box::leak(Box::new(ReplyFunctions {
                 set_status: transmute::<*mut c_void, SetStatusFn>(find(c"amp_http_reply_set_status")),
                 append_body: transmute::<*mut c_void, AppendBodyFn>(find(c"amp_http_reply_append_body")),
             }));
             let set_transport = transmute::<*mut c_void, SetTransportFn>(find(c"amp_config_set_transport"));
-            assert_eq!(set_transport(config, answer, (&raw mut *reply).cast(), null_mut()), 0);
+            assert_eq!(set_transport(config, send, (&raw mut *reply_functions).cast(), null_mut()), 0);
             let mut cache = null_mut();
             let new = transmute::<*mut c_void, GetFn>(find(c"amp_token_cache_new"));
             assert_eq!(new(config, &raw mut cache, null_mut()), 0);
@@ -281,7 +280,7 @@ impl Library {
     }
 
     fn copy(&self, buffer: &mut [u8]) {
-        // SAFETY: the cache lives as long as the process, and the buffer has the length that is told.
+        // SAFETY: the cache lives as long as the process, and the length is that of the buffer.
         let status =
             unsafe { (self.copy)(self.cache, buffer.as_mut_ptr().cast(), buffer.len(), null_mut(), null_mut()) };
         assert_eq!(status, 0);
@@ -301,19 +300,19 @@ type TransportFn = unsafe extern "C" fn(*const c_void, *mut c_void, *mut c_void)
 type SetStatusFn = unsafe extern "C" fn(*mut c_void, i32);
 type AppendBodyFn = unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> bool;
 
-/// What the transport for the shared library writes its reply with.
-struct Reply {
+/// The functions with which the transport writes its response.
+struct ReplyFunctions {
     set_status: SetStatusFn,
     append_body: AppendBodyFn,
 }
 
-/// A transport that has a token at once.
-unsafe extern "C" fn answer(_: *const c_void, reply: *mut c_void, functions: *mut c_void) -> i32 {
-    let body = self::reply(86_400, 0);
-    // SAFETY: `functions` is what `Library::load` gave with this function and never freed, and
-    // `parse_token_response` is the library's, for this call.
+/// A transport that returns a token immediately.
+unsafe extern "C" fn send(_: *const c_void, reply: *mut c_void, functions: *mut c_void) -> i32 {
+    let body = response_body(86_400, 0);
+    // SAFETY: `functions` is the pointer that `Library::load` passed with this function and never frees, and the
+    // library's `reply` is valid during this call.
     unsafe {
-        let functions = &*functions.cast::<Reply>();
+        let functions = &*functions.cast::<ReplyFunctions>();
         (functions.set_status)(reply, 200);
         (functions.append_body)(reply, body.as_ptr().cast(), body.len());
     }

@@ -1,4 +1,4 @@
-"""Turns docs/bench/results.json into a table of ratios (results.md) and a chart (cached-get.svg)."""
+"""Turns results.json of a directory into tables of ratios (results.md) and a chart (cached-get.svg)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from xml.sax.saxutils import escape
 Row = dict[str, Any]
 
 
-def write(folder: Path) -> None:
-    results = json.loads((folder / "results.json").read_text())
+def write(directory: Path) -> None:
+    results = json.loads((directory / "results.json").read_text())
     text = "\n".join(markdown(results)) + "\n"
-    (folder / "results.md").write_text(text)
-    (folder / "cached-get.svg").write_text(chart(results))
+    (directory / "results.md").write_text(text)
+    (directory / "cached-get.svg").write_text(chart(results))
     print(text)
 
 
-def times_faster(row: Row, other: Row, figure: str) -> float | None:
-    """How many times as many gets a second as `other`: the median over the rounds, each compared with
-    its own, so that a slow moment of the machine meets both."""
-    if not row.get(figure) or not other.get(figure):
+def times_faster(row: Row, other: Row, measurement: str) -> float | None:
+    """Returns the ratio of gets per second to those of `other`: the median over the rounds. Each round is compared
+    with the same round of the other, so that other load on the machine affects both."""
+    if not row.get(measurement) or not other.get(measurement):
         return None
-    return float(median(mine / theirs for mine, theirs in zip(row[figure], other[figure])))
+    return float(median(mine / theirs for mine, theirs in zip(row[measurement], other[measurement])))
 
 
 def shown(ratio: float | None) -> str:
@@ -36,8 +36,13 @@ def shown(ratio: float | None) -> str:
     return f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.2f}"
 
 
-def count(row: Row, figure: str) -> str:
-    values = sorted({int(value) for value in row.get(figure, [])})
+def nanoseconds(row: Row) -> str:
+    """The time of a get on one thread."""
+    return f"{1e9 / median(row['gets_1']):.0f} ns"
+
+
+def count(row: Row, measurement: str) -> str:
+    values = sorted({int(value) for value in row.get(measurement, [])})
     if not values:
         return "–"
     return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
@@ -63,35 +68,37 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 def markdown(results: Row) -> list[str]:
     rows = by_key(results)
     machine = results["machine"]
+    source = ", ".join(f"{name} {results[name]}" for name in ("date", "commit") if results.get(name))
     threads, herd, series = results["threads"], results["herd"], results["series"]
     busy = results["busy_before_and_after"]
     lines = [
-        "# Measured side by side",
+        "# Benchmark results",
         "",
-        f"Made by `make bench`: {machine['system']}, {machine['architecture']}, {machine['processor']}, "
-        f"{machine['cores']} cores; {results['rounds']} rounds, in each of which every peer had its turn. All "
-        "figures are ratios, medians over the rounds; the raw numbers are in [results.json](results.json). The "
-        "emulator, on the same machine, gave the tokens.",
+        f"Made by `make bench` ({source}): {machine['system']}, {machine['architecture']}, {machine['processor']}, "
+        f"{machine['cores']} cores; {results['rounds']} rounds, in each of which every peer ran. All numbers "
+        "are ratios, medians over the rounds; the raw numbers are in [results.json](results.json). The tokens came from "
+        "the emulator on the same machine.",
         "",
         "## Cached get",
         "",
-        f"Time on one thread: lower is better. Gets a second on {threads} threads: higher is better. Requests of "
-        f"{herd} threads that ask an empty cache at once, and of {series} gets one after the other while tokens live "
-        "for 300 seconds: 1 is what is needed.",
+        f"1 is the time of one `amp_token_cache_copy()`, {nanoseconds(rows['copy'])}, or of one `value()` in Python, "
+        f"{nanoseconds(rows['amp_token'])}. Time of a get on one thread: lower is better. Gets per second on {threads} "
+        f"threads: higher is better. Token requests of {herd} threads that use an empty cache at the same time, and of "
+        f"{series} consecutive gets with tokens that are valid for 300 seconds: the ideal is 1.",
     ]
     if max(busy) > 0.2:
         shares = " and ".join(f"{share:.0%}" for share in busy)
         lines[2:2] = [
-            f"**Other programs took {shares} of the processors before and after this run: run it again.**",
+            f"**Other programs used {shares} of the processors before and after this run: repeat it.**",
             "",
         ]
     if machine["cores"] < threads:
         lines += [
             "",
-            f"This machine has {machine['cores']} cores, so {threads} threads show less than they would elsewhere.",
+            f"This machine has {machine['cores']} cores, so {threads} threads gain less than on a larger machine.",
         ]
     groups: list[tuple[str, list[str]]] = [
-        ("copy", ["floor", "native", "node"]),
+        ("copy", ["baseline", "native", "node"]),
         ("amp_token", ["python"]),
     ]
     for base, families in groups:
@@ -110,12 +117,12 @@ def markdown(results: Row) -> list[str]:
         "",
         "## From the start of a process to a printed token",
         "",
-        "Time, lower is better: the median, and the fastest run.",
+        "Time: lower is better. The median, and the fastest run.",
         "",
     ]
     lines += table(["get_token.c = 1", "http", "http, fastest", "https", "https, fastest"], start_lines(results))
     lines += cache_lines(results)
-    lines += ["", "## Targets", ""] + table(["target", "measured", ""], [list(target) for target in targets(results)])
+    lines += ["", "## Targets", ""] + table(["target", "measured", "result"], [list(target) for target in targets(results)])
     missing = [row for row in results["peers"] if row["missing"]]
     lines += ["", "## Missing", ""]
     lines += [f"- {row['name']}: {row['missing']}" for row in missing] or ["Nothing: every peer ran."]
@@ -138,69 +145,71 @@ def start_lines(results: Row) -> list[list[str]]:
     base = by_key(results)["get_token"]
     lines = []
     for row in results["peers"]:
-        # One C program that uses this library is enough.
-        if row["key"] in ("floor", "copy", "get"):
+        # One C program that uses this library is enough; the bare copy gets no token.
+        if row["key"] in ("bare_copy", "copy", "get"):
             continue
         line = [named(row)]
-        for figure in ("start_http_ms", "start_https_ms"):
+        for measurement in ("start_http_ms", "start_https_ms"):
             for pick in (median, min):
-                known = row.get(figure) and base.get(figure)
+                known = row.get(measurement) and base.get(measurement)
                 line.append(
-                    shown(pick(row[figure]) / pick(base[figure])) if known else "missing" if row["missing"] else "–"
+                    shown(pick(row[measurement]) / pick(base[measurement])) if known else "missing" if row["missing"] else "–"
                 )
         lines.append(line)
     return lines
 
 
 def cache_lines(results: Row) -> list[str]:
-    """What benches/cache.rs found."""
+    """The results of benches/cache.rs."""
     cache = results["cache"]
     if not cache:
         return []
-    lines = ["", "## Threads, herds and renewals (benches/cache.rs)", ""]
+    lines = ["", "## Threads, herds and refreshes (benches/cache.rs)", ""]
     if "missing" in cache:
         return lines + [f"Missing: {cache['missing']}"]
     cached = cache["cached"]
-    counts = sorted(cached["floor"], key=int)
-    floor = cached["floor"]["1"]
-    lines += ["Time of a get, as a multiple of the floor on one thread (all threads' gets counted):", ""]
+    counts = sorted(cached["bare copy"], key=int)
+    bare_copy = cached["bare copy"]["1"]
+    lines += [f"Time of a get, as a multiple of the bare copy on one thread ({bare_copy:.0f} ns); with several threads, the "
+        "elapsed time divided by the gets of all threads:", ""]
     lines += table(
         ["threads", *counts],
-        [[name, *(shown(figures[number] / floor) for number in counts)] for name, figures in cached.items()],
+        [[name, *(shown(times[number] / bare_copy) for number in counts)] for name, times in cached.items()],
     )
-    latency = cache["renewals"]
+    latency = cache["refreshes"]
     herds = " and ".join(
-        f"{int(threads):,} threads {shown(time / 1e6 / latency['service_ms'])} times"
+        f"{int(threads):,} threads {shown(time / 1e6 / latency['service_ms'])}"
         for threads, time in sorted(cache["herd"]["empty cache"].items(), key=lambda herd: int(herd[0]))
     )
     lines += [
         "",
-        f"Until a herd that asks an empty cache has its token, as a multiple of what its one request takes: {herds}.",
+        f"The time until all threads of a herd on an empty cache have a token, as a multiple of the duration of the one "
+        f"request: {herds}.",
     ]
     lines += ["", latency["how"], ""]
     keys = ("p50", "p99_9", "longest")
     lines += table(
-        ["", "half of all calls", "99.9 of 100", "longest"],
+        ["", "median", "99.9th percentile", "longest"],
         [
-            [name, *(f"{figures[key] / latency['service_ms']:.3g}" for key in keys)]
-            for name, figures in latency["modes"].items()
+            [name, *(f"{times[key] / latency['service_ms']:.3g}" for key in keys)]
+            for name, times in latency["modes"].items()
         ],
     )
     return lines
 
 
 def targets(results: Row) -> list[tuple[str, str, str]]:
-    """Every target of the cached-token handle, what came out, and whether it was met."""
+    """The performance targets of the cache, the measured values, and whether they were met."""
     rows = by_key(results)
     copy, get, value = rows["copy"], rows["get"], rows["amp_token"]
     many = f"gets_{results['threads']}"
-    peers = [row for row in results["peers"] if row["family"] != "floor" and not is_ours(row)]
+    peers = [row for row in results["peers"] if row["family"] != "baseline" and not is_ours(row)]
 
-    def best(figure: str) -> Row:
-        return max(peers, key=lambda row: median(row.get(figure, [0])))
+    def best(measurement: str) -> Row:
+        return max(peers, key=lambda row: median(row.get(measurement, [0])))
 
     def verdict(measured: float | None, met: bool | None) -> tuple[str, str]:
-        return ("missing", "not known") if measured is None else (shown(measured), "met" if met else "missed")
+        return ("missing", "unknown") if measured is None else (shown(measured), "met" if met else "missed")
 
     def at_most(limit: float, measured: float | None) -> tuple[str, str]:
         return verdict(measured, measured is not None and measured <= limit)
@@ -212,12 +221,12 @@ def targets(results: Row) -> list[tuple[str, str, str]]:
     cores, fastest, busiest = results["machine"]["cores"], best("gets_1"), best(many)
     return [
         (
-            "copy: at most 1.5 times the floor's time on one thread",
-            *at_most(1.5, times_faster(rows["floor"], copy, "gets_1")),
+            "copy: at most 1.5 times the time of the bare copy on one thread",
+            *at_most(1.5, times_faster(rows["bare_copy"], copy, "gets_1")),
         ),
         (
             f"copy: at least 5 times the best peer's gets on {results['threads']} threads "
-            f"({busiest['name']}; here on {cores} cores)",
+            f"({busiest['name']}; on {cores} cores here)",
             *at_least(5, times_faster(copy, busiest, many)),
         ),
         (
@@ -236,36 +245,38 @@ def targets(results: Row) -> list[tuple[str, str, str]]:
     ]
 
 
-# The chart. Its colours are mid-tones that stand out from white and from black alike.
-OURS, PEER, FLOOR, TEXT = "#2f81f7", "#8b949e", "#3fb950", "#7d8590"
-WIDTH, LEFT, RIGHT, TOP, BAR, GAP = 860, 290, 80, 64, 18, 8
+# The chart. Its colours have enough contrast on white and on black.
+OURS, PEER, BASELINE, TEXT = "#2f81f7", "#8b949e", "#3fb950", "#7d8590"
+WIDTH, LEFT, RIGHT, TOP, ROW, RADIUS = 860, 290, 80, 64, 26, 6
 
 
 def chart(results: Row) -> str:
-    """Bars on a logarithmic scale: the time of a cached get, as a multiple of this library's copy."""
+    """Dots on a logarithmic axis: the time of a cached get, as a multiple of this library's copy."""
     base = by_key(results)["copy"]
-    bars: list[tuple[str, float, str]] = []
+    dots: list[tuple[str, float, str]] = []
     absent: list[str] = []
     for row in results["peers"]:
         ratio = times_faster(base, row, "gets_1")
         if ratio is not None:
-            colour = FLOOR if row["family"] == "floor" else OURS if is_ours(row) else PEER
-            bars.append((row["name"], ratio, colour))
+            colour = BASELINE if row["family"] == "baseline" else OURS if is_ours(row) else PEER
+            dots.append((row["name"], ratio, colour))
         elif row["missing"] and not row["only_starts"]:
             absent.append(row["name"])
-    bars.sort(key=lambda bar: bar[1])
-    low = min(-0.3, math.log10(bars[0][1]) - 0.1)
-    high = math.ceil(math.log10(bars[-1][1]))
+    dots.sort(key=lambda dot: dot[1])
+    low = min(-0.3, math.log10(dots[0][1]) - 0.1)
+    high = math.ceil(math.log10(dots[-1][1]))
     scale = (WIDTH - LEFT - RIGHT) / (high - low)
-    bottom = TOP + len(bars) * (BAR + GAP)
+    bottom = TOP + len(dots) * ROW
     height = bottom + (56 if absent else 36)
-    title = "Time of a cached get: libamp_token's copy = 1, logarithmic scale, shorter is better"
+    unit = f"libamp_token’s copy = 1 ({nanoseconds(base)})"
+    source = ", ".join(f"{name} {results[name]}" for name in ("date", "commit") if results.get(name))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         f'role="img" font-family="system-ui, sans-serif" font-size="13" fill="{TEXT}">',
-        f"<title>{escape(title)}</title>",
+        f"<title>Time of a cached get: {escape(unit)}, logarithmic axis, left is faster</title>",
         f'<text x="{LEFT}" y="22" font-size="15" font-weight="600">Time of a cached get</text>',
-        f'<text x="{LEFT}" y="41">libamp_token’s copy = 1; logarithmic scale, shorter is better</text>',
+        f'<text x="{LEFT}" y="41">{escape(unit)}; logarithmic axis, left is faster</text>',
+        f'<text x="{WIDTH - 8}" y="22" text-anchor="end" font-size="11">{escape(source)}</text>',
     ]
     for power in range(0, high + 1):
         x = LEFT + (power - low) * scale
@@ -273,13 +284,17 @@ def chart(results: Row) -> str:
             f'<line x1="{x:.1f}" y1="{TOP - 8}" x2="{x:.1f}" y2="{bottom}" stroke="{TEXT}" stroke-opacity="0.35"/>'
         )
         parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{10**power:,}×</text>')
-    for index, (name, ratio, colour) in enumerate(bars):
-        y = TOP + index * (BAR + GAP)
-        length = (math.log10(ratio) - low) * scale
+    for index, (name, ratio, colour) in enumerate(dots):
+        y = TOP + index * ROW + ROW / 2 - 4
+        x = LEFT + (math.log10(ratio) - low) * scale
         weight = ' font-weight="600"' if colour == OURS else ""
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 14}" text-anchor="end"{weight}>{escape(name)}</text>')
-        parts.append(f'<rect x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2" fill="{colour}"/>')
-        parts.append(f'<text x="{LEFT + length + 6:.1f}" y="{y + 14}"{weight}>{shown(ratio)}</text>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 5}" text-anchor="end"{weight}>{escape(name)}</text>')
+        parts.append(
+            f'<line x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}" stroke="{TEXT}" stroke-opacity="0.25" '
+            'stroke-dasharray="1 4"/>'
+        )
+        parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="{RADIUS}" fill="{colour}"/>')
+        parts.append(f'<text x="{x + RADIUS + 4:.1f}" y="{y + 5}"{weight}>{shown(ratio)}</text>')
     if absent:
         parts.append(f'<text x="{LEFT}" y="{bottom + 42}">Missing in this run: {escape(", ".join(absent))}</text>')
     parts.append("</svg>")

@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
-"""Measures this library side by side with others, in one run, and writes docs/bench/.
+"""Compares the speed of this library with others, in one run, and writes the results into a directory.
 
-    benches/run.py [--rounds N] [--seconds S] [--skip-cache] [--report]
+    benches/run.py [--out DIR] [--rounds N] [--seconds S] [--skip-cache] [--report]
 
-It builds what it measures under target/bench/: a virtual environment, a folder of npm packages, a few
-programs in C and Rust. Then it runs the peers one after the other, again and again, against one
-emulator, so that whatever else the machine does meets all of them alike. What is missing on this
-machine is named in the results.
+Builds the peers under target/bench/: a virtual environment, npm packages, some programs in C and Rust. Then runs
+them in turn, several rounds, against one emulator, so that other load on the machine affects all of them. The
+results list the peers that cannot run on this machine.
 
---report only writes the table and the chart anew, from docs/bench/results.json.
+DIR is build/bench by default; the published results are in docs/bench. --report measures nothing: it rewrites the
+table and the chart from DIR/results.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -33,14 +34,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "benches" / "peers"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 WORK = TARGET / "bench"
-RESULTS = ROOT / "docs" / "bench"
-# Where `make library` puts the library as it is shipped.
+# The library as it is shipped, built by `make library`.
 LIBRARY = ROOT / "build" / "lib" / "libamp_token.so"
 
 PIP = ["authlib", "requests-oauthlib", "google-auth", "msal", "requests"]
 NPM = ["dc-management-sdk-js"]
 
-# Where curl, requests and Node look for a certificate authority of one's own.
+# The variables with which curl, requests and Node find an additional CA certificate.
 CA_VARIABLES = ("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 
 HERD = 64
@@ -50,31 +50,31 @@ THREADS = 4
 
 @dataclass
 class Peer:
-    """Something that is measured. Its command is followed by a mode; peer.h tells them."""
+    """A program that is measured. Its command is followed by a mode; peer.h describes the modes."""
 
     key: str
     name: str
     family: str
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
-    # Why it cannot run here.
+    # Why it cannot run on this machine.
     missing: str | None = None
-    # Whether it is only started, to print one token.
+    # Whether it only prints one token.
     only_starts: bool = False
-    # Whether it talks to the service at all.
-    only_floor: bool = False
+    # Whether it is the bare copy, which needs no service.
+    is_baseline: bool = False
     version: str = ""
 
 
 class Emulator:
-    """The service, as its own process."""
+    """The emulator, as its own process."""
 
     def __init__(self, program: Path, *options: str) -> None:
         self.process = subprocess.Popen([program, *options], stdout=subprocess.PIPE, text=True)
         self.settings: dict[str, str] = {}
         assert self.process.stdout is not None
-        wanted = 6 if "--tls" in options else 5
-        while len(self.settings) < wanted:
+        expected = 6 if "--tls" in options else 5
+        while len(self.settings) < expected:
             name, _, value = self.process.stdout.readline().strip().partition("=")
             if not name:
                 sys.exit("the emulator did not start")
@@ -88,14 +88,14 @@ class Emulator:
         others = {name: found["ca_file"] for name in CA_VARIABLES if "ca_file" in found}
         return {**plain, **ours, **others}
 
-    def tell(self, what: str, value: Any = None) -> None:
-        url = f"{self.settings['url']}/_emulator/{what}"
+    def admin(self, request: str, value: Any = None) -> None:
+        url = f"{self.settings['url']}/_emulator/{request}"
         data = b"" if value is None else json.dumps(value).encode()
         urllib.request.urlopen(urllib.request.Request(url, data, method="POST"), timeout=10).close()
 
     def token_requests(self) -> int:
-        with urllib.request.urlopen(f"{self.settings['url']}/_emulator/stats", timeout=10) as reply:
-            count: int = json.load(reply)["token_requests"]
+        with urllib.request.urlopen(f"{self.settings['url']}/_emulator/stats", timeout=10) as response:
+            count: int = json.load(response)["token_requests"]
             return count
 
     def stop(self) -> None:
@@ -103,13 +103,13 @@ class Emulator:
         self.process.wait()
 
 
-def build(*command: Any, folder: Path = ROOT) -> str | None:
-    """Runs a command that makes something. Tells why it failed, if it did."""
+def build(*command: Any, directory: Path = ROOT) -> str | None:
+    """Runs a build command. Returns the reason if it fails."""
     words = [str(word) for word in command]
     if shutil.which(words[0]) is None:
         return f"{words[0]} is not installed"
     print("+", " ".join(Path(word).name if word.startswith("/") else word for word in words), flush=True)
-    done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(words, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode == 0:
         return None
     print(done.stdout)
@@ -140,12 +140,12 @@ def native_peers() -> list[Peer]:
     no_rust = build("cargo", "build", "--release", "--manifest-path", manifest, "--target-dir", WORK / "native")
     return [
         Peer(
-            "floor",
-            "floor: pointer, two clocks, memcpy",
-            "floor",
-            [str(native / "floor")],
+            "bare_copy",
+            "bare copy: pointer, two clocks, memcpy",
+            "baseline",
+            [str(native / "bare_copy")],
             missing=no_rust,
-            only_floor=True,
+            is_baseline=True,
         ),
         Peer(
             "copy",
@@ -183,8 +183,8 @@ def native_peers() -> list[Peer]:
 
 
 def start_peers() -> list[Peer]:
-    """Programs that print a token and end."""
-    lacking = [tool for tool in ("curl", "jq") if shutil.which(tool) is None]
+    """Programs that only print a token."""
+    absent = [tool for tool in ("curl", "jq") if shutil.which(tool) is None]
     ours = [f"-I{ROOT / 'include'}", f"-L{LIBRARY.parent}", "-lamp_token", f"-Wl,-rpath,{LIBRARY.parent}"]
     source = ROOT / "bindings" / "c" / "get_token.c"
     command = ROOT / "build" / "bin" / "amp-token"
@@ -200,7 +200,7 @@ def start_peers() -> list[Peer]:
                   stored, missing=no_command, only_starts=True),
         Peer("curl_jq", "shell: curl and jq", "shell", [str(PEERS / "curl_jq.sh")],
                   version=first_line("curl", "--version"),
-                  missing=" and ".join(lacking) + " is not installed" if lacking else None, only_starts=True),
+                  missing=", ".join(absent) + " not installed" if absent else None, only_starts=True),
     ]  # fmt: skip
 
 
@@ -222,7 +222,7 @@ def python_peers() -> list[Peer]:
     ours = peer("amp_token", "libamp_token in Python: value()")
     ours.environment = {"PYTHONPATH": str(binding), "AMP_TOKEN_LIBRARY": str(LIBRARY)}
     if not (binding / "amp_token" / "__init__.py").exists():
-        ours.missing = "bindings/python is not there"
+        ours.missing = "bindings/python does not exist"
     return [
         ours,
         peer("by_hand", "Python: dict and requests", "requests"),
@@ -234,12 +234,12 @@ def python_peers() -> list[Peer]:
 
 
 def node_peers() -> list[Peer]:
-    folder = WORK / "node"
-    folder.mkdir(exist_ok=True)
-    missing = build("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", folder, *NPM, folder=folder)
-    manifest = folder / "node_modules" / NPM[0] / "package.json"
+    directory = WORK / "node"
+    directory.mkdir(exist_ok=True)
+    missing = build("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", directory, *NPM, directory=directory)
+    manifest = directory / "node_modules" / NPM[0] / "package.json"
     version = json.loads(manifest.read_text())["version"] if manifest.exists() else ""
-    environment = {"NODE_PATH": str(folder / "node_modules")}
+    environment = {"NODE_PATH": str(directory / "node_modules")}
     command = ["node", str(PEERS / "official_sdk.cjs")]
     name = "Node: dc-management-sdk-js (official)"
     return [Peer("official_sdk", name, "node", command, environment, missing, version=version)]
@@ -252,22 +252,22 @@ class Run:
         self.peers = peers
         self.rounds = rounds
         self.seconds = seconds
-        self.figures: dict[str, dict[str, list[float]]] = {peer.key: {} for peer in peers}
+        self.measurements: dict[str, dict[str, list[float]]] = {peer.key: {} for peer in peers}
 
     def able(self, *, gets: bool) -> Iterator[Peer]:
         for peer in self.peers:
-            fits = not peer.only_starts if gets else not peer.only_floor
+            fits = not peer.only_starts if gets else not peer.is_baseline
             if peer.missing is None and fits:
                 yield peer
 
     def call(self, peer: Peer, emulator: Emulator, *mode: Any) -> str | None:
-        """What the peer prints in a mode; nothing if it fails, and then it is left out from here on."""
-        foreign = ("_PROXY", "_CA_BUNDLE")
-        kept = {name: value for name, value in os.environ.items() if not name.upper().endswith(foreign)}
+        """Returns what the peer prints in a mode. If it fails, returns None and excludes the peer from the rest."""
+        excluded = ("_PROXY", "_CA_BUNDLE")
+        kept = {name: value for name, value in os.environ.items() if not name.upper().endswith(excluded)}
         kept = {name: value for name, value in kept.items() if not name.startswith("AMPLIENCE_")}
-        words = [] if peer.only_starts else [str(word) for word in mode]
+        arguments = [] if peer.only_starts else [str(word) for word in mode]
         done = subprocess.run(
-            peer.command + words,
+            peer.command + arguments,
             env={**kept, **emulator.environment(), **peer.environment},
             capture_output=True,
             text=True,
@@ -275,7 +275,7 @@ class Run:
         )
         if done.returncode == 0:
             return done.stdout.strip()
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         peer.missing = f"failed at {' '.join(str(word) for word in mode)}: {last[:300]}"
         print(f"{peer.name} {peer.missing}", flush=True)
         return None
@@ -283,14 +283,14 @@ class Run:
     def rate(self, peer: Peer, emulator: Emulator, threads: int) -> None:
         printed = self.call(peer, emulator, "gets", threads, self.seconds)
         if printed is not None:
-            self.note(peer, f"gets_{threads}", float(printed))
+            self.record(peer, f"gets_{threads}", float(printed))
 
-    def note(self, peer: Peer, figure: str, value: float) -> None:
-        self.figures[peer.key].setdefault(figure, []).append(value)
+    def record(self, peer: Peer, measurement: str, value: float) -> None:
+        self.measurements[peer.key].setdefault(measurement, []).append(value)
 
     def gets(self, emulator: Emulator) -> None:
-        """Cached gets a second, on one thread and on several."""
-        emulator.tell("expires_in", {"seconds": 3600})
+        """Measures cached gets per second, on one thread and on several."""
+        emulator.admin("expires_in", {"seconds": 3600})
         for number in range(self.rounds):
             print(f"cached gets: round {number + 1} of {self.rounds}", flush=True)
             for peer in self.able(gets=True):
@@ -299,41 +299,41 @@ class Run:
                     self.rate(peer, emulator, THREADS)
 
     def herds(self, emulator: Emulator) -> None:
-        """Requests of many threads that ask a cold cache at once."""
+        """Counts the requests of many threads that use an empty cache at the same time."""
         for _ in range(3):
             for peer in self.able(gets=True):
-                if peer.only_floor:
+                if peer.is_baseline:
                     continue
-                emulator.tell("reset")
-                emulator.tell("faults", [{"latency_ms": 50, "times": "forever"}])
+                emulator.admin("reset")
+                emulator.admin("faults", [{"latency_ms": 50, "times": "forever"}])
                 if self.call(peer, emulator, "herd", HERD) is not None:
-                    self.note(peer, "herd_requests", emulator.token_requests())
-        emulator.tell("reset")
+                    self.record(peer, "herd_requests", emulator.token_requests())
+        emulator.admin("reset")
 
     def series(self, emulator: Emulator) -> None:
-        """Requests of gets that follow each other, while tokens live as long as Amplience's."""
-        emulator.tell("expires_in", {"seconds": 300})
+        """Counts the requests of consecutive gets, with tokens that are valid as long as Amplience's."""
+        emulator.admin("expires_in", {"seconds": 300})
         for peer in self.able(gets=True):
-            if not peer.only_floor:
-                emulator.tell("reset")
+            if not peer.is_baseline:
+                emulator.admin("reset")
                 if self.call(peer, emulator, "series", SERIES) is not None:
-                    self.note(peer, "series_requests", emulator.token_requests())
+                    self.record(peer, "series_requests", emulator.token_requests())
 
-    def starts(self, emulator: Emulator, figure: str) -> None:
-        """The time from the start of a process until it has printed a token and ended."""
+    def starts(self, emulator: Emulator, measurement: str) -> None:
+        """Measures the time from the start of a process until it has printed a token and exited."""
         for number in range(2 * self.rounds):
-            print(f"{figure}: round {number + 1} of {2 * self.rounds}", flush=True)
+            print(f"{measurement}: round {number + 1} of {2 * self.rounds}", flush=True)
             for peer in self.able(gets=False):
                 start = time.perf_counter()
                 token = self.call(peer, emulator, "token")
                 took = time.perf_counter() - start
                 if token is not None:
                     assert token.startswith("eyJ"), f"{peer.name} printed no token"
-                    self.note(peer, figure, took * 1000)
+                    self.record(peer, measurement, took * 1000)
 
 
 def busy() -> float:
-    """The part of the processors' time that others take just now, while this program only waits."""
+    """Returns the share of processor time that other programs use while this one waits."""
 
     def times() -> tuple[int, int]:
         _, *ticks = Path("/proc/stat").read_text().splitlines()[0].split()
@@ -356,41 +356,42 @@ def machine() -> dict[str, Any]:
 
 
 def cache_bench() -> dict[str, Any]:
-    """Runs benches/cache.rs, and collects what criterion and it found."""
-    folder, renewals = TARGET / "criterion", WORK / "renewals.json"
-    shutil.rmtree(folder, ignore_errors=True)
-    renewals.unlink(missing_ok=True)
-    os.environ["CRITERION_HOME"] = str(folder)
-    os.environ["AMP_BENCH_RESULTS"] = str(renewals)
-    # As the Makefile has it: cargo would build everything again for another name.
+    """Runs benches/cache.rs, and collects its results and those of criterion."""
+    directory, refreshes = TARGET / "criterion", WORK / "refreshes.json"
+    shutil.rmtree(directory, ignore_errors=True)
+    refreshes.unlink(missing_ok=True)
+    os.environ["CRITERION_HOME"] = str(directory)
+    os.environ["AMP_BENCH_RESULTS"] = str(refreshes)
+    # As in the Makefile: with another name cargo would build everything again.
     os.environ["AMP_SONAME"] = "libamp_token.so.0"
     failure = build("cargo", "bench", "--bench", "cache")
-    return {"missing": failure} if failure else cache_results(folder, renewals)
+    return {"missing": failure} if failure else cache_results(directory, refreshes)
 
 
-def cache_results(folder: Path, renewals: Path) -> dict[str, Any]:
+def cache_results(directory: Path, refreshes: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for description in sorted(folder.glob("**/new/benchmark.json")):
+    for description in sorted(directory.glob("**/new/benchmark.json")):
         what = json.loads(description.read_text())
         nanoseconds = json.loads(description.with_name("estimates.json").read_text())["median"]["point_estimate"]
         found.setdefault(what["group_id"], {}).setdefault(what["function_id"], {})[what["value_str"]] = nanoseconds
-    found["renewals"] = json.loads(renewals.read_text())
+    found["refreshes"] = json.loads(refreshes.read_text())
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures this library side by side with others.")
+    parser = argparse.ArgumentParser(description="Compares the speed of this library with others.")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="directory of the results")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.2, help="how long one measurement takes")
-    parser.add_argument("--skip-cache", action="store_true", help="leave benches/cache.rs out")
-    parser.add_argument("--report", action="store_true", help="measure nothing")
+    parser.add_argument("--skip-cache", action="store_true", help="do not run benches/cache.rs")
+    parser.add_argument("--report", action="store_true", help="only rewrite the table and the chart from results.json")
     options = parser.parse_args()
     if options.report:
-        report.write(RESULTS)
+        report.write(options.out)
         return
 
     WORK.mkdir(parents=True, exist_ok=True)
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     failure = build("make", "library") or build("cargo", "build", "--release", "-p", "amp_emulator")
     if failure:
         sys.exit(failure)
@@ -413,6 +414,8 @@ def main() -> None:
     others.append(busy())
 
     results = {
+        "date": datetime.date.today().isoformat(),
+        "commit": first_line("git", "-C", ROOT, "describe", "--always", "--dirty"),
         "machine": machine(),
         "busy_before_and_after": others,
         "rounds": options.rounds,
@@ -428,14 +431,14 @@ def main() -> None:
                 "only_starts": peer.only_starts,
                 "version": peer.version,
                 "missing": peer.missing,
-                **run.figures[peer.key],
+                **run.measurements[peer.key],
             }
             for peer in peers
         ],
         "cache": cache,
     }
-    (RESULTS / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    report.write(RESULTS)
+    (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    report.write(options.out)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-/* startup.c: times what a program pays before it has a token. Prints nanoseconds. `make sizes` runs it many times.
+/* startup.c: measures start-up costs, and prints nanoseconds on standard error. `make sizes` runs it many times.
  *
- *     start load LIBRARY          dlopen, and the first call
- *     start run COMMAND ARG…      a process from its start to its end
- *     start get LIBRARY           one amp_token_cache_copy of a cached token, the mean of many
+ *     startup load LIBRARY        dlopen and the first call
+ *     startup run COMMAND ARG…    a process from start to end
+ *     startup get LIBRARY         one amp_token_cache_copy of a cached token, the mean of many
  */
 #define _GNU_SOURCE
 #include <amp_token.h>
@@ -43,7 +43,7 @@ static double get(void) {
     amp_token_cache *cache = NULL;
     if (amp_config_load_(config, NULL) != AMP_OK || amp_token_cache_new_(config, &cache, NULL) != AMP_OK ||
         amp_token_cache_copy_(cache, token, sizeof token, NULL, NULL) != AMP_OK) {
-        fprintf(stderr, "no token: run this under with-emulator.sh\n");
+        fprintf(stderr, "no token: run this program with with-emulator.sh\n");
         exit(1);
     }
     const int rounds = 200000;

@@ -1,6 +1,5 @@
-/* This library through its C interface. With -DCOUNTED_REFERENCE a get is
- * amp_token_cache_get(), which hands out a token that the caller frees;
- * without it is amp_token_cache_copy(). */
+/* This library through its C API. With -DCOUNTED_REFERENCE a get is amp_token_cache_get(), which returns a
+ * token that the caller frees; otherwise it is amp_token_cache_copy(). */
 
 #include <amp_token.h>
 

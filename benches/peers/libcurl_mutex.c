@@ -1,5 +1,4 @@
-/* What one writes by hand in C: libcurl, a struct with the token and its end,
- * and a mutex around both. */
+/* A cache written by hand in C: libcurl, a struct with the token and its expiry, and a mutex. */
 
 #include <stdbool.h>
 
@@ -11,22 +10,22 @@ struct cache {
     pthread_mutex_t lock;
     char token[TOKEN_CAPACITY];
     size_t length;
-    double end;
+    double expires;
 };
 
-struct reply {
+struct response {
     char text[2 * TOKEN_CAPACITY];
     size_t length;
 };
 
 static size_t receive(char *data, size_t size, size_t count, void *user_data) {
-    struct reply *reply = user_data;
+    struct response *response = user_data;
     size_t more = size * count;
-    if (more >= sizeof reply->text - reply->length)
+    if (more >= sizeof response->text - response->length)
         return 0;
-    memcpy(reply->text + reply->length, data, more);
-    reply->length += more;
-    reply->text[reply->length] = '\0';
+    memcpy(response->text + response->length, data, more);
+    response->length += more;
+    response->text[response->length] = '\0';
     return more;
 }
 
@@ -37,10 +36,10 @@ static void *peer_open(void) {
     return cache;
 }
 
-/* Asks for a token; with the lock held. */
+/* Requests a token, with the lock held. */
 static void refresh(struct cache *cache) {
     char url[512], body[1024];
-    struct reply reply = {.length = 0};
+    struct response response = {.length = 0};
     CURL *curl = curl_easy_init();
     char *id = curl_easy_escape(curl, getenv("CLIENT_ID"), 0);
     char *secret = curl_easy_escape(curl, getenv("CLIENT_SECRET"), 0);
@@ -49,14 +48,14 @@ static void refresh(struct cache *cache) {
     curl_easy_setopt(curl, CURLOPT_URL, url);
     curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, receive);
-    curl_easy_setopt(curl, CURLOPT_WRITEDATA, &reply);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, &response);
     curl_easy_setopt(curl, CURLOPT_FAILONERROR, 1L);
     if (getenv("CA_FILE") != NULL)
         curl_easy_setopt(curl, CURLOPT_CAINFO, getenv("CA_FILE"));
     double now = peer_seconds();
     CURLcode code = curl_easy_perform(curl);
-    const char *token = strstr(reply.text, "\"access_token\":\"");
-    const char *lifetime = strstr(reply.text, "\"expires_in\":");
+    const char *token = strstr(response.text, "\"access_token\":\"");
+    const char *lifetime = strstr(response.text, "\"expires_in\":");
     if (code != CURLE_OK || token == NULL || lifetime == NULL) {
         fprintf(stderr, "libcurl: %s\n", curl_easy_strerror(code));
         exit(1);
@@ -65,7 +64,7 @@ static void refresh(struct cache *cache) {
     cache->length = strcspn(token, "\"");
     memcpy(cache->token, token, cache->length);
     cache->token[cache->length] = '\0';
-    cache->end = now + atof(lifetime + strlen("\"expires_in\":")) - 30;
+    cache->expires = now + atof(lifetime + strlen("\"expires_in\":")) - 30;
     curl_free(id);
     curl_free(secret);
     curl_easy_cleanup(curl);
@@ -74,7 +73,7 @@ static void refresh(struct cache *cache) {
 static void peer_text(void *argument, char *buffer) {
     struct cache *cache = argument;
     pthread_mutex_lock(&cache->lock);
-    if (peer_seconds() >= cache->end)
+    if (peer_seconds() >= cache->expires)
         refresh(cache);
     memcpy(buffer, cache->token, cache->length + 1);
     pthread_mutex_unlock(&cache->lock);

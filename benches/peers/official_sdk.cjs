@@ -1,10 +1,10 @@
-// Amplience's own SDK; peer.h tells the modes. It has one thread, so a "thread" is a promise here.
+// Amplience's SDK; peer.h describes the modes. Node has one thread, so a "thread" is a promise here.
 //
-// The class that keeps its token is not exported, but it is the one that every client of the SDK uses.
+// The class that caches the token is not exported, but every client of the SDK uses it.
 
-const folder = "dc-management-sdk-js/build/main/lib";
-const { Oauth2AuthHeaderProvider } = require(`${folder}/oauth2/services/Oauth2AuthHeaderProvider`);
-const { AxiosHttpClient } = require(`${folder}/http/AxiosHttpClient`);
+const directory = "dc-management-sdk-js/build/main/lib";
+const { Oauth2AuthHeaderProvider } = require(`${directory}/oauth2/services/Oauth2AuthHeaderProvider`);
+const { AxiosHttpClient } = require(`${directory}/http/AxiosHttpClient`);
 
 const BATCH = 1000;
 

@@ -1,15 +1,13 @@
-/* What every peer written in C does, whatever library it uses:
+/* The common part of the peers written in C, and the description of all peers. The modes of a peer:
  *
- *     peer token             prints one token
- *     peer series COUNT      gets that many, one after the other
- *     peer herd THREADS      gets one on each thread, all at once, from nothing
- *     peer gets THREADS SECONDS
- *                                 prints how many gets a second the threads make together
- *                                 of a token that is there already
+ *     peer token                  prints one token
+ *     peer series COUNT           gets COUNT tokens, one after the other
+ *     peer herd THREADS           gets one on each thread, all at the same time, with an empty cache
+ *     peer gets THREADS SECONDS   prints how many gets of a cached token the threads make together
+ *                                 per second
  *
- * A peer defines the three functions below and includes this file last.
- * The service is told by AUTH_URL, CLIENT_ID, CLIENT_SECRET and CA_FILE in the
- * environment. */
+ * A peer in C defines the three functions below and includes this file last. The environment variables
+ * AUTH_URL, CLIENT_ID, CLIENT_SECRET and CA_FILE describe the service. */
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -20,13 +18,13 @@
 
 enum { TOKEN_CAPACITY = 4096, BATCH = 1000 };
 
-/* Makes the cache; asks for no token yet. */
+/* Creates the cache, without a token request. */
 static void *peer_open(void);
 
-/* Gets a valid token. What it leaves in `buffer` is up to the peer. */
+/* Gets a valid token. The peer may use `buffer`. */
 static void peer_get(void *cache, char *buffer);
 
-/* Gets a valid token as text. */
+/* Gets a valid token as a string. */
 static void peer_text(void *cache, char *buffer);
 
 struct run {
@@ -65,7 +63,7 @@ static double peer_seconds(void) {
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* Runs the threads, and tells how many gets a second they made. */
+/* Runs the threads and returns how many gets per second they made. */
 static double peer_run(void *cache, int count, double seconds, bool once) {
     struct run run = {.cache = cache, .once = once};
     struct thread *threads = calloc((size_t)count, sizeof *threads);

@@ -1,9 +1,9 @@
-"""The peers written in Python; peer.h tells the modes.
+"""The peers written in Python; peer.h describes the modes.
 
     python_peers.py NAME MODE [NUMBER [SECONDS]]
 
-A peer is a function that makes the cache, and returns the function that gets a valid token from it.
-Each imports its own library, so that the time from the start of the process to the token is its own.
+A peer is a function that creates the cache and returns a function that gets a valid token from it. Each imports
+only its own library, so that the time from the start of the process to the token is comparable.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def amp_token() -> Get:
 
 
 def by_hand() -> Get:
-    """What one writes by hand: a dict, requests, and a comparison of times."""
+    """A cache written by hand: a dict, requests, and a comparison of times."""
     import requests
 
     cache: dict[str, Any] = {}
@@ -46,16 +46,16 @@ def by_hand() -> Get:
 
     def refresh() -> str:
         start = time.time()
-        reply = requests.post(URL, data=form, timeout=30)
-        reply.raise_for_status()
-        fields = reply.json()
+        response = requests.post(URL, data=form, timeout=30)
+        response.raise_for_status()
+        fields = response.json()
         cache["token"] = fields["access_token"]
-        cache["end"] = start + fields["expires_in"] - 30
+        cache["expires"] = start + fields["expires_in"] - 30
         token: str = cache["token"]
         return token
 
     def get() -> str:
-        if cache and time.time() < cache["end"]:
+        if cache and time.time() < cache["expires"]:
             token: str = cache["token"]
             return token
         return refresh()
@@ -83,7 +83,7 @@ def authlib() -> Get:
 
 
 def requests_oauthlib() -> Get:
-    """It renews by refresh token only, so its user compares the times that it keeps."""
+    """It refreshes only with a refresh token, so the caller compares the expiry that it stores."""
     os.environ["OAUTHLIB_INSECURE_TRANSPORT"] = "1"
     from oauthlib.oauth2 import BackendApplicationClient
     from requests_oauthlib import OAuth2Session
@@ -101,7 +101,7 @@ def requests_oauthlib() -> Get:
 
 
 def google_auth() -> Get:
-    """Its refresh handler is the way to tokens of another service; before_request() is its get."""
+    """A refresh handler gets the tokens of another service; before_request() is a get."""
     import datetime
 
     import requests
@@ -128,8 +128,8 @@ def google_auth() -> Get:
 
 
 def msal() -> Get:
-    """It talks to https only and asks for a description of the service first: here it is answered by
-    this HTTP client, which sends the token request to the service that is measured."""
+    """It supports https only and first requests a description of the service. This HTTP client returns that
+    description, and sends the token request to the service that is measured."""
     import json
 
     import msal
@@ -166,8 +166,8 @@ def msal() -> Get:
     scopes: list[str] = ["scope"]
 
     def get() -> str:
-        reply = application.acquire_token_for_client(scopes=scopes)
-        token: str = reply["access_token"]
+        response = application.acquire_token_for_client(scopes=scopes)
+        token: str = response["access_token"]
         return token
 
     return get
@@ -179,7 +179,7 @@ PEERS: dict[str, Callable[[], Get]] = {
 
 
 def gets_per_second(get: Get, count: int, seconds: float | None) -> float:
-    """How many gets a second `count` threads make; one each if there is no time."""
+    """Returns how many gets per second `count` threads make; each makes one if there is no time."""
     made = [0] * count
     stop = False
     barrier = threading.Barrier(count + 1)

@@ -1,4 +1,4 @@
-//! What every peer written in Rust does; `peer.h` tells the modes.
+//! The common part of the peers written in Rust; `peer.h` describes the modes.
 
 use std::env;
 use std::hint::black_box;
@@ -17,8 +17,7 @@ pub fn setting(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("{name} is not set"))
 }
 
-/// Runs the mode that the command line asks for. `get` is what is measured, `text` makes a token
-/// that can be printed.
+/// Runs the mode on the command line. `get` is measured; `text` returns a token to print.
 pub fn run<C: Sync>(cache: C, get: impl Fn(&C, &mut [u8]) + Sync, text: impl Fn(&C) -> String) {
     let arguments: Vec<String> = env::args().collect();
     let mode = arguments.get(1).map_or("token", String::as_str);
@@ -39,7 +38,7 @@ pub fn run<C: Sync>(cache: C, get: impl Fn(&C, &mut [u8]) + Sync, text: impl Fn(
     }
 }
 
-/// How many gets a second `count` threads make; one each if there is no time.
+/// Returns how many gets per second `count` threads make; each makes one if there is no `time`.
 fn gets<C: Sync>(cache: &C, get: &(impl Fn(&C, &mut [u8]) + Sync), count: usize, time: Option<Duration>) -> f64 {
     let (start, stop) = (Barrier::new(count + 1), AtomicBool::new(false));
     let body = || {

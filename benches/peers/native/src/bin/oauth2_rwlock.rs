@@ -1,7 +1,6 @@
-//! What one writes by hand in Rust: the `oauth2` crate, ureq, and a lock around token and end.
+//! A cache written by hand in Rust: the `oauth2` crate, ureq, and a lock around the token and its expiry.
 //!
-//! The crate refuses a reply without `token_type`, which Amplience does not send, so the transport
-//! puts one in.
+//! The crate rejects a response without `token_type`. Amplience does not send it, so the transport adds it.
 
 use amp_bench_native::{run, setting};
 use oauth2::basic::BasicClient;

@@ -1,4 +1,4 @@
-//! No cache, but the least that one has to do: load an atomically swapped pointer, read two coarse
+//! Not a cache, only the basic operations of one: load an atomically swapped pointer, read two coarse
 //! clocks, copy 1 KB.
 
 use amp_bench_native::run;
@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 
 fn clock(id: libc::clockid_t) -> i64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is valid to write to, and nothing else is touched.
+    // SAFETY: `time` is valid for writes, and nothing else is accessed.
     unsafe { libc::clock_gettime(id, &raw mut time) };
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
