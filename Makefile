@@ -1,20 +1,22 @@
-# libamp_token. The two commands for everything: `make demo` and `make test`.
+# libamp_token. Start with `make demo`.
 #
-#   make             the library, the command and the emulator, under build/
-#   make demo        the main job, shown on the embedded emulator
-#   make test        all tests
-#   make bench       speed, side by side with other libraries (takes minutes)
-#   make soak        MINUTES=10 SEED=: many processes and threads, with servers that misbehave
+#   make             builds the library and the command under build/; needs cargo and a C compiler
+#   make demo        builds them and shows what they do on the built-in emulator; installs nothing
+#   make deps        installs the system packages for development (as root on Debian or Ubuntu; else lists them)
+#   make test        runs all tests, after `make deps`
 #   make install     PREFIX=/usr/local DESTDIR= LIBDIR=$(PREFIX)/lib
-#   make uninstall
-#   make header      rewrites include/amp_token.h after a change of src/capi/
-#   make package     .deb, tarball and wheels, under build/packages/, for systems with glibc 2.17 or later
-#   make sizes       measures sizes and start-up, and rewrites the table in README.md
-#   make supply-chain  licences, versions and sources of what is linked in
-#   make doxygen     the header as web pages, under build/doxygen/
+#   make uninstall   the same variables
+#   make header      regenerates include/amp_token.h after a change in src/capi/
+#   make bench       BENCH_OUT=build/bench: compares the speed with other libraries; takes minutes
+#   make soak        MINUTES=10 SEED=: many processes and threads, with servers that fail
+#   make package     .deb packages, tarball and wheels under build/packages/, for glibc 2.17 or later
+#   make sizes       measures sizes and start-up times and updates the documentation; after `make package`
+#   make deny        checks licences, versions and sources of the dependencies
+#   make doxygen     the reference of the headers as HTML, under build/doxygen/
+#   make clean       removes build/ and target/
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-# The number in the library's name. It changes only when programs must be built again.
+# The version of the ABI, in the name of the library. It changes only if programs must be recompiled.
 ABI = 0
 
 PREFIX = /usr/local
@@ -29,11 +31,14 @@ FEATURES =
 # Those of every build here. All of its Rust code is the library's, so its memory is wiped before it is freed.
 SHIPPED = zeroizing-allocator
 
-# Of `make soak`: how long, and the order of the faults (any number; random).
+# For `make soak`: the duration, and the seed of the order of faults (any number; default: random).
 MINUTES = 10
 SEED =
 
-# What builds, how, and where that ends up: `make package` builds for older systems than this one.
+# For `make bench`: the directory of the results. docs/bench holds the published ones.
+BENCH_OUT = build/bench
+
+# The build command, its options and its output: `make package` changes them to build for older systems.
 CARGO = cargo
 CARGO_FLAGS = --release
 RELEASE = $(TARGET)/release
@@ -50,11 +55,15 @@ LINK = -Iinclude -L$(OUT)/lib -Wl,-rpath,'$$ORIGIN/../lib' -lamp_token
 
 all: library command
 
-# The shared library under its full name, the two links that linker and loader look for, and the
-# static library. Cargo decides itself whether there is anything to do. Only these two kinds: along with
-# a Rust library, which cannot be optimized as a whole, cargo would not do it for them either.
+# Installs what `make test` needs.
+deps:
+	scripts/install-deps.sh
+
+# The shared library under its full name, the two links that the linker and the loader look for, and the static
+# library. Cargo decides whether anything must be built. Only these two crate types: with a Rust library among
+# them, cargo would not apply link-time optimization to the others.
 library:
-	@scripts/install-deps.sh cargo cc
+	@scripts/install-deps.sh --check cargo cc
 	AMP_SONAME=$(SO).$(ABI) $(CARGO) rustc $(CARGO_FLAGS) --lib --crate-type cdylib,staticlib --features '$(SHIPPED) $(FEATURES)'
 	@mkdir -p $(OUT)/lib
 	@cp -p $(RELEASE)/libamp_token.a $(OUT)/lib/
@@ -63,31 +72,38 @@ library:
 	@ln -sf $(SO).$(ABI) $(OUT)/lib/$(SO)
 
 command:
-	@scripts/install-deps.sh cargo cc
+	@scripts/install-deps.sh --check cargo cc
 	AMP_SONAME=$(SO).$(ABI) $(CARGO) build $(CARGO_FLAGS) --features 'cli,emulator,redis $(SHIPPED) $(FEATURES)' --bin amp-token
 	@mkdir -p $(OUT)/bin
 	@cp -p $(RELEASE)/amp-token $(OUT)/bin/
 
+# The examples. Those that need libcurl or a C++ compiler are left out where that is missing.
 examples: library
-	@scripts/install-deps.sh cc c++ curl curl-headers
 	@mkdir -p $(OUT)/bin
 	$(CC) -std=c99 -Wstrict-prototypes $(WARNINGS) $(CFLAGS) bindings/c/get_token.c -o $(OUT)/bin/get_token $(LINK)
+ifneq ($(shell printf '\043include <curl/curl.h>\n' | $(CC) -E - >/dev/null 2>&1 && echo yes),)
 	$(CC) -std=c99 -Wstrict-prototypes $(WARNINGS) $(CFLAGS) bindings/c/list_hubs.c -o $(OUT)/bin/list_hubs $(LINK) -lcurl
 	$(CC) -std=c99 -Wstrict-prototypes $(WARNINGS) $(CFLAGS) bindings/c/upload_item.c -o $(OUT)/bin/upload_item $(LINK) -lcurl
+else
+	@echo "left out: list_hubs.c and upload_item.c, because libcurl's headers are not installed"
+endif
+ifneq ($(shell command -v $(CXX)),)
 	$(CXX) -std=c++11 $(WARNINGS) $(CFLAGS) bindings/cpp/publish.cpp -o $(OUT)/bin/publish -Ibindings/cpp $(LINK) -pthread
 	$(CXX) -std=c++11 $(WARNINGS) $(CFLAGS) bindings/cpp/get_token.cpp -o $(OUT)/bin/get_token_cpp -Ibindings/cpp $(LINK)
+else
+	@echo "left out: the C++ examples, because $(CXX) is not installed"
+endif
 
-demo: all examples
-	@scripts/install-deps.sh python3 curl
-	@scripts/with-emulator.sh $(OUT)/bin/amp-token scripts/demo.sh $(OUT)
+demo:
+	@scripts/demo.sh $(OUT)
 
-test:
-	@scripts/install-deps.sh cargo cc c++ nm abidiff curl curl-headers python3 python3-venv valgrind strace redis-server openssl tinyproxy make
+test: deps
 	scripts/test.sh
 
-bench: library command examples
+bench:
 	@scripts/install-deps.sh cargo cc curl jq curl-headers python3 python3-venv
-	benches/run.py
+	@$(MAKE) --no-print-directory library command
+	benches/run.py --out '$(BENCH_OUT)'
 
 soak: command
 	@scripts/install-deps.sh cargo cc python3 redis-server
@@ -98,10 +114,9 @@ soak: command
 header:
 	AMP_UPDATE_HEADER=1 $(CARGO) build
 
-# What may stand in the way of a path with spaces is quoted; PREFIX may hold them.
 install: all install-built
 
-# What is built already, without asking cargo.
+# Installs what is built already, without cargo. The paths are quoted because PREFIX may contain spaces.
 install-built:
 	$(INSTALL) -d "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(LIBDIR)/cmake/AmpToken" "$(DESTDIR)$(BINDIR)"
 	$(INSTALL) -d "$(DESTDIR)$(DATADIR)/man/man1" "$(DESTDIR)$(DATADIR)/doc/libamp_token"
@@ -134,10 +149,13 @@ package:
 sizes: package
 	scripts/sizes.py
 
-supply-chain:
+deny:
 	"$$(packaging/tools.sh)/cargo-deny" check licenses bans sources
 
-# A word of the header that Doxygen does not understand is an error.
+# The old name.
+supply-chain: deny
+
+# Warnings of Doxygen are errors.
 doxygen:
 	@scripts/install-deps.sh doxygen
 	@mkdir -p $(OUT)
@@ -147,8 +165,8 @@ clean:
 	rm -rf $(OUT)
 	$(CARGO) clean
 
-# Two runs of cargo write to the same places.
+# Several runs of cargo write to the same files.
 .NOTPARALLEL:
 
-.PHONY: all library command examples demo test bench soak header install install-built uninstall package sizes supply-chain \
-	doxygen clean
+.PHONY: all deps library command examples demo test bench soak header install install-built uninstall package sizes \
+	deny supply-chain doxygen clean

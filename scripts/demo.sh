@@ -1,84 +1,131 @@
-#!/bin/sh
-# demo.sh BUILD: the main job, end to end, on the embedded emulator of the service. Runs under with-emulator.sh.
-#
-# A program in C, a script in Python and a line of shell each get an access token from a server that
-# speaks the documented protocol, and use it.
-set -eu
-build=$1
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-url=$AMPLIENCE_AUTH_URL
+#!/usr/bin/env bash
+# demo.sh BUILD: builds the library, the command and the examples into the directory BUILD, and shows what they do on
+# the emulator. Run by `make demo`. Needs cargo and a C compiler, and installs nothing; a C++ compiler, libcurl's
+# headers and python3 are used if they are there.
+set -euo pipefail
 
-# Milliseconds, where `date` knows them (GNU); else whole seconds.
+# Builds. The output of cargo and the compilers goes to build/demo.log.
+build() {
+    scripts/install-deps.sh --check cargo cc make
+    local log=build/demo.log
+    mkdir -p build
+    : >"$log"
+    echo "Building (the first time takes some minutes; log: $log)"
+    local goal
+    for goal in library command examples; do
+        printf '  %s … ' "$goal"
+        local start=$SECONDS
+        if ! make --no-print-directory "$goal" >>"$log" 2>&1; then
+            echo "FAILED"
+            cat "$log" >&2
+            exit 1
+        fi
+        echo "$((SECONDS - start)) s"
+    done
+    # What `make examples` has left out.
+    sed -n 's/^left out: /  left out: /p' "$log"
+}
+
+# Prints the current time in milliseconds (in whole seconds if `date` has no %N).
 now() {
     case $(date +%3N) in
         *N) echo "$(date +%s)000" ;;
         *) date +%s%3N ;;
     esac
 }
-requests() { curl -s "$url/_emulator/stats" | sed 's/.*"token_requests": *\([0-9]*\).*/\1/'; }
-# Shows that a token came, but no part of it; fails if there is none.
-shown() { awk '{ printf "a token of %d characters", length($0) } END { exit NR != 1 }'; }
 
-# step TITLE COMMAND…: runs the command, and says how long it took and what the server saw of it.
+# Prints how many token requests the emulator has received. Uses bash's own sockets: curl may be missing.
+requests() {
+    local server=${AMPLIENCE_AUTH_URL#http://} socket
+    exec {socket}<>"/dev/tcp/${server%:*}/${server##*:}"
+    printf 'GET /_emulator/stats HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$server" >&"$socket"
+    sed -n 's/.*"token_requests": *\([0-9]*\).*/\1/p' <&"$socket"
+    exec {socket}>&-
+}
+
+# Shows that a token came, but no part of it; fails if there is none.
+abbreviate() { awk '{ printf "a token of %d characters\n", length($0) } END { exit NR != 1 }'; }
+
+# step TITLE COMMAND…: runs a command; prints its time, the token requests that it caused, and its output.
 step() {
-    title=$1
+    local title=$1 before start took
     shift
     before=$(requests)
     start=$(now)
-    "$@" >"$work/out" 2>"$work/err" && worked=yes || worked=no
-    took=$(($(now) - start))
-    if [ "$worked" = no ]; then
+    if ! "$@" >"$work/out" 2>"$work/err"; then
         echo "FAILED: $title"
         cat "$work/out" "$work/err"
         exit 1
     fi
+    took=$(($(now) - start))
     echo "  $title: $took ms, $(($(requests) - before)) token request(s)"
     sed 's/^/      /' "$work/out" | cut -c1-120
 }
 
-echo "1. The emulator stands in for Amplience"
-echo "  $url, with a client id and secret of its own"
+# example PROGRAM COMMAND…: a step with a compiled example, if it was built.
+example() {
+    local program=$1
+    shift
+    if [ -x "$build/bin/$program" ]; then
+        step "$build/bin/$program" "$@"
+    else
+        echo "  $program: not built"
+    fi
+}
 
-AMP_TOKEN_LIBRARY=$build/lib/libamp_token.so
-PYTHONPATH=bindings/python
-export AMP_TOKEN_LIBRARY PYTHONPATH
+abbreviated() { "$@" | abbreviate; }
+hub_labels() {
+    "$build/bin/amp-token" request GET '/v2/content/hubs?size=100' | grep -o '"label": *"[^"]*"'
+}
 
-echo "2. A token, in C"
-c_token() { "$build/bin/get_token" | shown; }
-step "bindings/c/get_token.c" c_token
-step "bindings/c/list_hubs.c, with libcurl" "$build/bin/list_hubs"
+show() {
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    echo
+    echo "1. The emulator stands in for Amplience"
+    echo "  $AMPLIENCE_AUTH_URL, with its own client ID and secret"
 
-echo "3. A token, in C++"
-cpp_token() { "$build/bin/get_token_cpp" | shown; }
-step "bindings/cpp/get_token.cpp" cpp_token
+    echo "2. C: bindings/c/get_token.c prints a token, list_hubs.c uses one with libcurl"
+    example get_token abbreviated "$build/bin/get_token"
+    example list_hubs "$build/bin/list_hubs"
 
-echo "4. A token, in Python: one request for a thousand calls"
-cat >"$work/demo.py" <<'PYTHON'
-import json
-import os
-import urllib.request
+    echo "3. C++: bindings/cpp/get_token.cpp prints a token"
+    example get_token_cpp abbreviated "$build/bin/get_token_cpp"
 
+    echo "4. Python: 1000 calls, one request"
+    cat >"$work/demo.py" <<'PYTHON'
 from amp_token import TokenCache
 
 with TokenCache() as cache:
     for _ in range(1000):
         cache.get()
-    request = urllib.request.Request(os.environ["AMPLIENCE_API_URL"] + "/v2/content/hubs", headers=cache.headers())
-    with urllib.request.urlopen(request) as response:
-        hubs = json.load(response)["_embedded"]["hubs"]
-    print("hubs:", ", ".join(hub["label"] for hub in hubs))
+    print(f"a token, valid for {cache.get().expires_in} more seconds")
 PYTHON
-step "a script" python3 "$work/demo.py"
+    sed 's/^/    | /' "$work/demo.py"
+    if command -v python3 >/dev/null 2>&1; then
+        export AMP_TOKEN_LIBRARY=$build/lib/libamp_token.so PYTHONPATH=bindings/python PYTHONIOENCODING=utf-8
+        step "python3 demo.py" python3 "$work/demo.py"
+    else
+        echo "  left out: python3 is not installed"
+    fi
 
-echo "5. A token, in the shell: the first command asks, the others find it in the sealed store"
-shell_hubs() {
-    "$build/bin/amp-token" request GET '/v2/content/hubs?size=100' |
-        python3 -c "import json, sys; print('hubs:', ', '.join(hub['label'] for hub in json.load(sys.stdin)['_embedded']['hubs']))"
+    echo "5. Shell: the first command requests a token, the others take it from the encrypted store"
+    step "amp-token hubs" "$build/bin/amp-token" hubs
+    step "amp-token get" abbreviated "$build/bin/amp-token" get
+    step "amp-token request GET '/v2/content/hubs?size=100'" hub_labels
+
+    echo
+    echo "The emulator received $(requests) token requests in all. Try next:"
+    echo "  $build/bin/amp-token emulator    # a server for your own program; prints the settings to use"
+    echo "  AMPLIENCE_CLIENT_ID=… AMPLIENCE_CLIENT_SECRET=… $build/bin/amp-token doctor    # checks your API key"
+    echo "  make install PREFIX=/usr/local   # the library, the headers and the command"
 }
-step "amp-token request GET /v2/content/hubs" shell_hubs
-step "once more" shell_hubs
-shell_token() { "$build/bin/amp-token" get | shown; }
-step "amp-token get" shell_token
 
-echo "Done: the server saw $(requests) token requests in all."
+cd "$(dirname "$0")/.."
+if [ "$1" = --show ]; then
+    build=$2
+    show
+else
+    build
+    scripts/with-emulator.sh "$1/bin/amp-token" scripts/demo.sh --show "$1"
+fi

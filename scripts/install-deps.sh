@@ -1,17 +1,16 @@
 #!/bin/sh
-# install-deps.sh TOOL…: makes sure that these tools are there.
+# install-deps.sh [--check] [TOOL…]: installs the named tools, by default everything that `make test` needs.
 #
-# As root on Debian and its kin, what is missing is installed; elsewhere it is named, with the package
-# that has it, and the script fails.
+# As root on Debian or Ubuntu, missing tools are installed with apt-get. Elsewhere, and with --check, nothing is
+# installed: the script prints what is missing, with the Debian package of each tool, and fails.
 set -u
 
-# The Debian package of a tool.
-package_of() {
+# Prints the Debian packages of a tool.
+packages_of() {
     case $1 in
         cc) echo gcc libc6-dev ;;
         c++) echo g++ ;;
         curl-headers) echo libcurl4-openssl-dev ;;
-        python3-venv) echo python3-venv ;;
         nm | readelf | strip) echo binutils ;;
         ld.lld) echo lld ;;
         abidw | abidiff) echo abigail-tools ;;
@@ -23,43 +22,53 @@ package_of() {
         aarch64-linux-gnu-gcc) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
         x86_64-w64-mingw32-gcc-posix) echo gcc-mingw-w64-x86-64 ;;
         musl-gcc) echo musl-tools ;;
-        # Without the service that starts with the system.
+        # Without the service that starts at boot.
         tinyproxy) echo tinyproxy-bin ;;
         *) echo "$1" ;;
     esac
 }
 
-present() {
+is_installed() {
     case $1 in
         curl-headers) printf '#include <curl/curl.h>\n' | cc -E - >/dev/null 2>&1 ;;
         rust-src) ls -d /usr/src/rustc-*/library/std >/dev/null 2>&1 ;;
         tsan-runtime) ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.tsan-* >/dev/null 2>&1 ;;
         python3-venv) python3 -c 'import venv, ensurepip' >/dev/null 2>&1 ;;
-        # Debian keeps it out of PATH.
+        # Debian installs it outside of PATH.
         wine64) command -v wine64 >/dev/null 2>&1 || [ -x /usr/lib/wine/wine64 ] ;;
         musl) [ -e /lib/ld-musl-x86_64.so.1 ] ;;
         *) command -v "$1" >/dev/null 2>&1 ;;
     esac
 }
 
+install=yes
+if [ "${1:-}" = --check ]; then
+    install=no
+    shift
+fi
+if [ $# = 0 ]; then
+    set -- cargo cc c++ make nm readelf curl curl-headers jq python3 python3-venv pkg-config cmake \
+        openssl valgrind strace redis-server tinyproxy abidiff
+fi
+
 packages=''
 missing=''
 for tool in "$@"; do
-    if ! present "$tool"; then
+    if ! is_installed "$tool"; then
         missing="$missing $tool"
-        packages="$packages $(package_of "$tool")"
+        packages="$packages $(packages_of "$tool")"
     fi
 done
 [ -n "$missing" ] || exit 0
 
 case " $missing " in
     *' cargo '*)
-        echo "missing: cargo. Install Rust 1.89 or later (with rustup, or your system's packages)." >&2
+        echo "missing: cargo. Install Rust 1.89 or later, with rustup (https://rustup.rs) or your system's packages." >&2
         exit 1
         ;;
 esac
 
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+if [ "$install" = yes ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing:$packages"
     export DEBIAN_FRONTEND=noninteractive
     log=$(mktemp)
@@ -71,5 +80,5 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     cat "$log" >&2
     rm -f "$log"
 fi
-echo "missing:$missing. Install them; on Debian and Ubuntu: apt-get install$packages" >&2
+echo "missing:$missing. Install them first; on Debian and Ubuntu, as root: apt-get install$packages" >&2
 exit 1
