@@ -135,6 +135,7 @@ install-built:
 	$(OUT)/bin/amp-token generate zsh > "$(DESTDIR)$(DATADIR)/zsh/site-functions/_amp-token"
 	$(OUT)/bin/amp-token generate fish > "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/amp-token.fish"
 	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$(DESTDIR)$(DATADIR)/doc/libamp_token/"
+	@packaging/ldconfig.sh "$(DESTDIR)" "$(LIBDIR)" $(SO).$(ABI)
 
 uninstall:
 	rm -f "$(DESTDIR)$(INCLUDEDIR)/amp_token.h" "$(DESTDIR)$(INCLUDEDIR)/amp_token.hpp"
