@@ -1,24 +1,26 @@
 #!/bin/sh
-# test.sh: all tests. Needs cargo, a C and a C++ compiler, curl, Python with venv, valgrind, strace and
-# redis-server; `make test` makes sure of them.
+# test.sh: runs all tests. `make test` first installs the tools that it needs.
+#
+# A test whose tool is not installed fails; `cargo test` alone skips such a test.
 set -eu
 cd "$(dirname "$0")/.."
+export AMP_REQUIRE_TOOLS=1
 target=${CARGO_TARGET_DIR:-target}
 features=cli,emulator,redis
 
 echo "== Rust, C and C++: cargo test"
-cargo test --workspace --features "$features"
+cargo test --workspace --features "$features" --no-fail-fast
 
 echo "== Python: pytest and mypy, in a virtual environment"
-# The shared library as the tests above have just built it.
-cargo build --lib --features "$features"
+# Puts the library and the emulator that cargo test has built into target/debug.
+cargo build --workspace --features "$features"
 venv=$target/venv
-needs=bindings/python/tests/requirements.txt
-# Again when the list has changed.
-if ! cmp -s "$needs" "$venv/needs"; then
+requirements=bindings/python/tests/requirements.txt
+# The environment is updated when the list has changed.
+if ! cmp -s "$requirements" "$venv/requirements.txt"; then
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$needs"
-    cp "$needs" "$venv/needs"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
+    cp "$requirements" "$venv/requirements.txt"
 fi
 AMP_TOKEN_LIBRARY=$(cd "$target/debug" && pwd)/libamp_token.so
 AMP_EMULATOR=$(cd "$target/debug" && pwd)/amp-emulator
