@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# build-debs.sh VERSION WORK OUT: three .deb in OUT, from what is staged in WORK/debian, as Debian's policy wants them.
+# build-debs.sh VERSION WORK OUT: builds three .deb packages in OUT from the files staged in WORK/debian, according to
+# Debian's policy.
 #
-# libamp-token0 is the library, named after its SONAME, so that two versions of the interface can be installed side by
-# side; libamp-token-dev what it takes to build with it; amp-token the command. DEBFULLNAME and DEBEMAIL say whose
-# packages they are. The texts are in packaging/debian/.
+# libamp-token0 is the library, named after its SONAME so that two versions of the ABI can be installed side by side;
+# libamp-token-dev has the files to build with it; amp-token is the command. DEBFULLNAME and DEBEMAIL set the
+# maintainer. The control files are in packaging/debian/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=$1 work=$PWD/$2 out=$PWD/$3
@@ -14,35 +15,35 @@ architecture=amd64
 maintainer="${DEBFULLNAME:-The libamp_token authors} <${DEBEMAIL:-libamp-token@users.invalid}>"
 date=$(date -uR -d "@$SOURCE_DATE_EPOCH")
 
-# move PACKAGE PATH [NEWPATH]: puts a staged file or folder into a package.
+# move PACKAGE PATH [NEWPATH]: moves a staged file or directory into a package.
 move() {
     local to=$work/$1/${3:-$2}
     mkdir -p "$(dirname "$to")"
     mv "$staged/$2" "$to"
 }
 
-# documents PACKAGE INVENTORY FEATURES: what every package has in its documentation folder.
-documents() {
-    local folder=$work/$1/usr/share/doc/$1
-    mkdir -p "$folder"
-    packaging/sbom.py copyright "$3" >"$folder/copyright"
-    gzip -9nc "$work/$2/NOTICE-THIRD-PARTY" >"$folder/third-party-notices.gz"
-    gzip -9nc "$work/$2/libamp_token.cdx.json" >"$folder/$1.cdx.json.gz"
-    gzip -9nc CHANGELOG.md >"$folder/changelog.gz"
+# add_docs PACKAGE SBOM_DIR FEATURES: writes the documentation directory that every package has.
+add_docs() {
+    local dir=$work/$1/usr/share/doc/$1
+    mkdir -p "$dir"
+    packaging/sbom.py copyright "$3" >"$dir/copyright"
+    gzip -9nc "$work/$2/NOTICE-THIRD-PARTY" >"$dir/third-party-notices.gz"
+    gzip -9nc "$work/$2/libamp_token.cdx.json" >"$dir/$1.cdx.json.gz"
+    gzip -9nc CHANGELOG.md >"$dir/changelog.gz"
     printf 'libamp-token (%s) unstable; urgency=medium\n\n  * Version %s: see changelog.gz.\n\n -- %s  %s\n' \
-        "$revision" "$version" "$maintainer" "$date" | gzip -9nc >"$folder/changelog.Debian.gz"
+        "$revision" "$version" "$maintainer" "$date" | gzip -9nc >"$dir/changelog.Debian.gz"
     install -D -m 644 packaging/debian/lintian-overrides "$work/$1/usr/share/lintian/overrides/$1"
 }
 
-# libc FILE: the package of glibc, in the version that the file asks the loader for. (dpkg-shlibdeps would say 2.34,
-# where functions of threads moved into libc.so.6: it looks at the glibc of this system.)
-libc() {
+# libc_dependency FILE: prints the dependency on the glibc version that FILE needs. (dpkg-shlibdeps would say 2.34, in
+# which thread functions moved to libc.so.6: it uses the glibc of this system.)
+libc_dependency() {
     local newest
     newest=$(readelf -VW "$1" | grep -o 'GLIBC_[0-9.]*' | sort -V | tail -n 1)
     echo "libc6 (>= ${newest#GLIBC_})"
 }
 
-# pack PACKAGE DEPENDS: the control files, and the package.
+# pack PACKAGE DEPENDS: writes the control files and builds the package.
 pack() {
     local root=$work/$1
     mkdir -p "$root/DEBIAN"
@@ -58,22 +59,22 @@ pack() {
 move libamp-token0 "usr/lib/$triplet/libamp_token.so.$version"
 move libamp-token0 "usr/lib/$triplet/libamp_token.so.0"
 chmod 644 "$work/libamp-token0/usr/lib/$triplet/libamp_token.so.$version"
-documents libamp-token0 library "${FEATURES:-}"
+add_docs libamp-token0 library "${FEATURES:-}"
 mkdir -p "$work/libamp-token0/DEBIAN"
 echo 'activate-noawait ldconfig' >"$work/libamp-token0/DEBIAN/triggers"
 echo "libamp_token 0 libamp-token0 (>= $version)" >"$work/libamp-token0/DEBIAN/shlibs"
-# A program needs at least the version it was built with: a little more than the truth for old functions, and never
-# less, without a list to keep of which function came when.
+# A program depends at least on the version it was built with. For old functions that is stricter than necessary, but it
+# needs no list of the version in which each function was added.
 {
     echo 'libamp_token.so.0 libamp-token0 #MINVER#'
     sed "s|.*| &@Base $version|" tests/exports.txt
 } >"$work/libamp-token0/DEBIAN/symbols"
-pack libamp-token0 "$(libc "$work/libamp-token0/usr/lib/$triplet/libamp_token.so.$version")"
+pack libamp-token0 "$(libc_dependency "$work/libamp-token0/usr/lib/$triplet/libamp_token.so.$version")"
 
 for path in usr/include "usr/lib/$triplet"; do
     move libamp-token-dev "$path"
 done
-documents libamp-token-dev library "${FEATURES:-}"
+add_docs libamp-token-dev library "${FEATURES:-}"
 pack libamp-token-dev "libamp-token0 (= $revision), libc6-dev"
 
 gzip -9n "$staged/usr/share/man/man1/amp-token.1"
@@ -81,10 +82,10 @@ for path in usr/bin usr/share/man usr/share/bash-completion usr/share/fish; do
     move amp-token "$path"
 done
 move amp-token usr/share/zsh/site-functions usr/share/zsh/vendor-completions
-documents amp-token everything cli,emulator,redis
-pack amp-token "$(libc "$work/amp-token/usr/bin/amp-token")"
+add_docs amp-token everything cli,emulator,redis
+pack amp-token "$(libc_dependency "$work/amp-token/usr/bin/amp-token")"
 
-# What no package took.
+# No staged file may be left.
 rm -r "$staged/usr/share/doc/libamp_token"
 left=$(find "$staged" -type f -o -type l)
 [ -z "$left" ] || { echo "in no package: $left" >&2; exit 1; }

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# package.sh: what people without Rust install, under build/packages/: three .deb, a tarball that works wherever it is
-# unpacked, and wheels for glibc and musl. Each holds the licences of what is linked in, and a bill of materials.
+# package.sh: builds the packages under build/packages/, which need no Rust: three .deb packages, a relocatable tarball,
+# and wheels for glibc and musl. Each contains the licences of the linked crates and an SBOM.
 #
-# All but the musl wheel hold the same library, built once, with zig as the linker: it has the stubs of old versions of
-# glibc, so that what is built on a new system runs from glibc 2.17 (2012) on. The same sources, crates and tools make
-# the same bytes.
+# All except the musl wheel contain the same library, built once with zig as the linker. zig has the stubs of old glibc
+# versions, so that a library built on a new system runs with glibc 2.17 (2012) or later. The build is reproducible: the
+# same sources, crates and tools give the same bytes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/install-deps.sh cargo cc make strip dpkg-deb gzip tar
@@ -18,26 +18,26 @@ target=${CARGO_TARGET_DIR:-target}
 features=${FEATURES:-}
 work=build/packaging
 out=build/packages
-# Names of this machine's folders are not for what is shipped.
+# Paths of this machine must not appear in the packages.
 export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo --remap-path-prefix=$PWD=libamp_token"
 rm -rf "$work" "$out"
 mkdir -p "$work" "$out"
 
-# build TARGET FOLDER GOAL…: make's goals, with the libraries built for that target, and kept in that folder.
+# build TARGET DIR GOAL…: runs make goals that build the libraries for TARGET into build/DIR.
 build() {
     local triple=${1%%.*}
     make --no-print-directory CARGO=cargo-zigbuild CARGO_FLAGS="--release --target $1" RELEASE="$target/$triple/release" \
         OUT="build/$2" FEATURES="$features" "${@:3}"
 }
 
-# inventory FOLDER FEATURES: what goes along with every binary.
-inventory() {
+# write_sbom DIR FEATURES: writes the licence notices and the SBOM that accompany every binary.
+write_sbom() {
     mkdir -p "$1"
     packaging/sbom.py notices "$2" >"$1/NOTICE-THIRD-PARTY"
     packaging/sbom.py sbom "$2" >"$1/libamp_token.cdx.json"
 }
 
-# wheel LIBRARY PLATFORM: from a copy of the Python package, which holds what goes along.
+# wheel LIBRARY PLATFORM: builds a wheel from a copy of the Python package, with the SBOM and the notices.
 wheel() {
     local source=$work/wheel-$2
     mkdir "$source"
@@ -52,14 +52,14 @@ echo "== building"
 linux=x86_64-unknown-linux-gnu.2.17
 build "$linux" portable all
 strip --strip-debug --enable-deterministic-archives build/portable/lib/libamp_token.a
-inventory "$work/library" "$features"
-inventory "$work/everything" "cli,emulator,redis"
+write_sbom "$work/library" "$features"
+write_sbom "$work/everything" "cli,emulator,redis"
 
 echo "== the tarball"
 name=libamp_token-$version-x86_64-linux
 build "$linux" portable install-built PREFIX=/ LIBDIR=/lib BINDIR=/bin INCLUDEDIR=/include DATADIR=/share \
     DESTDIR="$work/$name" >"$work/log"
-# Found from where the file lies. pkg-config escapes the spaces of that path itself.
+# Relative to the location of the .pc file. pkg-config escapes the spaces of that path itself.
 sed -i -e "s|^prefix=.*|prefix=\${pcfiledir}/../..|" -e "s|^libdir=.*|libdir=\${prefix}/lib|" \
     -e "s|^includedir=.*|includedir=\${prefix}/include|" -e 's|"||g' "$work/$name/lib/pkgconfig/amp_token.pc"
 cp "$work/everything/"* "$work/$name/share/doc/libamp_token/"
@@ -72,11 +72,11 @@ packaging/build-debs.sh "$version" "$work" "$out"
 
 echo "== the wheels"
 wheel build/portable/lib/libamp_token.so manylinux_2_17_x86_64
-# Rust links musl statically unless told otherwise, and a shared library needs the system's.
+# By default Rust links musl statically; a shared library needs the system's musl.
 if rustup target add x86_64-unknown-linux-musl >"$work/log" 2>&1; then
     RUSTFLAGS="$RUSTFLAGS -C target-feature=-crt-static" build x86_64-unknown-linux-musl musl library
     wheel build/musl/lib/libamp_token.so musllinux_1_2_x86_64
 else
-    echo "there is no Rust for x86_64-unknown-linux-musl here: the musl wheel is left out"
+    echo "SKIPPED: the musl wheel, because the Rust target x86_64-unknown-linux-musl is not available"
 fi
 (cd "$out" && sha256sum -- * >SHA256SUMS && ls -l)

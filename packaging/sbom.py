@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""sbom.py: says what is linked into a binary, as cargo resolves it.
+"""sbom.py: lists the crates that are linked into a binary, as cargo resolves them.
 
     sbom.py sbom|notices|copyright FEATURES >FILE
 
-``sbom`` is a bill of materials (CycloneDX 1.5, JSON); ``notices`` the licence texts that must go along with a
-binary; ``copyright`` the file of a Debian package. FEATURES are the cargo features of that binary, or "".
-The output depends on Cargo.lock, the crates and SOURCE_DATE_EPOCH, and on nothing else.
+``sbom`` writes a bill of materials (CycloneDX 1.5, JSON), ``notices`` the licence texts that must accompany a
+binary, ``copyright`` the copyright file of a Debian package. FEATURES are the cargo features of the binary, or "".
+The output depends only on Cargo.lock, the crates and SOURCE_DATE_EPOCH.
 """
 
 import datetime
@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = "x86_64-unknown-linux-gnu"
 LICENCE_FILE = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|COPYRIGHT|UNLICENSE)", re.IGNORECASE)
-# Which licence is taken where a crate offers several: the first of these.
+# If a crate offers several licences, the first of these is used.
 PREFERRED = ["Apache-2.0", "MIT", "ISC", "BSD-3-Clause"]
 
 
@@ -33,7 +33,7 @@ def cargo(*arguments):
 class Crate:
     def __init__(self, package, checksum):
         self.name, self.version, self.checksum = package["name"], package["version"], checksum
-        self.folder = Path(package["manifest_path"]).parent
+        self.dir = Path(package["manifest_path"]).parent
         self.repository, self.authors = package["repository"], package["authors"]
         self.ours = package["source"] is None
         self.licence = re.sub(r"\s*/\s*", " OR ", package["license"] or "")
@@ -49,13 +49,13 @@ class Crate:
         return f"pkg:cargo/{self.name}@{self.version}"
 
     def texts(self):
-        """Its licence files: (name, text). A crate of this repository has them at the top."""
-        folder = ROOT if self.ours else self.folder
-        files = sorted(file for file in folder.iterdir() if file.is_file() and LICENCE_FILE.match(file.name))
+        """Its licence files: (name, text). For a crate of this repository they are in the top directory."""
+        directory = ROOT if self.ours else self.dir
+        files = sorted(file for file in directory.iterdir() if file.is_file() and LICENCE_FILE.match(file.name))
         return [(file.name, file.read_text("utf-8", "replace").replace("\r\n", "\n").strip("\n")) for file in files]
 
     def taken(self):
-        """The licences that are made use of: one of each choice."""
+        """The licences that are used: one of each choice."""
         taken = []
         for part in self.licence.replace("(", "").replace(")", "").split(" AND "):
             choices = part.split(" OR ")
@@ -66,19 +66,19 @@ class Crate:
         return taken
 
     def copyrights(self):
-        """The lines of its licence files that say whose it is."""
+        """The copyright lines of its licence files."""
         lines = []
         for _, text in self.texts():
             for line in text.splitlines():
                 match = re.match(r"\W*Copyright\s+(?:\(c\)|©)?\s*(\d.*)", line, re.IGNORECASE)
                 if match and match[1].strip(" .*") not in lines:
                     lines.append(match[1].strip(" .*"))
-        # The text of Apache-2.0 names nobody.
+        # The text of Apache-2.0 has no copyright line.
         return lines or self.authors or [f"the {self.name} authors"]
 
 
 def linked(features):
-    """The crates that are compiled into the binary, sorted, and who needs whom of them."""
+    """The crates that are compiled into the binary, sorted, and their dependencies."""
     tree = cargo("tree", "-p", "amp_token", "-e", "normal,no-proc-macro", "--target", TARGET,
                  "--features", features, "--prefix", "none", "-f", "{p}")  # fmt: skip
     wanted = {tuple(line.split()[:2]) for line in tree.splitlines() if line}
@@ -138,13 +138,13 @@ def sbom(crates, needs):
         "components": [component(crate) for crate in crates if crate is not main] + [rust],
         "dependencies": [{"ref": ref, "dependsOn": [*needed, "rust-std"]} for ref, needed in sorted(needs.items())],
     }
-    # The same contents have the same number.
+    # The same contents have the same serial number.
     bill["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(bill, sort_keys=True)).urn
     return json.dumps(bill, indent=2) + "\n"
 
 
 def notices(crates, _):
-    """Each text once, after the names of those it is of."""
+    """Each text once, after the names of the crates that it applies to."""
     holders = {}
     without = []
     for crate in crates:
@@ -156,7 +156,7 @@ def notices(crates, _):
         for _, text in texts:
             holders.setdefault(text, []).append(crate.title)
     parts = [
-        "The binaries of libamp_token contain code of others, under the licences that follow.\n\n"
+        "The binaries of libamp_token contain third-party code under the following licences.\n\n"
         f"The Rust standard library {rust_version()}: copyright the Rust project's contributors, MIT OR Apache-2.0;\n"
         "compiler runtime and unwinder of the LLVM project: Apache-2.0 WITH LLVM-exception.\n"
         + "".join(
@@ -169,7 +169,7 @@ def notices(crates, _):
 
 
 def copyright(crates, _):
-    """In Debian's machine-readable form. Sources of others are named as cargo's own folder of them is laid out."""
+    """In Debian's machine-readable format. Third-party sources have the paths of cargo's registry directory."""
 
     def indented(text):
         return "".join(f" {line.rstrip() or '.'}\n" for line in text.splitlines())
@@ -182,9 +182,9 @@ def copyright(crates, _):
     parts = [
         "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n"
         "Upstream-Name: libamp_token\n"
-        "Comment: The sources of others are crates that are linked in; each file's name here begins with the\n"
-        " crate's name and version. Where a crate may be used under one of several licences, the one that is\n"
-        " made use of is named. Their own texts are in third-party-notices.gz next to this file.\n",
+        "Comment: Third-party sources are crates that are linked in; each file name here starts with the name\n"
+        " and version of the crate. If a crate may be used under one of several licences, the one that is used\n"
+        " is named. Their own texts are in third-party-notices.gz next to this file.\n",
         stanza("*", ours.copyrights(), "MIT or Apache-2.0"),
     ]
     bodies = {}

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# check-elf.sh FILE [GLIBC]: a shared library as users load it: its name, its protections, its exports, what it
-# needs, and that it needs no newer glibc than that.
+# check-elf.sh FILE [GLIBC]: checks the shared library that users load: its SONAME, hardening, exported symbols and
+# needed libraries, and that it needs no glibc newer than version GLIBC.
 set -euo pipefail
-so=$1 floor=${2:-}
+so=$1 max_glibc=${2:-}
 exports=$(dirname "$0")/../tests/exports.txt
 dynamic=$(readelf -dW "$so")
 segments=$(readelf -lW "$so")
@@ -14,17 +14,17 @@ must 'immediate binding' 'BIND_NOW|FLAGS.*NOW' "$dynamic"
 must_not 'a search path' 'RPATH|RUNPATH' "$dynamic"
 must_not 'relocations in code' 'TEXTREL' "$dynamic"
 must 'read-only relocations' 'GNU_RELRO' "$segments"
-must 'a word about the stack' 'GNU_STACK' "$segments"
+must 'GNU_STACK' 'GNU_STACK' "$segments"
 must_not 'an executable stack' 'GNU_STACK.*RWE' "$segments"
-# The parts of a C library, and gcc's unwinder.
-foreign=$(sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' <<<"$dynamic" |
+# Allowed: the parts of a C library, and gcc's unwinder.
+unexpected=$(sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' <<<"$dynamic" |
     grep -vxE '(libc|libm|libdl|libpthread|librt|libutil)\.so\.[0-9]|ld-linux-x86-64\.so\.2|libgcc_s\.so\.1|libc\.so' || true)
-[ -z "$foreign" ] || { echo "$so: needs $foreign"; exit 1; }
+[ -z "$unexpected" ] || { echo "$so: needs $unexpected"; exit 1; }
 diff <(nm -D --defined-only "$so" | awk '{ sub(/@.*/, "", $3); print $3 }' | sort) "$exports" ||
-    { echo "$so: its exports (<) are not those of tests/exports.txt (>)"; exit 1; }
+    { echo "$so: its exports (<) differ from tests/exports.txt (>)"; exit 1; }
 newest=$(readelf -VW "$so" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1 || true)
-if [ -n "$floor" ] && [ "$(printf '%s\n' "GLIBC_$floor" "$newest" | sort -V | tail -n 1)" != "GLIBC_$floor" ]; then
-    echo "$so: needs $newest, and not more than GLIBC_$floor is allowed"
+if [ -n "$max_glibc" ] && [ "$(printf '%s\n' "GLIBC_$max_glibc" "$newest" | sort -V | tail -n 1)" != "GLIBC_$max_glibc" ]; then
+    echo "$so: needs $newest; the maximum is GLIBC_$max_glibc"
     exit 1
 fi
-echo "the shared library: $(stat -Lc %s "$so") bytes, ${newest:-no glibc}, name, protections and exports as they must be"
+echo "the shared library: $(stat -Lc %s "$so") bytes, ${newest:-no glibc}; SONAME, hardening and exports are correct"

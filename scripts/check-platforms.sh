@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# check-platforms.sh [PLATFORM...]: builds for other platforms than this one, and runs what can be run here.
+# check-platforms.sh [PLATFORM…]: builds for other platforms, by default all, and runs what can be run on this machine.
 #
-#   aarch64  Linux on 64-bit ARM: the library's own tests, those of the cache, and a C program that gets a
-#            token over HTTP and HTTPS, in qemu
-#   musl     Linux without glibc: the same tests, natively
-#   windows  the library's own tests, and the C program with the .dll and `amp-token get` over HTTP and HTTPS, in
-#            wine
-#   macos    compiled, no more: there is nothing here that could link or run it
+#   aarch64  Linux on 64-bit ARM, in qemu: the unit tests, the tests of the cache, and a C program that gets a token
+#            over HTTP and HTTPS
+#   musl     Linux with musl: the same tests, natively
+#   windows  in wine: the unit tests, and the C program with the .dll and `amp-token get` over HTTP and HTTPS
+#   macos    compiled only: this machine cannot link or run it
 #
-# All if none is named. Needs rustup, which adds the standard library of each.
+# Needs rustup, which installs the standard libraries.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")/platforms
@@ -16,8 +15,8 @@ export CARGO_TARGET_DIR=$target_dir CARGO_INCREMENTAL=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# A token by a program, over HTTP and over HTTPS, from the emulator, which runs natively.
-gets_tokens() {
+# Runs a program that prints a token, over HTTP and over HTTPS. The emulator runs natively.
+check_tokens() {
     local tls token
     for tls in '' --tls; do
         # shellcheck disable=SC2086 # no option or one
@@ -39,7 +38,7 @@ aarch64() {
     native
     aarch64-linux-gnu-gcc -Iinclude bindings/c/get_token.c -o "$work/get_token" \
         -L"$target_dir/aarch64-unknown-linux-gnu/debug/deps" -lamp_token
-    gets_tokens qemu-aarch64 -L /usr/aarch64-linux-gnu \
+    check_tokens qemu-aarch64 -L /usr/aarch64-linux-gnu \
         -E LD_LIBRARY_PATH="$target_dir/aarch64-unknown-linux-gnu/debug/deps" "$work/get_token"
 }
 
@@ -56,7 +55,7 @@ windows() {
     export CC_x86_64_pc_windows_gnu=x86_64-w64-mingw32-gcc-posix
     export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc-posix
     export WINEDEBUG=-all WINEPREFIX=$work/wine
-    # Wine 8 lacks a library that every Rust program of today loads.
+    # Wine 8 lacks a library that every Rust program loads.
     cat >"$work/random.c" <<'C'
 #include <windows.h>
 #include <ntsecapi.h>
@@ -76,13 +75,13 @@ RUN
     native
     cp "$target_dir/x86_64-pc-windows-gnu/debug/amp_token.dll" "$work/bin/"
     x86_64-w64-mingw32-gcc-posix -Iinclude bindings/c/get_token.c -o "$work/bin/get_token.exe" "$work/bin/amp_token.dll"
-    gets_tokens "$work/run" "$work/bin/get_token.exe"
+    check_tokens "$work/run" "$work/bin/get_token.exe"
     cargo build -q --target x86_64-pc-windows-gnu --features cli,emulator --bin amp-token
-    gets_tokens "$work/run" "$target_dir/x86_64-pc-windows-gnu/debug/amp-token.exe" get
+    check_tokens "$work/run" "$target_dir/x86_64-pc-windows-gnu/debug/amp-token.exe" get
 }
 
 macos() {
-    # Its assembler files need a compiler that knows the platform: zig's.
+    # The assembler files need a compiler for the platform: zig's.
     PATH=$(packaging/tools.sh):$PATH
     rustup -q target add aarch64-apple-darwin
     cargo-zigbuild check -q --target aarch64-apple-darwin --lib --features redis

@@ -1,16 +1,18 @@
 #!/bin/sh
-# fuzz.sh SECONDS [TARGET…]: runs each fuzz target, or those named, for that long, after trying every input that
-# has ever been a finding (fuzz/crashes/TARGET). Begins with fuzz/seeds/TARGET. Ends at the first finding, which
-# it leaves in fuzz/artifacts: copy it into fuzz/crashes/TARGET, with the fix.
+# fuzz.sh SECONDS [TARGET…]: runs each fuzz target, or the named ones, for SECONDS. First runs every input that once
+# caused a crash (fuzz/crashes/TARGET); the corpus starts from fuzz/seeds/TARGET. Stops at the first crash, whose input
+# is then in fuzz/artifacts: copy it to fuzz/crashes/TARGET, together with the fix.
 set -eu
 cd "$(dirname "$0")/.."
+[ $# -gt 0 ] || { sed -n 's/^# //p' scripts/fuzz.sh | head -n 3 >&2; exit 2; }
 seconds=$1
 shift
 if ! cargo +nightly --version >/dev/null 2>&1; then
-    echo "there is no nightly toolchain here, which fuzzing needs: left out"
+    echo "SKIPPED: fuzzing needs a nightly toolchain"
     exit 0
 fi
 command -v cargo-fuzz >/dev/null 2>&1 || cargo install cargo-fuzz --locked --quiet
+# shellcheck disable=SC2046 # a list of words
 [ $# -gt 0 ] || set -- $(cargo +nightly fuzz list)
 for target in "$@"; do
     mkdir -p "fuzz/corpus/$target" "fuzz/seeds/$target"
@@ -19,7 +21,7 @@ for target in "$@"; do
         [ -e "$crash" ] || continue
         if ! cargo +nightly fuzz run "$target" "$crash" >"$log" 2>&1; then
             tail -n 60 "$log"
-            echo "$target: $crash is a finding again"
+            echo "$target: $crash crashes again"
             exit 1
         fi
     done
@@ -28,6 +30,6 @@ for target in "$@"; do
         tail -n 60 "$log"
         exit 1
     fi
-    echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") executions in $seconds s, no finding"
+    echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") executions in $seconds s, no crash"
     rm -f "$log"
 done

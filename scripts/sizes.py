@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""sizes.py: measures what is shipped, and what it is made of; rewrites the table of README.md and docs/binary-size.md.
+"""sizes.py: measures sizes and start-up times, and updates the tables of README.md and docs/binary-size.md.
 
-Run by `make sizes`, after `make package`. It builds the library many times, in a folder of its own: some ten minutes.
+Run by `make sizes`, after `make package`. Builds the library many times, in its own target directory: about ten minutes.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 os.chdir(ROOT)
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", "target")).resolve() / "sizes"
-START = ROOT / "build/sizes/start"
+START = ROOT / "build/sizes/startup"
 SHIPPED = ROOT / "build/portable"
 PACKAGES = ROOT / "build/packages"
 STANDARD = {"std", "core", "alloc"}
@@ -29,7 +29,7 @@ def run(*command, **environment):
 
 
 def cargo(*arguments, **settings):
-    """Builds; says how many seconds it took. Settings are those of the release profile."""
+    """Builds, and returns the time in seconds. The settings are those of the release profile."""
     environment = {f"CARGO_PROFILE_RELEASE_{name.upper()}": value for name, value in settings.items() if name != "flags"}
     start = time.monotonic()
     run("cargo", *arguments, "--release", "--quiet", CARGO_TARGET_DIR=str(TARGET), RUSTFLAGS=settings.get("flags", ""),
@@ -44,7 +44,7 @@ def library(features="", **settings):
 
 
 def median(times, *command):
-    """Of what startup.c prints, in nanoseconds."""
+    """The median of what startup.c prints, in nanoseconds."""
 
     def once():
         done = subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -72,7 +72,7 @@ def one(pattern):
 
 
 def shipped():
-    """The table of the README."""
+    """The sizes and times of what is shipped."""
     so, command = SHIPPED / "lib/libamp_token.so", SHIPPED / "bin/amp-token"
     return table(
         ["what", "measured"],
@@ -85,7 +85,7 @@ def shipped():
             ["the package `amp-token`", kilobytes(one("amp-token_*.deb"))],
             ["`dlopen` and `amp_version()`", milliseconds(median(201, START, "load", so))],
             ["`amp-token --version`, from start to end", milliseconds(median(201, START, "run", command, "--version"))],
-            ["`true`, from start to end, to compare", milliseconds(median(201, START, "run", "true"))],
+            ["`true`, from start to end, for comparison", milliseconds(median(201, START, "run", "true"))],
         ],
     )
 
@@ -96,7 +96,7 @@ def sections(so):
 
 
 def weights():
-    """Code by crate, from the symbols of a library that has kept them; then what is not code."""
+    """The size of the code by crate, from the symbols of a library that is not stripped; then everything else."""
     so = library(strip="none", flags="-C symbol-mangling-version=v0")
     code = Counter()
     for line in run("nm", "-C", "-S", "--defined-only", str(so)).splitlines():
@@ -105,13 +105,13 @@ def weights():
             continue
         size, name = int(match[1], 16), match[2]
         names = re.findall(r"(?<![\w:])([a-z_][a-z0-9_]*)(?=::)", name)
-        # A generic function of the standard library is there for the crate that is named in its arguments.
+        # A generic function of the standard library counts for the crate in its type arguments.
         crate = next((crate for crate in names if crate not in STANDARD), "the standard library" if names else None)
         if name.startswith("ring_core_"):
             crate = "ring"
         elif name.startswith("amp_"):
             crate = "amp_token"
-        code[crate or "others, without a Rust name"] += size
+        code[crate or "symbols that are not Rust's"] += size
     parts = sections(so)
     rest = parts[".text"] - sum(code.values())
     few = {name: size for name, size in code.items() if size < 8000}
@@ -121,13 +121,13 @@ def weights():
         rows.append(["code without a symbol", kilobytes(rest)])
     unwind = sum(parts.get(name, 0) for name in (".eh_frame", ".eh_frame_hdr", ".gcc_except_table"))
     rows += [
-        ["constants, tables and texts (`.rodata`, `.data.rel.ro`)", kilobytes(parts[".rodata"] + parts[".data.rel.ro"])],
+        ["constants, tables and strings (`.rodata`, `.data.rel.ro`)", kilobytes(parts[".rodata"] + parts[".data.rel.ro"])],
         ["relocations", kilobytes(parts[".rela.dyn"])],
-        ["what it takes to stop a panic at the border (unwind tables)", kilobytes(unwind)],
+        ["unwind tables, which stop a panic at the C boundary", kilobytes(unwind)],
     ]
-    foreign = [name for name in code if re.match(r"clap|amp_emulator|rsa|rcgen", name)]
-    absent = "none of it" if not foreign else "IN IT: " + ", ".join(foreign)
-    rows.append(["`clap`, `amp_emulator` and what they need", absent])
+    found = [name for name in code if re.match(r"clap|amp_emulator|rsa|rcgen", name)]
+    presence = "none" if not found else "FOUND: " + ", ".join(found)
+    rows.append(["`clap`, `amp_emulator` and their dependencies", presence])
     return table(["part of the shared library", "size"], rows)
 
 
@@ -162,7 +162,7 @@ def choices():
 
 
 def between(path, marker, text):
-    """Replaces what stands between <!-- marker: … --> and <!-- end of marker -->."""
+    """Replaces the text between <!-- marker: … --> and <!-- end of marker -->."""
     file = ROOT / path
     kept = re.sub(
         rf"(<!-- {marker}:[^>]*-->\n).*?(<!-- end of {marker} -->)",

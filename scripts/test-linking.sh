@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# test-linking.sh PREFIX PKGCONFIG: builds programs against what is installed under PREFIX as its users do, who have
-# no Rust: C and C++, by pkg-config (whose file is in the folder PKGCONFIG) and by CMake, shared and static. Each
-# program gets a token; so this runs under with-emulator.sh.
+# test-linking.sh PREFIX PKGCONFIG: builds programs against an installation under PREFIX, without Rust, as users do:
+# C and C++, with pkg-config (amp_token.pc is in the directory PKGCONFIG) and with CMake, shared and static. Each
+# program gets a token, so this runs under with-emulator.sh.
 set -euo pipefail
 prefix=$1
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -22,21 +22,21 @@ int main(void) {
     if (status == AMP_OK)
         status = amp_token_cache_copy(cache, token, sizeof token, NULL, &error);
     printf("%s: %s\n", amp_status_name(status), error ? amp_error_message(error) : "a token");
-    int right = status == AMP_OK && strlen(token) > 20 && strcmp(amp_version(), AMP_TOKEN_VERSION) == 0;
+    int ok = status == AMP_OK && strlen(token) > 20 && strcmp(amp_version(), AMP_TOKEN_VERSION) == 0;
     amp_error_free(error);
     amp_config_free(config);
     amp_token_cache_free(cache);
-    return right ? 0 : 1;
+    return ok ? 0 : 1;
 }
 C
-# Everything that is in PATH, but for Rust.
+# Everything in PATH except Rust.
 mkdir "$work/bin"
-tr ':' '\n' <<<"$PATH" | while read -r folder; do
-    find -L "$folder/" -maxdepth 1 -type f ! -name 'rust*' ! -name 'cargo*' -exec ln -s -t "$work/bin" {} + 2>/dev/null || true
+tr ':' '\n' <<<"$PATH" | while read -r dir; do
+    find -L "$dir/" -maxdepth 1 -type f ! -name 'rust*' ! -name 'cargo*' -exec ln -s -t "$work/bin" {} + 2>/dev/null || true
 done
 export PATH=$work/bin PKG_CONFIG_PATH=$2
-! command -v rustc cargo || { echo "there is Rust in PATH, which users do not have"; exit 1; }
-# A variable of the pkg-config file may come with its spaces escaped.
+! command -v rustc cargo || { echo "Rust is still in PATH; users do not have it"; exit 1; }
+# pkg-config may escape the spaces in a variable.
 libraries=$(pkg-config --variable=libdir amp_token | sed 's/\\\(.\)/\1/g')
 run() { LD_LIBRARY_PATH="$libraries" "$@"; }
 
@@ -63,9 +63,11 @@ enable_testing()
 add_test(NAME shared COMMAND with_shared)
 add_test(NAME static COMMAND with_static)
 CMAKE
-cmake -S "$work" -B "$work/out" -DCMAKE_PREFIX_PATH="$prefix" >"$work/log" && cmake --build "$work/out" >>"$work/log" ||
-    { cat "$work/log"; exit 1; }
+if ! { cmake -S "$work" -B "$work/out" -DCMAKE_PREFIX_PATH="$prefix" && cmake --build "$work/out"; } >"$work/log"; then
+    cat "$work/log"
+    exit 1
+fi
 grep -qF "AmpToken_DIR:PATH=$libraries/cmake/AmpToken" "$work/out/CMakeCache.txt" ||
     grep -F "AmpToken_DIR:PATH=$prefix/" "$work/out/CMakeCache.txt" >/dev/null ||
-    { echo "CMake took another AmpToken: $(grep AmpToken_DIR "$work/out/CMakeCache.txt")"; exit 1; }
+    { echo "CMake found another AmpToken: $(grep AmpToken_DIR "$work/out/CMakeCache.txt")"; exit 1; }
 (cd "$work/out" && ctest --output-on-failure)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# with-emulator.sh PROGRAM [--tls] COMMAND…: runs the command with the emulator of the service beside it and with
-# the environment that a user sets; ends as the command ends. PROGRAM is an amp-token, or amp-emulator.
+# with-emulator.sh PROGRAM [--tls] COMMAND…: starts the emulator, sets the environment variables for it, runs the
+# command and exits with its status. PROGRAM is amp-token or amp-emulator.
 set -euo pipefail
 program=$1
 shift
 work=$(mktemp -d)
-# Nothing of whoever runs this.
-# shellcheck disable=SC2086 # names, as many as there are
+# Settings of the caller do not apply.
+# shellcheck disable=SC2086 # a list of names
 unset ${!AMPLIENCE_@} HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy
 start=("$program" emulator --port 0)
 [ "${program##*/}" != amp-emulator ] || start=("$program")
@@ -26,11 +26,11 @@ stop() {
 }
 trap stop EXIT
 trap 'exit 130' INT TERM
-# A file that is a pipe: what it says is read as it is said.
-mkfifo "$work/said"
-"${start[@]}" >"$work/said" 2>&1 &
+# A named pipe, so that each line can be read as it is printed.
+mkfifo "$work/output"
+"${start[@]}" >"$work/output" 2>&1 &
 server=$!
-exec 3<"$work/said"
+exec 3<"$work/output"
 while read -r line <&3; do
     case $line in
         client_id=* | client_secret=* | auth_url=* | api_url=* | ca_file=*)
