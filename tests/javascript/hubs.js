@@ -1,20 +1,20 @@
-// Lists hubs with the official SDK, as its documentation teaches; prints what it got as JSON.
+// Lists hubs with the official SDK, as its documentation shows, and prints the results as JSON.
 //
-// Usage: node hubs.js URL CLIENT_ID CLIENT_SECRET, with the SDK below NODE_PATH.
+// Usage: node hubs.js URL CLIENT_ID CLIENT_SECRET, with the SDK in NODE_PATH.
 
 'use strict';
 
 const { DynamicContent } = require('dc-management-sdk-js');
 
-// The documented request for a token, and the documented mutation.
+// Creates a token with the documented request and the documented mutation.
 async function createPersonalAccessToken(url, clientId, clientSecret) {
     const form = new URLSearchParams({ client_id: clientId, client_secret: clientSecret, grant_type: 'client_credentials' });
     const { access_token: token } = await (await fetch(`${url}/oauth/token`, { method: 'POST', body: form })).json();
     const input = '{name: "of a test", organizationId: "any"}';
     const query = `mutation { createPersonalAccessToken(input: ${input}) { id name token createdDate lastUsedDate } }`;
     const headers = { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json' };
-    const reply = await fetch(`${url}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query }) });
-    return (await reply.json()).data.createPersonalAccessToken.token;
+    const response = await fetch(`${url}/graphql`, { method: 'POST', headers, body: JSON.stringify({ query }) });
+    return (await response.json()).data.createPersonalAccessToken.token;
 }
 
 async function main([url, clientId, clientSecret]) {
@@ -23,7 +23,7 @@ async function main([url, clientId, clientSecret]) {
     const page = await client.hubs.list({ size: 1 });
     const first = page.getItems()[0];
     const hub = await client.hubs.get(first.id);
-    // A link of the reply, with the SDK's own way of filling in its template.
+    // A link of the response, whose template the SDK expands.
     const repositories = await hub.related.contentRepositories.list({ size: 7, page: 1 });
     const patToken = await createPersonalAccessToken(url, clientId, clientSecret);
     const withPat = await new DynamicContent({ patToken }, config).hubs.list();

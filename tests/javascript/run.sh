@@ -1,24 +1,24 @@
 #!/bin/sh
-# run.sh: Amplience's own JavaScript SDK and dc-cli, unmodified from npm, in front of the emulator.
+# run.sh: runs Amplience's JavaScript SDK and dc-cli, unmodified from npm, against the emulator.
 #
-# What is written for the service works with the emulator: then what works with the emulator has a good
-# chance with the service. Needs amp-emulator (AMP_EMULATOR, else the one that cargo built), Node 18 and
-# npm; without Node it says so and leaves the test out.
+# If programs that are written for the service work with the emulator, it is likely that programs tested with the
+# emulator work with the service. Needs amp-emulator (AMP_EMULATOR, by default the one that cargo has built), Node 18 and
+# npm. Without Node the test is skipped.
 set -eu
 cd "$(dirname "$0")/../.."
 if ! command -v node >/dev/null 2>&1 || ! command -v npm >/dev/null 2>&1; then
-    echo "there is no Node here (node, npm): left out"
+    echo "SKIPPED: Node is not installed (node, npm)"
     exit 0
 fi
 target=${CARGO_TARGET_DIR:-target}
 emulator=${AMP_EMULATOR:-$target/debug/amp-emulator}
-[ -x "$emulator" ] || { echo "there is no $emulator: run cargo build --workspace, or set AMP_EMULATOR" >&2; exit 1; }
+[ -x "$emulator" ] || { echo "$emulator is missing: run cargo build --workspace, or set AMP_EMULATOR" >&2; exit 1; }
 
-# Released versions that are known to work; the packages are what users get.
+# The packages that users get, in versions that are known to work.
 packages=$target/javascript
-for wanted in dc-management-sdk-js@3.3.0 @amplience/dc-cli@0.19.1; do
-    have=$(node -p "require('$(cd "$target" && pwd)/javascript/node_modules/${wanted%@*}/package.json').version" 2>/dev/null || true)
-    [ "$have" = "${wanted##*@}" ] || missing="${missing:-} $wanted"
+for package in dc-management-sdk-js@3.3.0 @amplience/dc-cli@0.19.1; do
+    installed=$(node -p "require('$(cd "$target" && pwd)/javascript/node_modules/${package%@*}/package.json').version" 2>/dev/null || true)
+    [ "$installed" = "${package##*@}" ] || missing="${missing:-} $package"
 done
 if [ -n "${missing:-}" ]; then
     echo "installing:$missing"

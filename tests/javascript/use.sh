@@ -1,11 +1,11 @@
 #!/bin/sh
-# use.sh: what run.sh has prepared, under with-emulator.sh.
+# use.sh: the test itself, which run.sh starts with with-emulator.sh.
 set -eu
 work=$HOME
 url=$AMPLIENCE_AUTH_URL
 id=$AMPLIENCE_CLIENT_ID
 secret=$AMPLIENCE_CLIENT_SECRET
-# As dc-cli calls them.
+# The names that dc-cli uses.
 USERPROFILE=$HOME
 AUTH_URL=$url
 API_URL=$url/v2/content
@@ -16,10 +16,10 @@ fail() {
     cat "$work/out"
     exit 1
 }
-# expect TITLE SCRIPT: SCRIPT, which gets the output as `out`, is true of it.
+# expect TITLE EXPRESSION: fails unless EXPRESSION, with the output as `out`, is true.
 expect() {
     node -e "const out = require('fs').readFileSync(process.argv[1], 'utf8'); process.exit(($2) ? 0 : 1)" "$work/out" ||
-        fail "$1: not so: $2"
+        fail "$1: false: $2"
     echo "  $1"
 }
 
@@ -31,7 +31,7 @@ expect "a linked collection" "(({repositories: {total, names}}) => total === 45 
 expect "a personal access token" "JSON.parse(out).withPat.join() === 'emulated,emulatedtest'"
 hub=$(node -p "JSON.parse(require('fs').readFileSync('$work/out', 'utf8')).got.id")
 if node tests/javascript/hubs.js "$url" "$id" wrong >"$work/out" 2>&1; then fail "a wrong secret is accepted"; fi
-expect "a wrong secret is refused" "/status code 40[03]/.test(out)"
+expect "a wrong secret is rejected" "/status code 40[03]/.test(out)"
 
 echo "dc-cli"
 dc_cli() { node "$NODE_PATH/@amplience/dc-cli/dist/index.js" "$@" >"$work/out" 2>&1 </dev/null; }
@@ -42,4 +42,4 @@ dc_cli hub list || fail "dc-cli hub list"
 expect "hub list" "out.includes('emulated') && out.includes('$hub')"
 dc_cli content-repository list --json || fail "dc-cli content-repository list"
 expect "content-repository list" "out.includes('repository-00') && out.includes('repository-44')"
-echo "the emulator: $(node -e "fetch(process.argv[1] + '/_emulator/stats').then((reply) => reply.text()).then(console.log)" "$url")"
+echo "the emulator: $(node -e "fetch(process.argv[1] + '/_emulator/stats').then((response) => response.text()).then(console.log)" "$url")"

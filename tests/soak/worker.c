@@ -1,17 +1,16 @@
-/* One process of the soak (tests/soak/soak.py): a cache that many threads use in every way that a
- * program may, for as long as it is told, with every token looked at.
+/* One process of the soak test (tests/soak/soak.py): many threads use one cache in every way that a program
+ * can, for a given time, and every token is checked.
  *
  * Usage: worker SECONDS NAME=VALUE..., the settings of the config.
  *
- * Each second it prints its counters since the start, as NAME=NUMBER words; "done" is the last line.
- * Between these, "! STATUS MESSAGE" for each error that is counted on its own.
- * Whatever no fault of a server can explain is told on standard error and ends the process with
- * status 1: a token that had expired, one that came back after it was invalidated, a child that
- * failed, a pause longer than any may be, no token at the end when all is well. Errors are only
- * counted, by status: soak.py knows which faults there were. Those that a call is told within a pause
- * that was announced are counted apart: nothing was tried, and the pause is what explains them. */
+ * Each second the worker prints its counters since the start, as NAME=NUMBER pairs; "done" is the last line.
+ * It also prints "! STATUS MESSAGE" for each error. A failure that no fault of a server explains is printed on
+ * standard error and ends the process with status 1: an expired token, a token that is returned after it was
+ * invalidated, a child that failed, a backoff longer than the maximum, no token at the end without a fault.
+ * Errors are only counted by status: soak.py knows the faults. Errors of calls within an announced backoff are
+ * counted separately: nothing was attempted, and the backoff explains them. */
 
-/* MAP_ANONYMOUS */
+/* For MAP_ANONYMOUS. */
 #define _DEFAULT_SOURCE
 
 #include "../c/check.h"
@@ -25,17 +24,17 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { STATUSES = 128, BURST = 2000, LONGEST_PAUSE_MS = 60000 };
+enum { STATUSES = 128, BURST = 2000, MAX_BACKOFF_MS = 60000 };
 
-/* Shared with the children that are forked, so that what they count is not lost. */
+/* Shared with forked children, so that their counts are not lost. */
 static struct counters {
-    uint64_t gets, copies, api, invalidations, caches, children, requests, refused;
-    uint64_t longest_ms, longest_pause_ms;
-    uint64_t errors[STATUSES], told_again[STATUSES];
+    uint64_t gets, copies, api, invalidations, caches, children, requests, rejected;
+    uint64_t longest_ms, longest_backoff_ms;
+    uint64_t errors[STATUSES], repeated[STATUSES];
 } *counters;
 
-/* The ends of the pauses that the cache announced, by status. */
-static int64_t paused_until[STATUSES];
+/* The ends of the backoffs that the cache announced, by status. */
+static int64_t backoff_until[STATUSES];
 
 static const amp_token_cache *cache;
 static const amp_config *config;
@@ -52,14 +51,14 @@ static int64_t milliseconds(clockid_t clock) {
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static void pause_ms(unsigned milliseconds) {
-    struct timespec left = {milliseconds / 1000, (long)(milliseconds % 1000) * 1000000};
+static void sleep_ms(unsigned milliseconds) {
+    struct timespec remaining = {milliseconds / 1000, (long)(milliseconds % 1000) * 1000000};
 
-    while (nanosleep(&left, &left) != 0 && errno == EINTR) {
+    while (nanosleep(&remaining, &remaining) != 0 && errno == EINTR) {
     }
 }
 
-static void raise_to(uint64_t *highest, uint64_t value) {
+static void update_max(uint64_t *highest, uint64_t value) {
     uint64_t seen = __atomic_load_n(highest, __ATOMIC_RELAXED);
 
     while (value > seen &&
@@ -67,8 +66,8 @@ static void raise_to(uint64_t *highest, uint64_t value) {
     }
 }
 
-/* Without stdio, whose locks may be held for ever in a child. */
-static void tell(amp_status status, const amp_error *error) {
+/* Without stdio: in a forked child its locks may never be released. */
+static void print_error(amp_status status, const amp_error *error) {
     char line[512];
     int length = snprintf(line, sizeof line - 1, "! %s %s", amp_status_name(status), amp_error_message(error));
 
@@ -79,49 +78,49 @@ static void tell(amp_status status, const amp_error *error) {
     CHECK(write(STDOUT_FILENO, line, (size_t)length) == length);
 }
 
-/* Counts how a call ended that began at `began`, and frees the error. */
-static void note(amp_status status, amp_error *error, int64_t began) {
-    int64_t now = milliseconds(CLOCK_MONOTONIC), pause = amp_error_retry_after_ms(error);
+/* Counts the result of a call that started at `began`, and frees the error. */
+static void record(amp_status status, amp_error *error, int64_t began) {
+    int64_t now = milliseconds(CLOCK_MONOTONIC), backoff = amp_error_retry_after_ms(error);
 
-    raise_to(&counters->longest_ms, (uint64_t)(now - began));
+    update_max(&counters->longest_ms, (uint64_t)(now - began));
     CHECK((unsigned)status < STATUSES);
     CHECK((status == AMP_OK) == (error == NULL));
     if (status == AMP_OK)
         return;
     CHECK(amp_error_message(error)[0] != '\0');
-    if (began < __atomic_load_n(&paused_until[status], __ATOMIC_RELAXED)) {
-        add(&counters->told_again[status], 1);
+    if (began < __atomic_load_n(&backoff_until[status], __ATOMIC_RELAXED)) {
+        add(&counters->repeated[status], 1);
     } else {
         add(&counters->errors[status], 1);
-        tell(status, error);
+        print_error(status, error);
     }
     amp_error_free(error);
-    if (pause > 0) {
-        CHECK(pause <= LONGEST_PAUSE_MS);
-        raise_to(&counters->longest_pause_ms, (uint64_t)pause);
-        raise_to((uint64_t *)&paused_until[status], (uint64_t)(now + pause));
+    if (backoff > 0) {
+        CHECK(backoff <= MAX_BACKOFF_MS);
+        update_max(&counters->longest_backoff_ms, (uint64_t)backoff);
+        update_max((uint64_t *)&backoff_until[status], (uint64_t)(now + backoff));
     }
 }
 
-/* A token, or NULL after an error that was counted. */
+/* Returns a token, or NULL after an error, which is counted. */
 static amp_token *get_from(const amp_token_cache *from) {
     int64_t began = milliseconds(CLOCK_MONOTONIC), before = milliseconds(CLOCK_REALTIME);
     amp_token *token = NULL;
     amp_error *error = NULL;
     amp_status status = amp_token_cache_get(from, &token, &error);
 
-    note(status, error, began);
+    record(status, error, began);
     add(&counters->gets, 1);
     /* Whole seconds, rounded down. */
     if (token && amp_token_expires_at(token) < before / 1000) {
-        fprintf(stderr, "a token was handed out that had expired: at %lld, and it is %lld\n",
+        fprintf(stderr, "an expired token was returned: it expired at %lld, and it is %lld\n",
                 (long long)amp_token_expires_at(token), (long long)before / 1000);
         exit(1);
     }
     return token;
 }
 
-/* Many copies without a pause: the hot path, while others renew. */
+/* Many copies without a delay: the hot path, while other threads refresh. */
 static void *copier(void *unused) {
     char buffer[4096];
 
@@ -134,13 +133,13 @@ static void *copier(void *unused) {
             int64_t began = milliseconds(CLOCK_MONOTONIC);
             amp_status status = amp_token_cache_copy(cache, buffer, sizeof buffer, &length, &error);
 
-            note(status, error, began);
+            record(status, error, began);
             if (status != AMP_OK)
                 break;
             CHECK(length > 0 && buffer[length] == '\0');
         }
         add(&counters->copies, (uint64_t)i);
-        pause_ms(100);
+        sleep_ms(100);
     }
     return unused;
 }
@@ -148,7 +147,7 @@ static void *copier(void *unused) {
 static void *getter(void *unused) {
     while (!stopped()) {
         amp_token_free(get_from(cache));
-        pause_ms(1);
+        sleep_ms(1);
     }
     return unused;
 }
@@ -161,27 +160,27 @@ static void *caller(void *unused) {
         amp_status status =
             amp_api_request(cache, "GET", "/v2/content/hubs?size=1", NULL, NULL, 0, &response, &error);
 
-        note(status, error, began);
+        record(status, error, began);
         if (status == AMP_OK && amp_response_status(response) != 200) {
-            int32_t answer = amp_response_status(response);
+            int32_t http_status = amp_response_status(response);
             char line[128];
-            int length = snprintf(line, sizeof line, "! HTTP_401_403 it was HTTP %d, after %lld ms\n", (int)answer,
+            int length = snprintf(line, sizeof line, "! HTTP_401_403 it was HTTP %d, after %lld ms\n", (int)http_status,
                                   (long long)(milliseconds(CLOCK_MONOTONIC) - began));
 
             CHECK(length > 0 && write(STDOUT_FILENO, line, (size_t)length) == length);
-            CHECK(answer == 401 || answer == 403);
-            add(&counters->refused, 1);
+            CHECK(http_status == 401 || http_status == 403);
+            add(&counters->rejected, 1);
         }
         amp_response_free(response);
         add(&counters->api, 1);
-        pause_ms(50);
+        sleep_ms(50);
     }
     return unused;
 }
 
-/* What was invalidated must not be handed out again. After one that was, here or by a caller whom the API
- * refused, tokens are left alone until one has been renewed in the ordinary way: two that are refused in a
- * row, each as soon as it came, are a failure that announces a pause, and no server would explain it. */
+/* An invalidated token must not be returned again. After an invalidation, here or by a caller whose token the API
+ * rejected, this thread waits for a regular refresh before the next one: two new tokens rejected in a row are an
+ * error with a backoff, which no fault of a server would explain. */
 static void *invalidator(void *unused) {
     int64_t dropped = 0, dropped_at = 0; /* in refreshes */
 
@@ -205,21 +204,21 @@ static void *invalidator(void *unused) {
             amp_token_free(fresh);
         }
         amp_token_free(old);
-        pause_ms(5000);
+        sleep_ms(5000);
     }
     return unused;
 }
 
-/* When all is well, and the last pause over, there is a token. */
+/* Without a fault, and after the last backoff, there must be a token. */
 static void recover(void) {
     amp_token *token = NULL;
     amp_error *error = NULL;
 
     if (amp_token_cache_get(cache, &token, &error) != AMP_OK) {
-        int64_t pause = amp_error_retry_after_ms(error);
+        int64_t backoff = amp_error_retry_after_ms(error);
 
         amp_error_free(error);
-        pause_ms(pause > 0 ? (unsigned)pause + 1 : 0);
+        sleep_ms(backoff > 0 ? (unsigned)backoff + 1 : 0);
         if (amp_token_cache_get(cache, &token, &error) != AMP_OK) {
             fprintf(stderr, "no token at the end: %s\n", amp_error_message(error));
             exit(1);
@@ -228,7 +227,7 @@ static void recover(void) {
     amp_token_free(token);
 }
 
-/* One token from a cache of its own, and a config that says no. */
+/* Gets one token from a new cache, and sets an invalid value. */
 static void use_new_cache(void) {
     amp_config *bad = amp_config_new();
     amp_token_cache *own = NULL;
@@ -247,12 +246,12 @@ static void use_new_cache(void) {
 static void *churner(void *unused) {
     while (!stopped()) {
         use_new_cache();
-        pause_ms(1000);
+        sleep_ms(1000);
     }
     return unused;
 }
 
-/* Children use what they inherited amid running threads, and a cache of their own. */
+/* Children use the cache that they inherited while other threads were running, and a new one. */
 static void *forker(void *unused) {
     while (!stopped()) {
         int status = 0;
@@ -263,8 +262,8 @@ static void *forker(void *unused) {
             uint64_t requests = (uint64_t)amp_token_cache_stat(cache, "requests");
             int i;
 
-            alarm(60); /* one that hangs dies, and is seen */
-            memset(paused_until, 0, sizeof paused_until); /* a child begins without a pause */
+            alarm(60); /* kills a child that hangs; the parent reports it */
+            memset(backoff_until, 0, sizeof backoff_until); /* a child starts without a backoff */
             for (i = 0; i < 10; i++)
                 amp_token_free(get_from(cache));
             add(&counters->requests, (uint64_t)amp_token_cache_stat(cache, "requests") - requests);
@@ -277,7 +276,7 @@ static void *forker(void *unused) {
             exit(1);
         }
         add(&counters->children, 1);
-        pause_ms(1000);
+        sleep_ms(1000);
     }
     return unused;
 }
@@ -287,22 +286,22 @@ static void print(int last) {
     int i;
 
     printf("gets=%llu copies=%llu api=%llu invalidations=%llu caches=%llu children=%llu requests=%llu "
-           "own_requests=%llu refreshes=%llu waits=%llu longest_pause_ms=%llu longest_ms=%llu",
+           "own_requests=%llu refreshes=%llu waits=%llu longest_backoff_ms=%llu longest_ms=%llu",
            (unsigned long long)counters->gets, (unsigned long long)counters->copies,
            (unsigned long long)counters->api, (unsigned long long)counters->invalidations,
            (unsigned long long)counters->caches, (unsigned long long)counters->children,
            (unsigned long long)(counters->requests + own), (unsigned long long)own,
            (unsigned long long)amp_token_cache_stat(cache, "refreshes"),
            (unsigned long long)amp_token_cache_stat(cache, "waits"),
-           (unsigned long long)counters->longest_pause_ms,
+           (unsigned long long)counters->longest_backoff_ms,
            (unsigned long long)__atomic_exchange_n(&counters->longest_ms, 0, __ATOMIC_RELAXED));
-    if (counters->refused)
-        printf(" HTTP_401_403=%llu", (unsigned long long)counters->refused);
+    if (counters->rejected)
+        printf(" HTTP_401_403=%llu", (unsigned long long)counters->rejected);
     for (i = 1; i < STATUSES; i++) {
         if (counters->errors[i])
             printf(" %s=%llu", amp_status_name(i), (unsigned long long)counters->errors[i]);
-        if (counters->told_again[i])
-            printf(" again_%s=%llu", amp_status_name(i), (unsigned long long)counters->told_again[i]);
+        if (counters->repeated[i])
+            printf(" again_%s=%llu", amp_status_name(i), (unsigned long long)counters->repeated[i]);
     }
     printf(last ? "\ndone\n" : "\n");
     fflush(stdout);
@@ -338,7 +337,7 @@ int main(int argc, char **argv) {
     for (i = 0; i < THREADS; i++)
         CHECK(pthread_create(&threads[i], NULL, bodies[i], NULL) == 0);
     for (second = 0; second < seconds; second++) {
-        pause_ms(1000);
+        sleep_ms(1000);
         print(0);
     }
     __atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
