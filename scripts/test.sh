@@ -12,7 +12,7 @@ echo "== Rust, C and C++: cargo test"
 cargo test --workspace --features "$features" --no-fail-fast
 
 echo "== Python: pytest and mypy, in a virtual environment"
-# Puts the library and the emulator that cargo test has built into target/debug.
+# The library and the emulator without the features that development dependencies enable.
 cargo build --workspace --features "$features"
 venv=$target/venv
 requirements=bindings/python/tests/requirements.txt

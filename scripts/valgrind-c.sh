@@ -9,7 +9,7 @@ scripts/install-deps.sh cargo cc valgrind
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 work=$target/valgrind
 mkdir -p "$work"
-# The features of `make test`, so that nothing is built twice.
+# The same build as in scripts/test.sh.
 cargo build -q --workspace --features cli,emulator,redis
 export LD_LIBRARY_PATH=$target/debug
 
