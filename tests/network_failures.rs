@@ -215,7 +215,7 @@ fn row(name: &'static str, setup: impl Fn() -> Row + Send + Sync + 'static) -> (
 fn changed(name: &'static str, value: serde_json::Value) -> Row {
     let mut body = json!({"access_token": "{access_token}", "session_expires_in": 0, "expires_in": 300});
     body[name] = value;
-    plain(Fault::reply(body).forever())
+    plain(Fault::response(body).forever())
 }
 
 fn rows() -> Vec<(&'static str, Setup)> {
@@ -266,7 +266,7 @@ fn rows() -> Vec<(&'static str, Setup)> {
         row("headers without end", || plain(Fault::slow_headers(100).forever()).set("timeout_ms", 1500)),
         row("a reply of 1 MiB", || plain(Fault::oversized(1 << 20).forever())),
         row("a page of HTML under 200", || plain(Fault::not_json().forever())),
-        row("an error under 200", || plain(Fault::reply(json!({"error": "server_error"})).forever())),
+        row("an error under 200", || plain(Fault::response(json!({"error": "server_error"})).forever())),
         row("a token with a line break", || changed("access_token", json!("a\r\nX-Evil: 1"))),
         row("a token with a space", || changed("access_token", json!("a b"))),
         row("a token of 20 KB", || changed("access_token", json!("t".repeat(20_000)))),
@@ -275,7 +275,7 @@ fn rows() -> Vec<(&'static str, Setup)> {
         row("expires_in as text", || changed("expires_in", json!("300"))),
         row("expires_in: -1", || changed("expires_in", json!(-1))),
         row("expires_in: 0", || changed("expires_in", json!(0))),
-        row("expires_in: 1e400", || plain(Fault::reply("{\"access_token\":\"t\",\"expires_in\":1e400}").forever())),
+        row("expires_in: 1e400", || plain(Fault::response("{\"access_token\":\"t\",\"expires_in\":1e400}").forever())),
         row("token_type: mac", || changed("token_type", json!("mac"))),
         row("token_type: BEARER", || changed("token_type", json!("BEARER"))),
         row("garbage instead of HTTP", || reply("SSH-2.0-OpenSSH_9.2\r\n\r\n\r\n")),

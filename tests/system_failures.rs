@@ -397,7 +397,7 @@ const ROWS: &[(&str, &str, Setup)] = &[
         let (emulator, world) = http();
         // (Signing ten thousand tokens is not what this is about.)
         let reply = serde_json::json!({"access_token": "t".repeat(1000), "session_expires_in": 0, "expires_in": 300});
-        emulator.fault(Fault::reply(reply).forever());
+        emulator.fault(Fault::response(reply).forever());
         Ok(merely((emulator, world)))
     }),
 ];

@@ -44,10 +44,10 @@ fn leader(emulator: &Emulator) -> u32 {
 fn many_processes_make_one_request() {
     let (emulator, folder) = (emulator(), Folder::new());
     let settings = Settings::of(&emulator).in_folder(folder.path());
-    let hold = emulator.hold();
+    let pause = emulator.pause_token_requests();
     let mut processes: Vec<_> = (0..MANY).map(|_| Process::start("get", &settings)).collect();
     assert!(emulator.wait_for_token_requests(1, LONG));
-    hold.release();
+    pause.release();
     let tokens: BTreeSet<_> = processes.iter_mut().map(|process| process.says("token ")).collect();
     assert_eq!((emulator.stats().token_requests, tokens.len()), (1, 1));
     assert_eq!(folder.files(".tmp").len(), 0);
@@ -57,14 +57,14 @@ fn many_processes_make_one_request() {
 fn a_leader_that_is_killed_costs_one_more_request() {
     let (emulator, folder) = (emulator(), Folder::new());
     let settings = Settings::of(&emulator).in_folder(folder.path());
-    let hold = emulator.hold();
+    let pause = emulator.pause_token_requests();
     let mut processes: Vec<_> = (0..MANY).map(|_| Process::start("get", &settings)).collect();
     assert!(emulator.wait_for_token_requests(1, LONG));
     let leader = leader(&emulator);
     let mut leader = processes.remove(processes.iter().position(|process| process.id() == leader).unwrap());
     leader.signal(libc::SIGKILL);
     assert!(!leader.ends());
-    hold.release();
+    pause.release();
     // Each of them fails by itself if it had to wait for longer than its own time.
     let tokens: BTreeSet<_> = processes.iter_mut().map(|process| process.says("token ")).collect();
     assert_eq!(tokens.len(), 1);
@@ -75,11 +75,11 @@ fn a_leader_that_is_killed_costs_one_more_request() {
 fn a_leader_that_is_stopped_is_not_waited_for() {
     let (emulator, folder) = (emulator(), Folder::new());
     let settings = Settings::of(&emulator).in_folder(folder.path()).with("timeout_ms", "3000");
-    let hold = emulator.hold();
+    let pause = emulator.pause_token_requests();
     let mut leader = Process::start("get", &settings);
     assert!(emulator.wait_for_token_requests(1, LONG));
     leader.signal(libc::SIGSTOP);
-    hold.release();
+    pause.release();
     // These wait for half of their time, and then ask by themselves.
     let mut others: Vec<_> = (0..4).map(|_| Process::start("get", &settings)).collect();
     for other in &mut others {
@@ -240,13 +240,13 @@ fn threads_of_one_process_exclude_each_other_too() {
 fn two_caches_of_one_process_make_one_request() {
     let (emulator, folder) = (emulator(), Folder::new());
     let settings = Settings::of(&emulator).in_folder(folder.path());
-    let hold = emulator.hold();
+    let pause = emulator.pause_token_requests();
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| settings.cache().0.get().unwrap());
         }
         assert!(emulator.wait_for_token_requests(1, LONG));
-        hold.release();
+        pause.release();
     });
     assert_eq!(emulator.stats().token_requests, 1);
 }

@@ -134,10 +134,10 @@ fn eight_make_one_request(url: &str, ca_file: Option<&str>) {
     if let Some(file) = ca_file {
         settings = settings.with("ca_file", file);
     }
-    let hold = emulator.hold();
+    let pause = emulator.pause_token_requests();
     let mut processes: Vec<_> = (0..8).map(|_| Process::start("get", &settings)).collect();
     assert!(emulator.wait_for_token_requests(1, LONG));
-    hold.release();
+    pause.release();
     let tokens: BTreeSet<_> = processes.iter_mut().map(|process| process.says("token ")).collect();
     assert_eq!((emulator.stats().token_requests, tokens.len()), (1, 1));
 }
@@ -225,13 +225,13 @@ fn a_client_certificate_is_not_shown_to_redis() {
 fn a_leader_that_is_killed_costs_one_more_request() {
     let (emulator, redis) = (emulator(), Redis::plain());
     let settings = Settings::of(&emulator).with("store", &redis.url());
-    let hold = emulator.hold();
+    let pause = emulator.pause_token_requests();
     let mut leader = Process::start("get", &settings);
     assert!(emulator.wait_for_token_requests(1, LONG));
     let mut others: Vec<_> = (0..7).map(|_| Process::start("get", &settings)).collect();
     leader.signal(libc::SIGKILL);
     assert!(!leader.ends());
-    hold.release();
+    pause.release();
     // Its lock ends by itself.
     let tokens: BTreeSet<_> = others.iter_mut().map(|process| process.says("token ")).collect();
     assert_eq!((emulator.stats().token_requests, tokens.len()), (2, 1));

@@ -120,7 +120,7 @@ impl Fault {
 
     /// A response with status 200 and this body: see [`Fault::body`].
     #[must_use]
-    pub fn reply(body: impl Into<Value>) -> Fault {
+    pub fn response(body: impl Into<Value>) -> Fault {
         Fault::default().body(body)
     }
 
@@ -424,9 +424,9 @@ mod tests {
     #[test]
     fn placeholders_are_expanded_and_escaped_in_json() {
         let value = |name: &str| format!("<\"{name}\">");
-        let response = Fault::reply(json!({"error": ["no {client_secret}"]})).override_response(&value).unwrap();
+        let response = Fault::response(json!({"error": ["no {client_secret}"]})).override_response(&value).unwrap();
         assert_eq!(response.body, br#"{"error":["no <\"client_secret\">"]}"#);
-        let response = Fault::reply("{other} {client_id}").override_response(&value).unwrap();
+        let response = Fault::response("{other} {client_id}").override_response(&value).unwrap();
         assert_eq!(response.body, br#"{other} <"client_id">"#);
     }
 }

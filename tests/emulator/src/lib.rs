@@ -265,7 +265,7 @@ impl Emulator {
 
     /// Counts token requests, but sends no response to them until the guard is dropped.
     #[must_use]
-    pub fn hold(&self) -> PausedRequests {
+    pub fn pause_token_requests(&self) -> PausedRequests {
         self.shared.state().pauses += 1;
         PausedRequests(self.shared.clone())
     }
@@ -320,7 +320,7 @@ impl Emulator {
     }
 }
 
-/// Delays the responses to token requests while it exists: see [`Emulator::hold`].
+/// Delays the responses to token requests while it exists: see [`Emulator::pause_token_requests`].
 pub struct PausedRequests(Arc<Shared>);
 
 impl PausedRequests {

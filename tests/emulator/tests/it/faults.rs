@@ -114,15 +114,15 @@ fn not_json() {
 #[test]
 fn invalid_responses() {
     let emulator =
-        with(Fault::reply(json!({"access_token": "{access_token}", "expires_in": "-1", "token_type": "mac"})));
+        with(Fault::response(json!({"access_token": "{access_token}", "expires_in": "-1", "token_type": "mac"})));
     let response = fetch_token(&emulator).json();
     assert_eq!(get(&emulator, "/v2/content/hubs", response["access_token"].as_str().unwrap()).status, 200);
     emulator
         .fault(Fault::status(400).body(json!({"error": "invalid_client", "error_description": "not {client_secret}"})));
     assert_eq!(fetch_token(&emulator).json()["error_description"], "not the \"secret\"");
-    emulator.fault(Fault::reply(r#"{"access_token":"a b","expires_in":1e999}"#));
+    emulator.fault(Fault::response(r#"{"access_token":"a b","expires_in":1e999}"#));
     assert_eq!(fetch_token(&emulator).body, r#"{"access_token":"a b","expires_in":1e999}"#);
-    emulator.fault(Fault::reply("{request_body}"));
+    emulator.fault(Fault::response("{request_body}"));
     assert!(fetch_token(&emulator).body.starts_with("client_id=id&"));
 }
 

@@ -213,13 +213,13 @@ fn tokens_can_be_revoked_and_credentials_replaced() {
 fn paused_token_requests_are_counted_and_wait() {
     let emulator = start();
     thread::scope(|scope| {
-        let hold = emulator.hold();
+        let pause = emulator.pause_token_requests();
         let waiting: Vec<_> = (0..5).map(|_| scope.spawn(|| fetch_token(&emulator).status)).collect();
         assert!(emulator.wait_for_token_requests(5, Duration::from_secs(20)));
         assert!(!emulator.wait_for_token_requests(6, Duration::from_millis(1)));
         let stats = emulator.stats();
         assert_eq!((stats.token_requests, stats.tokens_issued, stats.in_flight_token_requests_max), (5, 0, 5));
-        hold.release();
+        pause.release();
         assert!(waiting.into_iter().all(|thread| thread.join().unwrap() == 200));
     });
     emulator.reset();
@@ -254,7 +254,7 @@ fn it_stops_immediately_and_keeps_its_state_on_restart() {
     let token = token(&emulator);
     let mut idle = connect(&emulator);
     idle.write_all(b"GET / HT").unwrap();
-    let hold = emulator.hold();
+    let pause = emulator.pause_token_requests();
     let mut held = connect(&emulator);
     held.write_all(token_request(&emulator).as_bytes()).unwrap();
     assert!(emulator.wait_for_token_requests(2, Duration::from_secs(20)));
@@ -262,7 +262,7 @@ fn it_stops_immediately_and_keeps_its_state_on_restart() {
     emulator.stop();
     assert!(before.elapsed() < Duration::from_secs(10));
     assert!(std::net::TcpStream::connect(("127.0.0.1", emulator.port())).is_err());
-    drop(hold);
+    drop(pause);
     emulator.restart().unwrap();
     assert_eq!(get(&emulator, HUBS, &token).status, 200);
 }
