@@ -16,7 +16,8 @@ elif [ "$(id -u)" != 0 ]; then
 elif ! "$ldconfig"; then
     echo "ldconfig failed: set LD_LIBRARY_PATH=$libdir for your programs"
 elif ! "$ldconfig" -p | grep -qF "=> $libdir/$soname"; then
-    echo "ldconfig was run, but the loader does not search $libdir: add it to /etc/ld.so.conf.d/ and run ldconfig again, or set LD_LIBRARY_PATH=$libdir for your programs"
+    echo "ldconfig was run, but the loader does not search $libdir: list it in a file in /etc/ld.so.conf.d/ and run" \
+        "ldconfig again, or set LD_LIBRARY_PATH=$libdir for your programs"
 else
     echo "ldconfig was run: programs find $libdir/$soname"
 fi
