@@ -115,7 +115,7 @@ PYTHON
     step "amp-token request GET '/v2/content/hubs?size=100'" hub_labels
 
     echo
-    echo "The emulator received $(requests) token requests in all. Try next:"
+    echo "Token requests that the emulator received in all: $(requests). Try next:"
     echo "  $build/bin/amp-token emulator    # a server for your own program; prints the settings to use"
     echo "  AMPLIENCE_CLIENT_ID=… AMPLIENCE_CLIENT_SECRET=… $build/bin/amp-token doctor    # checks your API key"
     echo "  make install PREFIX=/usr/local   # the library, the headers and the command"
