@@ -47,7 +47,7 @@ if [ "${1:-}" = --check ]; then
     shift
 fi
 if [ $# = 0 ]; then
-    set -- cargo cc c++ make nm readelf curl curl-headers jq python3 python3-venv pkg-config cmake \
+    set -- cargo cc c++ make nm readelf curl curl-headers jq python3 python3-venv pkg-config cmake ant \
         openssl valgrind strace redis-server tinyproxy abidiff
 fi
 
