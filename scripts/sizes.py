@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""sizes.py: measures sizes and start-up times, and updates the tables of README.md and docs/binary-size.md.
+"""sizes.py: measures what is shipped, and what it is made of; rewrites the tables of docs/binary-size.md.
 
 Run by `make sizes`, after `make package`. Builds the library many times, in its own target directory: about ten minutes.
 """
@@ -176,7 +176,7 @@ def between(path, marker, text):
 def main():
     START.parent.mkdir(parents=True, exist_ok=True)
     run("cc", "-O2", "-Wall", "-Wextra", "-Iinclude", "benches/startup.c", "-o", str(START), "-ldl")
-    between("README.md", "sizes", shipped())
+    between("docs/binary-size.md", "sizes", shipped())
     between("docs/binary-size.md", "weights", weights())
     between("docs/binary-size.md", "features", features())
     between("docs/binary-size.md", "choices", choices())

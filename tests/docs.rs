@@ -1,8 +1,9 @@
-//! What is written in several places is the same in all of them.
+//! Facts that several files state are the same in all of them, and the pages are complete and link to each other.
 
 use amp_token::config::settings::SETTINGS;
+use std::path::{Path, PathBuf};
 
-/// The rows of the README's table, as the table of settings has them.
+/// The rows of the table in docs/configuration.md, as the table of settings has them.
 fn rows() -> String {
     SETTINGS
         .iter()
@@ -16,19 +17,19 @@ fn rows() -> String {
         .collect()
 }
 
-/// AMP_UPDATE_README=1 rewrites the table.
+/// AMP_UPDATE_DOCS=1 rewrites the table.
 #[test]
-fn the_readme_has_the_table_of_settings() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let readme = std::fs::read_to_string(path).unwrap();
-    let (before, rest) = readme.split_once("| --- | --- | --- |\n").unwrap();
+fn the_documentation_has_the_table_of_settings() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = page.split_once("| name | default | meaning |\n| --- | --- | --- |\n").unwrap();
     let (kept, after) = rest.split_once("<!-- end of settings -->").unwrap();
-    if std::env::var_os("AMP_UPDATE_README").is_some() {
-        std::fs::write(path, format!("{before}| --- | --- | --- |\n{}<!-- end of settings -->{after}", rows()))
-            .unwrap();
+    if std::env::var_os("AMP_UPDATE_DOCS").is_some() {
+        let head = "| name | default | meaning |\n| --- | --- | --- |\n";
+        std::fs::write(path, format!("{before}{head}{}<!-- end of settings -->{after}", rows())).unwrap();
         return;
     }
-    assert_eq!(kept, rows(), "AMP_UPDATE_README=1 cargo test --test docs");
+    assert_eq!(kept, rows(), "AMP_UPDATE_DOCS=1 cargo test --test docs");
 }
 
 #[test]
@@ -39,7 +40,7 @@ fn the_header_names_every_statistic() {
     }
 }
 
-/// A function that the fuzzer never calls is one that nobody has tried in odd orders.
+/// A function that the fuzzer does not call has never been called in an unusual order.
 #[test]
 fn the_fuzzer_calls_every_function() {
     let target = include_str!("../fuzz/fuzz_targets/c_abi.rs");
@@ -50,17 +51,17 @@ fn the_fuzzer_calls_every_function() {
     }
 }
 
-/// Each `test` that a table of these pages names exists: a function, a module and a function, a file, or
-/// something to make.
+/// Each `test` that a table of these pages names exists: a function, a module and a function, a file, or a target of
+/// the Makefile.
 #[test]
 fn tests_that_are_named_exist() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = String::new();
-    let mut folders = vec![root.join("src"), root.join("tests"), root.join("bindings/python/tests")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+    let mut directories = vec![root.join("src"), root.join("tests"), root.join("bindings/python/tests")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
             match entry.extension().and_then(|ending| ending.to_str()) {
-                None if entry.is_dir() => folders.push(entry),
+                None if entry.is_dir() => directories.push(entry),
                 Some("rs" | "py" | "c") => sources.push_str(&std::fs::read_to_string(&entry).unwrap()),
                 _ => {}
             }
@@ -87,5 +88,98 @@ fn tests_that_are_named_exist() {
             }
         }
     }
-    assert!(missing.is_empty(), "named, but not there: {missing:?}");
+    assert!(missing.is_empty(), "named, but does not exist: {missing:?}");
+}
+
+/// The pages that link to each other: those at the top, and those under docs/.
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages: Vec<_> =
+        ["README.md", "CONTRIBUTING.md", "SECURITY.md"].iter().map(|page| root.join(page)).collect();
+    for directory in ["docs", "docs/bench"] {
+        let entries = std::fs::read_dir(root.join(directory)).unwrap().map(|entry| entry.unwrap().path());
+        pages.extend(entries.filter(|path| path.extension().is_some_and(|ending| ending == "md")));
+    }
+    pages
+}
+
+/// The anchors of a page's headings, as forges and MkDocs make them: lower case, words joined by hyphens.
+fn anchors(page: &str) -> Vec<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    headings
+        .map(|heading| {
+            let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+            heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+        })
+        .collect()
+}
+
+/// Each relative link of a page leads to a file of the repository, and its anchor to a heading.
+fn broken_links(path: &Path, text: &str) -> Vec<String> {
+    let mut broken = Vec::new();
+    let mut in_code = false;
+    for line in text.lines() {
+        in_code ^= line.starts_with("```");
+        // In a line of prose every other piece between backquotes is code.
+        let pieces = line.split('`').enumerate().map(|(index, piece)| if index % 2 == 0 { piece } else { "code" });
+        let prose = pieces.collect::<String>();
+        for link in prose.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            if in_code || link.contains("://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { path.to_owned() } else { path.parent().unwrap().join(file) };
+            let has_anchor = || {
+                let page = if file.is_empty() { text.to_owned() } else { std::fs::read_to_string(&target).unwrap() };
+                anchors(&page).iter().any(|heading| heading == anchor)
+            };
+            if !target.exists() || !(anchor.is_empty() || has_anchor()) {
+                broken.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    broken
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let broken: Vec<_> =
+        pages().iter().flat_map(|path| broken_links(path, &std::fs::read_to_string(path).unwrap())).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+    // The check finds a file and an anchor that do not exist, and nothing in code.
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let text =
+        "# A heading\n[a](#a-heading) [b](LICENSE-MIT) `[c](none.md)` [d](none.md) [e](#none) [f](https://a.b/)\n";
+    let found = broken_links(&page, text);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].ends_with("none.md") && found[1].ends_with("#none"), "{found:?}");
+}
+
+/// docs/README.md is the index: it links to every page under docs/.
+#[test]
+fn the_index_links_to_every_page() {
+    let index = include_str!("../docs/README.md");
+    for page in pages() {
+        let name = page.file_name().unwrap().to_str().unwrap();
+        let in_docs = page.parent().is_some_and(|parent| parent.ends_with("docs"));
+        assert!(
+            !in_docs || name == "README.md" || index.contains(&format!("]({name})")),
+            "docs/README.md lacks {name}"
+        );
+    }
+}
+
+/// docs/troubleshooting.md has a section for each status that a call can fail with.
+#[test]
+fn every_status_is_explained() {
+    let page = include_str!("../docs/troubleshooting.md");
+    let header = include_str!("../include/amp_token.h");
+    let (_, statuses) = header.split_once("AMP_OK = 0,").unwrap();
+    let (statuses, _) = statuses.split_once("} amp_status;").unwrap();
+    let names: Vec<_> =
+        statuses.lines().filter_map(|line| line.trim().split_once(" = ")).map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 15);
+    for name in names {
+        assert!(page.contains(&format!("\n## {name}\n")), "docs/troubleshooting.md has no section {name}");
+    }
 }
