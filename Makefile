@@ -13,6 +13,7 @@
 #   make sizes       measures sizes and start-up times and updates the documentation; after `make package`
 #   make deny        checks licences, versions and sources of the dependencies
 #   make doxygen     the reference of the headers as HTML, under build/doxygen/
+#   make docs        the documentation as a site with search, under build/site/
 #   make clean       removes build/ and target/
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -162,6 +163,11 @@ doxygen:
 	@mkdir -p $(OUT)
 	doxygen packaging/Doxyfile
 
+# README, docs/ and the references of C, C++ and Python. A warning of MkDocs or a broken link is an error.
+docs:
+	@scripts/install-deps.sh python3 python3-venv
+	PYTHON='$(PYTHON)' scripts/docs.sh
+
 clean:
 	rm -rf $(OUT)
 	$(CARGO) clean
@@ -170,4 +176,4 @@ clean:
 .NOTPARALLEL:
 
 .PHONY: all deps library command examples demo test bench soak header install install-built uninstall package sizes \
-	deny supply-chain doxygen clean
+	deny supply-chain doxygen docs clean
