@@ -46,6 +46,7 @@ CSS = """.md-typeset table:not([class]) { font-size: .66rem; }
 .md-typeset table:not([class]) th, .md-typeset table:not([class]) td { min-width: 3rem; padding: .6em .8em; }
 .md-typeset table:not([class]) td:first-child code { white-space: nowrap; }
 .md-typeset table:not([class]) td:last-child { min-width: 9rem; overflow-wrap: anywhere; }
+.md-typeset table:not([class]) td:nth-child(5):last-child { min-width: 18rem; }
 .md-typeset h2 code, .md-typeset h3 code { overflow-wrap: anywhere; }
 .md-typeset img { max-width: 100%; background: #fff; }
 """
@@ -55,6 +56,28 @@ def outside_code(text, change):
     """Applies a function to what is neither in a fenced block nor between backquotes."""
     parts = re.split(r"(^```.*?^```$|`[^`\n]+`)", text, flags=re.MULTILINE | re.DOTALL)
     return "".join(part if index % 2 else change(part) for index, part in enumerate(parts))
+
+
+def spaced(text):
+    """Python-Markdown begins a list, a table or a fenced block only after an empty line; forges do not ask for one."""
+    out, in_code, in_list = [], False, False
+    for line in text.split("\n"):
+        previous = out[-1].strip() if out else ""
+        item = re.match(r"- |\d+\. ", line)
+        if in_code:
+            in_code = line != "```"
+        elif line.startswith("```"):
+            if previous:
+                out.append("")
+            in_code, in_list = True, False
+        else:
+            in_table = line.startswith("|") and previous.startswith("|")
+            starts = (item and not in_list) or (line.startswith("|") and not in_table) or previous == "```"
+            if starts and previous and line.strip():
+                out.append("")
+            in_list = bool(item) or (in_list and bool(line.strip()))
+        out.append(line)
+    return "\n".join(out)
 
 
 class Site:
@@ -109,11 +132,10 @@ class Site:
         # A page of a directory is in place of the directory itself, so its links are relative to the directory.
         self.places.setdefault(name_of_links, self.places[name])
         adapted = outside_code(text, lambda prose: re.sub(r"\]\(([^)\s]+)\)", lambda found: self.link(found, name_of_links), prose))
-        # Python-Markdown begins a list or a table only after an empty line; forges do not ask for one.
-        adapted = outside_code(adapted, lambda prose: re.sub(r"(?m)^(?!\s*(?:[-|]|\d+\.|$|<!--))(.+)\n(?=(?:- |1\. |\|))", r"\1\n\n", prose))
-        # A fenced block right after a line of prose likewise; and nested lists of two spaces do not occur.
-        adapted = re.sub(r"(?m)^(\*\*.+)\n(?=```)", r"\1\n\n", adapted)
-        adapted = re.sub(r"(?m)^<!-- .* -->\n", "", adapted)
+        adapted = spaced(re.sub(r"(?m)^<!-- .* -->\n", "", adapted))
+        if path.name in ("failure-modes.md", "system-failures.md"):
+            # One wide table: no contents beside it.
+            adapted = f"---\nhide:\n  - toc\n---\n{adapted}"
         self.write(self.places[name], adapted)
 
     def pages(self):
