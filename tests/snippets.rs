@@ -231,6 +231,8 @@ impl Page {
             .env("PYTHONPATH", root().join("bindings/python"))
             .env("AMP_TOKEN_LIBRARY", library_dir().join("libamp_token.so"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
+            // Those of `make test` are not meant for a make in a snippet.
+            .env_remove("MAKEFLAGS")
             .current_dir(&self.directory)
             .stdin(Stdio::null());
         command
