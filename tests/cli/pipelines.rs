@@ -86,7 +86,7 @@ fn lists_hubs(env: &TestEnv, lines: &[String]) {
     assert!(!env.home.join("hubs.json").exists(), "{last}");
     assert_eq!(env.emulator.stats().api_requests, sent, "{last}");
 
-    env.emulator.fault(Fault::status(500).on("/v2/"));
+    env.emulator.fault(Fault::status(500).for_path("/v2/"));
     let output = run(env, &mut traced(env, last));
     assert_ne!(output.status, Some(0), "{last}");
     assert!(!env.home.join("hubs.json").exists(), "{last}");
@@ -135,7 +135,7 @@ fn parallel_jobs_of_make_share_one_token() {
         assert_eq!(listed, 2);
         assert_eq!((env.emulator.stats().token_requests, env.emulator.stats().api_requests), (1, 8));
         // No file of a request that failed is left.
-        env.emulator.fault(Fault::status(500).on("/v2/").forever());
+        env.emulator.fault(Fault::status(500).for_path("/v2/").forever());
         let output = run(&env, &mut traced(&env, &format!("make -j8 -k {options} -f {path}")));
         assert_eq!(output.status, Some(2));
         assert!((0..8).all(|page| !env.home.join(format!("hubs-{page}.json")).exists()));
