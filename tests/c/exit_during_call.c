@@ -32,7 +32,7 @@ static void at_exit(void) {
         _exit(3);
 }
 
-static void exit_inside(const char *background) {
+static void exit_during_call(const char *background) {
     static struct fake fake = {.expires_in = 300, .before_reply = never_reply};
     amp_config *config = fake_config(&fake);
     int i;
@@ -62,7 +62,7 @@ int main(void) {
 
         CHECK(child >= 0);
         if (child == 0)
-            exit_inside(round % 2 ? "true" : "false");
+            exit_during_call(round % 2 ? "true" : "false");
         CHECK(waitpid(child, &status, 0) == child);
         CHECK(!WIFSIGNALED(status));
         CHECK(WIFEXITED(status) && WEXITSTATUS(status) == STATUS);

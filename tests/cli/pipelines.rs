@@ -239,7 +239,7 @@ fn the_examples_of_the_readmes() {
             let (language, example) = block.split_once('\n').unwrap();
             let tool = match language {
                 "make" => "make -f",
-                "sh" if example.contains("amp-token ") => "sh -xe",
+                "sh" if example.contains("> hubs.json") || example.contains(">hubs.json") => "sh -xe",
                 _ => continue,
             };
             let env = TestEnv::new();
