@@ -18,7 +18,7 @@ use crate::config::settings::{Options, Url};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::net::transport::{BodySink, Request, Response};
 use crate::oauth::retry::{self, Deadline};
-use crate::sanitize::{redact_url, sanitize};
+use crate::sanitize::{as_word, redact_url};
 use crate::sys::secret::{MaybeSecret, Secret};
 use crate::token::Token;
 use crate::token::cache::TokenCache;
@@ -156,9 +156,11 @@ fn resolve(api_url: &str, path: &str) -> Result<String> {
 
 fn validate(call: &ApiRequest) -> Result<()> {
     if call.method.is_empty() || !call.method.bytes().all(|byte| byte.is_ascii_uppercase()) {
-        return Err(
-            Error::invalid(format!("{:?} is not a method", sanitize(call.method, &[]))).with_hint("use GET, POST, …")
-        );
+        let message = match as_word(call.method) {
+            Some(method) => format!("{method:?} is not a method"),
+            None => "that is not a method".to_owned(),
+        };
+        return Err(Error::invalid(message).with_hint("use GET, POST, …"));
     }
     match call.content_type {
         None if !call.body.is_empty() => {

@@ -120,6 +120,13 @@ pub fn redact_url(url: &str) -> String {
     sanitize(&shown, &[])
 }
 
+/// The text, if it is a short word of letters: what was meant to be a name. Arguments in the wrong order
+/// put a secret in its place.
+pub(crate) fn as_word(text: &str) -> Option<&str> {
+    let is_word = text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_alphabetic() || b"_-".contains(&byte));
+    is_word.then_some(text)
+}
+
 /// Control characters, and those that Unicode calls ignorable: they reorder or hide text on a terminal, or
 /// are invisible.
 pub fn is_unprintable(c: char) -> bool {

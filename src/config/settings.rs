@@ -11,7 +11,7 @@ use crate::config::environment;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::log::Log;
 use crate::net::transport::Transport;
-use crate::sanitize::{redact_url, sanitize};
+use crate::sanitize::{as_word, redact_url, sanitize};
 use crate::sys::clock::Clock;
 use crate::sys::secret::{MaybeSecret, Secret};
 use std::borrow::Cow;
@@ -190,15 +190,12 @@ pub fn display_value<'a>(setting: &Setting, value: &'a str) -> Cow<'a, str> {
 
 fn index_of(name: &str) -> Result<usize> {
     SETTINGS.iter().position(|setting| setting.name == name).ok_or_else(|| {
-        let mut names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-        let advice = match nearest(name, names.iter().copied()) {
-            Some(meant) => {
-                names.retain(|name| *name != meant);
-                format!("did you mean {meant}? The others are {}", names.join(", "))
-            }
-            None => format!("use one of {}", names.join(", ")),
+        let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+        let message = match as_word(name) {
+            Some(name) => format!("there is no setting named {name:?}"),
+            None => "there is no setting of that name".to_owned(),
         };
-        Error::invalid(format!("there is no setting named {:?}", sanitize(name, &[]))).with_hint(advice)
+        Error::invalid(message).with_hint(format!("use one of {}", names.join(", ")))
     })
 }
 
@@ -490,7 +487,7 @@ type InvalidValue = (String, String);
 
 /// The longest text that is quoted where a number or a word is expected, in bytes. What is longer may be
 /// the value of another setting, and that may be a secret.
-const LONGEST_WORD: usize = 24;
+const LONGEST_WORD: usize = 16;
 
 /// Checks a value: what is wrong with it, and what would be right.
 fn validate(setting: &Setting, value: &str) -> std::result::Result<(), InvalidValue> {
@@ -511,7 +508,7 @@ fn validate(setting: &Setting, value: &str) -> std::result::Result<(), InvalidVa
         kind if kind.is_secret() => "is not a value that is allowed".to_owned(),
         ValueType::Url if Url::scheme(value).is_none() => "is not an http or https URL".to_owned(),
         ValueType::Url => format!("is {:?}", redact_url(value)),
-        ValueType::Text => format!("is {:?}", sanitize(value, &[])),
+        ValueType::Text => "has characters that are not allowed".to_owned(),
         _ if value.len() > LONGEST_WORD => format!("has a value of {} bytes, which is not allowed", value.len()),
         _ => format!("is {:?}", sanitize(value, &[])),
     };
@@ -775,6 +772,8 @@ mod tests {
                 assert!(!error.contains("S3c?") && !error.contains("S3c="), "{error}");
             }
         }
+        let error = Config::new().set("S3cret-that-is-long-enough-0123456789", Some("client_secret")).unwrap_err();
+        assert!(error.to_string().starts_with("there is no setting of that name: use one of"), "{error}");
         for name in ["timeout_ms", "retries", "background_refresh", "store"] {
             let error = Config::new().set(name, Some("S3cret-that-is-long-enough-0123456789")).unwrap_err().to_string();
             assert!(!error.contains("S3cret"), "{error}");

@@ -16,7 +16,7 @@ use crate::config::settings::NetworkOptions;
 use crate::error::{Error, Kind, Result, Stage, resource_limit};
 use crate::log::Log;
 use crate::net::tcp::{Deadline, Moment, Peer, Stream, is_disconnect};
-use crate::sanitize::sanitize;
+use crate::sanitize::{QUOTE_LIMIT, sanitize};
 use rustls::client::ResolvesClientCert;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -210,7 +210,8 @@ const SYSTEM_CA_DIRECTORIES: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs",
 
 /// Says which setting's file cannot be used, and why.
 fn file_error(setting: &str, path: &Path, reason: &str) -> Error {
-    Error::new(Kind::Config, format!("{setting} ({}) cannot be used: {reason}", path.display()))
+    let path = sanitize(&path.display().to_string(), &[]);
+    Error::new(Kind::Config, format!("{setting} ({path}) cannot be used: {}", sanitize(reason, &[])))
         .with_hint(format!("set {setting} to a PEM file that this process may read"))
 }
 
@@ -520,7 +521,8 @@ fn format_sans(presented: &[String]) -> String {
         Some((_, rest)) => rest.trim_end_matches("\")").to_owned(),
         None => name.clone(),
     };
-    sanitize(&presented.iter().map(bare).collect::<Vec<_>>().join(", "), &[])
+    // A certificate may be for thousands, of which few are shown.
+    sanitize(&presented.iter().take(QUOTE_LIMIT).map(bare).collect::<Vec<_>>().join(", "), &[])
 }
 
 /// A moment as a date, such as `2026-01-31`.
@@ -610,6 +612,8 @@ impl DistinguishedName {
 /// Just enough of DER (X.690) to find the names in a certificate. Whatever is cut short or too long
 /// for its surroundings is `None`.
 mod der {
+    use super::{QUOTE_LIMIT, sanitize};
+
     pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
     pub(super) const SEQUENCE: u8 = 0x30;
     pub(super) const SET: u8 = 0x31;
@@ -644,6 +648,8 @@ mod der {
     /// A string of any of the types that names are written in, fit to be shown.
     pub(super) fn text(input: &[u8]) -> Option<String> {
         let (tag, content, _) = element(input)?;
+        // Of what is longer, the rest is not shown.
+        let content = &content[..content.len().min(8 * QUOTE_LIMIT)];
         let text = match tag {
             // UTF8String, NumericString, PrintableString, IA5String.
             0x0c | 0x12 | 0x13 | 0x16 => String::from_utf8_lossy(content).into_owned(),
@@ -656,7 +662,7 @@ mod der {
             }
             _ => return None,
         };
-        Some(super::sanitize(&text, &[])).filter(|text| !text.is_empty())
+        Some(sanitize(&text, &[])).filter(|text| !text.is_empty())
     }
 }
 

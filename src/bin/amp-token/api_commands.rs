@@ -61,8 +61,10 @@ pub fn hubs(session: &Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     const COLUMNS: [&str; 4] = ["id", "name", "label", "status"];
-    // What a server sent must not reach a terminal as it is.
-    let cell = |hub: &Value, column: &str| sanitize(hub[column].as_str().unwrap_or("-"), &[]);
+    let token = cache.get().ok();
+    let secrets: Vec<_> = token.iter().map(|token| token.value()).collect();
+    // What a server sent must not reach a terminal as it is, and the server knows the token.
+    let cell = |hub: &Value, column: &str| sanitize(hub[column].as_str().unwrap_or("-"), &secrets);
     let rows: Vec<_> = hubs.iter().map(|hub| COLUMNS.map(|column| cell(hub, column))).collect();
     let widths = [0, 1, 2, 3].map(|at| {
         let cells = rows.iter().map(|row| row[at].chars().count());
@@ -81,13 +83,17 @@ pub fn hubs(session: &Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
 /// `amp-token pat create NAME`: prints the new token, which nothing will ever show again.
 pub fn create_personal_access_token(session: &Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
     let (name, organization) = (text(arguments, "name"), text(arguments, "organization"));
-    let response = api::create_personal_access_token(&cache(session)?, name, organization)?;
+    let cache = cache(session)?;
+    let response = api::create_personal_access_token(&cache, name, organization)?;
     if response.status != 200 {
         return Ok(refused(&response));
     }
     let reply: Reply = serde_json::from_slice(&response.body).map_err(|error| strange(&error))?;
     if let Some(problem) = reply.errors.first() {
-        return Err(CliError::new(SERVER, format!("the API created no token: {}", sanitize(&problem.message, &[]))));
+        let token = cache.get().ok();
+        let secrets: Vec<_> = token.iter().map(|token| token.value()).collect();
+        let message = sanitize(&problem.message, &secrets);
+        return Err(CliError::new(SERVER, format!("the API created no token: {message}")));
     }
     match reply.data.and_then(|data| data.created) {
         Some(created) => {
@@ -156,13 +162,16 @@ fn words(bytes: Zeroizing<Vec<u8>>) -> Outcome<Zeroizing<String>> {
     }
 }
 
+/// What is wrong with a reply. The words of `error` may quote it, and it may hold a new token.
 fn strange(error: &serde_json::Error) -> CliError {
-    CliError::new(SERVER, format!("the API's reply is not what it should be: {error}"))
+    let problem = if error.is_data() { "a member has another type" } else { "it is not JSON" };
+    let (line, column) = (error.line(), error.column());
+    CliError::new(SERVER, format!("the API's reply is not what it should be: {problem} (line {line}, column {column})"))
 }
 
 /// Prints the body, and tells of a status that is no success.
 fn told(response: &Response) -> Outcome<ExitCode> {
-    output::bytes(&response.body)?;
+    output::foreign(&response.body)?;
     Ok(if is_success(response.status) { ExitCode::SUCCESS } else { refused(response) })
 }
 

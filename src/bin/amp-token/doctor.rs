@@ -57,7 +57,7 @@ fn run_checks(session: &Context, report: &mut Report) -> CheckResult<()> {
     });
     let (options, credentials, _) =
         report.check("credentials", Some(start.elapsed()), found, |(_, found, from)| match found {
-            Credentials::Client { id, .. } => format!("API key {id}, from {from}"),
+            Credentials::Client { id, .. } => format!("API key {}, from {from}", sanitize(id, &[])),
             Credentials::PersonalAccessToken(_) => format!("a personal access token, from {from}"),
         })?;
     let transport = match HttpTransport::new(&options.network) {
@@ -78,13 +78,13 @@ fn run_checks(session: &Context, report: &mut Report) -> CheckResult<()> {
             let request = api_request(&options, &grant.access_token);
             let start = Instant::now();
             let reply = transport.send_traced(&request, options.timeout, &mut ConnectionTrace::default());
-            check_api(report, reply, &options, start.elapsed(), &grant.access_token)
+            check_api(report, reply, &options, start.elapsed(), &[secret.expose(), grant.access_token.expose()])
         }
         Credentials::PersonalAccessToken(token) => {
             let request = api_request(&options, token);
             let (response, took) = send_and_report(report, &transport, &request, &options, "request")?;
             report.skip("token", "none is needed: a personal access token is sent as it is")?;
-            check_api(report, Ok(response), &options, took, token)
+            check_api(report, Ok(response), &options, took, &[token.expose()])
         }
     }
 }
@@ -201,17 +201,17 @@ fn check_api(
     reply: Result<Response>,
     options: &Options,
     took: Duration,
-    token: &Secret,
+    secrets: &[&str],
 ) -> CheckResult<()> {
-    let hubs = reply.and_then(|response| hubs(&response, options, token));
+    let hubs = reply.and_then(|response| hubs(&response, options, secrets));
     report.check("request", Some(took), hubs, |hubs| format!("{} lists {hubs} hubs", redact_url(&options.api_url)))?;
     Ok(())
 }
 
 /// The number of hubs in the reply of the API, or what is wrong with it.
-fn hubs(response: &Response, options: &Options, token: &Secret) -> Result<u64> {
+fn hubs(response: &Response, options: &Options, secrets: &[&str]) -> Result<u64> {
     let api = redact_url(&options.api_url);
-    let target = || sanitize(response.header("location").unwrap_or("nowhere"), &[token.expose()]);
+    let target = || sanitize(response.header("location").unwrap_or("nowhere"), secrets);
     let (kind, message, advice) = match response.status {
         200 => {
             let total = serde_json::from_slice::<Value>(&response.body)

@@ -1,5 +1,6 @@
 //! How a run fails: one line on standard error, and an exit status that tells the class.
 
+use crate::output;
 use amp_token::error::{Error, Kind};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -88,5 +89,5 @@ impl From<Error> for CliError {
 
 /// Writes a line to standard error. If that is closed, there is nobody to tell.
 pub fn tell(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "amp-token: {}", line.trim_end());
+    let _ = writeln!(io::stderr().lock(), "amp-token: {}", output::lines(line.trim_end().as_bytes()).as_str());
 }

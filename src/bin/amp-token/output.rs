@@ -4,6 +4,7 @@
 //! wipes, so the descriptor is written to directly.
 
 use crate::exit::{CliError, Outcome};
+use amp_token::sanitize::{is_unprintable, printable};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use zeroize::Zeroizing;
@@ -13,9 +14,34 @@ pub fn answer(text: &str) -> Outcome<()> {
     bytes(text.as_bytes())
 }
 
-/// Prints an answer that may be anything.
-pub fn bytes(bytes: &[u8]) -> Outcome<()> {
+fn bytes(bytes: &[u8]) -> Outcome<()> {
     stdout().and_then(|mut stdout| stdout.write_all(bytes)).map_err(|error| CliError::output(&error))
+}
+
+/// Prints what a server sent: to a program as it is, to a terminal without what would control that.
+pub fn foreign(body: &[u8]) -> Outcome<()> {
+    if io::stdout().is_terminal() { answer(&lines(body)) } else { bytes(body) }
+}
+
+/// Text of several lines, without what would control a terminal. It may hold a new token.
+pub fn lines(text: &[u8]) -> Zeroizing<String> {
+    // A byte becomes a character of three at most.
+    let mut lines = Zeroizing::new(String::with_capacity(text.len() * 3));
+    for chunk in text.utf8_chunks() {
+        let mut chars = chunk.valid().chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '\r' if chars.peek() == Some(&'\n') => {}
+                '\n' | '\t' => lines.push(c),
+                c if is_unprintable(c) => lines.push(char::REPLACEMENT_CHARACTER),
+                c => lines.push(c),
+            }
+        }
+        if !chunk.invalid().is_empty() {
+            lines.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    lines
 }
 
 /// Prints an answer that is put together from parts, one of which is a secret.
@@ -45,10 +71,19 @@ pub fn is_colourful() -> bool {
 
 /// Puts rows of two columns under each other.
 pub fn columns<'a>(rows: impl IntoIterator<Item = (&'a str, String)>) -> String {
-    rows.into_iter().map(|(name, value)| format!("{name:<12} {value}\n")).collect()
+    rows.into_iter().map(|(name, value)| format!("{name:<12} {}\n", printable(&value))).collect()
 }
 
-/// A JSON value as it is printed.
+/// A JSON value as it is printed: with escapes for all that would control a terminal, of which JSON itself
+/// escapes a part.
 pub fn json(value: &serde_json::Value) -> String {
-    format!("{value:#}\n")
+    let mut text = String::new();
+    for c in format!("{value:#}\n").chars() {
+        if c == '\n' || !is_unprintable(c) {
+            text.push(c);
+        } else {
+            text.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    text
 }

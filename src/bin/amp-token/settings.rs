@@ -4,6 +4,7 @@ use crate::context::{Context, unread_variables};
 use crate::exit::Outcome;
 use crate::output;
 use amp_token::config::settings::{SETTINGS, Setting, display_value};
+use amp_token::sanitize::printable;
 use clap::ArgMatches;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -45,7 +46,7 @@ fn human(session: &Context) -> String {
         .map(|setting| {
             let value = match value(session, setting) {
                 value if value.is_empty() => format!("({})", setting.default_description),
-                value => value.into_owned(),
+                value => printable(&value),
             };
             (setting.name, value, session.origin(setting))
         })
