@@ -265,7 +265,7 @@ fn config(settings: &[(&str, &str)]) -> (Config, Arc<Mutex<Vec<String>>>) {
 }
 
 fn texts_of(error: &Error) -> Vec<String> {
-    let parts = [error.oauth_code(), error.oauth_description(), error.request_id(), error.host_name()];
+    let parts = [error.oauth_code(), error.oauth_description(), error.request_id(), error.host()];
     let parts = parts.into_iter().flatten().map(str::to_owned);
     parts.chain([error.to_string(), format!("{error:?}").replace('\n', " ")]).collect()
 }

@@ -232,6 +232,22 @@ _ApiErrorType = TypeVar("_ApiErrorType", bound=ApiError)
 
 # A server may have echoed a token, which a message must not show.
 _SECRET = re.compile(r"eyJ[\w.-]{8,}|amp_pat_[\w.-]+", re.ASCII)
+# Characters that Unicode calls ignorable, and Python printable.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0100-\U000e01ef]"
+)
+# How much of a text is looked at.
+_INPUT_LIMIT = 2048
+
+
+def sanitize(text: str, limit: int = 300) -> str:
+    """Foreign text, made fit to be shown: one short line without control characters and without tokens.
+
+    It is cut, stripped, scrubbed and cut again, in that order.
+    """
+    stripped = _INVISIBLE.sub("", text[:_INPUT_LIMIT])
+    line = " ".join("".join(c for c in stripped if c.isprintable() or c.isspace()).split())
+    return _SECRET.sub("[redacted]", line)[:limit]
 
 
 def response_error(
@@ -252,16 +268,16 @@ def _error_summary(body: bytes) -> str:
     """The messages and codes of the errors in the body, on one line, without tokens."""
     try:
         errors = json.loads(body)["errors"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""
     words = []
-    for error in errors if isinstance(errors, list) else []:
+    for error in errors[:100] if isinstance(errors, list) else []:
         if isinstance(error, dict):
             extensions = error.get("extensions")
             code = error.get("code") or (extensions.get("code") if isinstance(extensions, dict) else None)
-            words.append(" ".join(str(word) for word in (code, error.get("message")) if word))
-    text = " ".join(_SECRET.sub("[redacted]", "; ".join(words)).split())
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:300]
+            said = (word for word in (code, error.get("message")) if isinstance(word, (str, int)) and word)
+            words.append(" ".join(str(word)[:_INPUT_LIMIT] for word in said))
+    return sanitize("; ".join(words))
 
 
 def _hint(status: int) -> str:

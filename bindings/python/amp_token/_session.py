@@ -107,10 +107,10 @@ class Response:
         """
         try:
             return _json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             # The exception is raised below: chained to this one, it would contain the whole body.
             pass
-        kind = self.headers.get("Content-Type", "without a Content-Type")
+        kind = _errors.sanitize(self.headers.get("Content-Type") or "without a Content-Type", 100)
         raise _errors.ProtocolError(
             f"{self._request()}: HTTP {self.status}, but the body is not JSON ({kind}, {len(self.body)} bytes); "
             "check that api_url is the URL of the API",

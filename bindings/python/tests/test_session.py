@@ -244,6 +244,34 @@ def test_errors_of_the_api_become_exceptions(session: Session, emulator: Emulato
         assert "HTTP 400; check the request" in str(rejected(status=400, body=body))
 
 
+def test_foreign_text_is_fit_to_be_shown(session: Session, emulator: Emulator) -> None:
+    def shown(status: int, body: Any, **fault: Any) -> str:
+        emulator.faults({"path": "/v2/", "status": status, "body": body, **fault})
+        with pytest.raises(AmpError) as caught:
+            session.request("POST", HUBS).raise_for_status().json()
+        assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
+        return str(caught.value)
+
+    value = session.cache.value()
+    for invisible in "\u200b\u202e\x1b\x9b\xad\ufeff\ufe0f\u115f\U000e0101":
+        token = value[:12] + invisible + value[12:]
+        said = shown(400, {"errors": [{"message": f"no: {token}, sorry"}]})
+        assert "no: [redacted], sorry" in said and value[:12] not in said
+    # Work over a long text would take seconds, and recursion over a deep one ends in an exception of its own.
+    assert "(" + "x" * 300 + ")" in shown(400, {"errors": [{"message": "x" * 60_000}] * 5})
+    for deep in ("[" * 60_000, '{"errors":' * 6_000, '{"errors":[{"message":' + "[" * 60_000):
+        assert "HTTP 400: look at" in shown(400, deep)
+        assert "HTTP 200 and no JSON" in shown(200, deep, content_type="text/html;" + "y" * 9_000)
+
+
+def test_names_of_lists_are_fit_to_be_shown(session: Session, emulator: Emulator) -> None:
+    lists = {f"\x1b[2J{number}" + "z" * 1_000: [] for number in range(50)}
+    emulator.faults({"path": "/v2/", "body": {"_embedded": lists, "page": {"number": 0, "totalPages": 1}}})
+    with pytest.raises(ValueError, match="pass name, one of") as caught:
+        list(session.items(HUBS))
+    assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
+
+
 def test_a_body_that_is_not_json(session: Session, emulator: Emulator) -> None:
     emulator.faults({"path": "/v2/", "body": "<p>", "content_type": "text/html"})
     response = session.get(HUBS)
