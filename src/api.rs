@@ -14,9 +14,10 @@
 //!   have reached the server, or if its method is idempotent (RFC 9110, 9.2.2); a 429 or 503 with a
 //!   `Retry-After` is waited for on those methods, within `timeout_ms`.
 
-use crate::config::settings::{Options, Url};
+use crate::config::settings::Options;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::net::transport::{BodySink, Request, Response};
+use crate::net::url::Url;
 use crate::oauth::retry::{self, Deadline};
 use crate::sanitize::{as_word, redact_url};
 use crate::sys::secret::{MaybeSecret, Secret};

@@ -747,7 +747,7 @@ mod tests {
         let some = |text: &str, how: Spell| {
             text.chars().map(|c| if is_reserved(&c) { how(c) } else { c.into() }).collect::<String>()
         };
-        let mut all = vec![secret.to_owned(), crate::oauth::client_credentials::form_encode(secret)];
+        let mut all = vec![secret.to_owned(), crate::net::url::form_encode(secret)];
         for (number, how) in each.into_iter().enumerate() {
             all.push(spell(secret, how));
             all.push(some(secret, how));
@@ -755,7 +755,7 @@ mod tests {
                 continue;
             }
             // On top of another spelling.
-            all.push(some(&crate::oauth::client_credentials::form_encode(secret), how));
+            all.push(some(&crate::net::url::form_encode(secret), how));
             all.push(some(&some(secret, each[7]), how));
             all.push(some(&some(secret, each[14]), each[3]));
         }

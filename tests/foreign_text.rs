@@ -128,7 +128,7 @@ fn hostile() -> Vec<String> {
         format!("{SECRET} {TOKEN}"),
         format!("{} {}", between(SECRET, '\u{200b}'), between(TOKEN, '\u{1b}')),
         format!("{} {}", &SECRET[9..17], &TOKEN[20..28]),
-        format!("{} {}", client_credentials::form_encode(SECRET).to_lowercase(), TOKEN.to_uppercase()),
+        format!("{} {}", amp_token::net::url::form_encode(SECRET).to_lowercase(), TOKEN.to_uppercase()),
         format!(
             "{} {}",
             each(SECRET, |c| format!("%{:02x}", u32::from(c))),

@@ -1,7 +1,7 @@
 //! Which proxy, by settings and environment: an answer for every text, and no password in an error.
 #![no_main]
 use amp_token::net::proxy;
-use amp_token::config::settings::Url;
+use amp_token::net::url::Url;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (Option<String>, String, Vec<u8>, Vec<u8>)| {

@@ -5,7 +5,7 @@ use super::callback_guard::CallbackGuard;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::sanitize::sanitize;
 use crate::sys::secret;
-use crate::config::settings::Url;
+use crate::net::url::Url;
 use crate::net::transport::{Request, Response, Transport};
 use std::sync::Arc;
 use std::ffi::{CString, c_char, c_void};

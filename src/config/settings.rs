@@ -11,6 +11,7 @@ use crate::config::environment;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::log::Log;
 use crate::net::transport::Transport;
+use crate::net::url::{Url, is_loopback};
 use crate::sanitize::{as_word, redact_url, sanitize};
 use crate::sys::clock::Clock;
 use crate::sys::secret::{MaybeSecret, Secret};
@@ -582,71 +583,6 @@ fn check_url(url: &str) -> std::result::Result<(), String> {
     Err(right.to_owned())
 }
 
-/// The parts of an `with_http_status` or `https` URL that the library looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Url<'a> {
-    /// `with_http_status` or `https`.
-    pub scheme: &'a str,
-    /// The host, without brackets around an IPv6 address.
-    pub host: &'a str,
-    /// The port, the scheme's own if none is named.
-    pub port: u16,
-    /// All behind host and port, from the slash on; empty if there is none.
-    pub path: &'a str,
-    /// Whether a user name stands before the host.
-    pub user_info: bool,
-}
-
-impl<'a> Url<'a> {
-    /// The scheme, and what follows it; `None` if it is not `with_http_status` or `https`.
-    fn scheme(url: &'a str) -> Option<(&'static str, &'a str)> {
-        let (scheme, rest) = url.split_once("://")?;
-        let known = ["https", "http"].into_iter().find(|known| scheme.eq_ignore_ascii_case(known))?;
-        Some((known, rest))
-    }
-
-    /// Takes a URL apart; `None` if it is not an `with_http_status` or `https` URL with a host.
-    pub fn parse(url: &'a str) -> Option<Self> {
-        let (scheme, rest) = Url::scheme(url)?;
-        let port = if scheme == "https" { 443 } else { 80 };
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        let (user_info, authority) = match authority.rsplit_once('@') {
-            Some((_, authority)) => (true, authority),
-            None => (false, authority),
-        };
-        let (host, own_port) = split_authority(authority)?;
-        Some(Url { scheme, host, port: own_port.unwrap_or(port), path, user_info })
-    }
-}
-
-/// Splits `host[:port]`, as it stands in URLs of all schemes. An IPv6 address loses its brackets. The port
-/// is `None` if it is missing or empty: both mean the default of the scheme (RFC 3986, section 3.2.3).
-pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
-    let (host, after) = match authority.strip_prefix('[') {
-        Some(inside) => inside.split_once(']')?,
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-    };
-    let port = match after {
-        "" | ":" => None,
-        _ => Some(parse_port(after.strip_prefix(':')?).filter(|port| *port != 0)?),
-    };
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
-    (!host.is_empty() && host.chars().all(plain)).then_some((host, port))
-}
-
-/// Parses a port. Digits only: the standard library also allows a plus sign.
-pub(crate) fn parse_port(digits: &str) -> Option<u16> {
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
-}
-
-/// Whether a host is this machine by its very name: such names are not looked up anywhere else.
-pub fn is_loopback(host: &str) -> bool {
-    let host = host.trim_end_matches('.');
-    host.eq_ignore_ascii_case("localhost")
-        || host.to_ascii_lowercase().ends_with(".localhost")
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -876,34 +812,6 @@ mod tests {
         }
         let config = loaded(&[("api_url", "https://a.example/v2/content/")], &[]);
         assert_eq!(config.options().unwrap().api_url, "https://a.example");
-    }
-
-    #[test]
-    fn a_url_is_taken_apart() {
-        let url = Url::parse("https://[::1]:8443/x?y").unwrap();
-        assert_eq!((url.host, url.port, url.path), ("::1", 8443, "/x?y"));
-        assert_eq!(Url::parse("HTTP://Host").unwrap().port, 80);
-        for bad in ["ftp://x", "https://", "https://a b", "https://[::1", "https://[::1]443", "x"] {
-            assert_eq!(Url::parse(bad), None, "{bad}");
-        }
-        assert!(is_loopback("localhost") && is_loopback("127.9.9.9") && is_loopback("::1"));
-        assert!(!is_loopback("localhost.example") && !is_loopback("10.0.0.1"));
-    }
-
-    #[test]
-    fn a_port_is_digits_or_the_default() {
-        for (port, http, https) in [("", 80, 443), (":", 80, 443), (":8443", 8443, 8443), (":0080", 80, 80)] {
-            for host in ["host", "[::1]", "127.0.0.1"] {
-                assert_eq!(Url::parse(&format!("http://{host}{port}/x")).unwrap().port, http, "{host}{port}");
-                assert_eq!(Url::parse(&format!("https://{host}{port}")).unwrap().port, https, "{host}{port}");
-            }
-        }
-        for bad in [":0", ":00", ":65536", ":99999999999", ":+443", ":-1", ": 443", ":443 ", ":443:", "::443", ":0x1bb"]
-        {
-            for host in ["host", "[::1]"] {
-                assert_eq!(Url::parse(&format!("https://{host}{bad}/")), None, "{host}{bad}");
-            }
-        }
     }
 
     #[test]

@@ -29,13 +29,15 @@
 //! each phase and do not tell a proxy's failure from a server's.
 
 use crate::config::environment;
-use crate::config::settings::{NetworkOptions, Url, is_loopback};
+use crate::config::settings::NetworkOptions;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::net::proxy::{self, ProxyUrl, Scheme, Target};
-use crate::net::tcp::{Deadline, Moment, Peer, Stream, TcpConnection, connect, is_disconnect, resolve};
+use crate::net::tcp::{Moment, Peer, Stream, TcpConnection, connect, is_disconnect, resolve};
 use crate::net::tls::{ClientCertificate, PeerTlsInfo, TlsConnector};
 use crate::net::transport::{BodySink, Request, Response, Transport, is_success, sink_error};
+use crate::net::url::{Url, is_loopback};
 use crate::sanitize::{redact_url, sanitize};
+use crate::sys::deadline::IoDeadline;
 use crate::sys::secret::{MaybeSecret, Secret, SecretBytes};
 use bytes::Bytes;
 use std::ffi::OsString;
@@ -153,11 +155,11 @@ impl HttpTransport {
         sink: Option<&mut BodySink>,
     ) -> Result<Response> {
         let log = &self.options.log;
-        let deadline = Deadline::after(timeout);
+        let deadline = IoDeadline::after(timeout);
         let url = check_url(&request.url)?;
         let server = Peer::server(url.host, url.port);
         let message = to_http_request(request, &server)?;
-        let connecting = deadline.min(Deadline::after(self.options.connect_timeout));
+        let connecting = deadline.min(IoDeadline::after(self.options.connect_timeout));
         let mut stream = self.connect(&url, &server, connecting, observed)?;
         stream.set_deadline(deadline);
         let connected = Instant::now();
@@ -182,7 +184,7 @@ impl HttpTransport {
         &self,
         url: &Url<'_>,
         server: &Peer,
-        deadline: Deadline,
+        deadline: IoDeadline,
         observed: &mut ConnectionTrace,
     ) -> Result<Box<dyn Stream>> {
         let log = &self.options.log;
@@ -220,7 +222,7 @@ impl HttpTransport {
         proxy: &ProxyUrl,
         url: &Url<'_>,
         server: &Peer,
-        deadline: Deadline,
+        deadline: IoDeadline,
         observed: &mut ConnectionTrace,
     ) -> Result<Box<dyn Stream>> {
         let address = if proxy.resolves_locally() {
@@ -251,7 +253,7 @@ impl HttpTransport {
         host: &str,
         port: u16,
         peer: &Peer,
-        deadline: Deadline,
+        deadline: IoDeadline,
         observed: &mut ConnectionTrace,
     ) -> Result<TcpConnection> {
         let start = Instant::now();
@@ -461,7 +463,7 @@ fn read_body(reader: &mut impl Read, announced: Option<u64>, limit: usize) -> io
 }
 
 /// Turns ureq's error into ours; most are ours already, from the [`UreqConnection`].
-fn from_ureq_error(error: ureq::Error, server: &Peer, deadline: Deadline) -> Error {
+fn from_ureq_error(error: ureq::Error, server: &Peer, deadline: IoDeadline) -> Error {
     let name = &server.name;
     let protocol = |what: String| {
         server
@@ -504,7 +506,7 @@ struct UreqConnection {
     stream: Box<dyn Stream>,
     is_tls: bool,
     peer: Peer,
-    deadline: Deadline,
+    deadline: IoDeadline,
     buffers: ZeroizingBuffers,
     /// Whether anything of a reply has come.
     received: bool,
@@ -709,7 +711,7 @@ mod tests {
     }
 
     impl Stream for Script {
-        fn set_deadline(&mut self, _: Deadline) {}
+        fn set_deadline(&mut self, _: IoDeadline) {}
     }
 
     fn random(state: &mut u64) -> usize {
@@ -726,7 +728,7 @@ mod tests {
             max_response_bytes: 1000,
         };
         let peer = Peer::server("auth.example", 443);
-        let deadline = Deadline::after(Duration::from_secs(60));
+        let deadline = IoDeadline::after(Duration::from_secs(60));
         let channel = UreqConnection {
             stream: Box::new(Script { reply: io::Cursor::new(reply), state, takes_requests }),
             is_tls: true,

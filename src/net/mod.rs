@@ -5,3 +5,4 @@ pub mod proxy;
 pub(crate) mod tcp;
 pub mod tls;
 pub mod transport;
+pub mod url;

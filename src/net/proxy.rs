@@ -19,9 +19,10 @@
 //! `Debug`. A proxy that is set but cannot be understood is an error, never a direct connection. The server's name is given to the proxy as it is, so that it need not be known here;
 //! only `socks4` and `socks5` look it up here, which is what those two names mean.
 
-use crate::config::settings::{Url, parse_port, split_authority};
 use crate::error::{Error, Kind, Result, Stage};
-use crate::net::tcp::{Deadline, Moment, Peer, host_and_port};
+use crate::net::tcp::{Moment, Peer};
+use crate::net::url::{Url, host_and_port, parse_port, split_authority};
+use crate::sys::deadline::IoDeadline;
 use crate::sys::secret::SecretBytes;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -258,7 +259,7 @@ pub(crate) fn tunnel(
     stream: &mut (impl Read + Write + ?Sized),
     proxy: &ProxyUrl,
     target: &Target<'_>,
-    deadline: Deadline,
+    deadline: IoDeadline,
 ) -> Result<()> {
     let outcome = match proxy.scheme {
         Scheme::Http | Scheme::Https => connect(stream, proxy, target),
@@ -747,7 +748,7 @@ mod tests {
         let mut script = Script { replies: io::Cursor::new(replies.to_vec()), sent: Vec::new() };
         let target =
             Target { host: "far.example", port: 443, address: address.map(|address| address.parse().unwrap()) };
-        let deadline = Deadline::after(Duration::from_secs(5));
+        let deadline = IoDeadline::after(Duration::from_secs(5));
         let outcome = tunnel(&mut script, &ProxyUrl::parse(proxy).unwrap(), &target, deadline);
         (script.sent, outcome)
     }

@@ -9,61 +9,24 @@
 //! `MSG_NOSIGNAL`, but only in `write`: its `write_vectored` is a bare `writev`. So [`TcpConnection`] keeps
 //! the default `write_vectored`, which calls `write`.
 
-use crate::config::settings::is_loopback;
 use crate::error::{Error, Kind, Result, Stage, resource_limit};
+use crate::net::url::{host_and_port, is_loopback};
+use crate::sys::deadline::IoDeadline;
 use crate::sys::threads::HelperThreads;
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
-use std::time::{Duration, Instant};
-
-/// The moment by which something has to be over, and the time that was timeout for it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline {
-    at: Instant,
-    timeout: Duration,
-}
-
-impl Deadline {
-    /// A deadline that is `given` away from now.
-    pub(crate) fn after(timeout: Duration) -> Self {
-        // Adding an absurd duration to an `Instant` would panic.
-        let timeout = timeout.min(Duration::from_secs(366 * 24 * 60 * 60));
-        Deadline { at: Instant::now() + timeout, timeout }
-    }
-
-    /// Whichever of the two comes first.
-    pub(crate) fn min(self, other: Deadline) -> Deadline {
-        if other.at < self.at { other } else { self }
-    }
-
-    /// The time that is left.
-    pub(crate) fn remaining(self) -> io::Result<Duration> {
-        let left = self.at.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
-    }
-}
-
-impl fmt::Display for Deadline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.timeout < Duration::from_secs(1) {
-            write!(f, "{} ms", self.timeout.as_millis())
-        } else {
-            write!(f, "{:.1} s", self.timeout.as_secs_f64())
-        }
-    }
-}
+use std::time::Duration;
 
 /// A connection, bare or wrapped in TLS, whose operations all end by its deadline.
 pub(crate) trait Stream: Read + Write + Send + Sync {
     /// Replaces the deadline.
-    fn set_deadline(&mut self, deadline: Deadline);
+    fn set_deadline(&mut self, deadline: IoDeadline);
 }
 
 /// A TCP connection.
 pub(crate) struct TcpConnection {
     stream: TcpStream,
-    deadline: Deadline,
+    deadline: IoDeadline,
 }
 
 impl TcpConnection {
@@ -107,13 +70,13 @@ impl Write for TcpConnection {
 }
 
 impl Stream for TcpConnection {
-    fn set_deadline(&mut self, deadline: Deadline) {
+    fn set_deadline(&mut self, deadline: IoDeadline) {
         self.deadline = deadline;
     }
 }
 
 impl Stream for Box<dyn Stream> {
-    fn set_deadline(&mut self, deadline: Deadline) {
+    fn set_deadline(&mut self, deadline: IoDeadline) {
         (**self).set_deadline(deadline);
     }
 }
@@ -142,7 +105,7 @@ impl Peer {
     }
 
     /// What a failed operation means. `deadline` is the one that was in force.
-    pub(crate) fn io_error(&self, moment: Moment, error: &io::Error, deadline: Deadline) -> Error {
+    pub(crate) fn io_error(&self, moment: Moment, error: &io::Error, deadline: IoDeadline) -> Error {
         // Layers above the socket put the whole story into the error.
         if let Some(own) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
             return Error::clone(own);
@@ -182,11 +145,6 @@ impl Peer {
         };
         self.error(kind, words.stage, message).with_hint(advice).with_retryable(true)
     }
-}
-
-/// `host:port`, with brackets around an IPv6 address.
-pub(crate) fn host_and_port(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// What a call was about to do when it failed.
@@ -257,7 +215,7 @@ fn describe_io_error(error: &io::Error) -> String {
 }
 
 /// Looks up a host's addresses.
-pub(crate) fn resolve(host: &str, port: u16, peer: &Peer, deadline: Deadline) -> Result<Vec<SocketAddr>> {
+pub(crate) fn resolve(host: &str, port: u16, peer: &Peer, deadline: IoDeadline) -> Result<Vec<SocketAddr>> {
     match resolve_host(host, port, deadline) {
         Ok(found) if found.is_empty() => {
             let none = io::Error::other("the name has no address");
@@ -268,7 +226,7 @@ pub(crate) fn resolve(host: &str, port: u16, peer: &Peer, deadline: Deadline) ->
     }
 }
 
-fn resolve_host(host: &str, port: u16, deadline: Deadline) -> io::Result<Vec<SocketAddr>> {
+fn resolve_host(host: &str, port: u16, deadline: IoDeadline) -> io::Result<Vec<SocketAddr>> {
     let at = |address: IpAddr| SocketAddr::new(address, port);
     if let Ok(address) = host.parse() {
         return Ok(vec![at(address)]);
@@ -296,7 +254,7 @@ fn socket_limit_error() -> Option<io::Error> {
 
 /// Connects to a host, trying the addresses that were found one after the other. None of them can
 /// use up the time of those behind it.
-pub(crate) fn connect(found: &[SocketAddr], peer: &Peer, deadline: Deadline) -> Result<(TcpConnection, SocketAddr)> {
+pub(crate) fn connect(found: &[SocketAddr], peer: &Peer, deadline: IoDeadline) -> Result<(TcpConnection, SocketAddr)> {
     let mut failure = io::Error::from(io::ErrorKind::TimedOut);
     for (tried, address) in found.iter().enumerate() {
         let remaining = u32::try_from(found.len() - tried).unwrap_or(u32::MAX);
@@ -323,8 +281,8 @@ pub(crate) fn connect(found: &[SocketAddr], peer: &Peer, deadline: Deadline) -> 
 mod tests {
     use super::*;
 
-    fn soon() -> Deadline {
-        Deadline::after(Duration::from_secs(5))
+    fn soon() -> IoDeadline {
+        IoDeadline::after(Duration::from_secs(5))
     }
 
     #[test]
@@ -382,14 +340,5 @@ mod tests {
         assert_eq!((error.kind(), error.stage()), (Kind::Connect, Stage::Receive));
         assert!(error.is_retryable());
         assert!(error.to_string().contains("in the middle of its reply"), "{error}");
-    }
-
-    #[test]
-    fn the_sooner_deadline_wins_and_absurd_ones_are_cut() {
-        let short = Deadline::after(Duration::from_millis(20));
-        assert_eq!(short.min(soon()).to_string(), "20 ms");
-        assert_eq!(soon().min(short).to_string(), "20 ms");
-        assert!(Deadline::after(Duration::MAX).remaining().is_ok());
-        assert!(Deadline::after(Duration::ZERO).remaining().is_err());
     }
 }

@@ -15,8 +15,9 @@ use crate::config::environment;
 use crate::config::settings::NetworkOptions;
 use crate::error::{Error, Kind, Result, Stage, resource_limit};
 use crate::log::Log;
-use crate::net::tcp::{Deadline, Moment, Peer, Stream, is_disconnect};
+use crate::net::tcp::{Moment, Peer, Stream, is_disconnect};
 use crate::sanitize::{QUOTE_LIMIT, sanitize};
+use crate::sys::deadline::IoDeadline;
 use rustls::client::ResolvesClientCert;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -96,7 +97,7 @@ impl TlsConnector {
         host: &str,
         peer: &Peer,
         certificate: ClientCertificate,
-        deadline: Deadline,
+        deadline: IoDeadline,
     ) -> Result<(TlsStream, PeerTlsInfo)> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             peer.error(Kind::Config, Stage::Tls, format!("{} is not a name that a certificate can be for", peer.name))
@@ -347,7 +348,7 @@ impl Write for TlsStream {
 }
 
 impl Stream for TlsStream {
-    fn set_deadline(&mut self, deadline: Deadline) {
+    fn set_deadline(&mut self, deadline: IoDeadline) {
         self.inner.set_deadline(deadline);
     }
 }

@@ -6,9 +6,9 @@
 //! leniently where Amplience differs from the RFC (there is no `token_type`). Of an error reply
 //! nothing is taken for granted: `error` and `error_description` are used if they are there.
 
-use crate::config::settings::Url;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::net::transport::{Request, Response};
+use crate::net::url::{Url, form_encode};
 use crate::oauth::retry;
 use crate::sanitize::sanitize;
 use crate::sys::secret::{MaybeSecret, Secret, SecretCow};
@@ -55,20 +55,6 @@ pub fn token_request(token_url: &str, client_id: &str, client_secret: &Secret, u
         body,
         max_response_bytes: MAX_RESPONSE_BYTES,
     }
-}
-
-/// Encodes a value for an `application/x-www-form-urlencoded` body.
-pub fn form_encode(text: &str) -> String {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let mut encoded = String::with_capacity(text.len() * 3);
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'*' => encoded.push(byte.into()),
-            b' ' => encoded.push('+'),
-            _ => encoded.extend(['%', HEX[usize::from(byte >> 4)].into(), HEX[usize::from(byte & 15)].into()]),
-        }
-    }
-    encoded
 }
 
 /// Understands the reply. `secrets` are the texts that must not show up in an error, `wall` is the

@@ -23,9 +23,9 @@ use super::seal::{self, EntryCipher};
 use super::{Entry, LockResult, Store, WarnOnce};
 use crate::config::environment;
 use crate::config::settings::Options;
-use crate::net::tcp::Deadline;
 use crate::sanitize::sanitize;
 use crate::sys::clock::Clock;
+use crate::sys::deadline::IoDeadline;
 use crate::sys::fork;
 use crate::sys::threads::HelperThreads;
 use directory::Directory;
@@ -98,7 +98,7 @@ impl FileStore {
         }
         let (files, there) = (self.files.clone(), Arc::new(()));
         let stuck_io = Arc::downgrade(&there);
-        let done = FILE_IO_THREADS.run_with_deadline(Deadline::after(self.patience), move || {
+        let done = FILE_IO_THREADS.run_with_deadline(IoDeadline::after(self.patience), move || {
             let _there = there;
             work(&files)
         });
@@ -263,7 +263,7 @@ impl Drop for LockGuard {
     fn drop(&mut self) {
         let file = self.file.take();
         // A file server is asked to unlock it, and waited for. (Without a thread, it is dropped here.)
-        let _ = FILE_IO_THREADS.run_with_deadline(Deadline::after(self.patience), move || drop(file));
+        let _ = FILE_IO_THREADS.run_with_deadline(IoDeadline::after(self.patience), move || drop(file));
     }
 }
 

@@ -14,12 +14,14 @@
 
 use super::seal::{self, EntryCipher};
 use super::{Entry, LockResult, Store, WarnOnce};
-use crate::config::settings::{NetworkOptions, Options, split_authority};
+use crate::config::settings::{NetworkOptions, Options};
 use crate::error::{Error, Kind, Result};
-use crate::net::tcp::{Deadline, Peer, Stream, connect, resolve};
+use crate::net::tcp::{Peer, Stream, connect, resolve};
 use crate::net::tls::{ClientCertificate, TlsConnector};
+use crate::net::url::{host_and_port, split_authority};
 use crate::sanitize::sanitize;
 use crate::sys::clock::Clock;
+use crate::sys::deadline::IoDeadline;
 use crate::sys::fork;
 use crate::sys::secret::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -234,7 +236,7 @@ impl RedisClient {
     }
 
     fn exchange(&self, commands: &[Command]) -> Result<Vec<Value>> {
-        let deadline = Deadline::after(self.patience);
+        let deadline = IoDeadline::after(self.patience);
         // Nobody holds it for longer than one exchange.
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = link.open.take().filter(|(_, until)| self.clock.now().monotonic < *until);
@@ -254,7 +256,7 @@ impl RedisClient {
         Ok(replies)
     }
 
-    fn connect(&self, trust: &mut Option<Arc<TlsConnector>>, deadline: Deadline) -> Result<Connection> {
+    fn connect(&self, trust: &mut Option<Arc<TlsConnector>>, deadline: IoDeadline) -> Result<Connection> {
         let RedisUrl { tls, host, port, user, password, database } = &self.place;
         let peer = Peer::server(host, *port);
         let found = resolve(host, *port, &peer, deadline)?;
@@ -327,7 +329,7 @@ impl Value {
 struct Connection(BufReader<Box<dyn Stream>>);
 
 impl Connection {
-    fn pipeline(&mut self, commands: &[Command], deadline: Deadline) -> io::Result<Vec<Value>> {
+    fn pipeline(&mut self, commands: &[Command], deadline: IoDeadline) -> io::Result<Vec<Value>> {
         let stream = self.0.get_mut();
         stream.set_deadline(deadline);
         stream.write_all(&encode(commands))?;
@@ -426,7 +428,7 @@ impl RedisUrl {
     }
 
     fn name(&self) -> String {
-        crate::net::tcp::host_and_port(&self.host, self.port)
+        host_and_port(&self.host, self.port)
     }
 
     /// A server's words, without the secrets of the login.

@@ -2,6 +2,7 @@
 
 pub mod allocator;
 pub mod clock;
+pub(crate) mod deadline;
 pub mod fork;
 pub mod secret;
 pub mod sync;

@@ -7,7 +7,7 @@
 //! - **They handle no signals.** Those are the application's, which may have decided which of its
 //!   threads is to have them. (Those that say that a thread itself has failed stay as they are.)
 
-use crate::net::tcp::Deadline;
+use crate::sys::deadline::IoDeadline;
 use crate::sys::fork;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +43,7 @@ impl HelperThreads {
     /// it brings is dropped.
     pub(crate) fn run_with_deadline<T: Send + 'static>(
         &'static self,
-        deadline: Deadline,
+        deadline: IoDeadline,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
         let place = loop {

@@ -105,7 +105,7 @@ impl CommandResult {
     }
 
     pub fn shows_no_secret(&self) {
-        let encoded = amp_token::oauth::client_credentials::form_encode(SECRET);
+        let encoded = amp_token::net::url::form_encode(SECRET);
         for text in [&self.stdout, &self.stderr] {
             assert!(!text.contains(SECRET) && !text.contains(&encoded), "{text}");
         }

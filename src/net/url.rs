@@ -1,0 +1,122 @@
+//! URLs, as far as this library needs them: parts, ports, and form encoding.
+//!
+//! By hand, because the library reads five fields of a URL, and the `url` crate would bring 33 crates and the
+//! tables of Unicode for them. `http::Uri`, which ureq brings, reports bad ports and fragments less precisely.
+
+/// The parts of an `http` or `https` URL that the library needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Url<'a> {
+    /// `http` or `https`, in lower case.
+    pub scheme: &'a str,
+    /// The host, without brackets around an IPv6 address.
+    pub host: &'a str,
+    /// The port; the default port of the scheme if the URL has none.
+    pub port: u16,
+    /// Everything after host and port, such as `/path?query`; may be empty.
+    pub path: &'a str,
+    /// Whether the URL has a user name or password.
+    pub user_info: bool,
+}
+
+impl<'a> Url<'a> {
+    /// The scheme, and what follows `://`; `None` for a scheme other than `http` and `https`.
+    pub(crate) fn scheme(url: &'a str) -> Option<(&'static str, &'a str)> {
+        let (scheme, rest) = url.split_once("://")?;
+        let known = ["https", "http"].into_iter().find(|known| scheme.eq_ignore_ascii_case(known))?;
+        Some((known, rest))
+    }
+
+    /// Parses a URL; `None` if it is not an `http` or `https` URL with a host.
+    pub fn parse(url: &'a str) -> Option<Self> {
+        let (scheme, rest) = Url::scheme(url)?;
+        let port = if scheme == "https" { 443 } else { 80 };
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let (user_info, authority) = match authority.rsplit_once('@') {
+            Some((_, authority)) => (true, authority),
+            None => (false, authority),
+        };
+        let (host, own_port) = split_authority(authority)?;
+        Some(Url { scheme, host, port: own_port.unwrap_or(port), path, user_info })
+    }
+}
+
+/// Splits `host[:port]`, in the syntax of all URL schemes. The brackets around an IPv6 address are removed.
+/// The port is `None` if it is missing or empty: both mean the default port of the scheme (RFC 3986, section
+/// 3.2.3).
+pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, after) = match authority.strip_prefix('[') {
+        Some(inside) => inside.split_once(']')?,
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let port = match after {
+        "" | ":" => None,
+        _ => Some(parse_port(after.strip_prefix(':')?).filter(|port| *port != 0)?),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
+    (!host.is_empty() && host.chars().all(plain)).then_some((host, port))
+}
+
+/// Parses a port. Only digits are allowed: the standard library would also accept a plus sign.
+pub(crate) fn parse_port(digits: &str) -> Option<u16> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// Whether a host name or address always means this machine. Such a name is never resolved by DNS.
+pub fn is_loopback(host: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    host.eq_ignore_ascii_case("localhost")
+        || host.to_ascii_lowercase().ends_with(".localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+pub(crate) fn host_and_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// Encodes a value for an `application/x-www-form-urlencoded` body.
+pub fn form_encode(text: &str) -> String {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut encoded = String::with_capacity(text.len() * 3);
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'*' => encoded.push(byte.into()),
+            b' ' => encoded.push('+'),
+            _ => encoded.extend(['%', HEX[usize::from(byte >> 4)].into(), HEX[usize::from(byte & 15)].into()]),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart() {
+        let url = Url::parse("https://[::1]:8443/x?y").unwrap();
+        assert_eq!((url.host, url.port, url.path), ("::1", 8443, "/x?y"));
+        assert_eq!(Url::parse("HTTP://Host").unwrap().port, 80);
+        for bad in ["ftp://x", "https://", "https://a b", "https://[::1", "https://[::1]443", "x"] {
+            assert_eq!(Url::parse(bad), None, "{bad}");
+        }
+        assert!(is_loopback("localhost") && is_loopback("127.9.9.9") && is_loopback("::1"));
+        assert!(!is_loopback("localhost.example") && !is_loopback("10.0.0.1"));
+    }
+
+    #[test]
+    fn a_port_is_digits_or_the_default() {
+        for (port, http, https) in [("", 80, 443), (":", 80, 443), (":8443", 8443, 8443), (":0080", 80, 80)] {
+            for host in ["host", "[::1]", "127.0.0.1"] {
+                assert_eq!(Url::parse(&format!("http://{host}{port}/x")).unwrap().port, http, "{host}{port}");
+                assert_eq!(Url::parse(&format!("https://{host}{port}")).unwrap().port, https, "{host}{port}");
+            }
+        }
+        for bad in [":0", ":00", ":65536", ":99999999999", ":+443", ":-1", ": 443", ":443 ", ":443:", "::443", ":0x1bb"]
+        {
+            for host in ["host", "[::1]"] {
+                assert_eq!(Url::parse(&format!("https://{host}{bad}/")), None, "{host}{bad}");
+            }
+        }
+    }
+}
