@@ -5,4 +5,8 @@ pub mod proxy;
 pub(crate) mod tcp;
 pub mod tls;
 pub mod transport;
+mod tunnel;
+mod ureq_adapter;
 pub mod url;
+mod verifier;
+mod x509;

@@ -1,0 +1,521 @@
+//! HTTP/1.1 over a connection that is already open: ureq writes the request and reads the response.
+//!
+//! ureq is used as a codec. [`SingleConnection`] passes it the one connection, and [`NoopResolver`] resolves
+//! nothing. So ureq cannot connect a second time, follow a redirect or keep a connection. The buffers are
+//! [`ZeroizingBuffers`], which are wiped, and errors of the connection pass through ureq unchanged.
+//!
+//! ureq's own connectors, proxies and resolver are not used, for these reasons (read in its version 3.5): its
+//! `NO_PROXY` has no networks, ports or subdomains; the first address that fails in another way than by
+//! refusing the connection ends the attempt; each DNS lookup is a detached thread, without a limit on their
+//! number; its buffers are not wiped; and its errors do not say whether the proxy or the server failed.
+
+use crate::error::{Error, Kind, Result, Stage};
+use crate::net::tcp::{Moment, Peer, Stream, is_disconnect};
+use crate::net::transport::{BodySink, Request, Response, is_success, sink_error};
+use crate::sanitize::sanitize;
+use crate::sys::deadline::IoDeadline;
+use crate::sys::secret::{MaybeSecret, Secret};
+use bytes::Bytes;
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::{Mutex, PoisonError};
+use ureq::config::Config;
+use ureq::http::{self, HeaderName, HeaderValue, Method};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport as UreqTransport};
+use zeroize::Zeroizing;
+
+/// The most bytes of a reply's status line and headers.
+pub const HEADER_LIMIT: usize = 64 * 1024;
+
+/// The longest line of a request's head, and the pieces in which a body is sent.
+const OUTPUT_SIZE: usize = 16 * 1024;
+
+/// The text of a secret header, in the form that ureq's header type can share instead of copying it. So it
+/// is wiped when the request is dropped.
+struct SecretHeaderBytes(Secret);
+
+impl AsRef<[u8]> for SecretHeaderBytes {
+    fn as_ref(&self) -> &[u8] {
+        self.0.expose().as_bytes()
+    }
+}
+
+/// Converts a request to the type that ureq sends. Fails if a part of it cannot be sent.
+pub(super) fn to_http_request<'a>(request: &'a Request, server: &Peer) -> Result<http::Request<&'a [u8]>> {
+    let refuse = |what: String| {
+        let message = format!("the request to {} cannot be sent: {what}", server.name);
+        Error::invalid(message).with_host(&server.address)
+    };
+    let method = Method::from_bytes(request.method.as_bytes())
+        .map_err(|_| refuse(format!("{:?} is no method", sanitize(&request.method, &[]))))?;
+    let mut message = http::Request::new(request.body.as_slice());
+    *message.method_mut() = method;
+    *message.uri_mut() =
+        request.url.parse().map_err(|_| refuse("its URL has characters that are not allowed".to_owned()))?;
+    let headers = message.headers_mut();
+    headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    for (name, value) in &request.headers {
+        if value.expose().len() + name.len() > OUTPUT_SIZE - 16 {
+            return Err(refuse(format!("its header {name} is longer than {OUTPUT_SIZE} bytes")));
+        }
+        let text = match value {
+            MaybeSecret::Public(text) => Bytes::copy_from_slice(text.as_bytes()),
+            MaybeSecret::Secret(secret) => Bytes::from_owner(SecretHeaderBytes(secret.clone())),
+        };
+        let mut sent = HeaderValue::from_maybe_shared(text)
+            .map_err(|_| refuse(format!("its header {name} has characters that are not allowed")))?;
+        sent.set_sensitive(matches!(value, MaybeSecret::Secret(_)));
+        let name =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| refuse(format!("{name:?} is no header name")))?;
+        headers.append(name, sent);
+    }
+    Ok(message)
+}
+
+/// Sends the request over the connection and reads the response.
+pub(super) fn exchange(
+    message: http::Request<&[u8]>,
+    connection: UreqConnection,
+    limit: usize,
+    sink: Option<&mut BodySink>,
+) -> Result<Response> {
+    let (peer, deadline) = (connection.peer.clone(), connection.deadline);
+    run_exchange(message, connection, limit, sink).map_err(|error| from_ureq_error(error, &peer, deadline))?
+}
+
+/// [`exchange`]; the outer error is ureq's.
+fn run_exchange(
+    message: http::Request<&[u8]>,
+    connection: UreqConnection,
+    limit: usize,
+    sink: Option<&mut BodySink>,
+) -> std::result::Result<Result<Response>, ureq::Error> {
+    let peer = connection.peer.clone();
+    let config = Config::builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .user_agent("")
+        .accept("")
+        .accept_encoding("")
+        .max_response_header_size(HEADER_LIMIT)
+        .max_idle_connections(0)
+        .max_idle_connections_per_host(0)
+        .allow_non_standard_methods(true)
+        .build();
+    let agent = ureq::Agent::with_parts(config, SingleConnection(Mutex::new(Some(connection))), NoopResolver);
+    let wants_no_body =
+        message.body().is_empty() && !matches!(*message.method(), Method::POST | Method::PUT | Method::PATCH);
+    let reply = if wants_no_body { agent.run(message.map(|_| ())) } else { agent.run(message) };
+    let (head, mut body) = reply?.into_parts();
+    let announced = body.content_length();
+    let body = match sink.filter(|_| is_success(head.status.as_u16())) {
+        Some(sink) => match copy_to_sink(&mut body.as_reader(), sink)? {
+            true => Some(Zeroizing::default()),
+            false => return Ok(Err(sink_error())),
+        },
+        None => read_body(&mut body.as_reader(), announced, limit)?,
+    };
+    Ok(match body {
+        None => Err(peer
+            .error(Kind::Protocol, Stage::Receive, format!("the reply of {} is larger than {limit} bytes", peer.name))
+            .with_hint("check the URL; for large replies of the API raise max_response_bytes, or download them")
+            .with_http_status(head.status.as_u16())),
+        Some(body) => Ok(Response {
+            status: head.status.as_u16(),
+            headers: head
+                .headers
+                .iter()
+                .map(|(name, value)| {
+                    let value = String::from_utf8_lossy(value.as_bytes());
+                    (name.as_str().to_owned(), value.into_owned())
+                })
+                .collect(),
+            body,
+        }),
+    })
+}
+
+/// Hands a body on as it comes; `false`: its taker had enough.
+fn copy_to_sink(reader: &mut impl Read, sink: &mut BodySink) -> io::Result<bool> {
+    let mut piece = Zeroizing::new(vec![0; 64 * 1024]);
+    loop {
+        match reader.read(&mut piece)? {
+            0 => return Ok(true),
+            count if sink(&piece[..count]) => {}
+            _ => return Ok(false),
+        }
+    }
+}
+
+/// Reads a whole body; `None`: it is larger than `limit`.
+fn read_body(reader: &mut impl Read, announced: Option<u64>, limit: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    const FIRST: usize = 16 * 1024;
+    let announced = match announced.map(usize::try_from) {
+        Some(Ok(length)) if length <= limit => Some(length),
+        Some(_) => return Ok(None),
+        None => None,
+    };
+    let mut body = Zeroizing::new(vec![0; announced.unwrap_or(FIRST).min(limit)]);
+    let mut filled = 0;
+    loop {
+        // One byte apart from the body tells whether it needs more room at all.
+        let mut one = [0];
+        if filled == body.len() {
+            if reader.read(&mut one)? == 0 {
+                break;
+            }
+            if filled == limit {
+                return Ok(None);
+            }
+            // Not `resize`, which would leave the old buffer behind unwiped.
+            let mut larger = Zeroizing::new(vec![0; (filled * 2).max(FIRST).min(limit)]);
+            larger[..filled].copy_from_slice(&body);
+            larger[filled] = one[0];
+            body = larger;
+            filled += 1;
+        } else {
+            match reader.read(&mut body[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+    }
+    body.truncate(filled);
+    Ok(Some(body))
+}
+
+/// Turns ureq's error into ours; most are ours already, from the [`UreqConnection`].
+fn from_ureq_error(error: ureq::Error, server: &Peer, deadline: IoDeadline) -> Error {
+    let name = &server.name;
+    let protocol = |what: String| {
+        server
+            .error(Kind::Protocol, Stage::Receive, what)
+            .with_hint("check the URL, and whether a proxy answers in the server's place")
+    };
+    match error {
+        ureq::Error::Other(inner) => match inner.downcast::<Error>() {
+            Ok(own) => *own,
+            Err(other) => internal_error(server, &other),
+        },
+        ureq::Error::Io(error) if is_disconnect(&error) => server.io_error(Moment::Receive, &error, deadline),
+        // ureq wraps its own errors to pass them through a reader.
+        ureq::Error::Io(error) => match error.downcast::<ureq::Error>() {
+            Ok(inner) => from_ureq_error(inner, server, deadline),
+            Err(error) => server.io_error(Moment::Receive, &error, deadline),
+        },
+        ureq::Error::LargeResponseHeader(..) => {
+            protocol(format!("the headers in the reply of {name} are larger than {HEADER_LIMIT} bytes"))
+        }
+        ureq::Error::Protocol(error) => {
+            protocol(format!("the reply of {name} is not the HTTP it should be: {}", sanitize(&error.to_string(), &[])))
+        }
+        ureq::Error::BodyStalled => protocol(format!("the reply of {name} makes no sense")),
+        other => internal_error(server, &other),
+    }
+}
+
+fn internal_error(server: &Peer, error: &dyn fmt::Display) -> Error {
+    let message = format!(
+        "the request to {} failed in a way that should not happen: {}",
+        server.name,
+        sanitize(&error.to_string(), &[])
+    );
+    server.error(Kind::Internal, Stage::Receive, message)
+}
+
+/// An open connection, as ureq sees it.
+pub(super) struct UreqConnection {
+    stream: Box<dyn Stream>,
+    is_tls: bool,
+    peer: Peer,
+    deadline: IoDeadline,
+    buffers: ZeroizingBuffers,
+    /// Whether anything of a reply has come.
+    received: bool,
+    /// Why the request was not taken whole. The server may have sent the reason first.
+    send_failure: Option<io::Error>,
+}
+
+impl UreqConnection {
+    pub(super) fn new(stream: Box<dyn Stream>, is_tls: bool, peer: &Peer, deadline: IoDeadline) -> Self {
+        UreqConnection {
+            stream,
+            is_tls,
+            peer: peer.clone(),
+            deadline,
+            buffers: ZeroizingBuffers::new(),
+            received: false,
+            send_failure: None,
+        }
+    }
+
+    /// An error with its whole story, in a form that ureq passes on unchanged.
+    fn failed(&self, moment: Moment, error: &io::Error) -> ureq::Error {
+        let own = self.peer.io_error(moment, error, self.deadline);
+        ureq::Error::Other(Box::new(own))
+    }
+}
+
+impl fmt::Debug for UreqConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UreqConnection({})", self.peer.address)
+    }
+}
+
+impl UreqTransport for UreqConnection {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> std::result::Result<(), ureq::Error> {
+        if self.send_failure.is_some() {
+            return Ok(());
+        }
+        let output = self.buffers.output.get(..amount).unwrap_or_default();
+        match self.stream.write_all(output).and_then(|()| self.stream.flush()) {
+            Ok(()) => Ok(()),
+            // A server that has seen enough answers and closes. So the answer is looked for first.
+            Err(error) if is_disconnect(&error) => {
+                self.send_failure = Some(error);
+                Ok(())
+            }
+            Err(error) => Err(self.failed(Moment::Send, &error)),
+        }
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> std::result::Result<bool, ureq::Error> {
+        let room = self.buffers.input_append_buf();
+        // Without room a read would look like the end of the connection.
+        if room.is_empty() {
+            return Err(ureq::Error::BodyStalled);
+        }
+        let outcome = match self.stream.read(room) {
+            // The end of the connection may be the end of the body; but not before there is a
+            // reply, nor after sending has met a reset, which reading is then not told of again.
+            Ok(0) if !self.received || self.send_failure.is_some() => Err(io::ErrorKind::UnexpectedEof.into()),
+            outcome => outcome,
+        };
+        match outcome {
+            Ok(count) => {
+                self.received = true;
+                self.buffers.input_appended(count);
+                Ok(count > 0)
+            }
+            Err(error) => Err(match &self.send_failure {
+                _ if self.received => self.failed(Moment::Receive, &error),
+                Some(earlier) if is_disconnect(&error) => self.failed(Moment::Send, earlier),
+                _ => self.failed(Moment::Wait, &error),
+            }),
+        }
+    }
+
+    fn is_open(&mut self) -> bool {
+        // Asked only before a connection is kept, and none is.
+        false
+    }
+
+    fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+}
+
+/// Buffers that are as large from the start as they will ever be, and wiped in the end.
+struct ZeroizingBuffers {
+    input: Zeroizing<Vec<u8>>,
+    /// `input[consumed..filled]` waits to be read.
+    consumed: usize,
+    filled: usize,
+    /// Whether something was read at the last attempt. If not, more has to come first.
+    progress: bool,
+    output: Zeroizing<Vec<u8>>,
+}
+
+impl ZeroizingBuffers {
+    fn new() -> Self {
+        ZeroizingBuffers {
+            // One more than allowed, so that ureq notices headers that are too large.
+            input: Zeroizing::new(vec![0; HEADER_LIMIT + 1]),
+            consumed: 0,
+            filled: 0,
+            progress: false,
+            output: Zeroizing::new(vec![0; OUTPUT_SIZE]),
+        }
+    }
+
+    fn close_gap(&mut self) {
+        self.input.copy_within(self.consumed..self.filled, 0);
+        self.filled -= self.consumed;
+        self.consumed = 0;
+    }
+}
+
+impl Buffers for ZeroizingBuffers {
+    fn output(&mut self) -> &mut [u8] {
+        &mut self.output
+    }
+
+    fn input(&self) -> &[u8] {
+        &self.input[self.consumed..self.filled]
+    }
+
+    fn input_append_buf(&mut self) -> &mut [u8] {
+        self.close_gap();
+        &mut self.input[self.filled..]
+    }
+
+    fn input_appended(&mut self, amount: usize) {
+        self.filled = (self.filled + amount).min(self.input.len());
+    }
+
+    fn input_consume(&mut self, amount: usize) {
+        self.progress = amount > 0;
+        self.consumed = (self.consumed + amount).min(self.filled);
+    }
+
+    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
+        self.close_gap();
+        (&mut self.input[self.filled..], &mut self.output)
+    }
+
+    fn can_use_input(&self) -> bool {
+        self.consumed < self.filled && self.progress
+    }
+}
+
+/// Hands one finished connection to ureq. There is no second one, so it cannot try twice.
+#[derive(Debug)]
+struct SingleConnection(Mutex<Option<UreqConnection>>);
+
+impl Connector for SingleConnection {
+    type Out = UreqConnection;
+
+    fn connect(
+        &self,
+        _: &ConnectionDetails<'_>,
+        _: Option<()>,
+    ) -> std::result::Result<Option<UreqConnection>, ureq::Error> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).take())
+    }
+}
+
+/// Looks up nothing: the connection is there already.
+#[derive(Debug)]
+struct NoopResolver;
+
+impl Resolver for NoopResolver {
+    fn resolve(
+        &self,
+        _: &http::Uri,
+        _: &Config,
+        _: NextTimeout,
+    ) -> std::result::Result<ResolvedSocketAddrs, ureq::Error> {
+        Ok(self.empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// A connection on which a reply comes in pieces of many sizes.
+    struct Script {
+        reply: io::Cursor<Vec<u8>>,
+        state: u64,
+        takes_requests: bool,
+    }
+
+    impl Read for Script {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let most = 1 + random(&mut self.state) % 40;
+            let length = buffer.len().min(most);
+            self.reply.read(&mut buffer[..length])
+        }
+    }
+
+    impl io::Write for Script {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match self.takes_requests {
+                true => Ok(bytes.len()),
+                false => Err(io::ErrorKind::BrokenPipe.into()),
+            }
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Stream for Script {
+        fn set_deadline(&mut self, _: IoDeadline) {}
+    }
+
+    fn random(state: &mut u64) -> usize {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 33) as usize
+    }
+
+    fn play(reply: Vec<u8>, state: u64, takes_requests: bool) -> Result<Response> {
+        let request = Request {
+            method: "POST".to_owned(),
+            url: "https://auth.example/oauth/token".to_owned(),
+            headers: Vec::new(),
+            body: Zeroizing::new(b"x=y".to_vec()),
+            max_response_bytes: 1000,
+        };
+        let peer = Peer::server("auth.example", 443);
+        let deadline = IoDeadline::after(Duration::from_secs(60));
+        let stream = Box::new(Script { reply: io::Cursor::new(reply), state, takes_requests });
+        let connection = UreqConnection::new(stream, true, &peer, deadline);
+        exchange(to_http_request(&request, &peer)?, connection, 1000, None)
+    }
+
+    /// The reset that sending met is not told again to whoever reads, who sees a proper end.
+    #[test]
+    fn after_a_failed_send_only_a_framed_reply_is_whole() {
+        let framed = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno";
+        assert_eq!(play(framed.to_vec(), 1, false).unwrap().status, 413);
+        for (reply, stage) in [(&b"HTTP/1.1 200 OK\r\n\r\nhalf"[..], Stage::Receive), (b"", Stage::Send)] {
+            let error = play(reply.to_vec(), 1, false).unwrap_err();
+            assert_eq!((error.kind(), error.stage()), (Kind::Connect, stage));
+        }
+    }
+
+    #[test]
+    fn no_reply_however_strange_is_a_defect() {
+        let replies = [
+            "HTTP/1.1 200 OK\r\nContent-Length: 12\r\nA: b\r\n\r\n{\"a\": \"bcd\"}",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\na;x\r\n0123456789\r\n0\r\nT: u\r\n\r\n",
+            "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.0 302 Found\r\nLocation: /\r\n\r\nelsewhere",
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        ];
+        let mut state = 1;
+        for reply in replies {
+            play(reply.into(), state, true).unwrap();
+            for _ in 0..1500 {
+                let mut changed = reply.as_bytes().to_vec();
+                for _ in 0..=random(&mut state) % 4 {
+                    let at = random(&mut state) % changed.len();
+                    match random(&mut state) % 4 {
+                        0 => changed[at] = random(&mut state) as u8,
+                        1 => changed.truncate(at.max(1)),
+                        2 => changed.insert(at, b"\r\n0: "[random(&mut state) % 5]),
+                        _ => {
+                            let again = changed[at..].to_vec();
+                            changed.extend(again);
+                        }
+                    }
+                }
+                if let Err(error) = play(changed.clone(), state, true) {
+                    assert!(
+                        matches!(error.kind(), Kind::Protocol | Kind::Connect),
+                        "{error:?} after {:?}",
+                        String::from_utf8_lossy(&changed)
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Records what a peer does during one TLS handshake, and explains from it why a handshake failed.
+//!
+//! rustls reports that a certificate was rejected, but not whose it was, nor that the server requested a client
+//! certificate. [`RecordingVerifier`] sees both. It decides nothing: the verification is rustls's own.
+
+use crate::error::{Error, Kind, Stage};
+use crate::net::tcp::Peer;
+use crate::net::x509::CertificateNames;
+use crate::sanitize::{QUOTE_LIMIT, sanitize};
+use rustls::client::ResolvesClientCert;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{AlertDescription, CertificateError, DigitallySignedStruct, SignatureScheme};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Passes the calls of one connection on to the verifier and to the client certificate, and records them.
+#[derive(Debug)]
+pub(super) struct RecordingVerifier {
+    verifier: Arc<WebPkiServerVerifier>,
+    /// `None`: the client certificate is withheld.
+    client_cert: Option<Arc<dyn ResolvesClientCert>>,
+    /// Whether a client certificate is set.
+    has_client_cert: bool,
+    /// The names in a certificate that was rejected.
+    rejected_cert_names: Mutex<Option<CertificateNames>>,
+    /// Whether the server requested a client certificate.
+    client_cert_requested: AtomicBool,
+}
+
+impl ServerCertVerifier for RecordingVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now).inspect_err(|_| {
+            *self.rejected_cert_names.lock().unwrap_or_else(PoisonError::into_inner) = CertificateNames::of(end_entity);
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+impl ResolvesClientCert for RecordingVerifier {
+    fn resolve(&self, root_hint_subjects: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.client_cert_requested.store(true, Ordering::Relaxed);
+        self.client_cert.as_ref()?.resolve(root_hint_subjects, schemes)
+    }
+
+    fn has_certs(&self) -> bool {
+        self.client_cert.as_ref().is_some_and(|own| own.has_certs())
+    }
+}
+
+impl RecordingVerifier {
+    /// A recorder for one connection. `client_cert` is `None` if the client certificate is withheld;
+    /// `has_client_cert` says whether one is set.
+    pub(super) fn new(
+        verifier: Arc<WebPkiServerVerifier>,
+        client_cert: Option<Arc<dyn ResolvesClientCert>>,
+        has_client_cert: bool,
+    ) -> Self {
+        RecordingVerifier {
+            verifier,
+            client_cert,
+            has_client_cert,
+            rejected_cert_names: Mutex::new(None),
+            client_cert_requested: AtomicBool::new(false),
+        }
+    }
+
+    /// The error that explains a TLS failure.
+    pub(super) fn describe_error(&self, error: &rustls::Error, peer: &Peer) -> Error {
+        let name = &peer.name;
+        let presented = self.rejected_cert_names.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (message, advice) = match error {
+            rustls::Error::InvalidCertificate(reason) => {
+                describe_certificate_error(name, reason, &presented.unwrap_or_default())
+            }
+            rustls::Error::AlertReceived(alert) => self.describe_alert(name, *alert),
+            rustls::Error::InvalidMessage(_) => {
+                (format!("{name} does not answer with TLS"), "check that the port speaks https")
+            }
+            rustls::Error::PeerIncompatible(_) => (
+                format!("{name} has no TLS version or cipher in common with this library"),
+                "the server has to offer TLS 1.2 or 1.3",
+            ),
+            other => (format!("the TLS connection to {name} failed: {}", sanitize(&other.to_string(), &[])), ""),
+        };
+        peer.error(Kind::Tls, Stage::Tls, message).with_hint(advice)
+    }
+
+    /// What it means that the server ended the handshake.
+    fn describe_alert(&self, name: &str, alert: AlertDescription) -> (String, &'static str) {
+        use AlertDescription::{CertificateRequired, ProtocolVersion, UnrecognisedName};
+        let asked = self.client_cert_requested.load(Ordering::Relaxed);
+        match alert {
+            _ if asked && self.client_cert.is_none() => (
+                format!(
+                    "{name} asks for a client certificate; that is only shown to the servers of auth_url and api_url \
+                     ({alert:?})"
+                ),
+                "configure it to accept clients without a certificate; its URL may hold a user name and password",
+            ),
+            CertificateRequired | _ if asked && !self.has_client_cert => (
+                format!("{name} asks for a client certificate, and none is set ({alert:?})"),
+                "set client_certificate and client_key",
+            ),
+            _ if asked => (
+                format!("{name} refused the client certificate ({alert:?})"),
+                "check client_certificate: whether it is still valid, and issued by whom the server trusts",
+            ),
+            ProtocolVersion => {
+                (format!("{name} speaks neither TLS 1.2 nor TLS 1.3"), "the server has to offer TLS 1.2 or 1.3")
+            }
+            UnrecognisedName => (format!("{name} knows no host of that name"), "check the host name"),
+            _ => (format!("{name} ended the TLS handshake ({alert:?})"), ""),
+        }
+    }
+}
+
+/// Why a certificate is not trusted, and what can be done about it.
+fn describe_certificate_error(
+    name: &str,
+    reason: &CertificateError,
+    names: &CertificateNames,
+) -> (String, &'static str) {
+    use CertificateError as E;
+    const CLOCK: &str = "check this machine's clock; if it is right, the server needs a new certificate";
+    let issuer = &names.issuer;
+    let (what, advice) = match reason {
+        E::Expired => ("has expired".to_owned(), CLOCK),
+        E::ExpiredContext { not_after, .. } => (format!("expired on {}", format_date(*not_after)), CLOCK),
+        E::NotValidYet => ("is not valid yet".to_owned(), CLOCK),
+        E::NotValidYetContext { time, not_before } => (
+            format!(
+                "is only valid from {} on, and this machine's clock says {}",
+                format_date(*not_before),
+                format_date(*time)
+            ),
+            "check this machine's clock",
+        ),
+        E::NotValidForName => ("is for another host".to_owned(), "check the host name"),
+        E::NotValidForNameContext { presented, .. } => (
+            match presented.as_slice() {
+                [] => "is for no host at all".to_owned(),
+                some => format!("is for other hosts ({})", format_sans(some)),
+            },
+            "check the host name, and whether a proxy answers in the server's place",
+        ),
+        E::UnknownIssuer if names.is_self_signed() => {
+            ("is signed by itself".to_owned(), "if you trust that server, set ca_file to its certificate")
+        }
+        E::UnknownIssuer => (
+            "comes from an issuer that is not trusted".to_owned(),
+            "if that is your own CA, or a proxy of your network that inspects TLS, set ca_file to its certificate",
+        ),
+        E::Revoked => ("has been revoked".to_owned(), "the server needs a new certificate"),
+        E::BadSignature => ("has a bad signature".to_owned(), "somebody may have tampered with the connection"),
+        E::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => (
+            "is marked as a CA's own, which no server may show".to_owned(),
+            "the server needs a certificate with CA:FALSE, issued by that CA",
+        ),
+        other => {
+            (format!("is not valid: {}", sanitize(&other.to_string(), &[])), "the server needs another certificate")
+        }
+    };
+    (format!("the certificate of {name} {what}; it was issued by {issuer}"), advice)
+}
+
+/// The names of a certificate, of which rustls tells as `DnsName("a.example")`.
+fn format_sans(presented: &[String]) -> String {
+    let bare = |name: &String| match name.split_once("(\"") {
+        Some((_, rest)) => rest.trim_end_matches("\")").to_owned(),
+        None => name.clone(),
+    };
+    // A certificate may be for thousands of names, of which few are shown.
+    sanitize(&presented.iter().take(QUOTE_LIMIT).map(bare).collect::<Vec<_>>().join(", "), &[])
+}
+
+/// A moment as a date, such as `2026-01-31`.
+fn format_date(time: UnixTime) -> String {
+    // Counted in eras of 400 years that begin in March, where the leap day comes last.
+    let days = time.as_secs() / 86_400 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, expected) in [
+            (0, "1970-01-01"),
+            (951_782_399, "2000-02-28"),
+            (951_782_400, "2000-02-29"),
+            (951_868_800, "2000-03-01"),
+            (1_767_225_599, "2025-12-31"),
+            (4_107_542_400, "2100-03-01"),
+        ] {
+            let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+            assert_eq!(format_date(time), expected);
+        }
+    }
+
+    #[test]
+    fn hosts_are_listed_without_their_wrapping() {
+        let presented = ["DnsName(\"a.example\")".to_owned(), "other".to_owned()];
+        assert_eq!(format_sans(&presented), "a.example, other");
+    }
+}

@@ -1,0 +1,241 @@
+//! The names of the issuer and the subject in an X.509 certificate, for messages.
+//!
+//! Nothing is verified here: rustls does that. A certificate that was rejected is parsed too, so that a message
+//! can name its issuer. So the input may be an attacker's: every function is total, and does not recurse.
+//!
+//! By hand, because X.509 crates bring 13 or 30 further crates, and this takes about fifty lines.
+
+use crate::sanitize::{QUOTE_LIMIT, sanitize};
+use std::fmt;
+
+/// The issuer and the subject of a certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct CertificateNames {
+    pub(super) issuer: DistinguishedName,
+    pub(super) subject: DistinguishedName,
+}
+
+/// The readable parts of a name in a certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct DistinguishedName {
+    organization: Option<String>,
+    common_name: Option<String>,
+}
+
+impl fmt::Display for DistinguishedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.organization, &self.common_name) {
+            (Some(organization), Some(name)) => write!(f, "\"{name}\" of \"{organization}\""),
+            (Some(one), None) | (None, Some(one)) => write!(f, "\"{one}\""),
+            (None, None) => f.write_str("somebody without a name"),
+        }
+    }
+}
+
+impl CertificateNames {
+    /// Reads the issuer and the subject from a certificate (RFC 5280, section 4.1).
+    pub(super) fn of(certificate: &[u8]) -> Option<Self> {
+        let (certificate, _) = der::expect(der::SEQUENCE, certificate)?;
+        let (body, _) = der::expect(der::SEQUENCE, certificate)?;
+        // The version is optional, and has a tag of its own.
+        let after_version = match der::element(body)? {
+            (der::VERSION, _, rest) => rest,
+            _ => body,
+        };
+        let (_, _, after_serial) = der::element(after_version)?;
+        let (_, _, after_algorithm) = der::element(after_serial)?;
+        let (issuer, after_issuer) = der::expect(der::SEQUENCE, after_algorithm)?;
+        let (_, _, after_validity) = der::element(after_issuer)?;
+        let (subject, _) = der::expect(der::SEQUENCE, after_validity)?;
+        Some(CertificateNames { issuer: DistinguishedName::of(issuer)?, subject: DistinguishedName::of(subject)? })
+    }
+
+    /// Whether the issuer and the subject have the same name.
+    pub(super) fn is_self_signed(&self) -> bool {
+        self.issuer == self.subject
+    }
+}
+
+impl DistinguishedName {
+    /// Reads a name: a sequence of sets of pairs, each of the type and the value of an attribute.
+    fn of(mut list: &[u8]) -> Option<Self> {
+        let mut name = DistinguishedName::default();
+        while !list.is_empty() {
+            let (mut set, rest) = der::expect(der::SET, list)?;
+            list = rest;
+            while !set.is_empty() {
+                let (pair, rest) = der::expect(der::SEQUENCE, set)?;
+                set = rest;
+                let (kind, value) = der::expect(der::OBJECT_IDENTIFIER, pair)?;
+                let place = match kind {
+                    [0x55, 4, 3] => &mut name.common_name,
+                    [0x55, 4, 10] => &mut name.organization,
+                    _ => continue,
+                };
+                *place = der::text(value);
+            }
+        }
+        Some(name)
+    }
+}
+
+/// The part of DER (X.690) that is needed to find the names in a certificate. An element that is truncated, or
+/// longer than the one around it, is `None`.
+mod der {
+    use super::{QUOTE_LIMIT, sanitize};
+
+    pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
+    pub(super) const SEQUENCE: u8 = 0x30;
+    pub(super) const SET: u8 = 0x31;
+    pub(super) const VERSION: u8 = 0xa0;
+
+    /// The first element: its tag, its content, and what follows it.
+    pub(super) fn element(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+        let (&tag, rest) = input.split_first()?;
+        let (&first, rest) = rest.split_first()?;
+        let (length, rest) = match first {
+            0..=0x7f => (usize::from(first), rest),
+            // The lower bits are the number of bytes of the length. No certificate needs more than four.
+            0x81..=0x84 => {
+                let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+                let length = digits.iter().fold(0_u64, |length, &digit| length << 8 | u64::from(digit));
+                (usize::try_from(length).ok()?, rest)
+            }
+            _ => return None,
+        };
+        let (content, rest) = rest.split_at_checked(length)?;
+        Some((tag, content, rest))
+    }
+
+    /// The content of the first element, which must have this tag, and what follows it.
+    pub(super) fn expect(tag: u8, input: &[u8]) -> Option<(&[u8], &[u8])> {
+        match element(input)? {
+            (have, content, rest) if have == tag => Some((content, rest)),
+            _ => None,
+        }
+    }
+
+    /// A string of one of the types that names use, [sanitized](sanitize).
+    pub(super) fn text(input: &[u8]) -> Option<String> {
+        let (tag, content, _) = element(input)?;
+        // The rest of a longer name is not shown.
+        let content = &content[..content.len().min(8 * QUOTE_LIMIT)];
+        let text = match tag {
+            // UTF8String, NumericString, PrintableString, IA5String.
+            0x0c | 0x12 | 0x13 | 0x16 => String::from_utf8_lossy(content).into_owned(),
+            // TeletexString, in practice Latin-1.
+            0x14 => content.iter().map(|&byte| char::from(byte)).collect(),
+            // BMPString: UTF-16.
+            0x1e => {
+                let units = content.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
+                char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+            }
+            _ => return None,
+        };
+        Some(sanitize(&text, &[])).filter(|text| !text.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Encodes an element.
+    fn wrap(tag: u8, content: &[u8]) -> Vec<u8> {
+        let length = content.len();
+        let mut out = vec![tag];
+        match u8::try_from(length) {
+            Ok(short) if short < 0x80 => out.push(short),
+            _ => {
+                out.push(0x82);
+                out.extend_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
+            }
+        }
+        out.extend_from_slice(content);
+        out
+    }
+
+    fn name(parts: &[(u8, u8, &[u8])]) -> Vec<u8> {
+        let sets = parts.iter().flat_map(|(attribute, tag, text)| {
+            let kind = wrap(der::OBJECT_IDENTIFIER, &[0x55, 4, *attribute]);
+            let pair = wrap(der::SEQUENCE, &[kind, wrap(*tag, text)].concat());
+            wrap(der::SET, &pair)
+        });
+        wrap(der::SEQUENCE, &sets.collect::<Vec<_>>())
+    }
+
+    fn certificate(issuer: &[u8], subject: &[u8]) -> Vec<u8> {
+        let body = [
+            &wrap(der::VERSION, &[2, 1, 2])[..],
+            &wrap(2, &[7; 20]),
+            &wrap(der::SEQUENCE, &[6, 1, 42]),
+            issuer,
+            &wrap(der::SEQUENCE, &[0x17, 0, 0x17, 0]),
+            subject,
+            &wrap(der::SEQUENCE, &[0; 200]),
+        ];
+        let body = wrap(der::SEQUENCE, &body.concat());
+        wrap(der::SEQUENCE, &[&body[..], &[0x30, 0, 3, 1, 0]].concat())
+    }
+
+    #[test]
+    fn names_are_found() {
+        let issuer = name(&[(6, 0x13, b"DE"), (10, 0x0c, "Prüfer".as_bytes()), (3, 0x13, b"Root 1")]);
+        let subject = name(&[(3, 0x1e, &[0, b'h', 0x20, 0x2e, 0, b'x'])]);
+        let names = CertificateNames::of(&certificate(&issuer, &subject)).unwrap();
+        assert_eq!(names.issuer.to_string(), "\"Root 1\" of \"Prüfer\"");
+        // U+202E reverses text on a terminal.
+        assert_eq!(names.subject.to_string(), "\"hx\"");
+        assert!(!names.is_self_signed());
+        let names = CertificateNames::of(&certificate(&issuer, &issuer)).unwrap();
+        assert!(names.is_self_signed());
+        let nobody = name(&[]);
+        let names = CertificateNames::of(&certificate(&nobody, &nobody)).unwrap();
+        assert_eq!(names.issuer.to_string(), "somebody without a name");
+    }
+
+    #[test]
+    fn truncated_and_changed_certificates_do_not_panic() {
+        let issuer = name(&[(10, 0x14, &[0xe9, b'x']), (3, 0x13, b"Root")]);
+        let whole = certificate(&issuer, &issuer);
+        for end in 0..whole.len() {
+            assert_eq!(CertificateNames::of(&whole[..end]), None, "cut at {end}");
+        }
+        // Every byte is changed to every value. Any result will do, as long as nothing panics.
+        let mut changed = whole.clone();
+        for at in 0..changed.len() {
+            for value in 0..=255 {
+                changed[at] = value;
+                let _ = CertificateNames::of(&changed);
+            }
+            changed[at] = whole[at];
+        }
+        // Random bytes.
+        let mut state = 1_u64;
+        for _ in 0..20_000 {
+            let noise: Vec<u8> = (0..40)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    // Mostly tags and lengths that occur, so that parsing gets past the first element.
+                    [0x30, 0x31, 0xa0, 0x06, 0x02, 0x03, 0x55, (state >> 40) as u8][(state >> 33) as usize % 8]
+                })
+                .collect();
+            let _ = CertificateNames::of(&noise);
+        }
+    }
+
+    #[test]
+    fn lengths_that_overflow_are_rejected() {
+        for bad in [
+            &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0][..],
+            &[0x30, 0x85, 0, 0, 0, 0, 1, 0],
+            &[0x30, 0x80, 0, 0],
+            &[0x30, 0x82, 1],
+            &[0x30],
+            &[],
+        ] {
+            assert_eq!(der::element(bad), None);
+        }
+        assert_eq!(der::element(&[4, 0x81, 1, 9, 8]), Some((4, &[9][..], &[8][..])));
+    }
+}
