@@ -1,34 +1,33 @@
 //! Always a valid Amplience access token.
 //!
-//! This is the safe core of libamp_token; programs in other languages use it through the C interface
-//! that `include/amp_token.h` documents. One direction, and no layer calls back up:
+//! This crate is the core of libamp_token, in safe Rust wherever the operating system allows it. Programs in
+//! other languages use it through the C interface that `include/amp_token.h` documents.
+//!
+//! A token takes this path. Each step calls only the steps to its right:
 //!
 //! ```text
-//! settings ─► credentials ─► cache ──fresh─────────────────────────────► token
-//!                              │ due, or none
-//!                              └─► source ─► store ──fresh─────────────► token
-//!                                    └─► retry ─► oauth ─► transport ─► token ─► store
+//! token::cache ──cached and fresh────────────────────────────────────────► token
+//!   │ none, or due for refresh
+//!   └─► token::provider ─► store ──entry of another process, and fresh───► token
+//!         │ no such entry
+//!         └─► oauth ─► net::transport ─► net::http ─► token service ─────► token, saved in the store
 //! ```
 //!
-//! | module | what it is |
-//! | --- | --- |
-//! | [`settings`] | THE table of settings, and the configuration made from it |
-//! | [`credentials`] | where credentials come from |
-//! | [`cache`] | the cached-token handle: hot path, single flight, refresh |
-//! | [`source`] | where the cache gets a token: store, else service |
-//! | [`with_oauth_error`] | the wire protocol, as pure functions |
-//! | [`with_retryable`] | what is sent again, and when |
-//! | [`transport`] | the contract of whatever carries a request |
-//! | [`with_http_status`], [`proxy`], [`tls`], `wire` | the transport over real sockets |
-//! | [`store`] | sharing tokens with other processes, sealed |
-//! | [`api`] | requests that carry the token |
-//! | [`get_token`], [`secret`], [`error`], [`log`] | what the others work with |
-//! | [`sanitize`] | foreign text, made fit to be shown |
-//! | `environment` | reading environment variables, unless they are not to be trusted |
-//! | `vault`, [`allocator`] | where secrets are in memory, and what is left there |
-//! | [`clock`], [`fork`], [`sync`], `aside` | time and chance; processes; locks; threads of ours |
-//! | `capi` | the C interface |
+//! Credentials and settings come from [`config`]; a request that carries the token is sent by [`api`].
 //!
+//! | module | what it is for |
+//! | --- | --- |
+//! | [`config`] | the settings, the configuration made from them, and where credentials come from |
+//! | [`token`] | the token, its cache (hot path, single flight, background refresh), and the provider that fetches it |
+//! | [`oauth`] | the client credentials grant of RFC 6749 as pure functions, and the retry policy |
+//! | [`net`] | the [`net::transport::Transport`] interface, and HTTP, proxies and TLS over sockets |
+//! | [`store`] | shares encrypted tokens with other processes (files) and machines (Redis) |
+//! | [`api`] | HTTP requests that carry the token |
+//! | [`sys`] | clocks, threads, locks, forks, and memory for secrets |
+//! | [`error`] | the error type: kind, stage, host, HTTP status, one message with a hint |
+//! | [`log`] | log lines, passed to the application's logger |
+//! | [`sanitize`] | makes untrusted text safe to print and removes secrets from it |
+//! | `capi` | the C interface |
 
 pub mod api;
 mod capi;

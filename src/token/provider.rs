@@ -1,7 +1,7 @@
 //! Where tokens come from: the store if it has one, else the service.
 //!
 //! A [`TokenProvider`] puts the pieces together: it finds the credentials, carries the request of
-//! [`with_oauth_error`] over the [transport](crate::net::transport), repeats it as [`with_retryable`] says, reads credentials
+//! [`oauth`](crate::oauth) over the [transport](crate::net::transport), repeats it as [`retry`] says, reads credentials
 //! again once when they were refused (they may have been rotated), and shares what it got through
 //! the [store]. It keeps no token; that is the [cache](crate::token::cache)'s business.
 
