@@ -1,7 +1,7 @@
 //! The boundary between C and Rust: every exported function passes it, and all work with raw
 //! pointers is done here.
 //!
-//! [`call`] and [`or`] are the two ways through: the first for what can fail, the second for
+//! [`fallible`] and [`infallible`] are the two ways through: the first for what can fail, the second for
 //! accessors and `_free`. Both stop panics, so that no unwinding ever reaches C. The functions below
 //! them turn C's arguments into Rust's and back, each with the check that its type makes possible.
 

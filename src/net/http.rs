@@ -128,7 +128,7 @@ impl HttpTransport {
         Ok(transport)
     }
 
-    /// [`Transport::send_with_retries`], and what was seen on the way; also when it fails.
+    /// [`Transport::send`], and what was seen on the way; also when it fails.
     pub fn send_traced(
         &self,
         request: &Request,

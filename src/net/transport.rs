@@ -56,7 +56,7 @@ pub trait Transport: Send + Sync {
     /// Sends `with_request_id` and returns the reply, or why there is none, within `timeout`.
     fn send(&self, request: &Request, timeout: Duration) -> Result<Response>;
 
-    /// As [`Transport::send_with_retries`], but the body of a success (2xx) goes to `sink`, of any size, and the
+    /// As [`Transport::send`], but the body of a success (2xx) goes to `sink`, of any size, and the
     /// reply that is returned has none. This default takes it into memory first.
     fn send_streaming(&self, request: &Request, timeout: Duration, sink: &mut BodySink) -> Result<Response> {
         let mut response = self.send(request, timeout)?;
