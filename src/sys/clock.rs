@@ -163,12 +163,12 @@ fn system_now() -> Timestamps {
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn system_now() -> Now {
+fn system_now() -> Timestamps {
     use std::sync::OnceLock;
     use std::time::{Instant, SystemTime, UNIX_EPOCH};
     static START: OnceLock<Instant> = OnceLock::new();
     let nanoseconds = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
-    Now {
+    Timestamps {
         monotonic: nanoseconds(START.get_or_init(Instant::now).elapsed()),
         wall: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanoseconds),
     }
