@@ -1,9 +1,10 @@
-//! Text that must not be seen: wiped when dropped, left out of core dumps, never printed.
+//! Secret strings: wiped when they are dropped, excluded from core dumps, never printed.
 //!
-//! Every secret and token lives in a [`Secret`] for as long as the library keeps it. What it passes through
-//! on its way is wiped, and filled once: a growing buffer leaves copies behind that nobody wipes.
+//! The library keeps every client secret and every token in a [`Secret`]. The buffers that one passes through
+//! before and after are wiped too, and are allocated once in their final size: a buffer that grows leaves a
+//! copy behind that is not wiped.
 
-use crate::sys::vault::Place;
+use crate::sys::secret_memory::SecretBuf;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use std::borrow::Cow;
 use std::fmt;
@@ -11,16 +12,16 @@ use std::ops::Deref;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-/// A secret text. Its clones share it.
+/// A secret string. Its clones share the memory.
 #[derive(Clone)]
 pub struct Secret(Arc<SecretText>);
 
-/// A secret text that is not shared, and so one pointer closer.
-pub(crate) struct SecretText(Place);
+/// A secret string that is not shared, which saves one pointer.
+pub(crate) struct SecretText(SecretBuf);
 
 impl SecretText {
     pub(crate) fn new(text: &str) -> Self {
-        SecretText(Place::new(text.as_bytes()))
+        SecretText(SecretBuf::new(text.as_bytes()))
     }
 
     #[inline]
@@ -31,18 +32,18 @@ impl SecretText {
 }
 
 impl Secret {
-    /// Takes over `str_arg`, whose buffer is wiped.
+    /// A copy of `text`, whose buffer is then wiped.
     pub fn new(text: String) -> Self {
         Secret::from(Zeroizing::new(text).as_str())
     }
 
-    /// The text itself: for the place that sends it, and no other.
+    /// The string itself: only for the code that sends it.
     #[inline]
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
 
-    /// Whether there is no text.
+    /// Whether the string is empty.
     pub fn is_empty(&self) -> bool {
         self.expose().is_empty()
     }
@@ -68,17 +69,17 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// A value that is secret or not, depending on what it is the value of: a header, a setting.
+/// The value of a header or setting, some of which are secret.
 #[derive(Clone, Debug)]
 pub enum MaybeSecret {
-    /// One that may be shown.
+    /// A value that may be shown.
     Public(Cow<'static, str>),
-    /// One that must not.
+    /// A value that must not be shown.
     Secret(Secret),
 }
 
 impl MaybeSecret {
-    /// The text itself, secret or not.
+    /// The string itself, secret or not.
     pub fn expose(&self) -> &str {
         match self {
             MaybeSecret::Public(text) => text,
@@ -87,7 +88,7 @@ impl MaybeSecret {
     }
 }
 
-/// What is in the program is public. (There is none for `String`, because that may hold anything.)
+/// A string literal is public. (There is no conversion from `String`, which may hold a secret.)
 impl From<&'static str> for MaybeSecret {
     fn from(text: &'static str) -> Self {
         MaybeSecret::Public(Cow::Borrowed(text))
@@ -103,12 +104,12 @@ impl From<Secret> for MaybeSecret {
 /// A string of a document that may hold a secret: borrowed from the document, or a copy that is wiped when it
 /// is dropped.
 ///
-/// `Cow<str>` does not do: where serde does not know that it may borrow, as inside an `Option`, it makes a
+/// `Cow<str>` cannot be used: where serde does not know that it may borrow, as inside an `Option`, it makes a
 /// `Cow` that owns a copy, which is not wiped.
 pub enum SecretCow<'a> {
     /// A part of the document.
     Borrowed(&'a str),
-    /// A copy, where the document has escapes.
+    /// A copy, because the document has escapes in the string.
     Owned(Zeroizing<String>),
 }
 
@@ -156,10 +157,10 @@ impl fmt::Debug for Secret {
 }
 
 /// Secret bytes, which need not be UTF-8.
-pub struct SecretBytes(Place);
+pub struct SecretBytes(SecretBuf);
 
 impl SecretBytes {
-    /// The bytes themselves: for the code that sends them, and no other.
+    /// The bytes themselves: only for the code that sends them.
     pub fn expose(&self) -> &[u8] {
         self.0.bytes()
     }
@@ -167,7 +168,7 @@ impl SecretBytes {
 
 impl From<&[u8]> for SecretBytes {
     fn from(bytes: &[u8]) -> Self {
-        SecretBytes(Place::new(bytes))
+        SecretBytes(SecretBuf::new(bytes))
     }
 }
 
@@ -191,7 +192,7 @@ impl fmt::Debug for SecretBytes {
     }
 }
 
-/// Appends to a buffer. Where it has to grow, the old one is wiped, which `Vec` itself does not do.
+/// Appends to a buffer. If it has to grow, the former memory is wiped, which `Vec` does not do.
 pub fn append(buffer: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
     let length = buffer.len() + bytes.len();
     if length > buffer.capacity() {
@@ -202,8 +203,8 @@ pub fn append(buffer: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
     buffer.extend_from_slice(bytes);
 }
 
-/// A short name by which a log can tell one token from another: it cannot be turned back, and, being
-/// salted anew in every process, cannot be compared with anything outside of it.
+/// A short name by which a log distinguishes tokens. The token cannot be recovered from it, and names of
+/// different processes cannot be compared, because each process has a random salt.
 pub fn fingerprint(text: &str) -> String {
     use std::hash::BuildHasher;
     use std::sync::OnceLock;
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_is_stable_and_tells_nothing() {
+    fn a_fingerprint_is_stable_and_short() {
         assert_eq!(fingerprint("token"), fingerprint("token"));
         assert_ne!(fingerprint("token"), fingerprint("other"));
         assert_eq!(fingerprint("token").len(), 6);

@@ -13,29 +13,29 @@
 use std::ptr::NonNull;
 use zeroize::Zeroize;
 
-/// Bytes in a place of their own.
-pub struct Place {
+/// Secret bytes, which do not change.
+pub struct SecretBuf {
     start: NonNull<u8>,
     length: usize,
-    /// Whether it has pages of its own; else it is on the heap.
+    /// Whether the bytes are in pages of their own, and not on the heap.
     is_mapped: bool,
 }
 
-// SAFETY: a place is owned by one value like a `Box<[u8]>`.
-unsafe impl Send for Place {}
+// SAFETY: the value owns its bytes, as a `Box<[u8]>` does.
+unsafe impl Send for SecretBuf {}
 // SAFETY: through a shared reference the bytes are only read.
-unsafe impl Sync for Place {}
+unsafe impl Sync for SecretBuf {}
 
-impl Place {
+impl SecretBuf {
     /// A copy of `bytes`.
     pub fn new(bytes: &[u8]) -> Self {
         let Some(start) = pages::map(bytes.len()) else {
             let start = NonNull::from(Box::leak(Box::<[u8]>::from(bytes))).cast();
-            return Place { start, length: bytes.len(), is_mapped: false };
+            return SecretBuf { start, length: bytes.len(), is_mapped: false };
         };
         // SAFETY: the mapping is new, at least that long, and writable.
         unsafe { start.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
-        Place { start, length: bytes.len(), is_mapped: true }
+        SecretBuf { start, length: bytes.len(), is_mapped: true }
     }
 
     /// The bytes.
@@ -46,7 +46,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for SecretBuf {
     fn drop(&mut self) {
         // SAFETY: the bytes belong to this value alone until they are freed, below.
         let bytes = unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) };
@@ -64,22 +64,23 @@ impl Drop for Place {
 mod pages {
     use std::ptr::{NonNull, null_mut};
 
-    /// Whole pages with room for that many bytes. `None`: there are none, or nothing to put there.
+    /// Maps whole pages with room for `length` bytes. `None` if the system grants none, or if the length is 0.
     pub fn map(length: usize) -> Option<NonNull<u8>> {
         let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a new mapping, wherever there is room, changes nothing that exists.
+        // SAFETY: a new mapping, at an address that the kernel chooses, changes no existing one.
         let start = unsafe { libc::mmap(null_mut(), length, access, kind, -1, 0) };
         if start == libc::MAP_FAILED {
             return None;
         }
-        // SAFETY: the whole of the mapping just made. A kernel that does not know it leaves ordinary memory.
+        // SAFETY: the range is the mapping just made. A kernel without MADV_DONTDUMP changes nothing.
         unsafe { libc::madvise(start, length, libc::MADV_DONTDUMP) };
         NonNull::new(start.cast())
     }
 
+    /// Unmaps what [`map`] returned for this length.
     pub fn unmap(start: NonNull<u8>, length: usize) {
-        // SAFETY: `map` made it, of that length, and its owner is being dropped. If it fails, because a mapping
-        // would be split and the process has too many, the pages stay, wiped.
+        // SAFETY: `map` made the mapping, of that length, and its owner is being dropped. If the call fails,
+        // because it would split a mapping and the process has too many, the pages stay, wiped.
         unsafe { libc::munmap(start.as_ptr().cast(), length) };
     }
 }
@@ -102,10 +103,10 @@ mod tests {
     #[test]
     fn every_length_keeps_its_bytes() {
         let lengths = (0..200).chain([4095, 4096, 4097, 1 << 20, (1 << 20) + 1]);
-        let places: Vec<_> = lengths.map(|length| Place::new(&vec![length as u8; length])).collect();
-        for place in &places {
-            assert!(place.bytes().iter().all(|byte| *byte == place.length as u8));
-            assert_eq!(place.is_mapped, cfg!(target_os = "linux") && place.length > 0, "{}", place.length);
+        let secrets: Vec<_> = lengths.map(|length| SecretBuf::new(&vec![length as u8; length])).collect();
+        for secret in &secrets {
+            assert!(secret.bytes().iter().all(|byte| *byte == secret.length as u8));
+            assert_eq!(secret.is_mapped, cfg!(target_os = "linux") && secret.length > 0, "{}", secret.length);
         }
     }
 
@@ -113,7 +114,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_secret_that_is_dropped_is_unmapped() {
-        let place = Place::new(b"a secret");
+        let secret = SecretBuf::new(b"a secret");
         let is_unmapped = |start: *mut u8| {
             let mut state = 0;
             // SAFETY: it is asked about one page, and writes one byte.
@@ -123,9 +124,9 @@ mod tests {
         // SAFETY: the child touches its own memory only, and takes no lock.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            let start = place.start.as_ptr();
+            let start = secret.start.as_ptr();
             let before = is_unmapped(start);
-            drop(place);
+            drop(secret);
             // SAFETY: it ends the process.
             unsafe { libc::_exit(if !before && is_unmapped(start) { 0 } else { 1 }) };
         }
