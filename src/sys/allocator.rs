@@ -1,8 +1,8 @@
 //! An allocator that wipes each block before it frees it.
 //!
-//! The library wipes its own buffers, but not those of the crates that it is built on: rustls frees the records
+//! The library wipes its own buffers, but cannot reach those of the crates that it uses: rustls frees the records
 //! that it has encrypted or decrypted, serde_json the strings that it has unescaped, the HTTP layer the headers
-//! of a response. Below all of them is one allocator.
+//! of a response. All of them use the global allocator.
 //!
 //! Under the cargo feature `zeroizing-allocator` it is the global allocator. The Makefile sets that feature for
 //! the shared library, the static library and the command, in which all Rust code is this library's. A Rust
@@ -11,8 +11,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::mem::MaybeUninit;
 
-/// An allocator that takes blocks from another one, the system's unless it is given one, and wipes each before
-/// it gives it back.
+/// An allocator that takes blocks from another one, by default the system's, and wipes each block before it
+/// returns it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ZeroizingAllocator<A = System>(A);
 
@@ -27,15 +27,15 @@ impl<A> ZeroizingAllocator<A> {
     }
 }
 
-// SAFETY: it hands out the blocks of the allocator below, and gives each back with the layout that it had.
+// SAFETY: every block comes from the inner allocator, and is returned to it with the layout that it had.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for ZeroizingAllocator<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps the same contract.
+        // SAFETY: the caller upholds the same contract.
         unsafe { self.0.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps the same contract.
+        // SAFETY: the caller upholds the same contract.
         unsafe { self.0.alloc_zeroed(layout) }
     }
 
@@ -43,12 +43,12 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ZeroizingAllocator<A> {
         // SAFETY: the block has that size, and the caller, who frees it, is the only one that uses it. All of it
         // may be written, whether or not it ever was.
         wipe(unsafe { std::slice::from_raw_parts_mut(block.cast::<MaybeUninit<u8>>(), layout.size()) });
-        // SAFETY: the caller keeps the same contract.
+        // SAFETY: the caller upholds the same contract.
         unsafe { self.0.dealloc(block, layout) }
     }
 
-    // `realloc` is the trait's own, which allocates, copies, and frees the old block by the function above. That
-    // of the allocator below could move the block and leave the old one as it is.
+    // `realloc` is the trait's default, which allocates, copies, and frees the old block by the function above.
+    // That of the inner allocator could move the block and leave the old one unwiped.
 }
 
 /// Fills a block with zeros. The writes are volatile, or the compiler could leave them out, because the block is
@@ -77,7 +77,7 @@ mod tests {
     // SAFETY: it is the system's allocator.
     unsafe impl GlobalAlloc for Below {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-            // SAFETY: the caller keeps the same contract.
+            // SAFETY: the caller upholds the same contract.
             unsafe { System.alloc(layout) }
         }
 
@@ -86,7 +86,7 @@ mod tests {
             let bytes = unsafe { std::slice::from_raw_parts(block, layout.size()) };
             assert!(bytes.iter().all(|byte| *byte == 0), "{layout:?}");
             self.0.set(self.0.get() + 1);
-            // SAFETY: the caller keeps the same contract.
+            // SAFETY: the caller upholds the same contract.
             unsafe { System.dealloc(block, layout) }
         }
     }

@@ -1,9 +1,9 @@
-//! Time and chance: all that makes one run differ from the next, in one place that a test replaces.
+//! Clocks and randomness behind one type, so that tests can control both.
 //!
-//! [`Clock::now`] reads two clocks, because each alone is wrong somewhere: the wall clock can be set
-//! back, and the monotonic one stands still while a machine sleeps. Both are the coarse clocks of
-//! the kernel (about 4 ns each, where the exact ones cost about 23 ns); they lag by one tick, 1 to
-//! 10 ms, which the safety margin of the [cache](crate::token::cache) covers many times over.
+//! [`Clock::now`] reads two clocks, because neither is enough: the wall clock can be set back, and the
+//! monotonic clock stops while the machine is suspended. Both are the kernel's coarse clocks (about 4 ns
+//! each; the exact ones take about 23 ns). They lag by up to one tick, 1 to 10 ms, which is far below the
+//! safety margin of the [cache](crate::token::cache).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -12,14 +12,15 @@ use std::time::Duration;
 /// One reading of both clocks, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timestamps {
-    /// Since some moment in the past; never goes back; may stand still while the machine sleeps.
+    /// Time since an arbitrary point in the past. It never goes back, and may stop while the machine is
+    /// suspended.
     pub monotonic: i64,
-    /// Since 1970; whatever the machine's owner sets it to.
+    /// Time since 1970, which the administrator can change.
     pub wall: i64,
 }
 
 impl Timestamps {
-    /// The reading `later` than this one, on both clocks.
+    /// This reading plus `later`, on both clocks.
     #[must_use]
     pub fn after(self, later: Duration) -> Timestamps {
         let later = i64::try_from(later.as_nanos()).unwrap_or(i64::MAX);
@@ -32,13 +33,13 @@ impl Timestamps {
         self.monotonic < point.monotonic && self.wall < point.wall
     }
 
-    /// The time left until the first of the clocks reaches `point`; zero if one has.
+    /// The time until the first of the two clocks reaches `point`; zero if one has reached it.
     pub fn remaining_until(self, point: Timestamps) -> Duration {
         let left = (point.monotonic.saturating_sub(self.monotonic)).min(point.wall.saturating_sub(self.wall));
         Duration::from_nanos(u64::try_from(left).unwrap_or(0))
     }
 
-    /// The later of all readings: no clock ever gets there.
+    /// The latest possible reading, which no clock ever reaches.
     pub const NEVER: Timestamps = Timestamps { monotonic: i64::MAX, wall: i64::MAX };
 }
 
@@ -48,7 +49,7 @@ pub enum Clock {
     /// The machine's clocks, and its randomness.
     #[default]
     System,
-    /// A clock that stands still until it is told to move; for tests.
+    /// A clock that only moves when a test moves it.
     Manual(Arc<ManualClock>),
 }
 
@@ -62,7 +63,7 @@ impl Clock {
         }
     }
 
-    /// Lets `duration` pass.
+    /// Sleeps for `duration`; a manual clock is moved instead.
     pub fn sleep(&self, duration: Duration) {
         match self {
             Clock::System => std::thread::sleep(duration),
@@ -70,14 +71,14 @@ impl Clock {
         }
     }
 
-    /// A duration below `limit`, every one as likely as the next. Taken from the kernel each time:
-    /// a generator with a state of its own would give a forked child its parent's next numbers.
+    /// A uniformly distributed duration below `limit`. The kernel is asked each time, because a generator
+    /// with a state would give a forked child the same numbers as its parent.
     pub fn random_below(&self, limit: Duration) -> Duration {
         let fraction = match self {
             Clock::System => {
                 use ring::rand::SecureRandom;
                 let mut bytes = [0_u8; 8];
-                // Randomness only spreads load here; without it the middle is as good as any.
+                // Randomness only spreads load here, so without it the middle will do.
                 match ring::rand::SystemRandom::new().fill(&mut bytes) {
                     Ok(()) => u64::from_ne_bytes(bytes),
                     Err(_) => u64::MAX / 2,
@@ -85,13 +86,13 @@ impl Clock {
             }
             Clock::Manual(clock) => clock.random(),
         };
-        // The fraction of 2⁶⁴ that was drawn, rounded down: never the limit itself.
+        // The fraction is below 2⁶⁴ and the result is rounded down, so it is never the limit itself.
         let limit = limit.as_nanos().min(u64::MAX.into());
         Duration::from_nanos(((limit * u128::from(fraction)) >> 64) as u64)
     }
 }
 
-/// A clock that moves only when told to, with a repeatable randomness.
+/// A clock that only moves when a test moves it, with reproducible random numbers.
 #[derive(Debug)]
 pub struct ManualClock {
     monotonic: AtomicI64,
@@ -101,7 +102,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that reads some ordinary moment; `seed` decides its randomness.
+    /// A clock at a fixed time in 2023; `seed` determines its random numbers.
     pub fn new(seed: u64) -> Arc<Self> {
         Arc::new(ManualClock {
             monotonic: AtomicI64::new(1_000_000_000_000),
@@ -116,19 +117,19 @@ impl ManualClock {
         Timestamps { monotonic: self.monotonic.load(Ordering::SeqCst), wall: self.wall.load(Ordering::SeqCst) }
     }
 
-    /// Lets time pass on both clocks.
+    /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
         let by = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
         self.monotonic.fetch_add(by, Ordering::SeqCst);
         self.wall.fetch_add(by, Ordering::SeqCst);
     }
 
-    /// Somebody sets the wall clock, by `seconds` forward or back.
+    /// Moves the wall clock by `seconds`, forward or back.
     pub fn set_wall_by(&self, seconds: i64) {
         self.wall.fetch_add(seconds * 1_000_000_000, Ordering::SeqCst);
     }
 
-    /// The machine is busy: from now on, who sleeps wakes up so much too late.
+    /// From now on every sleep takes that much longer, as on a busy machine.
     pub fn set_oversleep(&self, by: Duration) {
         self.late.store(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX), Ordering::SeqCst);
     }
@@ -149,12 +150,12 @@ impl ManualClock {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
 fn system_now() -> Timestamps {
-    // Twice on the hot path; built for size, the compiler would rather call it.
+    // The hot path reads two clocks. An optimization for size would not inline this function.
     #[inline(always)]
     fn read(clock: libc::clockid_t) -> i64 {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is a valid timespec to write to for the whole call, and both clocks exist
-        // on every Linux since 2.6.32, so the call cannot fail and has no other effect.
+        // SAFETY: `time` is a timespec that the call may write to. Both clocks exist since Linux 2.6.32, so the
+        // call cannot fail.
         unsafe { libc::clock_gettime(clock, &raw mut time) };
         #[allow(clippy::useless_conversion, reason = "the fields are 32 bits wide on some targets")]
         i64::from(time.tv_sec).saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec))
@@ -183,7 +184,7 @@ mod tests {
         let clock = ManualClock::new(1);
         let point = clock.now().after(Duration::from_secs(10));
         assert!(clock.now().is_before_both(point));
-        clock.set_wall_by(11); // the machine slept
+        clock.set_wall_by(11); // the machine was suspended
         assert!(!clock.now().is_before_both(point));
         clock.set_wall_by(-1000); // the clock was set back
         assert!(clock.now().is_before_both(point));
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_stays_below_its_limit() {
+    fn random_durations_stay_below_their_limit() {
         for clock in [Clock::System, Clock::Manual(ManualClock::new(7))] {
             let draws: Vec<_> = (0..1000).map(|_| clock.random_below(Duration::from_secs(1))).collect();
             assert!(draws.iter().all(|draw| *draw < Duration::from_secs(1)));

@@ -1,23 +1,23 @@
-//! Tells a process from the one it was forked from.
+//! Detects that the process is a forked child.
 //!
-//! A child inherits memory, but none of its parent's other threads: a lock that one of them held
-//! stays locked for ever, and a socket that one of them used belongs to two processes. Whatever can
-//! be in such a state is tagged with the [`generation`] in which it was made and made anew when the
-//! generation has changed. (Comparing process ids instead would cost a system call each time.)
+//! A child inherits its parent's memory, but not the parent's other threads: a lock that one of them held
+//! stays locked, and a socket that one of them used is shared with the parent. So such objects record the
+//! [`generation`] in which they were created, and are created again when the generation has changed.
+//! (Comparing process IDs would cost a system call each time.)
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 static GENERATION: AtomicU64 = AtomicU64::new(0);
-static WATCHING: AtomicBool = AtomicBool::new(false);
+static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// The number of forks between the process in which [`install_fork_hook`] was first called and this one.
 pub fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// Starts counting forks. Later calls do nothing.
+/// Starts counting forks. Further calls have no effect.
 pub fn install_fork_hook() {
-    if WATCHING.swap(true, Ordering::SeqCst) {
+    if INSTALLED.swap(true, Ordering::SeqCst) {
         return;
     }
     #[cfg(unix)]
@@ -25,19 +25,19 @@ pub fn install_fork_hook() {
         extern "C" fn in_child() {
             GENERATION.fetch_add(1, Ordering::Relaxed);
         }
-        // SAFETY: the handler is a function without captures that lives as long as the library,
-        // which is never unloaded (it is linked with -z nodelete), and does nothing but an atomic
-        // addition, which is allowed in a child of a process with threads.
+        // SAFETY: the handler exists as long as the library, which is never unloaded (it is linked with
+        // -z nodelete). It only does an atomic addition, which is async-signal-safe, as POSIX requires in the
+        // child of a process with threads.
         let failure = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-        // It can only fail for want of memory, and then the next cache tries again.
-        WATCHING.store(failure == 0, Ordering::SeqCst);
+        // The call fails only with ENOMEM; the next cache tries again.
+        INSTALLED.store(failure == 0, Ordering::SeqCst);
     }
     #[cfg(windows)]
     pin_module();
 }
 
-/// What `-z nodelete` does elsewhere: threads of ours may still run when the application lets go of the
-/// library.
+/// Keeps the library loaded, as `-z nodelete` does on other systems: the library's threads may still run
+/// when the application unloads it.
 #[cfg(windows)]
 fn pin_module() {
     use std::ffi::c_void;
@@ -48,7 +48,7 @@ fn pin_module() {
     const PIN: u32 = 1;
     const FROM_ADDRESS: u32 = 4;
     let mut module = std::ptr::null_mut();
-    // SAFETY: the address is in this very library (or program), and the handle is written to a variable of
-    // ours. A failure changes nothing.
+    // SAFETY: the address is in this library (or program), and the handle is written to the local variable.
+    // A failure changes nothing.
     unsafe { GetModuleHandleExW(PIN | FROM_ADDRESS, pin_module as *const c_void, &raw mut module) };
 }

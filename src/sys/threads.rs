@@ -1,11 +1,11 @@
-//! Threads of ours in somebody else's process.
+//! The library's threads in the application's process.
 //!
-//! - **What knows no deadline gets a thread that may be left behind**: a look-up of a name, a file on a
-//!   disk that stands still. Its caller goes on when his time is over ([`HelperThreads::run_with_deadline`]).
-//! - **Those left behind are few.** Where every call would leave another one, there are so many places,
-//!   and who finds them taken waits until one is free.
-//! - **They handle no signals.** Those are the application's, which may have decided which of its
-//!   threads is to have them. (Those that say that a thread itself has failed stay as they are.)
+//! - **Helper threads run blocking calls that have no timeout**: `getaddrinfo`, file I/O. The caller waits
+//!   until its deadline and then abandons the thread ([`HelperThreads::run_with_deadline`]).
+//! - **Their number is limited.** At most `MAX_THREADS` of each kind exist at a time; further callers wait
+//!   for a permit.
+//! - **They block signals**, because the application may have chosen the threads that handle its signals.
+//!   (Signals that report a fault of the thread itself are not blocked.)
 
 use crate::sys::deadline::IoDeadline;
 use crate::sys::fork;
@@ -17,21 +17,21 @@ use std::time::Duration;
 
 /// Starts a thread.
 pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    let _deaf = BlockSignals::new();
-    // Without a size, the standard library would take it from RUST_MIN_STACK, an environment variable.
+    let _signals = BlockSignals::new();
+    // Without this, the standard library reads the size from the environment variable RUST_MIN_STACK.
     Builder::new().name(name.to_owned()).stack_size(2 * 1024 * 1024).spawn(work)
 }
 
-/// Room for so many threads of one kind.
+/// A limited number of threads of one kind.
 pub(crate) struct HelperThreads {
-    /// What the threads are called.
+    /// The name of the threads.
     name: &'static str,
-    /// The fork generation, and below it (32 bits) how many places it has taken. There is no lock around
-    /// them, because a forked child could inherit it locked.
+    /// The fork generation in the upper 32 bits, and the number of its permits in the lower ones. Not behind
+    /// a lock, which a forked child could inherit locked.
     taken: AtomicU64,
 }
 
-/// The most threads of one kind at once.
+/// The largest number of threads of one kind at a time.
 const MAX_THREADS: u64 = 64;
 
 impl HelperThreads {
@@ -39,31 +39,31 @@ impl HelperThreads {
         HelperThreads { name, taken: AtomicU64::new(0) }
     }
 
-    /// Has a thread do this and waits for it until the deadline. Then the thread is on its own, and what
-    /// it brings is dropped.
+    /// Runs `work` on a thread and waits for its result until the deadline. After that the thread is
+    /// abandoned, and its result is dropped.
     pub(crate) fn run_with_deadline<T: Send + 'static>(
         &'static self,
         deadline: IoDeadline,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
-        let place = loop {
+        let permit = loop {
             match self.acquire() {
-                Some(place) => break place,
+                Some(permit) => break permit,
                 None => std::thread::sleep(deadline.remaining()?.min(Duration::from_millis(5))),
             }
         };
         let (sender, receiver) = sync_channel(1);
         let thread = spawn(self.name, move || {
-            let _place = place;
-            // Nobody listens any more when the deadline has passed.
+            let _permit = permit;
+            // Sending fails if the deadline has passed and the caller is gone.
             let _ = sender.send(work());
         })?;
         match receiver.recv_timeout(deadline.remaining()?) {
             Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
             result => {
-                // It is as good as over. Who forks next does so without it.
+                // The thread is about to end. Waiting for it keeps it out of a fork that follows.
                 let _ = thread.join();
-                result.map_err(|_| io::Error::other("its thread failed"))
+                result.map_err(|_| io::Error::other("the helper thread panicked"))
             }
         }
     }
@@ -72,7 +72,7 @@ impl HelperThreads {
         fork::install_fork_hook();
         let generation = fork::generation();
         let taken = self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |before| {
-            // The threads of the process that this one was forked from are not in this one.
+            // A forked child does not have the threads of its parent.
             let others = if before >> 32 == generation { before & u64::from(u32::MAX) } else { 0 };
             (others < MAX_THREADS).then_some(generation << 32 | (others + 1))
         });
@@ -80,7 +80,7 @@ impl HelperThreads {
     }
 }
 
-/// One of the places, taken.
+/// The right to run one thread; returned when it is dropped.
 struct Permit(&'static HelperThreads);
 
 impl Drop for Permit {
@@ -89,7 +89,7 @@ impl Drop for Permit {
     }
 }
 
-/// While it is there, threads that this one starts are born with their signals blocked.
+/// While this value exists, threads that the current thread starts have signals blocked.
 #[cfg(unix)]
 struct BlockSignals(Option<libc::sigset_t>);
 
@@ -98,12 +98,12 @@ impl BlockSignals {
     fn new() -> Self {
         use std::mem::MaybeUninit;
         let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-        // SAFETY: sigfillset makes a whole set of `all`, from which sigdelset takes signals that exist.
-        // pthread_sigmask reads that one and writes the other, both ours, and if it returns 0 the other one
-        // is whole, too. It changes what the calling thread alone blocks, until the drop below.
+        // SAFETY: sigfillset initializes `all`, and sigdelset removes signals that exist. pthread_sigmask reads
+        // `all` and writes `before`, which is initialized if it returns 0. It changes the mask of the calling
+        // thread only, until the drop below.
         unsafe {
             libc::sigfillset(all.as_mut_ptr());
-            // What a thread does to itself, and what asks each thread what it is doing.
+            // Faults of the thread itself, and the signal of profilers, which every thread must handle.
             for signal in [
                 libc::SIGABRT,
                 libc::SIGBUS,
@@ -126,7 +126,7 @@ impl BlockSignals {
 impl Drop for BlockSignals {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {
-            // SAFETY: the set is whole, and is only read; no old one is asked for.
+            // SAFETY: the set is initialized and only read; no former mask is requested.
             unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) };
         }
     }
