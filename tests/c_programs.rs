@@ -70,11 +70,11 @@ fn get_token_says_what_is_wrong_and_nothing_secret() {
     let get_token = built("bindings/c/get_token.c", &[]);
     let emulator = Emulator::builder().start().unwrap();
     for (change, value, status, says) in [
-        ("AMPLIENCE_CLIENT_SECRET", "hush-hush", 2, "AMP_CREDENTIALS_REJECTED"),
-        ("AMPLIENCE_CLIENT_SECRET", "", 2, "set AMPLIENCE_CLIENT_SECRET"),
-        ("AMPLIENCE_PAT", "amp_pat_hush-hush", 1, "are both set"),
-        ("AMPLIENCE_AUTH_URL", "http://127.0.0.1:1", 3, "AMP_CONNECT"),
-        ("AMPLIENCE_RETRIES", "many", 1, "AMPLIENCE_RETRIES is \"many\""),
+        ("AMPLIENCE_CLIENT_SECRET", "hush-hush", 3, "AMP_CREDENTIALS_REJECTED"),
+        ("AMPLIENCE_CLIENT_SECRET", "", 3, "set AMPLIENCE_CLIENT_SECRET"),
+        ("AMPLIENCE_PAT", "amp_pat_hush-hush", 2, "are both set"),
+        ("AMPLIENCE_AUTH_URL", "http://127.0.0.1:1", 4, "AMP_CONNECT"),
+        ("AMPLIENCE_RETRIES", "many", 2, "AMPLIENCE_RETRIES is \"many\""),
     ] {
         let output =
             with_credentials(&get_token, &emulator).env(change, value).env("AMPLIENCE_TIMEOUT_MS", "20000").output();
