@@ -1,7 +1,7 @@
-//! Generates the C header into OUT_DIR, and tells the linker what a shared library needs.
+//! Generates the C header into OUT_DIR, and passes the linker the flags of the shared library.
 //!
-//! The header that users get is the one that is checked in under include/: a test fails while the
-//! two differ, and AMP_UPDATE_HEADER=1 in the environment of a build rewrites it. A plain build
+//! Users get the header that is checked in under include/. A test fails if the two differ;
+//! AMP_UPDATE_HEADER=1 in the environment of a build updates the checked-in one. A plain build
 //! never writes into the source tree.
 
 use std::env;
@@ -22,13 +22,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn link() -> Result<(), env::VarError> {
     let elf = env::var("CARGO_CFG_TARGET_FAMILY")? == "unix" && env::var("CARGO_CFG_TARGET_VENDOR")? != "apple";
     if elf {
-        // Threads of name look-ups and thread-local destructors may outlive a dlclose: without
-        // nodelete they would run code that is no longer there.
+        // Helper threads and thread-local destructors may still run after a dlclose. Without
+        // nodelete their code would be unmapped.
         for flag in ["-z,nodelete", "-z,now", "-z,relro", "-z,noexecstack"] {
             println!("cargo:rustc-cdylib-link-arg=-Wl,{flag}");
         }
-        // The Makefile names the library, because it also makes the symbolic links that a program
-        // linked against that name needs. A plain cargo build makes none.
+        // The Makefile sets the SONAME, because it also creates the symbolic links that a program
+        // linked with that name needs. A plain cargo build creates none.
         if let Ok(name) = env::var("AMP_SONAME") {
             println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{name}");
         }
@@ -41,11 +41,11 @@ fn header() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = cbindgen::Config::from_file(Path::new(&root).join("cbindgen.toml"))?;
     let part = |name: &str| env::var(format!("CARGO_PKG_VERSION_{name}"));
     let version = format!(
-        "\n/* The version of this header; amp_version() tells that of the library. */\n\
+        "\n/* The version of this header; amp_version() returns that of the library. */\n\
          #define AMP_TOKEN_VERSION \"{}\"\n\
          #define AMP_TOKEN_VERSION_MAJOR {}\n#define AMP_TOKEN_VERSION_MINOR {}\n#define AMP_TOKEN_VERSION_PATCH {}\n\
-         \n/* The binary interface that this header describes; amp_abi_version() tells\n\
-         \x20* that of the library. */\n\
+         \n/* The version of the binary interface that this header describes;\n\
+         \x20* amp_abi_version() returns that of the library. */\n\
          #define AMP_TOKEN_ABI_VERSION 0\n",
         env::var("CARGO_PKG_VERSION")?,
         part("MAJOR")?,
@@ -59,7 +59,7 @@ fn header() -> Result<(), Box<dyn std::error::Error>> {
         Ok(bindings) => {
             bindings.write_to_file(&made);
         }
-        // rustc reports it better.
+        // rustc reports syntax errors better.
         Err(cbindgen::Error::ParseSyntaxError { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),
     }

@@ -1,53 +1,120 @@
-/* libamp_token: always a valid Amplience access token, for native programs.
+/* libamp_token: fetches, caches and refreshes Amplience access tokens.
  *
- * This file is the manual. It is generated from the library's source: change
- * the comments there.
+ * This file is the manual. It is generated from the comments of the library's
+ * source.
  *
- * The shortest use, without error handling:
+ * A program that prints a token:
  *
- *     amp_config *config = amp_config_new();
- *     amp_config_load(config, NULL);            AMPLIENCE_CLIENT_ID and so on
- *     amp_token_cache *cache;
- *     amp_token_cache_new(config, &cache, NULL);
- *     amp_config_free(config);
- *     ...
- *     char token[4096];
- *     amp_token_cache_copy(cache, token, sizeof token, NULL, NULL);
- *     ...
- *     amp_token_cache_free(cache);
+ *     #include <amp_token.h>
+ *     #include <stdio.h>
+ *
+ *     int main(void) {
+ *         char token[4096];
+ *         amp_error *error = NULL;
+ *         amp_token_cache *cache = NULL;
+ *         amp_config *config = amp_config_new();
+ *         amp_status status = amp_config_load(config, &error);
+ *
+ *         if (status == AMP_OK)
+ *             status = amp_token_cache_new(config, &cache, &error);
+ *         if (status == AMP_OK)
+ *             status = amp_token_cache_copy(cache, token, sizeof token, NULL,
+ *                                           &error);
+ *         if (status == AMP_OK)
+ *             puts(token);
+ *         else
+ *             fprintf(stderr, "%s: %s\n", amp_status_name(status),
+ *                     amp_error_message(error));
+ *         amp_error_free(error);
+ *         amp_token_cache_free(cache);
+ *         amp_config_free(config);
+ *         return status == AMP_OK ? 0 : 1;
+ *     }
+ *
+ * It reads the credentials from AMPLIENCE_CLIENT_ID and
+ * AMPLIENCE_CLIENT_SECRET. Compile it with
+ * `cc program.c $(pkg-config --cflags --libs amp_token)`. A longer program
+ * keeps the cache and calls amp_token_cache_copy() before each request; the
+ * library requests a new token only when the cached one is due for refresh.
  *
  * Conventions
  *
- *   Results    What can fail returns an amp_status, which is AMP_OK (0) on
- *              success. Its last parameter, `error`, may be NULL. On failure
- *              output pointers are set to NULL and *error to an object that the
- *              caller frees with amp_error_free(); on success *error is left
- *              as it was.
- *   Ownership  What a function named _new, _get or _clone hands out, the caller
- *              frees with the _free of its type, once, in any order: a token
- *              outlives the cache that made it. _free takes NULL. Strings that
- *              are returned are borrowed from the handle they were asked of and
- *              valid until it is freed; none is ever freed by itself.
- *   Strings    go in as NUL-terminated UTF-8, and are copied.
- *   NULL       for a required argument is AMP_INVALID_ARGUMENT; an accessor
- *              answers NULL, 0 or -1, as it says. No argument that can be
- *              checked ends the process.
+ *   Results    A function that can fail returns an amp_status, which is AMP_OK
+ *              (0) on success. Its last parameter, `error`, may be NULL. On
+ *              failure it sets output pointers to NULL, and *error to an object
+ *              that the caller frees with amp_error_free(). On success it does
+ *              not change *error.
+ *   Ownership  The caller frees every handle that a function returns or
+ *              writes to an output pointer, with the _free function of its
+ *              type, once, in any order: a token stays valid when the cache
+ *              that created it is freed. Returned strings are borrowed: they
+ *              belong to a handle, and are valid until it is freed. The caller
+ *              never frees a string.
+ *   Strings    Arguments are NUL-terminated UTF-8. The library copies them.
+ *   NULL       A required argument that is NULL is AMP_INVALID_ARGUMENT. An
+ *              accessor returns NULL, 0 or -1 for a NULL handle, as its comment
+ *              says. No invalid argument that the library can detect ends the
+ *              process.
+ *   Errors     Each comment lists the statuses to expect. In addition, every
+ *              function that returns a status returns AMP_INVALID_ARGUMENT for
+ *              a string that is not UTF-8, and AMP_INTERNAL after a bug in the
+ *              library.
  *   Threads    A handle that a function takes as pointer to const may be used
  *              by many threads at once. A config belongs to one thread at a
- *              time. There is no global state: no init, no cleanup, no
- *              process-wide logger. No thread stays unless background_refresh
- *              is on; only if the system does not answer, a look-up of a name
- *              or a touch of the store's files is left to a thread of its own,
- *              and the call goes on. There are at most 64 of each kind.
- *   fork       Parent and child may both go on using what was made before; a
- *              child shares no connection with its parent.
- *   Signals    SIGPIPE is never raised. Calls go on after a signal handler ran.
- *              Threads that the library starts handle no signals.
- *   exit       may be called at any time, also with other threads inside the
- *              library. The library stays loaded once it is: dlclose() of it
- *              is allowed and does nothing.
- *   Secrets    are wiped when their handle is freed, and appear in no message,
- *              log line or argument list.
+ *              time. There is no global state: no initialization, no cleanup,
+ *              no process-wide logger. No thread of the library keeps running
+ *              unless background_refresh is on. DNS resolution and file-store
+ *              I/O run on helper threads, so that a call can return at its
+ *              deadline even if the system does not; at most 64 of each can be
+ *              outstanding.
+ *   Blocking   A function does not block unless its comment has a line
+ *              "Blocks".
+ *   fork       Parent and child may both keep using what was created before the
+ *              fork. A child shares no connection with its parent.
+ *   Signals    SIGPIPE is never raised. Calls continue after a signal handler
+ *              returns. Threads that the library starts handle no signals.
+ *   exit       A program may exit at any time, even while other threads are
+ *              inside the library. The library stays loaded: dlclose() is
+ *              allowed and does nothing.
+ *   Secrets    The library wipes secrets when their handle is freed. No
+ *              message, log line or argument list contains one.
+ *
+ * Settings
+ *
+ * amp_config_set() takes these names. Defaults and details are in
+ * docs/configuration.md and in the manual page amp-token(1).
+ *
+ *   client_id                   the API key
+ *   client_secret               the API secret
+ *   client_secret_file          a file that contains the API secret
+ *   personal_access_token       a token to use instead of key and secret
+ *   personal_access_token_file  a file that contains that token
+ *   config_file                 a configuration file of dc-cli, the last
+ *                               source of credentials
+ *   auth_url                    the server that issues tokens
+ *   api_url                     the server that requests with a token are
+ *                               sent to
+ *   timeout_ms                  time limit of a call, retries and waiting
+ *                               included
+ *   connect_timeout_ms          time limit of one attempt to connect
+ *   retries                     how often a failed request is retried
+ *   ca_file                     certificates (PEM) to trust in addition to
+ *                               the system's
+ *   client_certificate          a certificate (PEM) for servers that ask
+ *                               for one
+ *   client_key                  the private key (PEM) of client_certificate
+ *   proxy                       the URL of a proxy for https, or none
+ *   min_validity_ms             how long a returned token must still be
+ *                               valid
+ *   background_refresh          true: a thread refreshes the token before
+ *                               it expires
+ *   max_response_bytes          the largest API response that is read into
+ *                               memory
+ *   store                       where tokens are shared: none, file, or a
+ *                               redis:// URL
+ *   store_dir                   the directory of the file store
+ *   user_agent                  text to put before the library's own
+ *                               User-Agent
  */
 
 #ifndef AMP_TOKEN_H
@@ -57,8 +124,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Put in front of every function. On Windows define AMP_STATIC to link the
- * static library. */
+/* Precedes every function. On Windows define AMP_STATIC to link the static
+ * library. */
 #if !defined(AMP_API)
 #if defined(_WIN32) && !defined(AMP_STATIC)
 #define AMP_API __declspec(dllimport)
@@ -67,7 +134,7 @@
 #endif
 #endif
 
-/* A result that must be looked at. */
+/* The caller must check the return value. */
 #if !defined(AMP_MUST_USE)
 #if defined(__GNUC__)
 #define AMP_MUST_USE __attribute__((warn_unused_result))
@@ -76,23 +143,23 @@
 #endif
 #endif
 
-/* The version of this header; amp_version() tells that of the library. */
+/* The version of this header; amp_version() returns that of the library. */
 #define AMP_TOKEN_VERSION "0.1.0"
 #define AMP_TOKEN_VERSION_MAJOR 0
 #define AMP_TOKEN_VERSION_MINOR 1
 #define AMP_TOKEN_VERSION_PATCH 0
 
-/* The binary interface that this header describes; amp_abi_version() tells
- * that of the library. */
+/* The version of the binary interface that this header describes;
+ * amp_abi_version() returns that of the library. */
 #define AMP_TOKEN_ABI_VERSION 0
 
 
 /**
- * What a call came to. The tens are families: 10 arguments and configuration,
- * 20 credentials, 30 network, 40 server, 50 reply, 60 this machine. A number
- * never changes its meaning and is never used again; new ones may join a
- * family, so treat an unknown one by its family, and anything but AMP_OK as a
- * failure.
+ * Status codes, grouped by tens: 10 arguments and configuration, 20
+ * credentials, 30 network, 40 server, 50 response, 60 this machine. A code
+ * never changes meaning and is never reused. New codes may be added to a
+ * group, so handle an unknown code like its group, and anything but AMP_OK as
+ * a failure.
  */
 typedef enum {
     /**
@@ -100,12 +167,11 @@ typedef enum {
      */
     AMP_OK = 0,
     /**
-     * An argument is NULL, not UTF-8, or not among the values that are
-     * allowed.
+     * An argument is NULL, not UTF-8, or not an allowed value.
      */
     AMP_INVALID_ARGUMENT = 10,
     /**
-     * The settings do not fit together, or one of them cannot be used.
+     * Conflicting or unusable settings.
      */
     AMP_CONFIG = 11,
     /**
@@ -113,32 +179,34 @@ typedef enum {
      */
     AMP_NO_CREDENTIALS = 20,
     /**
-     * The server refused the client id and secret, or the personal access
+     * The server rejected the client id and secret, or the personal access
      * token.
      */
     AMP_CREDENTIALS_REJECTED = 21,
     /**
-     * The host name could not be turned into an address.
+     * The host name could not be resolved.
      */
     AMP_RESOLVE = 30,
     /**
-     * No connection, or one that broke.
+     * No connection could be made, or the connection broke.
      */
     AMP_CONNECT = 31,
     /**
-     * The TLS handshake failed: most often a certificate that is not trusted.
+     * The TLS handshake failed, most often because a certificate is not
+     * trusted.
      */
     AMP_TLS = 32,
     /**
-     * The proxy refused, could not be reached, or wanted other credentials.
+     * The proxy could not be reached, rejected the connection, or asked for
+     * other credentials.
      */
     AMP_PROXY = 33,
     /**
-     * The time that the call had was over.
+     * The call timed out.
      */
     AMP_TIMEOUT = 34,
     /**
-     * The server asked for fewer requests (HTTP 429).
+     * The server is rate limiting requests (HTTP 429).
      */
     AMP_RATE_LIMITED = 40,
     /**
@@ -146,11 +214,11 @@ typedef enum {
      */
     AMP_SERVER = 41,
     /**
-     * The reply is not what the protocol allows.
+     * The response violates the protocol.
      */
     AMP_PROTOCOL = 50,
     /**
-     * A local file or system call failed.
+     * A local file operation or system call failed.
      */
     AMP_IO = 60,
     /**
@@ -158,14 +226,14 @@ typedef enum {
      */
     AMP_BUFFER_TOO_SMALL = 61,
     /**
-     * A defect of the library.
+     * Internal error: a bug in the library.
      */
     AMP_INTERNAL = 69,
 } amp_status;
 
 /**
- * How much a log line matters; the numbers that an amp_log_fn is called with.
- * More may come.
+ * Severity of a log line: the `level` argument of an amp_log_fn. More levels
+ * may be added.
  */
 typedef enum {
     /**
@@ -173,88 +241,91 @@ typedef enum {
      */
     AMP_LOG_ERROR = 1,
     /**
-     * Something is wrong, and the library went on without it.
+     * Something is wrong, and the library continued without it.
      */
     AMP_LOG_WARNING = 2,
     /**
-     * A token was obtained or dropped.
+     * A token was fetched or discarded.
      */
     AMP_LOG_INFO = 3,
     /**
-     * Each step on the way.
+     * Each step of a call.
      */
     AMP_LOG_DEBUG = 4,
 } amp_log_level;
 
 /**
- * Settings, and the functions that an application plugs in. One owner at a
- * time: two threads must not use a config at once.
+ * Settings, and the callbacks of the application. Only one thread at a time
+ * may use a config.
  *
- * Handles that are made from a config keep what they need of it, so it may be
- * changed or freed right after.
+ * Objects that are created from a config copy what they need, so the config
+ * may be changed or freed right after.
  */
 typedef struct amp_config amp_config;
 
 /**
- * Why a call failed. Immutable: any number of threads may look at it at once.
+ * Describes why a call failed. Immutable, so any number of threads may use it
+ * at once.
  *
- * A call that fails makes one if it is given a place for it, and the caller
- * frees it with amp_error_free(). Texts that its functions return are
- * borrowed from it. None of them ever holds a secret or a token, so all may
- * be logged.
+ * A call that fails creates one if its `error` argument is not NULL; the
+ * caller frees it with amp_error_free(). No string of an error contains a
+ * secret or a token, so all of them may be logged.
  */
 typedef struct amp_error amp_error;
 
 /**
- * What an amp_transport_fn got back. Valid until that function returns.
+ * The response that an amp_transport_fn received. Valid until that function
+ * returns.
  */
 typedef struct amp_http_reply amp_http_reply;
 
 /**
- * A request that an amp_transport_fn is to carry. Valid until that function
- * returns; so is every text that its functions return. It holds a secret or a
- * token: do not log its headers or body.
+ * A request for an amp_transport_fn to send. It and the strings that its
+ * functions return are valid until that function returns. It contains a secret
+ * or a token: do not log its headers or body.
  */
 typedef struct amp_http_request amp_http_request;
 
 /**
- * A reply of the API, whatever its HTTP status. Immutable: any number of
- * threads may look at it at once. Texts and bytes that its functions return
- * are borrowed from it.
+ * A response of the API, whatever its HTTP status. Immutable, so any number of
+ * threads may use it at once.
  */
 typedef struct amp_response amp_response;
 
 /**
- * One access token. Immutable: any number of threads may look at it at once,
- * and it outlives the cache that it came from.
+ * One access token. Immutable, so any number of threads may use it at once. It
+ * stays valid when the cache that it came from is freed.
  */
 typedef struct amp_token amp_token;
 
 /**
- * The current token of one set of credentials, renewed in time and shared by
- * all threads.
+ * The current token of one set of credentials, refreshed before it expires and
+ * shared by all threads.
  *
- * Every function whose first parameter is const may be called from many
- * threads at once. A process that forks may go on using it in parent and
- * child. It must not be freed while another thread uses it; tokens that it
- * handed out stay valid when it is freed.
+ * Any number of threads may call the functions whose first parameter is const
+ * at once. After a fork, both the parent and the child may use it. It must not
+ * be freed while another thread uses it; tokens that were returned by it stay
+ * valid.
  */
 typedef struct amp_token_cache amp_token_cache;
 
 /**
- * The application's function for log lines.
+ * A callback of the application that receives log lines: see
+ * amp_config_set_logger().
  */
 typedef void (*amp_log_fn)(int32_t level, const char *message, void *user_data);
 
 /**
- * The application's function that carries a request.
+ * A callback of the application that sends a request: see
+ * amp_config_set_transport().
  */
 typedef int32_t (*amp_transport_fn)(const amp_http_request *request,
                                     amp_http_reply *reply,
                                     void *user_data);
 
 /**
- * The application's function that takes a reply's body, piece by piece.
+ * A callback of the application that receives the body of a download in
+ * pieces: see amp_api_download().
  */
 typedef bool (*amp_write_fn)(const void *data, size_t length, void *user_data);
 
@@ -263,110 +334,129 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * The version of the library that is loaded, such as "0.1.0". It may differ
- * from AMP_TOKEN_VERSION, which is that of the header at compile time.
+ * Returns the version of the loaded library, such as "0.1.0". It may differ
+ * from AMP_TOKEN_VERSION, which is the version of the header at compile time.
  *
- * Never NULL; static. Any thread.
+ * Threads: any.
+ * NULL: never returned.
+ * Ownership: the string is static.
  */
 AMP_API const char *amp_version(void);
 
 /**
- * The version of the binary interface of the library that is loaded. A
- * program or binding that loads it at run time compares it with
- * AMP_TOKEN_ABI_VERSION and refuses another.
+ * Returns the version of the binary interface of the loaded library. A program
+ * or binding that loads the library at run time compares it with
+ * AMP_TOKEN_ABI_VERSION and rejects any other value.
  *
- * Any thread.
+ * Threads: any.
  */
 AMP_API uint32_t amp_abi_version(void);
 
 /**
- * The name of a status, such as "AMP_TIMEOUT"; "AMP_UNKNOWN" for a number
- * that this version does not know.
+ * Returns the name of a status, such as "AMP_TIMEOUT", or "AMP_UNKNOWN" for a
+ * number that this version does not define.
  *
- * Never NULL; static. Any thread.
+ * Threads: any.
+ * NULL: never returned.
+ * Ownership: the string is static.
  */
 AMP_API const char *amp_status_name(int32_t status);
 
 /**
- * The status that the failed call returned; AMP_INVALID_ARGUMENT if `error`
- * is NULL.
+ * Returns the status that the failed call returned, or AMP_INVALID_ARGUMENT
+ * for NULL.
  *
- * Any thread.
+ * Threads: any.
+ * NULL: `error` may be NULL.
  */
 AMP_API amp_status amp_error_status(const amp_error *error);
 
 /**
- * One line that says what happened, to what, and what to do next: for people
- * and logs. Its words may change; programs decide by the status.
+ * Returns one line that says what failed, why, and what to do about it. It is
+ * meant for people and logs: its text may change in any version. Programs
+ * decide by the status.
  *
- * Never NULL (NULL has the message "no error"); borrowed from `error`. Any
- * thread.
+ * Threads: any.
+ * NULL: never returned; the message for a NULL `error` is "no error".
+ * Ownership: borrowed from `error`.
  */
 AMP_API const char *amp_error_message(const amp_error *error);
 
 /**
- * The HTTP status of the last reply; 0: none came, or `error` is NULL.
+ * Returns the HTTP status of the last response, or 0 if there was none.
  *
- * Any thread.
+ * Threads: any.
+ * NULL: 0 for a NULL `error`.
  */
 AMP_API int32_t amp_error_http_status(const amp_error *error);
 
 /**
- * The error code that the server sent, such as "invalid_client" (RFC 6749,
- * 5.2).
+ * Returns the error code that the server sent, such as "invalid_client" (RFC
+ * 6749, section 5.2).
  *
- * NULL: it sent none, or `error` is NULL; borrowed from `error`. Any thread.
+ * Threads: any.
+ * NULL: returned if the server sent no code, or `error` is NULL.
+ * Ownership: borrowed from `error`.
  */
 AMP_API const char *amp_error_oauth_code(const amp_error *error);
 
 /**
- * Whether the same call may succeed later without anything else having
+ * Returns whether the same call may succeed later although nothing else has
  * changed.
  *
- * false if `error` is NULL. Any thread.
+ * Threads: any.
+ * NULL: false for a NULL `error`.
  */
 AMP_API bool amp_error_is_retryable(const amp_error *error);
 
 /**
- * How many milliseconds to wait before the next call, counted from the moment
- * of the failure: what the server asked for, or the rest of the pause that
- * the cache makes. A call before that fails at once.
+ * Returns how many milliseconds to wait before the next call, counted from the
+ * time of the failure: the time that the server asked for, or the rest of the
+ * cache's backoff. An earlier call fails immediately. -1 means not known.
  *
- * -1: not known, or `error` is NULL. Any thread.
+ * Threads: any.
+ * NULL: -1 for a NULL `error`.
  */
 AMP_API int64_t amp_error_retry_after_ms(const amp_error *error);
 
 /**
- * How many requests the failed call sent, or tried to send; 0 if it failed
- * before the first, or `error` is NULL.
+ * Returns how many requests the failed call sent or tried to send; 0 if it
+ * failed before the first one.
  *
- * Any thread.
+ * Threads: any.
+ * NULL: 0 for a NULL `error`.
  */
 AMP_API uint32_t amp_error_attempts(const amp_error *error);
 
 /**
- * Frees an error; NULL is allowed.
+ * Frees an error.
+ *
+ * Threads: any, but not while another thread uses `error`.
+ * NULL: a NULL `error` is ignored.
  */
 AMP_API void amp_error_free(amp_error *error);
 
 /**
- * Makes a config with nothing set.
+ * Creates a config in which nothing is set.
  *
- * The caller frees it with amp_config_free(). NULL only if a defect of the
- * library was met; every function takes NULL for a config and then answers
- * AMP_INVALID_ARGUMENT.
+ * Threads: any.
+ * NULL: returned only after an internal error. Every function accepts it and
+ *   then returns AMP_INVALID_ARGUMENT.
+ * Ownership: free it with amp_config_free().
  */
 AMP_API AMP_MUST_USE amp_config *amp_config_new(void);
 
 /**
- * Sets one setting by its name. The table of names, defaults and meanings is
- * in the README and in amp-token(1).
+ * Sets one setting by name. "Settings" at the top of this file lists the
+ * names.
  *
- * `name` and `value` are copied. `value` NULL unsets the setting. Does not
- * block.
- *
- * AMP_INVALID_ARGUMENT: there is no such setting, or the value is not allowed
- * for it; the message says which are, and the config is as before.
+ * Threads: not while another thread uses `config`.
+ * NULL: AMP_INVALID_ARGUMENT for `config` and `name`. A NULL `value` unsets
+ *   the setting.
+ * Ownership: the strings are copied.
+ * Errors: AMP_INVALID_ARGUMENT if there is no such setting, or the value is
+ *   not allowed for it. The message lists what is allowed, and the config is
+ *   unchanged.
  */
 AMP_API
 AMP_MUST_USE
@@ -376,23 +466,23 @@ amp_status amp_config_set(amp_config *config,
                           amp_error **error);
 
 /**
- * Fills what is unset from the environment (AMPLIENCE_CLIENT_ID and so on:
- * AMPLIENCE_ and the setting's name in capitals; AMPLIENCE_PAT too), and lets
- * credentials that are still missing be looked for in the files of dc-cli
- * when a token is needed.
- *
- * Reads the environment: no other thread may change it meanwhile. Does not
- * block.
+ * Sets every unset setting from the environment: from AMPLIENCE_ and its name
+ * in capitals, such as AMPLIENCE_CLIENT_ID, and personal_access_token from
+ * AMPLIENCE_PAT too. If credentials are still missing when a token is needed,
+ * they are read from the configuration files of dc-cli.
  *
  * Fails in a program that runs with raised privileges (setuid, setgid, file
  * capabilities): its environment comes from a user with fewer privileges, who
- * must not decide where its secrets go and which files it reads. Nor does any
- * other function read the environment there: not the proxies, NO_PROXY,
- * SSL_CERT_FILE, SSL_CERT_DIR, HOME or XDG_*. Such a program sets what it
- * needs with amp_config_set(), with proxy and store_dir among it.
+ * must not decide where the program sends its secrets and which files it
+ * reads. No other function reads the environment in such a program either: not
+ * the proxy variables, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR, HOME or XDG_*.
+ * Such a program sets what it needs with amp_config_set(), including proxy and
+ * store_dir.
  *
- * AMP_CONFIG: a variable has a value that its setting does not allow; the
- * message names it. Or the program runs with raised privileges.
+ * Threads: not while another thread uses `config` or changes the environment.
+ * NULL: AMP_INVALID_ARGUMENT for `config`.
+ * Errors: AMP_CONFIG if a variable has a value that its setting does not allow
+ *   (the message names it), or if the program runs with raised privileges.
  */
 AMP_API
 AMP_MUST_USE
@@ -400,21 +490,24 @@ amp_status amp_config_load(amp_config *config,
                            amp_error **error);
 
 /**
- * Sends the log lines of all that is made from this config to a function of
- * the application's. Without one, nothing is written anywhere. `logger` NULL
- * switches it off again.
+ * Sends the log lines of everything that is created from this config to
+ * `logger`. Without a logger, nothing is written anywhere.
  *
- * `logger` may be called from any thread that uses a handle, and from the
- * library's own; several calls may run at once; no lock is held. `message` is
- * one line of UTF-8 without a newline, valid until the function returns; it
- * never holds a secret. `level` is one of amp_log_level. `logger` must return
- * normally (no longjmp, no C++ exception) and must not free the handle it
- * logs for. `logger` and `user_data` must stay valid until the last handle
- * made from the config is freed and, with background_refresh, its last
- * request is over; or until
- * amp_config_stop_callbacks() has returned.
+ * Any thread that uses a handle may call `logger`, the library's own threads
+ * too; several calls may run at once. No lock is held during a call. `message`
+ * is one line of UTF-8 without a newline; it is valid until `logger` returns
+ * and never contains a secret. `level` is one of amp_log_level. `logger` must
+ * return normally (no longjmp, no C++ exception) and must not free the handle
+ * that it logs for.
  *
- * AMP_INVALID_ARGUMENT: `config` is NULL.
+ * Threads: not while another thread uses `config`.
+ * NULL: AMP_INVALID_ARGUMENT for `config`. A NULL `logger` disables logging
+ *   again. `user_data` may be NULL.
+ * Ownership: `logger` and `user_data` must stay valid until the last handle
+ *   that was created from the config is freed and, with background_refresh,
+ *   its last request is over; or until amp_config_stop_callbacks() has
+ *   returned.
+ * Errors: AMP_INVALID_ARGUMENT if `config` is NULL.
  */
 AMP_API
 AMP_MUST_USE
@@ -424,24 +517,26 @@ amp_status amp_config_set_logger(amp_config *config,
                                  amp_error **error);
 
 /**
- * Has a function of the application's carry the requests, in place of the
- * library's own sockets. Then the settings for TLS and proxies have no
- * meaning. `send` NULL switches it off again.
+ * Sends requests through `send` instead of the built-in HTTP client. The
+ * settings for TLS and proxies are then ignored.
  *
- * `send` may be called from any thread that uses a handle, and from the
- * library's own, but for each cache only once at a time when it asks for
- * tokens. It carries one request, without following redirects and without
- * repeating it, writes what came back into `reply` and returns 0; or it calls
- * amp_http_reply_fail() to say why it could not, or returns another number,
- * which counts as AMP_CONNECT. `request` and `reply` are valid until it
- * returns. It should be back within amp_http_request_timeout_ms(). It must
- * return normally (no longjmp, no C++ exception) and must not use the handle
- * that it carries requests for. `send` and `user_data` must stay valid until
- * the last handle made from the config is freed and, with background_refresh,
- * its last request is over; or until
- * amp_config_stop_callbacks() has returned.
+ * Any thread that uses a handle may call `send`, the library's own threads
+ * too; for token requests, each cache makes only one call at a time. `send`
+ * sends one request without following redirects and without retrying, stores
+ * the response in `reply`, and returns 0. If there is no response, it calls
+ * amp_http_reply_fail() to say why, or returns another number, which counts as
+ * AMP_CONNECT. `request` and `reply` are valid until it returns. It should
+ * return within amp_http_request_timeout_ms(). It must return normally (no
+ * longjmp, no C++ exception) and must not use the handle for which it sends
+ * requests.
  *
- * AMP_INVALID_ARGUMENT: `config` is NULL.
+ * Threads: not while another thread uses `config`.
+ * NULL: AMP_INVALID_ARGUMENT for `config`. A NULL `send` restores the built-in
+ *   client. `user_data` may be NULL.
+ * Ownership: `send` and `user_data` must stay valid until the last handle that
+ *   was created from the config is freed and, with background_refresh, its
+ *   last request is over; or until amp_config_stop_callbacks() has returned.
+ * Errors: AMP_INVALID_ARGUMENT if `config` is NULL.
  */
 AMP_API
 AMP_MUST_USE
@@ -451,36 +546,42 @@ amp_status amp_config_set_transport(amp_config *config,
                                     amp_error **error);
 
 /**
- * Ends all calls of the logger and the transport, those that were set and
- * those that will be, by the config and by all that was made from it: when
- * this returns, none of them is running, and none will ever run again. For
- * whoever must be sure of that: an interpreter that shuts down, a program that
- * unloads the code that they are in.
+ * Permanently disables the logger and transport callbacks of this config and
+ * of everything created from it, those that are set later too. When it
+ * returns, none of them is running, and none is called afterwards. Use it
+ * before an interpreter shuts down or the code of the callbacks is unloaded.
+ * Requests that need the transport fail with AMP_CONNECT from then on.
  *
- * Waits for calls that are running; so it must not be called by one of them,
- * nor with a lock that one of them needs. Requests that need the transport
- * fail with AMP_CONNECT from then on. NULL is allowed. Any thread, but not
- * while another thread changes the config.
+ * A callback must not call it. The caller must not hold a lock that a callback
+ * needs.
+ *
+ * Threads: any, but not while another thread changes or frees `config`.
+ * NULL: a NULL `config` is ignored.
+ * Blocks: until running callbacks have returned.
  */
 AMP_API void amp_config_stop_callbacks(const amp_config *config);
 
 /**
- * Frees a config, and wipes its secrets; NULL is allowed. What was made from
- * it stays valid.
+ * Frees a config and wipes its secrets. What was created from it stays valid.
+ *
+ * Threads: any, but not while another thread uses `config`.
+ * NULL: a NULL `config` is ignored.
  */
 AMP_API void amp_config_free(amp_config *config);
 
 /**
- * Asks for a token now, without a cache: for a program that needs a single
- * one. Whoever needs more than one, or has threads, uses an amp_token_cache.
+ * Fetches a token without a cache, for a program that needs a single one. A
+ * program that needs more than one, or has threads, uses an amp_token_cache.
  *
- * On success `*token` is a token that the caller frees with amp_token_free();
- * on failure it is NULL. Blocks for `timeout_ms` at most.
- *
- * AMP_CONFIG, AMP_NO_CREDENTIALS: nothing was sent. AMP_CREDENTIALS_REJECTED:
- * the server refused. AMP_RESOLVE, AMP_CONNECT, AMP_TLS, AMP_PROXY,
- * AMP_TIMEOUT: the network. AMP_RATE_LIMITED, AMP_SERVER, AMP_PROTOCOL: the
- * reply. AMP_IO: a file or system call.
+ * Threads: any, but not while another thread changes `config`.
+ * NULL: AMP_INVALID_ARGUMENT for `config` and `token`.
+ * Ownership: free `*token` with amp_token_free(); it is NULL on failure.
+ * Blocks: for up to timeout_ms.
+ * Errors: AMP_CONFIG, AMP_NO_CREDENTIALS: nothing was sent.
+ *   AMP_CREDENTIALS_REJECTED: the server rejected the credentials.
+ *   AMP_RESOLVE, AMP_CONNECT, AMP_TLS, AMP_PROXY, AMP_TIMEOUT: the network
+ *   failed. AMP_RATE_LIMITED, AMP_SERVER, AMP_PROTOCOL: the response was not a
+ *   token. AMP_IO: a file operation or system call failed.
  */
 AMP_API
 AMP_MUST_USE
@@ -489,79 +590,91 @@ amp_status amp_token_get(const amp_config *config,
                          amp_error **error);
 
 /**
- * The token itself, as visible ASCII characters. It is a secret: do not log
- * it.
+ * Returns the token itself, which consists of visible ASCII characters. It is
+ * a secret: do not log it.
  *
- * NULL if `token` is NULL; borrowed from `token`. Any thread.
+ * Threads: any.
+ * NULL: returned for a NULL `token`.
+ * Ownership: borrowed from `token`.
  */
 AMP_API const char *amp_token_value(const amp_token *token);
 
 /**
- * The length of amp_token_value() in bytes, without the NUL; 0 if `token` is
- * NULL.
+ * Returns the length of amp_token_value() in bytes, without the NUL.
  *
- * Any thread.
+ * Threads: any.
+ * NULL: 0 for a NULL `token`.
  */
 AMP_API size_t amp_token_length(const amp_token *token);
 
 /**
- * The value of an Authorization header: "Bearer " and the token. It is a
- * secret: do not log it.
+ * Returns the value of an Authorization header: "Bearer " and the token. It is
+ * a secret: do not log it.
  *
- * NULL if `token` is NULL; borrowed from `token`. Any thread.
+ * Threads: any.
+ * NULL: returned for a NULL `token`.
+ * Ownership: borrowed from `token`.
  */
 AMP_API const char *amp_token_authorization(const amp_token *token);
 
 /**
- * When the token dies, in seconds since 1970 by this machine's clock;
- * INT64_MAX: never; 0 if `token` is NULL.
+ * Returns when the token expires, in seconds since 1970 by this machine's
+ * clock; INT64_MAX if it never expires.
  *
- * Any thread.
+ * Threads: any.
+ * NULL: 0 for a NULL `token`.
  */
 AMP_API int64_t amp_token_expires_at(const amp_token *token);
 
 /**
- * The whole seconds that the token has left, never below 0; INT64_MAX: it
- * never expires; 0 if `token` is NULL. Counted by two clocks, so that neither
- * a clock that was set back nor a machine that slept makes it too large.
+ * Returns for how many whole seconds the token is still valid, never less than
+ * 0; INT64_MAX if it never expires. Uses both the monotonic and the wall
+ * clock, so it is never overestimated after a clock change or suspend.
  *
- * Any thread.
+ * Threads: any.
+ * NULL: 0 for a NULL `token`.
  */
 AMP_API int64_t amp_token_expires_in(const amp_token *token);
 
 /**
- * The milliseconds for which the token may be used without asking the cache
- * again: until it is due for renewal. For bindings and programs that keep a
- * token of their own next to amp_token_cache_epoch(). INT64_MAX: it never
- * expires; 0: ask, or `token` is NULL.
+ * Returns for how many milliseconds the token may be used without asking the
+ * cache again: until it is due for refresh. For bindings and programs that
+ * keep a copy of the token together with amp_token_cache_epoch(). INT64_MAX if
+ * the token never expires; 0 if the cache must be asked now.
  *
- * Any thread.
+ * Threads: any.
+ * NULL: 0 for a NULL `token`.
  */
 AMP_API int64_t amp_token_refresh_in_ms(const amp_token *token);
 
 /**
- * A second handle for the same token, which the caller frees too. Costs as
- * much as counting to two.
+ * Returns another reference to the same token (one atomic increment).
  *
- * NULL if `token` is NULL. Any thread.
+ * Threads: any.
+ * NULL: returned for a NULL `token`.
+ * Ownership: free it with amp_token_free(), in addition to `token`.
  */
 AMP_API AMP_MUST_USE amp_token *amp_token_clone(const amp_token *token);
 
 /**
- * Frees a token; its text is wiped with the last handle. NULL is allowed.
+ * Frees a token. Its memory is wiped when the last reference is freed.
+ *
+ * Threads: any, but not while another thread uses this reference.
+ * NULL: a NULL `token` is ignored.
  */
 AMP_API void amp_token_free(amp_token *token);
 
 /**
- * Makes a cache from a config: looks for credentials, and sends nothing yet.
+ * Creates a cache from a config: finds the credentials, and sends nothing yet.
  *
- * On success `*cache` is a cache that the caller frees with
- * amp_token_cache_free(); on failure it is NULL. The config may be freed
- * right after. Does not block, but reads files.
- *
- * AMP_CONFIG: settings do not fit together. AMP_NO_CREDENTIALS: none were
- * found; the message says where they were looked for. AMP_IO: a file cannot
- * be read.
+ * Threads: any, but not while another thread changes `config`.
+ * NULL: AMP_INVALID_ARGUMENT for `config` and `cache`.
+ * Ownership: free `*cache` with amp_token_cache_free(); it is NULL on failure.
+ *   `config` may be freed right after.
+ * Blocks: not on the network, but it reads files.
+ * Errors: AMP_CONFIG if settings conflict. AMP_NO_CREDENTIALS if none were
+ *   found; the message lists where they were searched for. AMP_IO if a file
+ *   cannot be read.
  */
 AMP_API
 AMP_MUST_USE
@@ -570,18 +683,22 @@ amp_status amp_token_cache_new(const amp_config *config,
                                amp_error **error);
 
 /**
- * A valid token: the cached one if it is good, else a new one.
+ * Returns a valid token: the cached one while it is valid, otherwise a new
+ * one.
  *
- * On success `*token` is a token that the caller frees with amp_token_free();
- * on failure it is NULL. Returns at once while a token is usable (but for the
- * one caller in a while that renews it, who waits 2 seconds at most);
- * otherwise blocks for `timeout_ms` at most. However many threads ask, one
- * request is sent. Not a cancellation point: threads that may be cancelled
- * disable it around the call.
+ * Returns immediately while the cached token is valid. When it is due for
+ * refresh, one caller performs the refresh and may block for up to 2 seconds.
+ * However many threads call it, one request is sent. It is not a cancellation
+ * point: threads that may be cancelled disable cancellation around the call.
  *
- * Fails as amp_token_get() does. After a failure there is a pause, in which
- * calls fail at once with the same error; amp_error_retry_after_ms() says how
- * long.
+ * After a failure there is a backoff, during which calls fail immediately with
+ * the same error; amp_error_retry_after_ms() says for how long.
+ *
+ * Threads: any.
+ * NULL: AMP_INVALID_ARGUMENT for `cache` and `token`.
+ * Ownership: free `*token` with amp_token_free(); it is NULL on failure.
+ * Blocks: for up to timeout_ms if no valid token is cached.
+ * Errors: those of amp_token_get().
  */
 AMP_API
 AMP_MUST_USE
@@ -590,12 +707,16 @@ amp_status amp_token_cache_get(const amp_token_cache *cache,
                                amp_error **error);
 
 /**
- * As amp_token_cache_get(), with a token that is good for at least
- * `min_validity_ms` more, for a request that takes long. The setting of that
- * name counts too: the longer of the two.
+ * Like amp_token_cache_get(), but returns a token that is valid for at least
+ * `min_validity_ms` more, for a request that takes long. If the setting
+ * min_validity_ms is larger, that one applies.
  *
- * AMP_INVALID_ARGUMENT: `min_validity_ms` is negative, or longer than tokens
- * live.
+ * Threads: any.
+ * NULL: AMP_INVALID_ARGUMENT for `cache` and `token`.
+ * Ownership: free `*token` with amp_token_free(); it is NULL on failure.
+ * Blocks: for up to timeout_ms if no such token is cached.
+ * Errors: AMP_INVALID_ARGUMENT if `min_validity_ms` is negative, or longer
+ *   than the lifetime of tokens. Otherwise those of amp_token_cache_get().
  */
 AMP_API
 AMP_MUST_USE
@@ -605,17 +726,23 @@ amp_status amp_token_cache_get_for(const amp_token_cache *cache,
                                    amp_error **error);
 
 /**
- * Copies a valid token and a NUL into `buffer`: as amp_token_cache_get(),
- * without a handle to free, and the fastest way for many threads. A token is
- * about 1,100 bytes long and may grow; 4096 is a good capacity.
+ * Copies a valid token and a NUL into `buffer`. Like amp_token_cache_get(),
+ * but without a handle to free; it is the fastest way for many threads. A
+ * token is about 1,100 bytes long, and may become longer; 4096 is a good
+ * capacity.
  *
- * `*length` (may be NULL) is set to the token's length without the NUL, also
- * when the buffer is too small. On failure `buffer` is unchanged, and the
- * length is 0 unless the buffer is too small.
+ * `*length` is set to the token's length without the NUL, even if the buffer
+ * is too small. On failure `buffer` is unchanged, and `*length` is 0 unless
+ * the buffer is too small.
  *
- * AMP_BUFFER_TOO_SMALL: `capacity` is not above the length.
- * AMP_INVALID_ARGUMENT: `buffer` is NULL and `capacity` is not 0. Else as
- * amp_token_cache_get().
+ * Threads: any.
+ * NULL: AMP_INVALID_ARGUMENT for `cache`, and for `buffer` unless `capacity`
+ *   is 0. `length` may be NULL.
+ * Ownership: `buffer` belongs to the caller. It contains a secret: wipe it
+ *   after use.
+ * Blocks: for up to timeout_ms if no valid token is cached.
+ * Errors: AMP_BUFFER_TOO_SMALL if `capacity` is not greater than the length.
+ *   Otherwise those of amp_token_cache_get().
  */
 AMP_API
 AMP_MUST_USE
@@ -626,78 +753,90 @@ amp_status amp_token_cache_copy(const amp_token_cache *cache,
                                 amp_error **error);
 
 /**
- * Says that a server refused `token` (HTTP 401, or the 403 that Amplience
- * answers to an expired one): if it is the current token, the next call gets
- * another. If it is not, nothing happens, so that many threads may report the
- * same token. NULL for either argument does nothing.
+ * Reports that a server rejected `token` (HTTP 401, or the 403 that Amplience
+ * returns for an expired token). If it is still current it is discarded, and
+ * the next call gets a new one. Otherwise this is a no-op, so several threads
+ * can report the same token.
  *
- * Does not block, but for an entry of a shared store.
+ * Threads: any.
+ * NULL: a NULL `cache` or `token` is ignored.
+ * Blocks: only to remove the token from a shared store.
  */
 AMP_API
 void amp_token_cache_invalidate(const amp_token_cache *cache,
                                 const amp_token *token);
 
 /**
- * A counter that changes whenever the current token does: a program or
+ * Returns a counter that changes whenever the current token does. A program or
  * binding that keeps a copy of the token may use it, within
- * amp_token_refresh_in_ms(), for as long as the counter reads the same. Read
- * it before the token that goes with it, as one aligned 64-bit load.
+ * amp_token_refresh_in_ms(), as long as the counter is unchanged. Read the
+ * counter before the token that belongs to it, as one aligned 64-bit load.
  *
- * NULL if `cache` is NULL; valid until the cache is freed. Any thread.
+ * Threads: any.
+ * NULL: returned for a NULL `cache`.
+ * Ownership: borrowed from `cache`.
  */
 AMP_API const uint64_t *amp_token_cache_epoch(const amp_token_cache *cache);
 
 /**
- * Where requests with a token go: the setting `api_url` as it is in force,
- * from wherever it came, without a slash or "/v2/content" at its end. A
- * program that sends its own requests puts paths such as "/v2/content/hubs"
- * behind it, and sends the token nowhere else.
+ * Returns the base URL for requests with a token: the effective value of
+ * api_url, wherever it was set, without "/" or "/v2/content" at its end. A
+ * program that sends its own requests appends paths such as "/v2/content/hubs"
+ * to it, and sends the token nowhere else.
  *
- * NULL if `cache` is NULL; borrowed from `cache`. Any thread.
+ * Threads: any.
+ * NULL: returned for a NULL `cache`.
+ * Ownership: borrowed from `cache`.
  */
 AMP_API const char *amp_token_cache_api_url(const amp_token_cache *cache);
 
 /**
- * A figure about the cache, by name: "hits", "waits", "refreshes",
- * "failures", "requests", "invalidations" (counts), "last_refresh_ms",
- * "last_status", "age", "expires_in" (seconds).
+ * Returns a statistic by name: "hits", "waits", "refreshes", "failures",
+ * "requests", "invalidations" (counts), "last_refresh_ms", "last_status",
+ * "age", "expires_in" (seconds). -1 if there is no such statistic, or no
+ * token.
  *
- * -1: there is no such figure, or no token, or `cache` or `name` is NULL. Any
- * thread.
+ * Threads: any.
+ * NULL: -1 for a NULL `cache` or `name`.
  */
 AMP_API
 int64_t amp_token_cache_stat(const amp_token_cache *cache,
                              const char *name);
 
 /**
- * Frees a cache, and wipes its secrets; NULL is allowed. Ends its background
- * thread; if that is in a request, it ends by itself when the request is
- * over, and this does not wait for it.
+ * Frees a cache and wipes its secrets. Stops its background thread. If that
+ * thread is sending a request, it ends by itself after the request; this
+ * function does not wait for it.
+ *
+ * Threads: any, but not while another thread uses `cache`.
+ * NULL: a NULL `cache` is ignored.
  */
 AMP_API void amp_token_cache_free(amp_token_cache *cache);
 
 /**
- * Sends a request with a valid token, and gets the reply.
+ * Sends a request with a valid token and returns the response. Any HTTP status
+ * is a success.
  *
  * `path` is a path below api_url, such as "/v2/content/hubs?size=100", or a
- * whole URL of the same origin, such as a link in a reply: the token goes
- * nowhere else, and redirects are not followed. `method` is "GET", "POST"
- * and so on. `content_type` may be NULL if `body_length` is 0, and then
- * `body` too. All are copied or used before the call returns.
+ * URL of the same origin, such as a link in a response. The token is not sent
+ * anywhere else, and redirects are not followed. `method` is "GET", "POST" and
+ * so on.
  *
- * On success, which any HTTP status is, `*response` is a reply that the
- * caller frees with amp_response_free(); on failure it is NULL. Blocks for
- * `timeout_ms` at most, all repeated requests and waiting included.
+ * If the API rejects the token (401, or the 403 for an expired token), the
+ * token is replaced and the request is retried once. After a connection
+ * failure the request is retried if nothing was sent yet, or if the method is
+ * idempotent (GET, HEAD, PUT, DELETE). For these methods, the call also waits
+ * and retries after a 429 or 503 with Retry-After.
  *
- * A token that the API refuses (401, or the 403 that says that it has
- * expired) is replaced, and the request repeated, once. Failures of the
- * connection are repeated if nothing was sent yet or the method is
- * idempotent (GET, HEAD, PUT, DELETE); on those methods a 429 or 503 with
- * Retry-After is waited for.
- *
- * AMP_INVALID_ARGUMENT: `path` leads elsewhere, or an argument cannot be
- * sent. AMP_PROTOCOL: the reply is larger than max_response_bytes, or not
- * HTTP. Else as amp_token_cache_get().
+ * Threads: any.
+ * NULL: AMP_INVALID_ARGUMENT for `cache`, `method`, `path` and `response`, and
+ *   for `content_type` and `body` unless `body_length` is 0.
+ * Ownership: free `*response` with amp_response_free(); it is NULL on failure.
+ *   The arguments are copied, or used only during the call.
+ * Blocks: for up to timeout_ms, including retries and waiting.
+ * Errors: AMP_INVALID_ARGUMENT if `path` is not below api_url, or an argument
+ *   cannot be sent. AMP_PROTOCOL if the response is larger than
+ *   max_response_bytes or not HTTP. Otherwise those of amp_token_cache_get().
  */
 AMP_API
 AMP_MUST_USE
@@ -711,20 +850,24 @@ amp_status amp_api_request(const amp_token_cache *cache,
                            amp_error **error);
 
 /**
- * Gets what is at `path`, of any size, and hands it to `write` as it comes: as
- * amp_api_request() with "GET", for what should not be taken into memory.
+ * Downloads what is at `path`, of any size, and passes it to `write` in pieces
+ * as it arrives. Like amp_api_request() with "GET", for what is too large for
+ * memory.
  *
- * `write` is called by the calling thread, before this returns, with each piece
- * of the body of a success (2xx), valid until it returns; `user_data` is passed
- * on to it. It returns true to go on, and must return normally (no longjmp, no
- * C++ exception). The body of any other status is in `*response`, as ever.
+ * The calling thread calls `write`, before this function returns, with each
+ * piece of the body of a successful response (2xx). A piece is valid until
+ * `write` returns. `write` returns true to continue. It must return normally
+ * (no longjmp, no C++ exception). The body of any other status is in
+ * `*response`. Any HTTP status is a success. On failure part of the body may
+ * have been written; an interrupted download is not restarted.
  *
- * On success, which any HTTP status is, `*response` is a reply that the
- * caller frees with amp_response_free(); on failure it is NULL, and some of the
- * body may have been written: a transfer that broke off is not begun anew.
- * Blocks for `timeout_ms` at most, so give large ones enough.
- *
- * AMP_IO: `write` returned false. Else as amp_api_request().
+ * Threads: any.
+ * NULL: AMP_INVALID_ARGUMENT for `cache`, `path`, `write` and `response`.
+ *   `user_data`, which is passed on to `write`, may be NULL.
+ * Ownership: free `*response` with amp_response_free(); it is NULL on failure.
+ * Blocks: for up to timeout_ms; increase it for large downloads.
+ * Errors: AMP_IO if `write` returned false. Otherwise those of
+ *   amp_api_request().
  */
 AMP_API
 AMP_MUST_USE
@@ -736,17 +879,17 @@ amp_status amp_api_download(const amp_token_cache *cache,
                             amp_error **error);
 
 /**
- * Sends a GraphQL request with a valid token, and gets the reply. Errors of
- * GraphQL itself come as "errors" in its body.
+ * Sends a GraphQL request with a valid token and returns the response.
+ * GraphQL's own errors are in its body, as "errors".
  *
- * `variables_json` is a JSON object, or NULL. Both texts are copied.
- *
- * On success `*response` is a reply that the caller frees with
- * amp_response_free(); on failure it is NULL. Blocks for `timeout_ms` at
- * most.
- *
- * AMP_INVALID_ARGUMENT: `variables_json` is not a JSON object. Else as
- * amp_api_request().
+ * Threads: any.
+ * NULL: AMP_INVALID_ARGUMENT for `cache`, `query` and `response`.
+ *   `variables_json` may be NULL; otherwise it is a JSON object.
+ * Ownership: free `*response` with amp_response_free(); it is NULL on failure.
+ *   The strings are copied.
+ * Blocks: for up to timeout_ms.
+ * Errors: AMP_INVALID_ARGUMENT if `variables_json` is not a JSON object.
+ *   Otherwise those of amp_api_request().
  */
 AMP_API
 AMP_MUST_USE
@@ -757,16 +900,17 @@ amp_status amp_api_graphql(const amp_token_cache *cache,
                            amp_error **error);
 
 /**
- * Creates a personal access token for the user that the credentials belong
- * to. Its text is in the reply's body, as
- * data.createPersonalAccessToken.token, and nowhere else ever after: keep it
- * safe, and do not log the body.
+ * Creates a personal access token for the user to whom the credentials belong.
+ * It is in the response's body, as data.createPersonalAccessToken.token. It
+ * cannot be retrieved again: store it securely, and do not log the body.
  *
- * On success `*response` is a reply that the caller frees with
- * amp_response_free(); on failure it is NULL. Blocks for `timeout_ms` at
- * most.
- *
- * Fails as amp_api_graphql() does.
+ * Threads: any.
+ * NULL: AMP_INVALID_ARGUMENT for `cache`, `name`, `organization_id` and
+ *   `response`.
+ * Ownership: free `*response` with amp_response_free(); it is NULL on failure.
+ *   The strings are copied.
+ * Blocks: for up to timeout_ms.
+ * Errors: those of amp_api_graphql().
  */
 AMP_API
 AMP_MUST_USE
@@ -777,95 +921,159 @@ amp_status amp_pat_create(const amp_token_cache *cache,
                           amp_error **error);
 
 /**
- * The HTTP status; 0 if `response` is NULL.
+ * Returns the HTTP status.
  *
- * Any thread.
+ * Threads: any.
+ * NULL: 0 for a NULL `response`.
  */
 AMP_API int32_t amp_response_status(const amp_response *response);
 
 /**
- * The value of the first header with that name, in any case.
+ * Returns the value of the first header with that name, which is compared
+ * without regard to case.
  *
- * NULL: there is none, or an argument is NULL; borrowed from `response`. Any
- * thread.
+ * Threads: any.
+ * NULL: returned if there is no such header, or for a NULL `response` or
+ *   `name`.
+ * Ownership: borrowed from `response`.
  */
 AMP_API
 const char *amp_response_header(const amp_response *response,
                                 const char *name);
 
 /**
- * The body, and its number of bytes in `length` (which may be NULL).
+ * Returns the body, which is not NUL-terminated, and sets `*length` to its
+ * size in bytes.
  *
- * NULL: it is empty, or `response` is NULL; borrowed from `response`. It is
- * not NUL-terminated. Any thread.
+ * Threads: any.
+ * NULL: returned if the body is empty, or for a NULL `response`; `*length` is
+ *   then 0. `length` may be NULL.
+ * Ownership: borrowed from `response`.
  */
 AMP_API
 const void *amp_response_body(const amp_response *response,
                               size_t *length);
 
 /**
- * The path that brings the next page of the collection that this reply is a
- * page of: pass it to amp_api_request() until it is NULL.
+ * Returns the path of the next page, if this response is a page of a
+ * collection. Pass it to amp_api_request() until it is NULL.
  *
- * NULL: this was the last page, or no collection, or `response` is NULL;
- * borrowed from `response`. Any thread.
+ * Threads: any.
+ * NULL: returned after the last page, if this is not a collection, or for a
+ *   NULL `response`.
+ * Ownership: borrowed from `response`.
+ * Example: print every page of a collection.
+ *
+ *     amp_status print_all(const amp_token_cache *cache, amp_error **error) {
+ *         const char *path = "/v2/content/hubs?size=100";
+ *         amp_response *page = NULL;
+ *         amp_status status = AMP_OK;
+ *
+ *         while (path != NULL) {
+ *             amp_response *next;
+ *             size_t length;
+ *             status = amp_api_request(cache, "GET", path, NULL, NULL, 0,
+ *                                      &next, error);
+ *             amp_response_free(page); // path belonged to it
+ *             page = next;
+ *             if (status != AMP_OK || amp_response_status(page) != 200)
+ *                 break;
+ *             const void *body = amp_response_body(page, &length);
+ *             fwrite(body, 1, length, stdout);
+ *             path = amp_response_next_page(page);
+ *         }
+ *         amp_response_free(page);
+ *         return status;
+ *     }
  */
 AMP_API const char *amp_response_next_page(const amp_response *response);
 
 /**
- * Frees a response, and wipes its body; NULL is allowed.
+ * Frees a response and wipes its body.
+ *
+ * Threads: any, but not while another thread uses `response`.
+ * NULL: a NULL `response` is ignored.
  */
 AMP_API void amp_response_free(amp_response *response);
 
 /**
- * "POST", "GET" and so on. NULL if `request` is NULL.
+ * Returns the method: "POST", "GET" and so on.
+ *
+ * Threads: any, until the transport callback returns.
+ * NULL: returned for a NULL `request`.
+ * Ownership: borrowed from `request`.
  */
 AMP_API const char *amp_http_request_method(const amp_http_request *request);
 
 /**
- * The whole URL; it never holds a secret. NULL if `request` is NULL.
+ * Returns the whole URL. It never contains a secret.
+ *
+ * Threads: any, until the transport callback returns.
+ * NULL: returned for a NULL `request`.
+ * Ownership: borrowed from `request`.
  */
 AMP_API const char *amp_http_request_url(const amp_http_request *request);
 
 /**
- * The name of a header, counted from 0. NULL: there are no more, or `request`
- * is NULL.
+ * Returns the name of a header by its index, which starts at 0.
+ *
+ * Threads: any, until the transport callback returns.
+ * NULL: returned if there are no more headers, or for a NULL `request`.
+ * Ownership: borrowed from `request`.
  */
 AMP_API
 const char *amp_http_request_header_name(const amp_http_request *request,
                                          size_t index);
 
 /**
- * The value of the header with that name, in any case; it may be a secret.
- * NULL: there is none, or an argument is NULL.
+ * Returns the value of the header with that name, which is compared without
+ * regard to case. It may be a secret.
+ *
+ * Threads: any, until the transport callback returns.
+ * NULL: returned if there is no such header, or for a NULL `request` or
+ *   `name`.
+ * Ownership: borrowed from `request`.
  */
 AMP_API
 const char *amp_http_request_header(const amp_http_request *request,
                                     const char *name);
 
 /**
- * The body, and its number of bytes in `length` (which may be NULL); it may
- * hold a secret. NULL and 0 if it is empty or `request` is NULL.
+ * Returns the body and sets `*length` to its size in bytes. It may contain a
+ * secret.
+ *
+ * Threads: any, until the transport callback returns.
+ * NULL: returned if the body is empty, or for a NULL `request`; `*length` is
+ *   then 0. `length` may be NULL.
+ * Ownership: borrowed from `request`.
  */
 AMP_API
 const void *amp_http_request_body(const amp_http_request *request,
                                   size_t *length);
 
 /**
- * How many milliseconds are left for the whole exchange; 0 if `request` is
- * NULL.
+ * Returns how many milliseconds are left for the request and its response.
+ *
+ * Threads: any, until the transport callback returns.
+ * NULL: 0 for a NULL `request`.
  */
 AMP_API int64_t amp_http_request_timeout_ms(const amp_http_request *request);
 
 /**
- * Sets the HTTP status of the reply, 100 to 999; another number counts as no
- * reply.
+ * Sets the HTTP status of the response, from 100 to 999. Any other number
+ * counts as no response.
+ *
+ * Threads: one at a time, until the transport callback returns.
+ * NULL: a NULL `reply` is ignored.
  */
 AMP_API void amp_http_reply_set_status(amp_http_reply *reply, int32_t status);
 
 /**
- * Adds a header of the reply; both texts are copied. What is not UTF-8 is
- * left out.
+ * Adds a header to the response. A header that is not UTF-8 is ignored.
+ *
+ * Threads: one at a time, until the transport callback returns.
+ * NULL: the call is ignored if `reply`, `name` or `value` is NULL.
+ * Ownership: the strings are copied.
  */
 AMP_API
 void amp_http_reply_add_header(amp_http_reply *reply,
@@ -873,9 +1081,13 @@ void amp_http_reply_add_header(amp_http_reply *reply,
                                const char *value);
 
 /**
- * Adds `length` bytes, which are copied, to the body of the reply. false: the
- * reply is larger than the library wants (the function may stop reading; the
- * call fails with AMP_PROTOCOL), or an argument is NULL.
+ * Appends `length` bytes to the body of the response. Returns false if the
+ * response is larger than the library accepts (the callback may stop reading;
+ * the call fails with AMP_PROTOCOL), or if an argument is NULL.
+ *
+ * Threads: one at a time, until the transport callback returns.
+ * NULL: false for a NULL `reply`, and for a NULL `data` unless `length` is 0.
+ * Ownership: the bytes are copied.
  */
 AMP_API
 bool amp_http_reply_append_body(amp_http_reply *reply,
@@ -883,10 +1095,14 @@ bool amp_http_reply_append_body(amp_http_reply *reply,
                                 size_t length);
 
 /**
- * Says why no reply came: a status such as AMP_RESOLVE, AMP_CONNECT, AMP_TLS,
- * AMP_PROXY or AMP_TIMEOUT (another counts as AMP_CONNECT) and a text for
- * people, which is copied, cut to a sane length, and may be NULL. It must not
- * hold a secret.
+ * Says why there is no response: by a status such as AMP_RESOLVE, AMP_CONNECT,
+ * AMP_TLS, AMP_PROXY or AMP_TIMEOUT (any status but these, AMP_PROTOCOL and
+ * AMP_IO counts as AMP_CONNECT), and a message for people, which is truncated
+ * if it is very long. It must not contain a secret.
+ *
+ * Threads: one at a time, until the transport callback returns.
+ * NULL: a NULL `reply` is ignored. `message` may be NULL.
+ * Ownership: the message is copied.
  */
 AMP_API
 void amp_http_reply_fail(amp_http_reply *reply,

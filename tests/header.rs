@@ -55,24 +55,207 @@ fn the_library_exports_what_the_header_declares_and_nothing_else() {
     assert_eq!(kept, declared, "tests/exports.txt differs: removing or renaming a function breaks programs");
 }
 
+/// A type of the library's own that cbindgen meets must not end up in the header.
 #[test]
-fn every_comment_answers_what_a_caller_asks() {
-    for function in prototypes(&header()) {
-        let comment = function.comment.split_whitespace().filter(|word| *word != "*").collect::<Vec<_>>().join(" ");
-        let says = |words: &[&str]| words.iter().any(|word| comment.contains(word));
-        let name = &function.name;
-        if function.returns == "amp_status" && !name.starts_with("amp_error") {
-            assert!(says(&["AMP_", "Fails as"]), "{name} does not say how it fails");
-        }
-        if function.returns.ends_with('*') && !name.contains("_http_request") {
-            assert!(says(&["NULL"]), "{name} does not say when it is NULL");
-            assert!(says(&["borrowed", "frees", "static", "valid until"]), "{name} does not say who owns the result");
-        }
-        let locks_nothing = ["_free", "_new", "amp_config", "_http_"].iter().any(|part| name.contains(part));
-        if !locks_nothing && function.returns != "amp_status" && name != "amp_token_cache_invalidate" {
-            assert!(says(&["Any thread"]), "{name} does not say which threads may call it");
+fn every_type_in_the_header_has_the_prefix() {
+    let header = header();
+    let types: Vec<_> = header
+        .lines()
+        .filter_map(|line| match line.strip_prefix("typedef ") {
+            Some(callback) if callback.contains("(*") => callback.split("(*").nth(1)?.split(')').next(),
+            Some(alias) => alias.strip_suffix(';')?.rsplit(' ').next(),
+            None => line.strip_prefix("} ")?.strip_suffix(';'),
+        })
+        .collect();
+    assert_eq!(types.len(), 12, "{types:?}");
+    assert!(types.iter().all(|name| name.starts_with("amp_")), "{types:?}");
+}
+
+/// The lines at the end of a function's comment: what a caller must know before the call, in this order.
+const FOOTER: &[&str] = &["Threads", "NULL", "Ownership", "Blocks", "Errors", "Example"];
+
+/// A comment without its stars, line by line.
+fn comment_lines(comment: &str) -> Vec<&str> {
+    let text = comment.trim().trim_start_matches("/**").trim_start_matches("/*").trim_end_matches("*/");
+    text.lines()
+        .map(|line| line.trim_start().trim_start_matches('*'))
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
+        .collect()
+}
+
+/// The footer of a function's comment: the name of each entry and its text.
+fn footer(comment: &str) -> Vec<(&'static str, String)> {
+    let mut entries: Vec<(&str, String)> = Vec::new();
+    for line in comment_lines(comment) {
+        let entry = FOOTER.iter().find_map(|name| Some((*name, line.strip_prefix(name)?.strip_prefix(": ")?)));
+        match (entry, entries.last_mut()) {
+            (Some((name, text)), _) => entries.push((name, text.to_owned())),
+            (None, Some((_, text))) => *text += &format!(" {}", line.trim()),
+            (None, None) => {}
         }
     }
+    entries
+}
+
+/// The names in a text that start with this prefix.
+fn names<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(move |word| word.starts_with(prefix))
+}
+
+/// What is missing in the footers of a header's functions. A function's signature says which entries it
+/// needs, and what they must name.
+fn footer_problems(header: &str) -> Vec<String> {
+    let functions = prototypes(header);
+    let exists = |name: &str| functions.iter().any(|function| function.name == name);
+    let mut problems = Vec::new();
+    for function in &functions {
+        let mut problem = |text: String| problems.push(format!("{}: {text}", function.name));
+        let entries = footer(&function.comment);
+        let entry = |name: &str| entries.iter().find(|(have, _)| *have == name).map(|(_, text)| text.as_str());
+        let order = entries.iter().map(|(name, _)| FOOTER.iter().position(|known| known == name));
+        if !order.is_sorted_by(|one, next| one < next) {
+            problem(format!("the entries are not in the order {FOOTER:?}, once each"));
+        }
+        if entry("Threads").is_none() {
+            problem("no Threads".to_owned());
+        }
+        let is_pointer = |kind: &str| kind.ends_with('*') || kind.ends_with("_fn");
+        let parameters = function.parameters.iter().zip(&function.names);
+        let pointers: Vec<_> =
+            parameters.clone().filter(|(kind, _)| is_pointer(kind) && *kind != "amp_error **").collect();
+        let null = entry("NULL").unwrap_or_default();
+        if null.is_empty() && (!pointers.is_empty() || is_pointer(&function.returns)) {
+            problem("no NULL".to_owned());
+        }
+        for (_, name) in &pointers {
+            if !null.contains(&format!("`{name}`")) {
+                problem(format!("NULL does not say what a NULL `{name}` means"));
+            }
+        }
+        let ownership = entry("Ownership").unwrap_or_default();
+        let handles = parameters.filter(|(kind, _)| kind.ends_with("**") && *kind != "amp_error **");
+        for (kind, name) in handles {
+            let free = format!("{}_free()", kind.trim_end_matches([' ', '*']));
+            if !ownership.contains(&format!("free `*{name}` with {free}")) {
+                problem(format!("Ownership does not say \"free `*{name}` with {free}\""));
+            }
+        }
+        match function.returns.strip_suffix('*').map(str::trim) {
+            Some(pointed) if pointed.starts_with("const ") => {
+                let lender = pointers.iter().any(|(_, name)| ownership.contains(&format!("borrowed from `{name}`")));
+                if !lender && !ownership.contains("static") {
+                    problem("Ownership does not say what the result is borrowed from, or that it is static".to_owned());
+                }
+            }
+            Some(handle) if !ownership.contains(&format!("free it with {handle}_free()")) => {
+                problem(format!("Ownership does not say \"free it with {handle}_free()\""));
+            }
+            _ => {}
+        }
+        // amp_error_status returns the status of another call.
+        if function.returns == "amp_status" && function.name != "amp_error_status" {
+            let errors = entry("Errors").unwrap_or_default();
+            if names(errors, "AMP_").next().is_none() && names(errors, "amp_").next().is_none() {
+                problem("Errors names neither a status nor a function that has them".to_owned());
+            }
+        }
+        let comment = comment_lines(&function.comment).join("\n");
+        for called in names(&comment, "amp_").filter(|name| comment.contains(&format!("{name}()")) && !exists(name)) {
+            problem(format!("there is no function {called}"));
+        }
+        for status in names(&comment, "AMP_").filter(|name| !header.contains(&format!("    {name} = "))) {
+            if !header.contains(&format!("#define {status} ")) && status != "AMP_UNKNOWN" {
+                problem(format!("there is no status {status}"));
+            }
+        }
+    }
+    problems
+}
+
+#[test]
+fn every_function_has_the_footer_that_its_signature_needs() {
+    assert_eq!(footer_problems(&header()), [] as [String; 0]);
+}
+
+#[test]
+fn a_missing_footer_is_found() {
+    let comment =
+        "\n/**\n * Returns a token.\n *\n * NULL: never.\n * Threads: any.\n * Errors: those of another call.\n */\n";
+    let declaration = "AMP_API amp_status amp_x(const amp_config *config, amp_token **token, amp_error **error);\n";
+    let problems = footer_problems(&format!("{comment}{declaration}"));
+    let found = |text: &str| problems.iter().any(|problem| problem.contains(text));
+    assert!(found("order") && found("NULL `config`") && found("NULL `token`"), "{problems:?}");
+    assert!(found("amp_token_free()") && found("Errors names") && problems.len() == 5, "{problems:?}");
+    let declaration = "AMP_API const char *amp_y(const amp_token *token);\n";
+    let comment = "\n/**\n * Like amp_none(): see AMP_NONE.\n */\n";
+    let problems = footer_problems(&format!("{comment}{declaration}"));
+    let found = |text: &str| problems.iter().any(|problem| problem.contains(text));
+    assert!(found("no Threads") && found("no NULL") && found("`token`") && found("borrowed from"), "{problems:?}");
+    assert!(found("no function amp_none") && found("no status AMP_NONE") && problems.len() == 6, "{problems:?}");
+}
+
+/// The code in a comment: what is indented by four spaces or more, unless it continues an entry of a list,
+/// whose first line is indented by two.
+fn code_blocks(comment: &str) -> Vec<String> {
+    let (mut blocks, mut in_code, mut in_list) = (Vec::<String>::new(), false, false);
+    for line in comment_lines(comment) {
+        let indent = line.len() - line.trim_start().len();
+        if line.is_empty() {
+            if in_code && let Some(block) = blocks.last_mut() {
+                block.push('\n');
+            }
+            continue;
+        }
+        in_list = indent == 2 || (in_list && indent > 2);
+        let is_code = indent >= 4 && !in_list;
+        if is_code && !in_code {
+            blocks.push(String::new());
+        }
+        in_code = is_code;
+        if is_code && let Some(block) = blocks.last_mut() {
+            *block += &format!("{}\n", &line[4..]);
+        }
+    }
+    blocks
+}
+
+/// A block of code is a whole program, or whole functions.
+#[test]
+fn the_code_in_the_header_compiles_without_warnings() {
+    let header = header();
+    let (top, _) = header.split_once("*/").unwrap();
+    let comments = [top.to_owned()].into_iter().chain(prototypes(&header).into_iter().map(|function| function.comment));
+    let blocks: Vec<_> = comments.flat_map(|comment| code_blocks(&comment)).collect();
+    assert_eq!(blocks.len(), 2, "{blocks:?}");
+    let directory = scratch("header_code");
+    for (index, block) in blocks.iter().enumerate() {
+        let path = directory.join(format!("{index}.c"));
+        std::fs::write(&path, format!("#include <amp_token.h>\n#include <stdio.h>\n{block}")).unwrap();
+        run(Command::new("cc")
+            .args(C_FLAGS)
+            .args(["-O2", "-c", "-o"])
+            .arg(directory.join("object.o"))
+            .arg("-I")
+            .arg(root().join("include"))
+            .arg(&path));
+    }
+    // The first one is the program that a reader copies: it runs, and reports a failure.
+    compile("cc", C_FLAGS, &directory.join("0.c"), &directory.join("first"), &[]);
+    let output = program(&directory.join("first")).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{stderr}");
+    assert!(stderr.starts_with("AMP_NO_CREDENTIALS: "), "{stderr}");
+}
+
+#[test]
+fn the_header_lists_every_setting() {
+    let header = header();
+    let (_, list) = header.split_once("\n * Settings\n").unwrap();
+    let (list, _) = list.split_once("*/").unwrap();
+    let rows = comment_lines(list).into_iter().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let listed: Vec<_> = rows.map(|row| row.trim().split_once("  ").expect("a name and its meaning").0).collect();
+    let settings: Vec<_> = amp_token::config::settings::SETTINGS.iter().map(|setting| setting.name).collect();
+    assert_eq!(listed, settings, "the list of settings in cbindgen.toml");
 }
 
 /// What to pass for a parameter of that type, when it is valid.

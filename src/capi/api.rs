@@ -8,9 +8,8 @@ use crate::error::Result;
 use crate::net::transport::Response;
 use std::ffi::{CStr, CString, c_char, c_void};
 
-/// A reply of the API, whatever its HTTP status. Immutable: any number of
-/// threads may look at it at once. Texts and bytes that its functions return
-/// are borrowed from it.
+/// A response of the API, whatever its HTTP status. Immutable, so any number of
+/// threads may use it at once.
 pub struct amp_response {
     response: Response,
     headers: Vec<(String, CString)>,
@@ -40,27 +39,29 @@ fn respond_with(
     })
 }
 
-/// Sends a request with a valid token, and gets the reply.
+/// Sends a request with a valid token and returns the response. Any HTTP status
+/// is a success.
 ///
 /// `path` is a path below api_url, such as "/v2/content/hubs?size=100", or a
-/// whole URL of the same origin, such as a link in a reply: the token goes
-/// nowhere else, and redirects are not followed. `method` is "GET", "POST"
-/// and so on. `content_type` may be NULL if `body_length` is 0, and then
-/// `body` too. All are copied or used before the call returns.
+/// URL of the same origin, such as a link in a response. The token is not sent
+/// anywhere else, and redirects are not followed. `method` is "GET", "POST" and
+/// so on.
 ///
-/// On success, which any HTTP status is, `*response` is a reply that the
-/// caller frees with amp_response_free(); on failure it is NULL. Blocks for
-/// `timeout_ms` at most, all repeated requests and waiting included.
+/// If the API rejects the token (401, or the 403 for an expired token), the
+/// token is replaced and the request is retried once. After a connection
+/// failure the request is retried if nothing was sent yet, or if the method is
+/// idempotent (GET, HEAD, PUT, DELETE). For these methods, the call also waits
+/// and retries after a 429 or 503 with Retry-After.
 ///
-/// A token that the API refuses (401, or the 403 that says that it has
-/// expired) is replaced, and the request repeated, once. Failures of the
-/// connection are repeated if nothing was sent yet or the method is
-/// idempotent (GET, HEAD, PUT, DELETE); on those methods a 429 or 503 with
-/// Retry-After is waited for.
-///
-/// AMP_INVALID_ARGUMENT: `path` leads elsewhere, or an argument cannot be
-/// sent. AMP_PROTOCOL: the reply is larger than max_response_bytes, or not
-/// HTTP. Else as amp_token_cache_get().
+/// Threads: any.
+/// NULL: AMP_INVALID_ARGUMENT for `cache`, `method`, `path` and `response`, and
+///   for `content_type` and `body` unless `body_length` is 0.
+/// Ownership: free `*response` with amp_response_free(); it is NULL on failure.
+///   The arguments are copied, or used only during the call.
+/// Blocks: for up to timeout_ms, including retries and waiting.
+/// Errors: AMP_INVALID_ARGUMENT if `path` is not below api_url, or an argument
+///   cannot be sent. AMP_PROTOCOL if the response is larger than
+///   max_response_bytes or not HTTP. Otherwise those of amp_token_cache_get().
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_api_request(
@@ -88,20 +89,24 @@ pub extern "C" fn amp_api_request(
     })
 }
 
-/// Gets what is at `path`, of any size, and hands it to `write` as it comes: as
-/// amp_api_request() with "GET", for what should not be taken into memory.
+/// Downloads what is at `path`, of any size, and passes it to `write` in pieces
+/// as it arrives. Like amp_api_request() with "GET", for what is too large for
+/// memory.
 ///
-/// `write` is called by the calling thread, before this returns, with each piece
-/// of the body of a success (2xx), valid until it returns; `user_data` is passed
-/// on to it. It returns true to go on, and must return normally (no longjmp, no
-/// C++ exception). The body of any other status is in `*response`, as ever.
+/// The calling thread calls `write`, before this function returns, with each
+/// piece of the body of a successful response (2xx). A piece is valid until
+/// `write` returns. `write` returns true to continue. It must return normally
+/// (no longjmp, no C++ exception). The body of any other status is in
+/// `*response`. Any HTTP status is a success. On failure part of the body may
+/// have been written; an interrupted download is not restarted.
 ///
-/// On success, which any HTTP status is, `*response` is a reply that the
-/// caller frees with amp_response_free(); on failure it is NULL, and some of the
-/// body may have been written: a transfer that broke off is not begun anew.
-/// Blocks for `timeout_ms` at most, so give large ones enough.
-///
-/// AMP_IO: `write` returned false. Else as amp_api_request().
+/// Threads: any.
+/// NULL: AMP_INVALID_ARGUMENT for `cache`, `path`, `write` and `response`.
+///   `user_data`, which is passed on to `write`, may be NULL.
+/// Ownership: free `*response` with amp_response_free(); it is NULL on failure.
+/// Blocks: for up to timeout_ms; increase it for large downloads.
+/// Errors: AMP_IO if `write` returned false. Otherwise those of
+///   amp_api_request().
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_api_download(
@@ -121,17 +126,17 @@ pub extern "C" fn amp_api_download(
     })
 }
 
-/// Sends a GraphQL request with a valid token, and gets the reply. Errors of
-/// GraphQL itself come as "errors" in its body.
+/// Sends a GraphQL request with a valid token and returns the response.
+/// GraphQL's own errors are in its body, as "errors".
 ///
-/// `variables_json` is a JSON object, or NULL. Both texts are copied.
-///
-/// On success `*response` is a reply that the caller frees with
-/// amp_response_free(); on failure it is NULL. Blocks for `timeout_ms` at
-/// most.
-///
-/// AMP_INVALID_ARGUMENT: `variables_json` is not a JSON object. Else as
-/// amp_api_request().
+/// Threads: any.
+/// NULL: AMP_INVALID_ARGUMENT for `cache`, `query` and `response`.
+///   `variables_json` may be NULL; otherwise it is a JSON object.
+/// Ownership: free `*response` with amp_response_free(); it is NULL on failure.
+///   The strings are copied.
+/// Blocks: for up to timeout_ms.
+/// Errors: AMP_INVALID_ARGUMENT if `variables_json` is not a JSON object.
+///   Otherwise those of amp_api_request().
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_api_graphql(
@@ -148,16 +153,17 @@ pub extern "C" fn amp_api_graphql(
     })
 }
 
-/// Creates a personal access token for the user that the credentials belong
-/// to. Its text is in the reply's body, as
-/// data.createPersonalAccessToken.token, and nowhere else ever after: keep it
-/// safe, and do not log the body.
+/// Creates a personal access token for the user to whom the credentials belong.
+/// It is in the response's body, as data.createPersonalAccessToken.token. It
+/// cannot be retrieved again: store it securely, and do not log the body.
 ///
-/// On success `*response` is a reply that the caller frees with
-/// amp_response_free(); on failure it is NULL. Blocks for `timeout_ms` at
-/// most.
-///
-/// Fails as amp_api_graphql() does.
+/// Threads: any.
+/// NULL: AMP_INVALID_ARGUMENT for `cache`, `name`, `organization_id` and
+///   `response`.
+/// Ownership: free `*response` with amp_response_free(); it is NULL on failure.
+///   The strings are copied.
+/// Blocks: for up to timeout_ms.
+/// Errors: those of amp_api_graphql().
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_pat_create(
@@ -173,18 +179,22 @@ pub extern "C" fn amp_pat_create(
     })
 }
 
-/// The HTTP status; 0 if `response` is NULL.
+/// Returns the HTTP status.
 ///
-/// Any thread.
+/// Threads: any.
+/// NULL: 0 for a NULL `response`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_response_status(response: Option<&amp_response>) -> i32 {
     ffi::infallible(0, || response.map_or(0, |response| response.response.status.into()))
 }
 
-/// The value of the first header with that name, in any case.
+/// Returns the value of the first header with that name, which is compared
+/// without regard to case.
 ///
-/// NULL: there is none, or an argument is NULL; borrowed from `response`. Any
-/// thread.
+/// Threads: any.
+/// NULL: returned if there is no such header, or for a NULL `response` or
+///   `name`.
+/// Ownership: borrowed from `response`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_response_header(response: Option<&amp_response>, name: *const c_char) -> *const c_char {
     ffi::infallible(std::ptr::null(), || {
@@ -194,10 +204,13 @@ pub extern "C" fn amp_response_header(response: Option<&amp_response>, name: *co
     })
 }
 
-/// The body, and its number of bytes in `length` (which may be NULL).
+/// Returns the body, which is not NUL-terminated, and sets `*length` to its
+/// size in bytes.
 ///
-/// NULL: it is empty, or `response` is NULL; borrowed from `response`. It is
-/// not NUL-terminated. Any thread.
+/// Threads: any.
+/// NULL: returned if the body is empty, or for a NULL `response`; `*length` is
+///   then 0. `length` may be NULL.
+/// Ownership: borrowed from `response`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_response_body(response: Option<&amp_response>, length: *mut usize) -> *const c_void {
     ffi::infallible(std::ptr::null(), || {
@@ -207,11 +220,36 @@ pub extern "C" fn amp_response_body(response: Option<&amp_response>, length: *mu
     })
 }
 
-/// The path that brings the next page of the collection that this reply is a
-/// page of: pass it to amp_api_request() until it is NULL.
+/// Returns the path of the next page, if this response is a page of a
+/// collection. Pass it to amp_api_request() until it is NULL.
 ///
-/// NULL: this was the last page, or no collection, or `response` is NULL;
-/// borrowed from `response`. Any thread.
+/// Threads: any.
+/// NULL: returned after the last page, if this is not a collection, or for a
+///   NULL `response`.
+/// Ownership: borrowed from `response`.
+/// Example: print every page of a collection.
+///
+///     amp_status print_all(const amp_token_cache *cache, amp_error **error) {
+///         const char *path = "/v2/content/hubs?size=100";
+///         amp_response *page = NULL;
+///         amp_status status = AMP_OK;
+///
+///         while (path != NULL) {
+///             amp_response *next;
+///             size_t length;
+///             status = amp_api_request(cache, "GET", path, NULL, NULL, 0,
+///                                      &next, error);
+///             amp_response_free(page); // path belonged to it
+///             page = next;
+///             if (status != AMP_OK || amp_response_status(page) != 200)
+///                 break;
+///             const void *body = amp_response_body(page, &length);
+///             fwrite(body, 1, length, stdout);
+///             path = amp_response_next_page(page);
+///         }
+///         amp_response_free(page);
+///         return status;
+///     }
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_response_next_page(response: Option<&amp_response>) -> *const c_char {
     ffi::infallible(std::ptr::null(), || {
@@ -219,7 +257,10 @@ pub extern "C" fn amp_response_next_page(response: Option<&amp_response>) -> *co
     })
 }
 
-/// Frees a response, and wipes its body; NULL is allowed.
+/// Frees a response and wipes its body.
+///
+/// Threads: any, but not while another thread uses `response`.
+/// NULL: a NULL `response` is ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_response_free(response: Option<Box<amp_response>>) {
     ffi::infallible((), || drop(response));

@@ -8,13 +8,13 @@ use crate::error::{Error, Kind};
 use std::ffi::{CString, c_char};
 use std::time::Duration;
 
-/// The current token of one set of credentials, renewed in time and shared by
-/// all threads.
+/// The current token of one set of credentials, refreshed before it expires and
+/// shared by all threads.
 ///
-/// Every function whose first parameter is const may be called from many
-/// threads at once. A process that forks may go on using it in parent and
-/// child. It must not be freed while another thread uses it; tokens that it
-/// handed out stay valid when it is freed.
+/// Any number of threads may call the functions whose first parameter is const
+/// at once. After a fork, both the parent and the child may use it. It must not
+/// be freed while another thread uses it; tokens that were returned by it stay
+/// valid.
 pub struct amp_token_cache {
     cache: TokenCache,
     api_url: CString,
@@ -26,15 +26,16 @@ impl amp_token_cache {
     }
 }
 
-/// Makes a cache from a config: looks for credentials, and sends nothing yet.
+/// Creates a cache from a config: finds the credentials, and sends nothing yet.
 ///
-/// On success `*cache` is a cache that the caller frees with
-/// amp_token_cache_free(); on failure it is NULL. The config may be freed
-/// right after. Does not block, but reads files.
-///
-/// AMP_CONFIG: settings do not fit together. AMP_NO_CREDENTIALS: none were
-/// found; the message says where they were looked for. AMP_IO: a file cannot
-/// be read.
+/// Threads: any, but not while another thread changes `config`.
+/// NULL: AMP_INVALID_ARGUMENT for `config` and `cache`.
+/// Ownership: free `*cache` with amp_token_cache_free(); it is NULL on failure.
+///   `config` may be freed right after.
+/// Blocks: not on the network, but it reads files.
+/// Errors: AMP_CONFIG if settings conflict. AMP_NO_CREDENTIALS if none were
+///   found; the message lists where they were searched for. AMP_IO if a file
+///   cannot be read.
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_token_cache_new(
@@ -52,18 +53,22 @@ pub extern "C" fn amp_token_cache_new(
     })
 }
 
-/// A valid token: the cached one if it is good, else a new one.
+/// Returns a valid token: the cached one while it is valid, otherwise a new
+/// one.
 ///
-/// On success `*token` is a token that the caller frees with amp_token_free();
-/// on failure it is NULL. Returns at once while a token is usable (but for the
-/// one caller in a while that renews it, who waits 2 seconds at most);
-/// otherwise blocks for `timeout_ms` at most. However many threads ask, one
-/// request is sent. Not a cancellation point: threads that may be cancelled
-/// disable it around the call.
+/// Returns immediately while the cached token is valid. When it is due for
+/// refresh, one caller performs the refresh and may block for up to 2 seconds.
+/// However many threads call it, one request is sent. It is not a cancellation
+/// point: threads that may be cancelled disable cancellation around the call.
 ///
-/// Fails as amp_token_get() does. After a failure there is a pause, in which
-/// calls fail at once with the same error; amp_error_retry_after_ms() says how
-/// long.
+/// After a failure there is a backoff, during which calls fail immediately with
+/// the same error; amp_error_retry_after_ms() says for how long.
+///
+/// Threads: any.
+/// NULL: AMP_INVALID_ARGUMENT for `cache` and `token`.
+/// Ownership: free `*token` with amp_token_free(); it is NULL on failure.
+/// Blocks: for up to timeout_ms if no valid token is cached.
+/// Errors: those of amp_token_get().
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_token_cache_get(
@@ -78,12 +83,16 @@ pub extern "C" fn amp_token_cache_get(
     })
 }
 
-/// As amp_token_cache_get(), with a token that is good for at least
-/// `min_validity_ms` more, for a request that takes long. The setting of that
-/// name counts too: the longer of the two.
+/// Like amp_token_cache_get(), but returns a token that is valid for at least
+/// `min_validity_ms` more, for a request that takes long. If the setting
+/// min_validity_ms is larger, that one applies.
 ///
-/// AMP_INVALID_ARGUMENT: `min_validity_ms` is negative, or longer than tokens
-/// live.
+/// Threads: any.
+/// NULL: AMP_INVALID_ARGUMENT for `cache` and `token`.
+/// Ownership: free `*token` with amp_token_free(); it is NULL on failure.
+/// Blocks: for up to timeout_ms if no such token is cached.
+/// Errors: AMP_INVALID_ARGUMENT if `min_validity_ms` is negative, or longer
+///   than the lifetime of tokens. Otherwise those of amp_token_cache_get().
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_token_cache_get_for(
@@ -102,17 +111,23 @@ pub extern "C" fn amp_token_cache_get_for(
     })
 }
 
-/// Copies a valid token and a NUL into `buffer`: as amp_token_cache_get(),
-/// without a handle to free, and the fastest way for many threads. A token is
-/// about 1,100 bytes long and may grow; 4096 is a good capacity.
+/// Copies a valid token and a NUL into `buffer`. Like amp_token_cache_get(),
+/// but without a handle to free; it is the fastest way for many threads. A
+/// token is about 1,100 bytes long, and may become longer; 4096 is a good
+/// capacity.
 ///
-/// `*length` (may be NULL) is set to the token's length without the NUL, also
-/// when the buffer is too small. On failure `buffer` is unchanged, and the
-/// length is 0 unless the buffer is too small.
+/// `*length` is set to the token's length without the NUL, even if the buffer
+/// is too small. On failure `buffer` is unchanged, and `*length` is 0 unless
+/// the buffer is too small.
 ///
-/// AMP_BUFFER_TOO_SMALL: `capacity` is not above the length.
-/// AMP_INVALID_ARGUMENT: `buffer` is NULL and `capacity` is not 0. Else as
-/// amp_token_cache_get().
+/// Threads: any.
+/// NULL: AMP_INVALID_ARGUMENT for `cache`, and for `buffer` unless `capacity`
+///   is 0. `length` may be NULL.
+/// Ownership: `buffer` belongs to the caller. It contains a secret: wipe it
+///   after use.
+/// Blocks: for up to timeout_ms if no valid token is cached.
+/// Errors: AMP_BUFFER_TOO_SMALL if `capacity` is not greater than the length.
+///   Otherwise those of amp_token_cache_get().
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_token_cache_copy(
@@ -144,12 +159,14 @@ pub extern "C" fn amp_token_cache_copy(
     })
 }
 
-/// Says that a server refused `get_token` (HTTP 401, or the 403 that Amplience
-/// answers to an expired one): if it is the current token, the next call gets
-/// another. If it is not, nothing happens, so that many threads may report the
-/// same token. NULL for either argument does nothing.
+/// Reports that a server rejected `token` (HTTP 401, or the 403 that Amplience
+/// returns for an expired token). If it is still current it is discarded, and
+/// the next call gets a new one. Otherwise this is a no-op, so several threads
+/// can report the same token.
 ///
-/// Does not block, but for an entry of a shared store.
+/// Threads: any.
+/// NULL: a NULL `cache` or `token` is ignored.
+/// Blocks: only to remove the token from a shared store.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_cache_invalidate(cache: Option<&amp_token_cache>, token: *const amp_token) {
     ffi::infallible((), || {
@@ -159,34 +176,39 @@ pub extern "C" fn amp_token_cache_invalidate(cache: Option<&amp_token_cache>, to
     });
 }
 
-/// A counter that changes whenever the current token does: a program or
+/// Returns a counter that changes whenever the current token does. A program or
 /// binding that keeps a copy of the token may use it, within
-/// amp_token_refresh_in_ms(), for as long as the counter reads the same. Read
-/// it before the token that goes with it, as one aligned 64-bit load.
+/// amp_token_refresh_in_ms(), as long as the counter is unchanged. Read the
+/// counter before the token that belongs to it, as one aligned 64-bit load.
 ///
-/// NULL if `cache` is NULL; valid until the cache is freed. Any thread.
+/// Threads: any.
+/// NULL: returned for a NULL `cache`.
+/// Ownership: borrowed from `cache`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_cache_epoch(cache: Option<&amp_token_cache>) -> *const u64 {
     ffi::infallible(std::ptr::null(), || cache.map_or(std::ptr::null(), |cache| cache.cache.epoch().as_ptr().cast_const()))
 }
 
-/// Where requests with a token go: the setting `api_url` as it is in force,
-/// from wherever it came, without a slash or "/v2/content" at its end. A
-/// program that sends its own requests puts paths such as "/v2/content/hubs"
-/// behind it, and sends the token nowhere else.
+/// Returns the base URL for requests with a token: the effective value of
+/// api_url, wherever it was set, without "/" or "/v2/content" at its end. A
+/// program that sends its own requests appends paths such as "/v2/content/hubs"
+/// to it, and sends the token nowhere else.
 ///
-/// NULL if `cache` is NULL; borrowed from `cache`. Any thread.
+/// Threads: any.
+/// NULL: returned for a NULL `cache`.
+/// Ownership: borrowed from `cache`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_cache_api_url(cache: Option<&amp_token_cache>) -> *const c_char {
     ffi::infallible(std::ptr::null(), || cache.map_or(std::ptr::null(), |cache| cache.api_url.as_ptr()))
 }
 
-/// A figure about the cache, by name: "hits", "waits", "refreshes",
-/// "failures", "requests", "invalidations" (counts), "last_refresh_ms",
-/// "last_status", "age", "expires_in" (seconds).
+/// Returns a statistic by name: "hits", "waits", "refreshes", "failures",
+/// "requests", "invalidations" (counts), "last_refresh_ms", "last_status",
+/// "age", "expires_in" (seconds). -1 if there is no such statistic, or no
+/// token.
 ///
-/// -1: there is no such figure, or no token, or `cache` or `name` is NULL. Any
-/// thread.
+/// Threads: any.
+/// NULL: -1 for a NULL `cache` or `name`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_cache_stat(cache: Option<&amp_token_cache>, name: *const c_char) -> i64 {
     ffi::infallible(-1, || {
@@ -195,9 +217,12 @@ pub extern "C" fn amp_token_cache_stat(cache: Option<&amp_token_cache>, name: *c
     })
 }
 
-/// Frees a cache, and wipes its secrets; NULL is allowed. Ends its background
-/// thread; if that is in a request, it ends by itself when the request is
-/// over, and this does not wait for it.
+/// Frees a cache and wipes its secrets. Stops its background thread. If that
+/// thread is sending a request, it ends by itself after the request; this
+/// function does not wait for it.
+///
+/// Threads: any, but not while another thread uses `cache`.
+/// NULL: a NULL `cache` is ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_cache_free(cache: Option<Box<amp_token_cache>>) {
     ffi::infallible((), || drop(cache));

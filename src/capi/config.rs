@@ -9,18 +9,18 @@ use crate::config::settings::Config;
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
-/// How much a log line matters; the numbers that an amp_log_fn is called with.
-/// More may come.
+/// Severity of a log line: the `level` argument of an amp_log_fn. More levels
+/// may be added.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub enum amp_log_level {
     /// A call failed.
     AmpLogError = 1,
-    /// Something is wrong, and the library went on without it.
+    /// Something is wrong, and the library continued without it.
     AmpLogWarning = 2,
-    /// A token was obtained or dropped.
+    /// A token was fetched or discarded.
     AmpLogInfo = 3,
-    /// Each step on the way.
+    /// Each step of a call.
     AmpLogDebug = 4,
 }
 
@@ -35,11 +35,11 @@ impl From<Level> for amp_log_level {
     }
 }
 
-/// Settings, and the functions that an application plugs in. One owner at a
-/// time: two threads must not use a config at once.
+/// Settings, and the callbacks of the application. Only one thread at a time
+/// may use a config.
 ///
-/// Handles that are made from a config keep what they need of it, so it may be
-/// changed or freed right after.
+/// Objects that are created from a config copy what they need, so the config
+/// may be changed or freed right after.
 pub struct amp_config {
     config: Config,
     guard: Arc<CallbackGuard>,
@@ -51,25 +51,28 @@ impl amp_config {
     }
 }
 
-/// Makes a config with nothing set.
+/// Creates a config in which nothing is set.
 ///
-/// The caller frees it with amp_config_free(). NULL only if a defect of the
-/// library was met; every function takes NULL for a config and then answers
-/// AMP_INVALID_ARGUMENT.
+/// Threads: any.
+/// NULL: returned only after an internal error. Every function accepts it and
+///   then returns AMP_INVALID_ARGUMENT.
+/// Ownership: free it with amp_config_free().
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_config_new() -> Option<Box<amp_config>> {
     ffi::infallible(None, || Some(Box::new(amp_config { config: Config::new(), guard: Arc::default() })))
 }
 
-/// Sets one setting by its name. The table of names, defaults and meanings is
-/// in the README and in amp-token(1).
+/// Sets one setting by name. "Settings" at the top of this file lists the
+/// names.
 ///
-/// `name` and `value` are copied. `value` NULL unsets the setting. Does not
-/// block.
-///
-/// AMP_INVALID_ARGUMENT: there is no such setting, or the value is not allowed
-/// for it; the message says which are, and the config is as before.
+/// Threads: not while another thread uses `config`.
+/// NULL: AMP_INVALID_ARGUMENT for `config` and `name`. A NULL `value` unsets
+///   the setting.
+/// Ownership: the strings are copied.
+/// Errors: AMP_INVALID_ARGUMENT if there is no such setting, or the value is
+///   not allowed for it. The message lists what is allowed, and the config is
+///   unchanged.
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_config_set(
@@ -84,44 +87,47 @@ pub extern "C" fn amp_config_set(
     })
 }
 
-/// Fills what is unset from the environment (AMPLIENCE_CLIENT_ID and so on:
-/// AMPLIENCE_ and the setting's name in capitals; AMPLIENCE_PAT too), and lets
-/// credentials that are still missing be looked for in the files of dc-cli
-/// when a token is needed.
-///
-/// Reads the environment: no other thread may change it meanwhile. Does not
-/// block.
+/// Sets every unset setting from the environment: from AMPLIENCE_ and its name
+/// in capitals, such as AMPLIENCE_CLIENT_ID, and personal_access_token from
+/// AMPLIENCE_PAT too. If credentials are still missing when a token is needed,
+/// they are read from the configuration files of dc-cli.
 ///
 /// Fails in a program that runs with raised privileges (setuid, setgid, file
 /// capabilities): its environment comes from a user with fewer privileges, who
-/// must not decide where its secrets go and which files it reads. Nor does any
-/// other function read the environment there: not the proxies, NO_PROXY,
-/// SSL_CERT_FILE, SSL_CERT_DIR, HOME or XDG_*. Such a program sets what it
-/// needs with amp_config_set(), with proxy and store_dir among it.
+/// must not decide where the program sends its secrets and which files it
+/// reads. No other function reads the environment in such a program either: not
+/// the proxy variables, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR, HOME or XDG_*.
+/// Such a program sets what it needs with amp_config_set(), including proxy and
+/// store_dir.
 ///
-/// AMP_CONFIG: a variable has a value that its setting does not allow; the
-/// message names it. Or the program runs with raised privileges.
+/// Threads: not while another thread uses `config` or changes the environment.
+/// NULL: AMP_INVALID_ARGUMENT for `config`.
+/// Errors: AMP_CONFIG if a variable has a value that its setting does not allow
+///   (the message names it), or if the program runs with raised privileges.
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_config_load(config: Option<&mut amp_config>, error: *mut *mut amp_error) -> amp_status {
     ffi::fallible(error, || ffi::required(config, "config")?.config.load())
 }
 
-/// Sends the log lines of all that is made from this config to a function of
-/// the application's. Without one, nothing is written anywhere. `logger` NULL
-/// switches it off again.
+/// Sends the log lines of everything that is created from this config to
+/// `logger`. Without a logger, nothing is written anywhere.
 ///
-/// `logger` may be called from any thread that uses a handle, and from the
-/// library's own; several calls may run at once; no lock is held. `message` is
-/// one line of UTF-8 without a newline, valid until the function returns; it
-/// never holds a secret. `level` is one of amp_log_level. `logger` must return
-/// normally (no longjmp, no C++ exception) and must not free the handle it
-/// logs for. `logger` and `user_data` must stay valid until the last handle
-/// made from the config is freed and, with background_refresh, its last
-/// request is over; or until
-/// amp_config_stop_callbacks() has returned.
+/// Any thread that uses a handle may call `logger`, the library's own threads
+/// too; several calls may run at once. No lock is held during a call. `message`
+/// is one line of UTF-8 without a newline; it is valid until `logger` returns
+/// and never contains a secret. `level` is one of amp_log_level. `logger` must
+/// return normally (no longjmp, no C++ exception) and must not free the handle
+/// that it logs for.
 ///
-/// AMP_INVALID_ARGUMENT: `config` is NULL.
+/// Threads: not while another thread uses `config`.
+/// NULL: AMP_INVALID_ARGUMENT for `config`. A NULL `logger` disables logging
+///   again. `user_data` may be NULL.
+/// Ownership: `logger` and `user_data` must stay valid until the last handle
+///   that was created from the config is freed and, with background_refresh,
+///   its last request is over; or until amp_config_stop_callbacks() has
+///   returned.
+/// Errors: AMP_INVALID_ARGUMENT if `config` is NULL.
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_config_set_logger(
@@ -145,24 +151,26 @@ pub extern "C" fn amp_config_set_logger(
     })
 }
 
-/// Has a function of the application's carry the requests, in place of the
-/// library's own sockets. Then the settings for TLS and proxies have no
-/// meaning. `send_with_retries` NULL switches it off again.
+/// Sends requests through `send` instead of the built-in HTTP client. The
+/// settings for TLS and proxies are then ignored.
 ///
-/// `send_with_retries` may be called from any thread that uses a handle, and from the
-/// library's own, but for each cache only once at a time when it asks for
-/// tokens. It carries one request, without following redirects and without
-/// repeating it, writes what came back into `parse_token_response` and returns 0; or it calls
-/// amp_http_reply_fail() to say why it could not, or returns another number,
-/// which counts as AMP_CONNECT. `with_request_id` and `parse_token_response` are valid until it
-/// returns. It should be back within amp_http_request_timeout_ms(). It must
-/// return normally (no longjmp, no C++ exception) and must not use the handle
-/// that it carries requests for. `send_with_retries` and `user_data` must stay valid until
-/// the last handle made from the config is freed and, with background_refresh,
-/// its last request is over; or until
-/// amp_config_stop_callbacks() has returned.
+/// Any thread that uses a handle may call `send`, the library's own threads
+/// too; for token requests, each cache makes only one call at a time. `send`
+/// sends one request without following redirects and without retrying, stores
+/// the response in `reply`, and returns 0. If there is no response, it calls
+/// amp_http_reply_fail() to say why, or returns another number, which counts as
+/// AMP_CONNECT. `request` and `reply` are valid until it returns. It should
+/// return within amp_http_request_timeout_ms(). It must return normally (no
+/// longjmp, no C++ exception) and must not use the handle for which it sends
+/// requests.
 ///
-/// AMP_INVALID_ARGUMENT: `config` is NULL.
+/// Threads: not while another thread uses `config`.
+/// NULL: AMP_INVALID_ARGUMENT for `config`. A NULL `send` restores the built-in
+///   client. `user_data` may be NULL.
+/// Ownership: `send` and `user_data` must stay valid until the last handle that
+///   was created from the config is freed and, with background_refresh, its
+///   last request is over; or until amp_config_stop_callbacks() has returned.
+/// Errors: AMP_INVALID_ARGUMENT if `config` is NULL.
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_config_set_transport(
@@ -179,16 +187,18 @@ pub extern "C" fn amp_config_set_transport(
     })
 }
 
-/// Ends all calls of the logger and the transport, those that were set and
-/// those that will be, by the config and by all that was made from it: when
-/// this returns, none of them is running, and none will ever run again. For
-/// whoever must be sure of that: an interpreter that shuts down, a program that
-/// unloads the code that they are in.
+/// Permanently disables the logger and transport callbacks of this config and
+/// of everything created from it, those that are set later too. When it
+/// returns, none of them is running, and none is called afterwards. Use it
+/// before an interpreter shuts down or the code of the callbacks is unloaded.
+/// Requests that need the transport fail with AMP_CONNECT from then on.
 ///
-/// Waits for calls that are running; so it must not be called by one of them,
-/// nor with a lock that one of them needs. Requests that need the transport
-/// fail with AMP_CONNECT from then on. NULL is allowed. Any thread, but not
-/// while another thread changes the config.
+/// A callback must not call it. The caller must not hold a lock that a callback
+/// needs.
+///
+/// Threads: any, but not while another thread changes or frees `config`.
+/// NULL: a NULL `config` is ignored.
+/// Blocks: until running callbacks have returned.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_config_stop_callbacks(config: Option<&amp_config>) {
     ffi::infallible((), || {
@@ -198,8 +208,10 @@ pub extern "C" fn amp_config_stop_callbacks(config: Option<&amp_config>) {
     });
 }
 
-/// Frees a config, and wipes its secrets; NULL is allowed. What was made from
-/// it stays valid.
+/// Frees a config and wipes its secrets. What was created from it stays valid.
+///
+/// Threads: any, but not while another thread uses `config`.
+/// NULL: a NULL `config` is ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_config_free(config: Option<Box<amp_config>>) {
     ffi::infallible((), || drop(config));

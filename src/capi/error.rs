@@ -4,47 +4,48 @@ use super::ffi;
 use crate::error::{Error, Kind};
 use std::ffi::{CStr, CString, c_char};
 
-/// What a call came to. The tens are families: 10 arguments and configuration,
-/// 20 credentials, 30 network, 40 server, 50 reply, 60 this machine. A number
-/// never changes its meaning and is never used again; new ones may join a
-/// family, so treat an unknown one by its family, and anything but AMP_OK as a
-/// failure.
+/// Status codes, grouped by tens: 10 arguments and configuration, 20
+/// credentials, 30 network, 40 server, 50 response, 60 this machine. A code
+/// never changes meaning and is never reused. New codes may be added to a
+/// group, so handle an unknown code like its group, and anything but AMP_OK as
+/// a failure.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum amp_status {
     /// Success.
     AmpOk = 0,
-    /// An argument is NULL, not UTF-8, or not among the values that are
-    /// allowed.
+    /// An argument is NULL, not UTF-8, or not an allowed value.
     AmpInvalidArgument = 10,
-    /// The settings do not fit together, or one of them cannot be used.
+    /// Conflicting or unusable settings.
     AmpConfig = 11,
     /// No client id and secret, and no personal access token, was found.
     AmpNoCredentials = 20,
-    /// The server refused the client id and secret, or the personal access
+    /// The server rejected the client id and secret, or the personal access
     /// token.
     AmpCredentialsRejected = 21,
-    /// The host name could not be turned into an address.
+    /// The host name could not be resolved.
     AmpResolve = 30,
-    /// No connection, or one that broke.
+    /// No connection could be made, or the connection broke.
     AmpConnect = 31,
-    /// The TLS handshake failed: most often a certificate that is not trusted.
+    /// The TLS handshake failed, most often because a certificate is not
+    /// trusted.
     AmpTls = 32,
-    /// The proxy refused, could not be reached, or wanted other credentials.
+    /// The proxy could not be reached, rejected the connection, or asked for
+    /// other credentials.
     AmpProxy = 33,
-    /// The time that the call had was over.
+    /// The call timed out.
     AmpTimeout = 34,
-    /// The server asked for fewer requests (HTTP 429).
+    /// The server is rate limiting requests (HTTP 429).
     AmpRateLimited = 40,
     /// The server failed (HTTP 5xx, 408).
     AmpServer = 41,
-    /// The reply is not what the protocol allows.
+    /// The response violates the protocol.
     AmpProtocol = 50,
-    /// A local file or system call failed.
+    /// A local file operation or system call failed.
     AmpIo = 60,
     /// The buffer is too small for the token.
     AmpBufferTooSmall = 61,
-    /// A defect of the library.
+    /// Internal error: a bug in the library.
     AmpInternal = 69,
 }
 
@@ -90,12 +91,12 @@ impl From<Kind> for amp_status {
     }
 }
 
-/// Why a call failed. Immutable: any number of threads may look at it at once.
+/// Describes why a call failed. Immutable, so any number of threads may use it
+/// at once.
 ///
-/// A call that fails makes one if it is given a place for it, and the caller
-/// frees it with amp_error_free(). Texts that its functions return are
-/// borrowed from it. None of them ever holds a secret or a token, so all may
-/// be logged.
+/// A call that fails creates one if its `error` argument is not NULL; the
+/// caller frees it with amp_error_free(). No string of an error contains a
+/// secret or a token, so all of them may be logged.
 pub struct amp_error {
     error: Error,
     message: CString,
@@ -112,37 +113,43 @@ impl amp_error {
     }
 }
 
-/// The status that the failed call returned; AMP_INVALID_ARGUMENT if `error`
-/// is NULL.
+/// Returns the status that the failed call returned, or AMP_INVALID_ARGUMENT
+/// for NULL.
 ///
-/// Any thread.
+/// Threads: any.
+/// NULL: `error` may be NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_status(error: Option<&amp_error>) -> amp_status {
     ffi::infallible(amp_status::AmpInternal, || error.map_or(amp_status::AmpInvalidArgument, |error| error.error.kind().into()))
 }
 
-/// One line that says what happened, to what, and what to do next: for people
-/// and logs. Its words may change; programs decide by the status.
+/// Returns one line that says what failed, why, and what to do about it. It is
+/// meant for people and logs: its text may change in any version. Programs
+/// decide by the status.
 ///
-/// Never NULL (NULL has the message "no error"); borrowed from `error`. Any
-/// thread.
+/// Threads: any.
+/// NULL: never returned; the message for a NULL `error` is "no error".
+/// Ownership: borrowed from `error`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_message(error: Option<&amp_error>) -> *const c_char {
     ffi::infallible(c"".as_ptr(), || error.map_or(c"no error", |error| error.message.as_c_str()).as_ptr())
 }
 
-/// The HTTP status of the last reply; 0: none came, or `error` is NULL.
+/// Returns the HTTP status of the last response, or 0 if there was none.
 ///
-/// Any thread.
+/// Threads: any.
+/// NULL: 0 for a NULL `error`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_http_status(error: Option<&amp_error>) -> i32 {
     ffi::infallible(0, || error.and_then(|error| error.error.http_status()).map_or(0, i32::from))
 }
 
-/// The error code that the server sent, such as "invalid_client" (RFC 6749,
-/// 5.2).
+/// Returns the error code that the server sent, such as "invalid_client" (RFC
+/// 6749, section 5.2).
 ///
-/// NULL: it sent none, or `error` is NULL; borrowed from `error`. Any thread.
+/// Threads: any.
+/// NULL: returned if the server sent no code, or `error` is NULL.
+/// Ownership: borrowed from `error`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_oauth_code(error: Option<&amp_error>) -> *const c_char {
     ffi::infallible(std::ptr::null(), || {
@@ -150,20 +157,22 @@ pub extern "C" fn amp_error_oauth_code(error: Option<&amp_error>) -> *const c_ch
     })
 }
 
-/// Whether the same call may succeed later without anything else having
+/// Returns whether the same call may succeed later although nothing else has
 /// changed.
 ///
-/// false if `error` is NULL. Any thread.
+/// Threads: any.
+/// NULL: false for a NULL `error`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_is_retryable(error: Option<&amp_error>) -> bool {
     ffi::infallible(false, || error.is_some_and(|error| error.error.is_retryable()))
 }
 
-/// How many milliseconds to wait before the next call, counted from the moment
-/// of the failure: what the server asked for, or the rest of the pause that
-/// the cache makes. A call before that fails at once.
+/// Returns how many milliseconds to wait before the next call, counted from the
+/// time of the failure: the time that the server asked for, or the rest of the
+/// cache's backoff. An earlier call fails immediately. -1 means not known.
 ///
-/// -1: not known, or `error` is NULL. Any thread.
+/// Threads: any.
+/// NULL: -1 for a NULL `error`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_retry_after_ms(error: Option<&amp_error>) -> i64 {
     ffi::infallible(-1, || {
@@ -173,16 +182,20 @@ pub extern "C" fn amp_error_retry_after_ms(error: Option<&amp_error>) -> i64 {
     })
 }
 
-/// How many requests the failed call sent, or tried to send; 0 if it failed
-/// before the first, or `error` is NULL.
+/// Returns how many requests the failed call sent or tried to send; 0 if it
+/// failed before the first one.
 ///
-/// Any thread.
+/// Threads: any.
+/// NULL: 0 for a NULL `error`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_attempts(error: Option<&amp_error>) -> u32 {
     ffi::infallible(0, || error.map_or(0, |error| error.error.attempts()))
 }
 
-/// Frees an error; NULL is allowed.
+/// Frees an error.
+///
+/// Threads: any, but not while another thread uses `error`.
+/// NULL: a NULL `error` is ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_free(error: Option<Box<amp_error>>) {
     ffi::infallible((), || drop(error));

@@ -151,8 +151,8 @@ pub(super) fn to_c_string(text: &str) -> CString {
     CString::from_vec_with_nul(bytes).unwrap_or_default()
 }
 
-/// One access token. Immutable: any number of threads may look at it at once,
-/// and it outlives the cache that it came from.
+/// One access token. Immutable, so any number of threads may use it at once. It
+/// stays valid when the cache that it came from is freed.
 //
 // What is behind the pointer is the counted reference itself, so that handing
 // out a token allocates nothing.
@@ -203,11 +203,13 @@ unsafe impl Send for UserData {}
 // SAFETY: as above.
 unsafe impl Sync for UserData {}
 
-/// The application's function for log lines.
+/// A callback of the application that receives log lines: see
+/// amp_config_set_logger().
 #[allow(non_camel_case_types)]
 pub type amp_log_fn = Option<unsafe extern "C" fn(level: i32, message: *const c_char, user_data: *mut c_void)>;
 
-/// The application's function that carries a request.
+/// A callback of the application that sends a request: see
+/// amp_config_set_transport().
 #[allow(non_camel_case_types)]
 pub type amp_transport_fn = Option<
     unsafe extern "C" fn(
@@ -217,7 +219,8 @@ pub type amp_transport_fn = Option<
     ) -> i32,
 >;
 
-/// The application's function that takes a reply's body, piece by piece.
+/// A callback of the application that receives the body of a download in
+/// pieces: see amp_api_download().
 #[allow(non_camel_case_types)]
 pub type amp_write_fn =
     Option<unsafe extern "C" fn(data: *const c_void, length: usize, user_data: *mut c_void) -> bool>;

@@ -7,16 +7,18 @@ use crate::sys::clock::Clock;
 use std::ffi::c_char;
 use std::sync::Arc;
 
-/// Asks for a token now, without a cache: for a program that needs a single
-/// one. Whoever needs more than one, or has threads, uses an amp_token_cache.
+/// Fetches a token without a cache, for a program that needs a single one. A
+/// program that needs more than one, or has threads, uses an amp_token_cache.
 ///
-/// On success `*token` is a token that the caller frees with amp_token_free();
-/// on failure it is NULL. Blocks for `timeout_ms` at most.
-///
-/// AMP_CONFIG, AMP_NO_CREDENTIALS: nothing was sent. AMP_CREDENTIALS_REJECTED:
-/// the server refused. AMP_RESOLVE, AMP_CONNECT, AMP_TLS, AMP_PROXY,
-/// AMP_TIMEOUT: the network. AMP_RATE_LIMITED, AMP_SERVER, AMP_PROTOCOL: the
-/// reply. AMP_IO: a file or system call.
+/// Threads: any, but not while another thread changes `config`.
+/// NULL: AMP_INVALID_ARGUMENT for `config` and `token`.
+/// Ownership: free `*token` with amp_token_free(); it is NULL on failure.
+/// Blocks: for up to timeout_ms.
+/// Errors: AMP_CONFIG, AMP_NO_CREDENTIALS: nothing was sent.
+///   AMP_CREDENTIALS_REJECTED: the server rejected the credentials.
+///   AMP_RESOLVE, AMP_CONNECT, AMP_TLS, AMP_PROXY, AMP_TIMEOUT: the network
+///   failed. AMP_RATE_LIMITED, AMP_SERVER, AMP_PROTOCOL: the response was not a
+///   token. AMP_IO: a file operation or system call failed.
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_token_get(
@@ -32,10 +34,12 @@ pub extern "C" fn amp_token_get(
     })
 }
 
-/// The token itself, as visible ASCII characters. It is a secret: do not log
-/// it.
+/// Returns the token itself, which consists of visible ASCII characters. It is
+/// a secret: do not log it.
 ///
-/// NULL if `token` is NULL; borrowed from `get_token`. Any thread.
+/// Threads: any.
+/// NULL: returned for a NULL `token`.
+/// Ownership: borrowed from `token`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_value(token: *const amp_token) -> *const c_char {
     ffi::infallible(std::ptr::null(), || {
@@ -43,19 +47,21 @@ pub extern "C" fn amp_token_value(token: *const amp_token) -> *const c_char {
     })
 }
 
-/// The length of amp_token_value() in bytes, without the NUL; 0 if `get_token` is
-/// NULL.
+/// Returns the length of amp_token_value() in bytes, without the NUL.
 ///
-/// Any thread.
+/// Threads: any.
+/// NULL: 0 for a NULL `token`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_length(token: *const amp_token) -> usize {
     ffi::infallible(0, || amp_token::as_ref(token).map_or(0, |token| token.value().len()))
 }
 
-/// The value of an Authorization header: "Bearer " and the token. It is a
-/// secret: do not log it.
+/// Returns the value of an Authorization header: "Bearer " and the token. It is
+/// a secret: do not log it.
 ///
-/// NULL if `token` is NULL; borrowed from `get_token`. Any thread.
+/// Threads: any.
+/// NULL: returned for a NULL `token`.
+/// Ownership: borrowed from `token`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_authorization(token: *const amp_token) -> *const c_char {
     ffi::infallible(std::ptr::null(), || {
@@ -63,31 +69,34 @@ pub extern "C" fn amp_token_authorization(token: *const amp_token) -> *const c_c
     })
 }
 
-/// When the token dies, in seconds since 1970 by this machine's clock;
-/// INT64_MAX: never; 0 if `get_token` is NULL.
+/// Returns when the token expires, in seconds since 1970 by this machine's
+/// clock; INT64_MAX if it never expires.
 ///
-/// Any thread.
+/// Threads: any.
+/// NULL: 0 for a NULL `token`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_expires_at(token: *const amp_token) -> i64 {
     ffi::infallible(0, || amp_token::as_ref(token).map_or(0, |token| token.expires_at()))
 }
 
-/// The whole seconds that the token has left, never below 0; INT64_MAX: it
-/// never expires; 0 if `get_token` is NULL. Counted by two clocks, so that neither
-/// a clock that was set back nor a machine that slept makes it too large.
+/// Returns for how many whole seconds the token is still valid, never less than
+/// 0; INT64_MAX if it never expires. Uses both the monotonic and the wall
+/// clock, so it is never overestimated after a clock change or suspend.
 ///
-/// Any thread.
+/// Threads: any.
+/// NULL: 0 for a NULL `token`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_expires_in(token: *const amp_token) -> i64 {
     ffi::infallible(0, || amp_token::as_ref(token).map_or(0, |token| token.expires_in(Clock::System.now())))
 }
 
-/// The milliseconds for which the token may be used without asking the cache
-/// again: until it is due for renewal. For bindings and programs that keep a
-/// token of their own next to amp_token_cache_epoch(). INT64_MAX: it never
-/// expires; 0: ask, or `get_token` is NULL.
+/// Returns for how many milliseconds the token may be used without asking the
+/// cache again: until it is due for refresh. For bindings and programs that
+/// keep a copy of the token together with amp_token_cache_epoch(). INT64_MAX if
+/// the token never expires; 0 if the cache must be asked now.
 ///
-/// Any thread.
+/// Threads: any.
+/// NULL: 0 for a NULL `token`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_refresh_in_ms(token: *const amp_token) -> i64 {
     ffi::infallible(0, || match amp_token::as_ref(token) {
@@ -97,17 +106,21 @@ pub extern "C" fn amp_token_refresh_in_ms(token: *const amp_token) -> i64 {
     })
 }
 
-/// A second handle for the same token, which the caller frees too. Costs as
-/// much as counting to two.
+/// Returns another reference to the same token (one atomic increment).
 ///
-/// NULL if `get_token` is NULL. Any thread.
+/// Threads: any.
+/// NULL: returned for a NULL `token`.
+/// Ownership: free it with amp_token_free(), in addition to `token`.
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn amp_token_clone(token: *const amp_token) -> *mut amp_token {
     ffi::infallible(std::ptr::null_mut(), || amp_token::clone_raw(token))
 }
 
-/// Frees a token; its text is wiped with the last handle. NULL is allowed.
+/// Frees a token. Its memory is wiped when the last reference is freed.
+///
+/// Threads: any, but not while another thread uses this reference.
+/// NULL: a NULL `token` is ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_free(token: *mut amp_token) {
     ffi::infallible((), || amp_token::from_raw(token));

@@ -12,9 +12,9 @@ use std::ffi::{CString, c_char, c_void};
 use std::time::Duration;
 use zeroize::{Zeroize, Zeroizing};
 
-/// A request that an amp_transport_fn is to carry. Valid until that function
-/// returns; so is every text that its functions return. It holds a secret or a
-/// token: do not log its headers or body.
+/// A request for an amp_transport_fn to send. It and the strings that its
+/// functions return are valid until that function returns. It contains a secret
+/// or a token: do not log its headers or body.
 pub struct amp_http_request {
     method: CString,
     url: CString,
@@ -31,7 +31,8 @@ impl Drop for amp_http_request {
     }
 }
 
-/// What an amp_transport_fn got back. Valid until that function returns.
+/// The response that an amp_transport_fn received. Valid until that function
+/// returns.
 pub struct amp_http_reply {
     response: Response,
     limit: usize,
@@ -84,20 +85,31 @@ impl Transport for CallbackTransport {
     }
 }
 
-/// "POST", "GET" and so on. NULL if `with_request_id` is NULL.
+/// Returns the method: "POST", "GET" and so on.
+///
+/// Threads: any, until the transport callback returns.
+/// NULL: returned for a NULL `request`.
+/// Ownership: borrowed from `request`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_method(request: Option<&amp_http_request>) -> *const c_char {
     ffi::infallible(std::ptr::null(), || request.map_or(std::ptr::null(), |request| request.method.as_ptr()))
 }
 
-/// The whole URL; it never holds a secret. NULL if `with_request_id` is NULL.
+/// Returns the whole URL. It never contains a secret.
+///
+/// Threads: any, until the transport callback returns.
+/// NULL: returned for a NULL `request`.
+/// Ownership: borrowed from `request`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_url(request: Option<&amp_http_request>) -> *const c_char {
     ffi::infallible(std::ptr::null(), || request.map_or(std::ptr::null(), |request| request.url.as_ptr()))
 }
 
-/// The name of a header, counted from 0. NULL: there are no more, or `with_request_id`
-/// is NULL.
+/// Returns the name of a header by its index, which starts at 0.
+///
+/// Threads: any, until the transport callback returns.
+/// NULL: returned if there are no more headers, or for a NULL `request`.
+/// Ownership: borrowed from `request`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_header_name(request: Option<&amp_http_request>, index: usize) -> *const c_char {
     ffi::infallible(std::ptr::null(), || {
@@ -105,8 +117,13 @@ pub extern "C" fn amp_http_request_header_name(request: Option<&amp_http_request
     })
 }
 
-/// The value of the header with that name, in any case; it may be a secret.
-/// NULL: there is none, or an argument is NULL.
+/// Returns the value of the header with that name, which is compared without
+/// regard to case. It may be a secret.
+///
+/// Threads: any, until the transport callback returns.
+/// NULL: returned if there is no such header, or for a NULL `request` or
+///   `name`.
+/// Ownership: borrowed from `request`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_header(request: Option<&amp_http_request>, name: *const c_char) -> *const c_char {
     ffi::infallible(std::ptr::null(), || {
@@ -116,8 +133,13 @@ pub extern "C" fn amp_http_request_header(request: Option<&amp_http_request>, na
     })
 }
 
-/// The body, and its number of bytes in `length` (which may be NULL); it may
-/// hold a secret. NULL and 0 if it is empty or `with_request_id` is NULL.
+/// Returns the body and sets `*length` to its size in bytes. It may contain a
+/// secret.
+///
+/// Threads: any, until the transport callback returns.
+/// NULL: returned if the body is empty, or for a NULL `request`; `*length` is
+///   then 0. `length` may be NULL.
+/// Ownership: borrowed from `request`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_body(request: Option<&amp_http_request>, length: *mut usize) -> *const c_void {
     ffi::infallible(std::ptr::null(), || {
@@ -127,15 +149,20 @@ pub extern "C" fn amp_http_request_body(request: Option<&amp_http_request>, leng
     })
 }
 
-/// How many milliseconds are left for the whole exchange; 0 if `with_request_id` is
-/// NULL.
+/// Returns how many milliseconds are left for the request and its response.
+///
+/// Threads: any, until the transport callback returns.
+/// NULL: 0 for a NULL `request`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_request_timeout_ms(request: Option<&amp_http_request>) -> i64 {
     ffi::infallible(0, || request.map_or(0, |request| i64::try_from(request.timeout.as_millis()).unwrap_or(i64::MAX)))
 }
 
-/// Sets the HTTP status of the reply, 100 to 999; another number counts as no
-/// reply.
+/// Sets the HTTP status of the response, from 100 to 999. Any other number
+/// counts as no response.
+///
+/// Threads: one at a time, until the transport callback returns.
+/// NULL: a NULL `reply` is ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_reply_set_status(reply: Option<&mut amp_http_reply>, status: i32) {
     ffi::infallible((), || {
@@ -146,8 +173,11 @@ pub extern "C" fn amp_http_reply_set_status(reply: Option<&mut amp_http_reply>, 
     });
 }
 
-/// Adds a header of the reply; both texts are copied. What is not UTF-8 is
-/// left out.
+/// Adds a header to the response. A header that is not UTF-8 is ignored.
+///
+/// Threads: one at a time, until the transport callback returns.
+/// NULL: the call is ignored if `reply`, `name` or `value` is NULL.
+/// Ownership: the strings are copied.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_reply_add_header(
     reply: Option<&mut amp_http_reply>,
@@ -161,9 +191,13 @@ pub extern "C" fn amp_http_reply_add_header(
     });
 }
 
-/// Adds `length` bytes, which are copied, to the body of the reply. false: the
-/// reply is larger than the library wants (the function may stop reading; the
-/// call fails with AMP_PROTOCOL), or an argument is NULL.
+/// Appends `length` bytes to the body of the response. Returns false if the
+/// response is larger than the library accepts (the callback may stop reading;
+/// the call fails with AMP_PROTOCOL), or if an argument is NULL.
+///
+/// Threads: one at a time, until the transport callback returns.
+/// NULL: false for a NULL `reply`, and for a NULL `data` unless `length` is 0.
+/// Ownership: the bytes are copied.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_reply_append_body(
     reply: Option<&mut amp_http_reply>,
@@ -183,10 +217,14 @@ pub extern "C" fn amp_http_reply_append_body(
     })
 }
 
-/// Says why no reply came: a status such as AMP_RESOLVE, AMP_CONNECT, AMP_TLS,
-/// AMP_PROXY or AMP_TIMEOUT (another counts as AMP_CONNECT) and a text for
-/// people, which is copied, cut to a sane length, and may be NULL. It must not
-/// hold a secret.
+/// Says why there is no response: by a status such as AMP_RESOLVE, AMP_CONNECT,
+/// AMP_TLS, AMP_PROXY or AMP_TIMEOUT (any status but these, AMP_PROTOCOL and
+/// AMP_IO counts as AMP_CONNECT), and a message for people, which is truncated
+/// if it is very long. It must not contain a secret.
+///
+/// Threads: one at a time, until the transport callback returns.
+/// NULL: a NULL `reply` is ignored. `message` may be NULL.
+/// Ownership: the message is copied.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_http_reply_fail(reply: Option<&mut amp_http_reply>, status: i32, message: *const c_char) {
     ffi::infallible((), || {

@@ -12,29 +12,33 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
 /// The version of the binary interface: the number in the library's SONAME.
 const ABI_VERSION: u32 = 0;
 
-/// The version of the library that is loaded, such as "0.1.0". It may differ
-/// from AMP_TOKEN_VERSION, which is that of the header at compile time.
+/// Returns the version of the loaded library, such as "0.1.0". It may differ
+/// from AMP_TOKEN_VERSION, which is the version of the header at compile time.
 ///
-/// Never NULL; static. Any thread.
+/// Threads: any.
+/// NULL: never returned.
+/// Ownership: the string is static.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_version() -> *const c_char {
     VERSION.as_ptr()
 }
 
-/// The version of the binary interface of the library that is loaded. A
-/// program or binding that loads it at run time compares it with
-/// AMP_TOKEN_ABI_VERSION and refuses another.
+/// Returns the version of the binary interface of the loaded library. A program
+/// or binding that loads the library at run time compares it with
+/// AMP_TOKEN_ABI_VERSION and rejects any other value.
 ///
-/// Any thread.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_abi_version() -> u32 {
     ABI_VERSION
 }
 
-/// The name of a status, such as "AMP_TIMEOUT"; "AMP_UNKNOWN" for a number
-/// that this version does not know.
+/// Returns the name of a status, such as "AMP_TIMEOUT", or "AMP_UNKNOWN" for a
+/// number that this version does not define.
 ///
-/// Never NULL; static. Any thread.
+/// Threads: any.
+/// NULL: never returned.
+/// Ownership: the string is static.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_status_name(status: i32) -> *const c_char {
     ffi::infallible(c"AMP_UNKNOWN".as_ptr(), || {

@@ -90,6 +90,8 @@ pub struct Prototype {
     pub name: String,
     /// Types, without the parameters' names.
     pub parameters: Vec<String>,
+    /// The parameters' names.
+    pub names: Vec<String>,
     /// The comment in front of it.
     pub comment: String,
 }
@@ -113,21 +115,22 @@ pub fn prototypes(header: &str) -> Vec<Prototype> {
             .join(" ");
         let (head, parameters) = declaration.split_once('(').unwrap();
         let split = head.rfind([' ', '*']).unwrap() + 1;
-        let parameters = match parameters.trim() {
-            "void" => Vec::new(),
+        let (parameters, names) = match parameters.trim() {
+            "void" => Default::default(),
             parameters => parameters
                 .split(',')
                 .map(|parameter| {
                     let parameter = parameter.trim();
-                    let end = parameter.rfind([' ', '*']).unwrap() + 1;
-                    parameter[..end].trim().to_owned()
+                    let (kind, name) = parameter.split_at(parameter.rfind([' ', '*']).unwrap() + 1);
+                    (kind.trim().to_owned(), name.to_owned())
                 })
-                .collect(),
+                .unzip(),
         };
         found.push(Prototype {
             returns: head[..split].trim().to_owned(),
             name: head[split..].to_owned(),
             parameters,
+            names,
             comment: header[comment_start..start].to_owned(),
         });
     }
