@@ -360,14 +360,34 @@ fn completions_are_made_for_three_shells() {
         assert!(script.contains("curl-config") && script.contains("min-validity"), "{shell}");
         assert!(!script.contains("--client-secret "), "{shell}");
     }
+}
+
+#[test]
+fn bash_completes_commands_and_the_options_of_each_command() {
+    let env = TestEnv::new();
     let script = env.home.join("completion");
     fs::write(&script, env.run(&["generate", "bash"]).stdout_ok()).unwrap();
-    let complete = format!(
-        ". '{}'; set -- $(complete -p amp-token); while [ \"$1\" != -F ]; do shift; done; \
-         COMP_WORDS=(amp-token doc); COMP_CWORD=1; $2 amp-token doc amp-token; echo ${{COMPREPLY[*]}}",
-        script.display()
-    );
-    assert_eq!(CommandResult::of(env.bare("bash").args(["-c", &complete])).stdout_ok(), "doctor\n");
+    // What bash does when the tab key is pressed behind these words.
+    let complete = |words: &str| {
+        let line = format!(
+            ". '{}'; set -- $(complete -p amp-token); while [ \"$1\" != -F ]; do shift; done; \
+             COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             $2 amp-token \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD - 1]}}\"; echo ${{COMPREPLY[*]}}",
+            script.display()
+        );
+        CommandResult::of(env.bare("bash").args(["-c", &line])).stdout_ok()
+    };
+    for (words, completions) in [
+        ("amp-token doc", "doctor"),
+        ("amp-token get --st", "--store --store-dir"),
+        ("amp-token curl-config --min-validity-", "--min-validity-ms"),
+        ("amp-token -q exec --cl", "--client-id --client-secret-file --client-certificate --client-key --clean"),
+        ("amp-token pat c", "create"),
+        ("amp-token pat create --org", "--organization"),
+        ("amp-token get --client-sec", "--client-secret-file"),
+    ] {
+        assert_eq!(complete(words), format!("{completions}\n"), "{words}");
+    }
 }
 
 #[cfg(feature = "emulator")]

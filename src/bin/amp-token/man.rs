@@ -15,12 +15,22 @@ pub fn run(matches: &ArgMatches) -> Outcome<()> {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     match matches.get_one::<String>("what").map(String::as_str) {
-        Some("bash") => clap_complete::generate(Bash, &mut command, name, &mut script),
+        Some("bash") => {
+            clap_complete::generate(Bash, &mut command, name, &mut script);
+            return output::answer(&with_matching_labels(&String::from_utf8_lossy(&script)));
+        }
         Some("zsh") => clap_complete::generate(Zsh, &mut command, name, &mut script),
         Some("fish") => clap_complete::generate(Fish, &mut command, name, &mut script),
         _ => script = manual(command).into_bytes(),
     }
     output::answer(&String::from_utf8_lossy(&script))
+}
+
+/// Works around a bug of clap_complete 4.6.11 (clap-rs/clap#6421): the script sets `cmd` to a label such as
+/// `amp__token__subcmd__get`, but its `case` expects `amp__subcmd__token__subcmd__get`, so that bash completes no
+/// option of any command. Changes nothing in a script without the bug.
+fn with_matching_labels(script: &str) -> String {
+    script.replace("amp__subcmd__token__subcmd__", "amp__token__subcmd__")
 }
 
 /// Variables that are read besides those of the settings, or set.
