@@ -18,7 +18,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use support::{AMP_TOKEN, CommandResult, SECRET, TestEnv};
 
-const COMMANDS: &[&str] = &["get", "header", "curl-config", "exec", "status", "invalidate", "config", "doctor"];
+const COMMANDS: &[&str] =
+    &["get", "header", "curl-config", "exec", "status", "invalidate", "config", "doctor", "completions", "man"];
 
 #[test]
 fn a_token_comes_in_three_forms() {
@@ -172,7 +173,7 @@ fn a_secret_is_not_taken_from_an_argument() {
 #[test]
 fn an_answer_that_cannot_be_written_is_a_failure() {
     let env = TestEnv::new();
-    for arguments in [&["get"][..], &["config"], &["--help"], &["doctor"], &["generate", "man"]] {
+    for arguments in [&["get"][..], &["config"], &["--help"], &["doctor"], &["man"], &["completions", "bash"]] {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let output = CommandResult::of(env.command().args(arguments).stdout(full));
         output.assert_failed(6, "standard output could not be written");
@@ -335,7 +336,7 @@ fn help_mentions_every_command_setting_and_status() {
 #[test]
 fn the_manual_mentions_all_there_is() {
     let env = TestEnv::new();
-    let manual = env.run(&["generate", "man"]).stdout_ok();
+    let manual = env.run(&["man"]).stdout_ok();
     let text = manual.replace("\\-", "-");
     for command in COMMANDS {
         assert!(text.contains(&format!("\n.SS {command}\n")), "{command}");
@@ -356,17 +357,22 @@ fn the_manual_mentions_all_there_is() {
 fn completions_are_made_for_three_shells() {
     let env = TestEnv::new();
     for shell in ["bash", "zsh", "fish"] {
-        let script = env.run(&["generate", shell]).stdout_ok();
+        let script = env.run(&["completions", shell]).stdout_ok();
         assert!(script.contains("curl-config") && script.contains("min-validity"), "{shell}");
-        assert!(!script.contains("--client-secret "), "{shell}");
+        assert!(!script.contains("--client-secret ") && !script.contains("generate"), "{shell}");
+        // The former spelling.
+        assert_eq!(env.run(&["generate", shell]).stdout_ok(), script);
     }
+    assert_eq!(env.run(&["-q", "generate", "man"]).stdout_ok(), env.run(&["man"]).stdout_ok());
+    env.run(&["completions", "sh"]).assert_failed(2, "bash, zsh, fish");
+    env.run(&["--timeout-ms", "5", "man"]).assert_failed(2, "--timeout-ms");
 }
 
 #[test]
 fn bash_completes_commands_and_the_options_of_each_command() {
     let env = TestEnv::new();
     let script = env.home.join("completion");
-    fs::write(&script, env.run(&["generate", "bash"]).stdout_ok()).unwrap();
+    fs::write(&script, env.run(&["completions", "bash"]).stdout_ok()).unwrap();
     // What bash does when the tab key is pressed behind these words.
     let complete = |words: &str| {
         let line = format!(

@@ -13,8 +13,8 @@ use std::ffi::{OsStr, OsString};
 /// The option for how long a token must be good.
 pub const MIN_VALIDITY: &str = "min-validity";
 
-/// What `generate` can make.
-pub const GENERATED: [&str; 4] = ["man", "bash", "zsh", "fish"];
+/// The shells for which `completions` makes a script.
+pub const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
 /// The headings under which `--help` lists settings and the options of every command.
 pub const SETTINGS_HEADING: &str = "Settings";
@@ -37,7 +37,7 @@ Examples:
   amp-token exec -- ./publish.sh
   amp-token doctor";
 
-/// The whole command line.
+/// The whole command line, without what is only kept for old callers.
 pub fn command() -> Command {
     root()
         .about(ABOUT)
@@ -46,12 +46,12 @@ pub fn command() -> Command {
         .after_long_help(format!("{EXAMPLES}\n\nExit statuses:\n{}", statuses()))
         .args(settings())
         .subcommands(COMMANDS.iter().map(Entry::command))
-        .subcommand(
-            Command::new("generate")
-                .hide(true)
-                .about("Print the manual, or a shell's completions")
-                .arg(Arg::new("what").required(true).value_parser(GENERATED)),
-        )
+}
+
+/// The former spelling of `man` and `completions`.
+fn generate() -> Command {
+    let what = Arg::new("what").required(true).value_parser(["man", "bash", "zsh", "fish"]);
+    Command::new("generate").hide(true).about("Print the manual page, or the completions of a shell").arg(what)
 }
 
 /// The command line as far as it is needed when this is the first argument: if that is a command, no other
@@ -59,7 +59,7 @@ pub fn command() -> Command {
 pub fn command_for(first: Option<&OsStr>) -> Command {
     match COMMANDS.iter().find(|entry| first.is_some_and(|first| first == entry.name)) {
         Some(entry) => root().subcommand(entry.command()),
-        None => command(),
+        None => command().subcommand(generate()),
     }
 }
 
@@ -244,6 +244,14 @@ const COMMANDS: &[Entry] = &[
          it is told to end. It can be told to misbehave: see /_emulator/faults in its documentation.",
         "  amp-token emulator --port 8080 --expires-in 30",
         emulator),
+    Entry::new("completions", "Print the completions of a shell",
+        "Prints a script that completes commands and options when the tab key is pressed. The packages install it.",
+        "  amp-token completions bash > ~/.local/share/bash-completion/completions/amp-token",
+        |command| command.arg(positional("shell", "SHELL", "The shell").value_parser(SHELLS))),
+    Entry::new("man", "Print the manual page",
+        "Prints amp-token(1) in the format that man(1) reads.",
+        "  amp-token man > amp-token.1; man ./amp-token.1",
+        |command| command),
 ];
 
 fn takes_token(command: Command) -> Command {

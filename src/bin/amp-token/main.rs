@@ -87,7 +87,9 @@ fn run() -> Outcome<ExitCode> {
         "demo" => no_settings().and_then(|()| emulator::demo()),
         #[cfg(feature = "emulator")]
         "emulator" => no_settings().and_then(|()| emulator::serve(arguments)),
-        _ => no_settings().and_then(|()| man::run(arguments)),
+        "completions" => no_settings().and_then(|()| man::completions(arguments)),
+        "man" => no_settings().and_then(|()| man::page()),
+        _ => no_settings().and_then(|()| man::generate(arguments)),
     }?;
     Ok(ExitCode::SUCCESS)
 }

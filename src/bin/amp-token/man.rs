@@ -9,21 +9,35 @@ use clap::{Arg, ArgMatches, Command};
 use clap_complete::shells::{Bash, Fish, Zsh};
 use std::fmt::Write;
 
-/// See the module's documentation.
-pub fn run(matches: &ArgMatches) -> Outcome<()> {
+/// `amp-token man`
+pub fn page() -> Outcome<()> {
+    output::answer(&manual(cli::command()))
+}
+
+/// `amp-token completions SHELL`
+pub fn completions(arguments: &ArgMatches) -> Outcome<()> {
+    script(arguments.get_one::<String>("shell").map_or("", String::as_str))
+}
+
+/// `amp-token generate`, the former spelling of both.
+pub fn generate(arguments: &ArgMatches) -> Outcome<()> {
+    match arguments.get_one::<String>("what").map(String::as_str) {
+        Some("man") | None => page(),
+        Some(shell) => script(shell),
+    }
+}
+
+/// Prints the completions of a shell.
+fn script(shell: &str) -> Outcome<()> {
     let mut command = cli::command();
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
-    match matches.get_one::<String>("what").map(String::as_str) {
-        Some("bash") => {
-            clap_complete::generate(Bash, &mut command, name, &mut script);
-            return output::answer(&with_matching_labels(&String::from_utf8_lossy(&script)));
-        }
-        Some("zsh") => clap_complete::generate(Zsh, &mut command, name, &mut script),
-        Some("fish") => clap_complete::generate(Fish, &mut command, name, &mut script),
-        _ => script = manual(command).into_bytes(),
+    match shell {
+        "fish" => clap_complete::generate(Fish, &mut command, name, &mut script),
+        "zsh" => clap_complete::generate(Zsh, &mut command, name, &mut script),
+        _ => clap_complete::generate(Bash, &mut command, name, &mut script),
     }
-    output::answer(&String::from_utf8_lossy(&script))
+    output::answer(&with_matching_labels(&String::from_utf8_lossy(&script)))
 }
 
 /// Works around a bug of clap_complete 4.6.11 (clap-rs/clap#6421): the script sets `cmd` to a label such as
