@@ -303,7 +303,10 @@ fn mistyped_variables_are_reported() {
 #[test]
 fn the_table_holds_every_setting() {
     let env = TestEnv::new();
-    let table = env.run(&["config", "--table"]).stdout_ok();
+    let table = env.run(&["config", "--markdown"]).stdout_ok();
+    // The former spelling.
+    assert_eq!(env.run(&["config", "--table"]).stdout_ok(), table);
+    assert!(!env.run(&["config", "--help"]).stdout_ok().contains("--table"));
     let lines: Vec<_> = table.lines().collect();
     assert_eq!(lines.len(), SETTINGS.len() + 2);
     for (line, setting) in lines[2..].iter().zip(SETTINGS) {

@@ -223,8 +223,10 @@ const COMMANDS: &[Entry] = &[
         "  amp-token config\n  amp-token config --json | jq -r .auth_url.value",
         |command| {
             let json = flag("json", "Answer in JSON");
-            let table = flag("table", "Print all settings there are, as a table in Markdown").conflicts_with("json");
-            command.args([json, table]).args(settings())
+            let markdown = flag("markdown", "Print all settings with their defaults and variables, as a table in Markdown")
+                .alias("table")
+                .conflicts_with("json");
+            command.args([json, markdown]).args(settings())
         }),
     Entry::new("doctor", "Find out why there is no token",
         "Goes the way of a request: credentials, name lookup, proxy, TCP, TLS, clock, token, and a request\n\

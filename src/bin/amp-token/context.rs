@@ -108,7 +108,7 @@ fn unread(name: &str) -> Option<String> {
     }?;
     let hint = match meant {
         Some(meant) => format!(": did you mean {meant}?"),
-        None => "; \"amp-token config --table\" lists the variables of all settings".to_owned(),
+        None => "; \"amp-token config --markdown\" lists the variables of all settings".to_owned(),
     };
     Some(format!("{} is not a setting{hint}", sanitize(name, &[])))
 }

@@ -14,8 +14,8 @@ pub fn run(session: &Context, arguments: &ArgMatches) -> Outcome<()> {
     for line in unread_variables() {
         session.config.log.warning(|| line);
     }
-    let text = if arguments.get_flag("table") {
-        table()
+    let text = if arguments.get_flag("markdown") {
+        markdown()
     } else if arguments.get_flag("json") {
         output::json(&machine(session))
     } else {
@@ -56,8 +56,8 @@ fn human(session: &Context) -> String {
     rows.iter().map(|(name, value, origin)| format!("{name:<first$}  {value:<second$}  {origin}\n")).collect()
 }
 
-/// The table of the README, in Markdown.
-fn table() -> String {
+/// The table of docs/configuration.md.
+fn markdown() -> String {
     let row = |setting: &Setting| {
         let variables: Vec<_> = setting.environment.iter().map(|variable| format!("`{variable}`")).collect();
         let default = match setting.default {
