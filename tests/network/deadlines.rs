@@ -1,0 +1,112 @@
+//! Every call ends by its deadline, whatever the server does.
+
+use crate::support::*;
+use amp_token::config::settings::NetworkOptions;
+use amp_token::error::{Kind, Stage};
+use amp_token::net::transport::Transport;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[test]
+fn no_server_can_make_a_call_outlast_its_deadline() {
+    type Treatment = fn(TcpStream) -> io::Result<()>;
+    #[rustfmt::skip]
+    let cases: [(&str, Treatment, Stage); 6] = [
+        ("silent", |mut stream| outlast(&mut stream), Stage::Receive),
+        ("headers byte by byte", |mut stream| drip(&mut stream, b"HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyyyyyyyyyyy"), Stage::Receive),
+        ("headers without end", |mut stream| {
+            stream.write_all(b"HTTP/1.1 200 OK\r\n")?;
+            drip(&mut stream, b"X: y\r\n")
+        }, Stage::Receive),
+        ("a body byte by byte", |mut stream| {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")?;
+            drip(&mut stream, b"x")
+        }, Stage::Receive),
+        ("chunks byte by byte", |mut stream| {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            drip(&mut stream, b"1\r\nx\r\n")
+        }, Stage::Receive),
+        ("interim replies without end", |mut stream| drip(&mut stream, b"HTTP/1.1 100 Continue\r\n\r\n"), Stage::Receive),
+    ];
+    let transport = transport_in(&network(), &[]);
+    together(cases, |(name, treat, stage)| {
+        let server = Server::start(treat);
+        let error = failure(&transport, &get(&server.url()), SHORT);
+        println!("{name}: {error}");
+        assert_error(&error, Kind::Timeout, stage, "within 1.0 s");
+        assert!(error.is_retryable());
+        assert_eq!(server.connections(), 1);
+    });
+}
+
+/// So many that they fill the buffer for headers; which of the two limits is met first is chance.
+#[test]
+fn a_flood_of_interim_replies_is_cut_off() {
+    let server = Server::start(|mut stream| {
+        loop {
+            stream.write_all(&b"HTTP/1.1 100 Continue\r\n\r\n".repeat(100))?;
+        }
+    });
+    let error = failure(&transport_in(&network(), &[]), &get(&server.url()), SHORT);
+    assert!(matches!(error.kind(), Kind::Protocol | Kind::Timeout), "{error}");
+}
+
+#[test]
+fn a_server_that_does_not_read_cannot_hold_up_a_call() {
+    let transport = transport_in(&network(), &[]);
+    together([false, true], |reads_a_little| {
+        let server = Server::start(move |mut stream| {
+            let started = Instant::now();
+            while started.elapsed() < PATIENCE {
+                // A bit at a time: each makes room for a bit more to be sent.
+                if reads_a_little && stream.read(&mut [0; 4096])? == 0 {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        });
+        let request = post(&server.url(), &vec![b'x'; 32 << 20]);
+        let error = failure(&transport, &request, SHORT);
+        assert_error(&error, Kind::Timeout, Stage::Send, "did not take the whole request");
+    });
+}
+
+#[test]
+fn a_server_that_accepts_nothing_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // Fill the queue of connections that wait to be accepted, until one finds no place.
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, SHORT) {
+        waiting.push(stream);
+    }
+    let url = format!("http://{address}/");
+    let error = failure(&transport_in(&network(), &[]), &get(&url), SHORT);
+    assert_error(&error, Kind::Timeout, Stage::Connect, "no connection to");
+    let hasty = NetworkOptions { connect_timeout: SHORT, ..network() };
+    let error = failure(&transport_in(&hasty, &[]), &get(&url), PATIENCE);
+    assert_error(&error, Kind::Timeout, Stage::Connect, "within 1.0 s");
+}
+
+#[test]
+fn the_time_for_a_connection_does_not_limit_the_reply() {
+    let server = Server::start(|mut stream| {
+        read_head(&mut stream)?;
+        thread::sleep(SHORT + SHORT / 4);
+        stream.write_all(OK.as_bytes())
+    });
+    let hasty = NetworkOptions { connect_timeout: SHORT, ..network() };
+    let response = transport_in(&hasty, &[]).send(&get(&server.url()), PATIENCE);
+    assert_eq!(response.unwrap().status, 200);
+}
+
+#[test]
+fn no_time_is_no_call() {
+    let server = Server::replying(OK);
+    let error = failure(&transport_in(&network(), &[]), &get(&server.url()), Duration::ZERO);
+    assert_eq!(error.kind(), Kind::Timeout);
+    assert_eq!(server.connections(), 0);
+}

@@ -1,0 +1,110 @@
+//! Requests that are not sent, and responses that are too large or malformed.
+
+use crate::support::*;
+use amp_token::error::{Kind, Stage};
+use amp_token::net::http::HEADER_LIMIT;
+use amp_token::sys::secret::Secret;
+
+#[test]
+fn secrets_only_travel_encrypted_or_not_at_all() {
+    for (url, words) in [
+        ("http://auth.example/oauth/token", "not encrypted"),
+        ("http://127.0.0.1.example/", "not encrypted"),
+        ("http://127.0.0.1@auth.example/", "user name or password"),
+        ("https://me:hush@auth.example/", "user name or password"),
+        ("ftp://auth.example/", "not a URL"),
+        ("", "not a URL"),
+    ] {
+        let error = send(&get(url)).unwrap_err();
+        assert_error(&error, Kind::Config, Stage::Setup, words);
+        assert!(!error.to_string().contains("hush"), "{error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_sent_costs_no_connection() {
+    let server = Server::replying(OK);
+    let with = |name, value: &str| {
+        let mut request = get(&server.url());
+        request.headers.push((name, Secret::from(value).into()));
+        request
+    };
+    let mut strange = get(&server.url());
+    strange.method = "GET /".to_owned();
+    for request in [
+        with("Authorization", "Bearer hush\r\nX: y"),
+        with("Bad Name", "hush"),
+        with("Authorization", &format!("Bearer {}", "hush".repeat(5000))),
+        get(&format!("{}/a b", server.url())),
+        strange,
+    ] {
+        let error = send(&request).unwrap_err();
+        assert_eq!(error.kind(), Kind::InvalidArgument, "{error}");
+        assert!(!error.to_string().contains("hush"), "{error}");
+    }
+    assert_eq!(server.connections(), 0);
+    let long = "x".repeat(15_000);
+    assert_eq!(send(&with("Authorization", &long)).unwrap().status, 200);
+}
+
+#[test]
+fn a_reply_may_be_as_large_as_allowed_and_not_larger() {
+    let replies = |size: usize| {
+        let body = "x".repeat(size);
+        [
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n{body}"),
+            format!("HTTP/1.1 200 OK\r\n\r\n{body}"),
+            format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{size:x}\r\n{body}\r\n0\r\n\r\n"),
+        ]
+    };
+    for limit in [10, 40_000] {
+        for (size, fits) in [(limit, true), (limit + 1, false)] {
+            for reply in replies(size) {
+                let mut request = get(&Server::replying(reply).url());
+                request.max_response_bytes = limit;
+                match send(&request) {
+                    Ok(response) => assert!(fits && response.body.len() == size),
+                    Err(error) => {
+                        assert!(!fits, "{error}");
+                        let words = format!("larger than {limit} bytes");
+                        assert_error(&error, Kind::Protocol, Stage::Receive, &words);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_announced_size_is_believed_no_further_than_the_limit() {
+    let server = Server::replying("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n");
+    let error = send(&get(&server.url())).unwrap_err();
+    assert_error(&error, Kind::Protocol, Stage::Receive, "larger than");
+}
+
+#[test]
+fn headers_have_a_limit() {
+    let reply = |size| format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: {}\r\n\r\n", "x".repeat(size));
+    let response = send(&get(&Server::replying(reply(HEADER_LIMIT - 100)).url())).unwrap();
+    assert_eq!(response.header("x").unwrap().len(), HEADER_LIMIT - 100);
+    for size in [HEADER_LIMIT, 4 * HEADER_LIMIT] {
+        let error = send(&get(&Server::replying(reply(size)).url())).unwrap_err();
+        assert_error(&error, Kind::Protocol, Stage::Receive, "headers");
+    }
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(5000));
+    let error = send(&get(&Server::replying(many).url())).unwrap_err();
+    assert_eq!(error.kind(), Kind::Protocol, "{error}");
+}
+
+#[test]
+fn what_is_not_http_is_a_protocol_error() {
+    for reply in [
+        "SSH-2.0-OpenSSH_9.2\r\n",
+        "HTTP/1.1 abc\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhi",
+    ] {
+        let error = send(&get(&Server::replying(reply).url())).unwrap_err();
+        assert_error(&error, Kind::Protocol, Stage::Receive, "not the HTTP it should be");
+    }
+}

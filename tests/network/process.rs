@@ -1,0 +1,190 @@
+//! What only a process of its own can show: environment variables, limits and signals.
+
+use crate::support::*;
+use amp_token::config::settings::NetworkOptions;
+use amp_token::error::{Kind, Stage};
+use amp_token::net::http::HttpTransport;
+use amp_token::net::transport::Transport;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+#[test]
+fn the_systems_certificates_are_those_of_the_environment() {
+    let (folder, ca) = (Folder::new(), authority("Root"));
+    let paper = paper(&["localhost"], Some(&ca), |_| {});
+    let server = tls_server(server_config(&paper, BOTH), answer_inside);
+    let port = server.address.port().to_string();
+    for (file, expected) in [
+        (folder.file("ca.pem", &ca.pem()), "200"),
+        (folder.0.join("missing.pem"), "no CA certificates were found on this machine"),
+        (folder.file("empty.pem", ""), "no CA certificates were found on this machine"),
+    ] {
+        alone("process::with_the_certificates_of_the_environment", |command| {
+            command
+                .env("SSL_CERT_FILE", file)
+                .env_remove("SSL_CERT_DIR")
+                .env("TEST_PORT", &port)
+                .env("TEST_EXPECTED", expected)
+                .env("TEST_CA", folder.0.join("ca.pem"));
+        });
+    }
+}
+
+#[test]
+#[ignore = "run by the_systems_certificates_are_those_of_the_environment"]
+fn with_the_certificates_of_the_environment() {
+    let variable = |name| std::env::var(name).unwrap();
+    let request = get(&format!("https://localhost:{}/", variable("TEST_PORT")));
+    let outcome = match transport_in(&network(), &[]).send(&request, PATIENCE) {
+        Ok(response) => response.status.to_string(),
+        Err(error) => {
+            assert_eq!((error.kind(), error.stage()), (Kind::Tls, Stage::Tls));
+            assert!(error.to_string().contains("SSL_CERT_FILE"), "{error}");
+            error.to_string()
+        }
+    };
+    assert!(outcome.starts_with(&variable("TEST_EXPECTED")), "{outcome}");
+    // With a ca_file the lack of others is only worth a warning.
+    let options = NetworkOptions { ca_file: Some(variable("TEST_CA").into()), ..network() };
+    assert!(transport_in(&options, &[]).send(&request, PATIENCE).is_ok());
+}
+
+/// A variable that is not UTF-8 is not an unset one: that would be a direct connection.
+#[test]
+#[cfg(unix)]
+fn the_proxies_of_the_environment_may_have_any_bytes_in_their_passwords() {
+    use std::os::unix::ffi::OsStringExt;
+    let (proxy, asked) = connect_proxy(SocketAddr::from(([127, 0, 0, 1], 1)), "HTTP/1.1 403 Forbidden\r\n\r\n");
+    let names = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+    for name in names {
+        alone("process::with_the_proxy_of_the_environment", |command| {
+            for other in names.into_iter().chain(["no_proxy", "NO_PROXY"]) {
+                command.env_remove(other);
+            }
+            let value = [b"http://m\xe9:%ff@", proxy.address.to_string().as_bytes()].concat();
+            command.env(name, std::ffi::OsString::from_vec(value));
+        });
+        // "m\xe9:\xff" in base64.
+        assert!(asked.lock().unwrap().pop().unwrap().contains("\r\nProxy-Authorization: Basic bek6/w==\r\n"));
+    }
+}
+
+#[test]
+#[cfg(unix)]
+#[ignore = "run by the_proxies_of_the_environment_may_have_any_bytes_in_their_passwords"]
+fn with_the_proxy_of_the_environment() {
+    let error = failure(&HttpTransport::new(&network()).unwrap(), &get("https://far.invalid/"), PATIENCE);
+    assert_error(&error, Kind::Proxy, Stage::Connect, "refused to connect to far.invalid:443");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_lack_of_file_descriptors_is_a_local_problem() {
+    alone("process::without_file_descriptors", |_| {});
+}
+
+#[test]
+#[cfg(unix)]
+#[ignore = "run by a_lack_of_file_descriptors_is_a_local_problem"]
+fn without_file_descriptors() {
+    let server = Server::replying(OK);
+    let (folder, ca) = (Folder::new(), authority("Root"));
+    let paper = paper(&["localhost"], Some(&ca), |_| {});
+    let secure_server = tls_server(server_config(&paper, BOTH), answer_inside);
+    let request = secure(&secure_server, "localhost");
+    let transport = transport_in(&trusting(&folder, &ca), &[]);
+    let unattended = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut open = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        open.push(file);
+    }
+    let error = failure(&transport, &get(&server.url()), PATIENCE);
+    assert_error(&error, Kind::Io, Stage::Connect, "too many open files");
+    assert!(error.to_string().contains("ulimit -n"), "{error}");
+    // Enough for the connection, which nobody has to accept, but not for reading certificates.
+    open.pop();
+    let nobody = format!("https://{}/", unattended.local_addr().unwrap());
+    let error = failure(&transport, &get(&nobody), PATIENCE);
+    assert_error(&error, Kind::Io, Stage::Tls, "too many open files");
+    drop(open);
+    assert!(transport.send(&get(&server.url()), PATIENCE).is_ok());
+    assert!(transport.send(&request, PATIENCE).is_ok());
+}
+
+/// The standard library's `write_vectored` raises it, and TLS would use that if it could.
+#[test]
+#[cfg(unix)]
+fn a_broken_connection_raises_no_signal() {
+    alone("process::with_sigpipe_as_in_a_c_program", |_| {});
+}
+
+#[test]
+#[cfg(unix)]
+#[ignore = "run by a_broken_connection_raises_no_signal"]
+fn with_sigpipe_as_in_a_c_program() {
+    // SAFETY: sets the signal to its default, which every program but those of Rust starts with.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    let (folder, ca) = (Folder::new(), authority("Root"));
+    let paper = paper(&["localhost"], Some(&ca), |_| {});
+    let secure_server = tls_server(server_config(&paper, BOTH), |stream| read_head(stream).map(|_| ()));
+    let plain_server = Server::start(|mut stream| read_head(&mut stream).map(|_| ()));
+    let transport = transport_in(&trusting(&folder, &ca), &[]);
+    for url in [plain_server.url(), secure(&secure_server, "localhost").url] {
+        let error = failure(&transport, &post(&url, &vec![b'x'; 8 << 20]), PATIENCE);
+        assert_error(&error, Kind::Connect, Stage::Send, "before it had the whole request");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_forked_child_can_make_requests_of_its_own() {
+    alone("process::while_forking", |_| {});
+}
+
+#[test]
+#[cfg(unix)]
+#[ignore = "run by a_forked_child_can_make_requests_of_its_own"]
+fn while_forking() {
+    let (folder, ca) = (Folder::new(), authority("Root"));
+    let paper = paper(&["localhost"], Some(&ca), |_| {});
+    let server = tls_server(server_config(&paper, BOTH), answer_inside);
+    let options = trusting(&folder, &ca);
+    let shared = Arc::new(transport_in(&options, &[]));
+    let request = Arc::new(secure(&server, "localhost"));
+    let busy = Arc::new(AtomicUsize::new(1));
+    let threads: Vec<_> = (0..3)
+        .map(|_| {
+            let (shared, request, busy) = (Arc::clone(&shared), Arc::clone(&request), Arc::clone(&busy));
+            thread::spawn(move || {
+                while busy.load(Ordering::SeqCst) == 1 {
+                    assert_eq!(shared.send(&request, PATIENCE).unwrap().body.as_slice(), b"hi");
+                }
+            })
+        })
+        .collect();
+    for _ in 0..20 {
+        // SAFETY: the child only makes a request, and leaves by `_exit` without unwinding into the
+        // test harness. The C library makes its allocator and lookups usable after a fork.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            let fresh = transport_in(&options, &[]).send(&request, PATIENCE);
+            let inherited = shared.send(&request, PATIENCE);
+            let good = [fresh, inherited]
+                .iter()
+                .all(|outcome| outcome.as_ref().is_ok_and(|response| response.body.as_slice() == b"hi"));
+            // SAFETY: ends the child at once; nothing of its parent's is flushed or dropped twice.
+            unsafe { libc::_exit(if good { 0 } else { 1 }) };
+        }
+        let mut status = -1;
+        // SAFETY: `child` is a child of this process and `status` a place for its outcome.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0);
+    }
+    busy.store(0, Ordering::SeqCst);
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}

@@ -1,0 +1,306 @@
+//! HTTP and SOCKS proxies.
+
+use crate::support::*;
+use amp_token::config::settings::NetworkOptions;
+use amp_token::error::{Kind, Stage};
+use amp_token::net::http::{ConnectionTrace, HttpTransport};
+use amp_token::net::transport::Transport;
+use amp_token::sys::secret::Secret;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, SupportedProtocolVersion};
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+#[test]
+fn a_proxy_is_given_the_name_and_the_password() {
+    let (folder, ca) = (Folder::new(), authority("Root"));
+    let paper = paper(&["far.invalid"], Some(&ca), |_| {});
+    let server = tls_server(server_config(&paper, BOTH), answer_inside);
+    let (proxy, asked) = connect_proxy(server.address, ESTABLISHED);
+    let url = format!("http://me:p%40ss@{}", proxy.address);
+    let transport = transport_in(&trusting(&folder, &ca), &[("HTTPS_PROXY", &url)]);
+    let mut observed = ConnectionTrace::default();
+    let request = get("https://far.invalid/oauth/token");
+    let response = transport.send_traced(&request, PATIENCE, &mut observed).unwrap();
+    assert_eq!(response.body.as_slice(), b"hi");
+    assert_eq!(observed.proxy, Some(format!("http://{}", proxy.address)));
+    assert_eq!(observed.address, Some(proxy.address));
+    assert_eq!(
+        asked.lock().unwrap().as_slice(),
+        [
+            "CONNECT far.invalid:443 HTTP/1.1\r\nHost: far.invalid:443\r\nProxy-Authorization: Basic bWU6cEBzcw==\r\n\r\n"
+        ]
+    );
+    // The setting beats the environment.
+    let options = NetworkOptions { proxy: Some(Secret::from(url.as_str())), ..trusting(&folder, &ca) };
+    let transport = transport_in(&options, &[("HTTPS_PROXY", "http://127.0.0.1:1")]);
+    assert!(transport.send(&request, PATIENCE).is_ok());
+}
+
+#[test]
+fn a_proxy_that_refuses_is_told_apart_from_the_server() {
+    let server = Server::replying(OK);
+    for (reply, words, status, retryable) in [
+        (
+            "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 4\r\n\r\nhush",
+            "refused the user name and password",
+            Some(407),
+            false,
+        ),
+        ("HTTP/1.1 403 Forbidden\r\n\r\n", "refused to connect to far.invalid:443", Some(403), false),
+        ("HTTP/1.1 502 Bad Gateway\r\n\r\n", "refused to connect", Some(502), true),
+        ("", "closed the connection", None, true),
+        ("nonsense\r\n\r\n", "not HTTP", None, false),
+    ] {
+        let (proxy, _) = connect_proxy(server.address, reply);
+        let url = format!("http://me:hush@{}", proxy.address);
+        let transport = transport_in(&network(), &[("https_proxy", &url)]);
+        let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
+        println!("{error}");
+        assert_error(&error, Kind::Proxy, Stage::Connect, words);
+        assert!(error.to_string().contains(&format!("the proxy http://{}", proxy.address)));
+        assert_eq!(error.http_status(), status);
+        assert_eq!(error.is_retryable(), retryable, "{error}");
+        assert!(!format!("{error:?}").contains("hush"), "{error}");
+    }
+    assert_eq!(server.connections(), 0);
+}
+
+#[test]
+fn a_proxy_that_cannot_be_reached_is_the_proxys_fault() {
+    let closed = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
+    for scheme in ["http", "https", "socks4a", "socks5h"] {
+        for (host, stage) in [(closed.as_str(), Stage::Connect), (UNKNOWN_HOST, Stage::Resolve)] {
+            let url = format!("{scheme}://me:hush@{host}");
+            let transport = transport_in(&network(), &[("ALL_PROXY", &url)]);
+            let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
+            assert_error(&error, Kind::Proxy, stage, &format!("the proxy {scheme}://"));
+            assert!(error.to_string().contains("could not be reached"), "{error}");
+            assert!(error.is_retryable());
+            assert!(!error.to_string().contains("hush"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_proxy_cannot_make_a_call_outlast_its_deadline() {
+    let hasty = NetworkOptions { connect_timeout: SHORT, ..network() };
+    let silent = Server::start(|mut stream| outlast(&mut stream));
+    let slow = Server::start(|mut stream| drip(&mut stream, b"HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy"));
+    let slow_socks = Server::start(|mut stream| {
+        stream.write_all(&[5, 0, 5, 0, 0, 3, 255])?;
+        drip(&mut stream, b"x")
+    });
+    let cases = [
+        ("http", &silent, Stage::Connect, "accepted the connection"),
+        ("socks5h", &silent, Stage::Connect, "accepted the connection"),
+        ("socks4a", &silent, Stage::Connect, "accepted the connection"),
+        ("https", &silent, Stage::Tls, "the TLS handshake"),
+        ("http", &slow, Stage::Connect, "accepted the connection"),
+        ("socks5h", &slow_socks, Stage::Connect, "accepted the connection"),
+    ];
+    together(cases, |(scheme, proxy, stage, words)| {
+        let url = format!("{scheme}://{}", proxy.address);
+        let transport = transport_in(&hasty, &[("https_proxy", &url)]);
+        let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
+        assert_error(&error, Kind::Timeout, stage, words);
+        let name = format!("the proxy {url} ");
+        assert!(error.to_string().starts_with(&name), "{error}");
+    });
+}
+
+#[test]
+fn an_inspecting_proxy_gives_itself_away_and_works_once_trusted() {
+    let (folder, inspector, other) = (Folder::new(), authority("Inspector"), authority("Root"));
+    let forged = paper(&["far.invalid"], Some(&inspector), |_| {});
+    let inside = tls_server(server_config(&forged, BOTH), answer_inside);
+    let (proxy, _) = connect_proxy(inside.address, ESTABLISHED);
+    let url = format!("http://{}", proxy.address);
+    let environment = [("https_proxy", url.as_str())];
+    let request = get("https://far.invalid/");
+    let error = failure(&transport_in(&trusting(&folder, &other), &environment), &request, PATIENCE);
+    assert_error(&error, Kind::Tls, Stage::Tls, "issued by \"Inspector\" of \"Test & Co\"");
+    assert!(error.to_string().contains("inspects TLS, set ca_file"), "{error}");
+    let transport = transport_in(&trusting(&folder, &inspector), &environment);
+    assert!(transport.send(&request, PATIENCE).is_ok());
+}
+
+#[test]
+fn a_proxy_inside_tls_leads_to_a_server_inside_tls() {
+    let (folder, ca) = (Folder::new(), authority("Root"));
+    let server_paper = paper(&["far.invalid"], Some(&ca), |_| {});
+    let server = tls_server(server_config(&server_paper, BOTH), answer_inside);
+    let (inner, asked) = connect_proxy(server.address, ESTABLISHED);
+    let inner_address = inner.address;
+    let proxy_paper = paper(&["localhost"], Some(&ca), |_| {});
+    // The outer layer only opens the TLS, for a client that waits for each answer in turn.
+    let proxy = tls_server(server_config(&proxy_paper, BOTH), move |outside| {
+        let mut inside = TcpStream::connect(inner_address)?;
+        inside.set_read_timeout(Some(Duration::from_millis(100)))?;
+        outside.conn.complete_io(&mut outside.sock)?;
+        outside.sock.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let mut buffer = [0; 4096];
+        loop {
+            for outward in [false, true] {
+                let count = match if outward { inside.read(&mut buffer) } else { outside.read(&mut buffer) } {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                    other => other?,
+                };
+                if count == 0 {
+                    return Ok(());
+                }
+                if outward {
+                    outside.write_all(&buffer[..count])?;
+                    outside.flush()?;
+                } else {
+                    inside.write_all(&buffer[..count])?;
+                }
+            }
+        }
+    });
+    let url = format!("https://me:pass@localhost:{}", proxy.address.port());
+    let transport = transport_in(&trusting(&folder, &ca), &[("https_proxy", &url)]);
+    let response = transport.send(&get("https://far.invalid/"), PATIENCE).unwrap();
+    assert_eq!(response.body.as_slice(), b"hi");
+    assert!(asked.lock().unwrap()[0].contains("Proxy-Authorization: Basic bWU6cGFzcw=="));
+    // A proxy that is not trusted gets no password.
+    let transport = transport_in(&network(), &[("https_proxy", &url)]);
+    let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
+    assert_error(&error, Kind::Tls, Stage::Tls, "the certificate of the proxy https://localhost");
+    assert_eq!(asked.lock().unwrap().len(), 1);
+}
+
+/// A proxy that asks for a client certificate, and whether each client showed it one. `insists`: without one
+/// there is no connection.
+fn asking_proxy(
+    paper: &Paper,
+    versions: &[&'static SupportedProtocolVersion],
+    ca: &Authority,
+    insists: bool,
+) -> (Server, mpsc::Receiver<bool>) {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let verifier = if insists { verifier } else { verifier.allow_unauthenticated() }.build().unwrap();
+    let config = server_builder(versions)
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(
+            vec![paper.certificate.der().clone()],
+            PrivateKeyDer::try_from(paper.key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let (shown, seen) = mpsc::channel();
+    let proxy = tls_server(config, move |stream| {
+        let outcome = stream.conn.complete_io(&mut stream.sock);
+        shown.send(stream.conn.peer_certificates().is_some()).unwrap();
+        outcome?;
+        read_head(stream)?;
+        stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n")?;
+        stream.flush()
+    });
+    (proxy, seen)
+}
+
+#[test]
+fn a_client_certificate_is_not_shown_to_a_proxy() {
+    let (folder, ca) = (Folder::new(), authority("Root"));
+    let (proxy_paper, client) = (paper(&["localhost"], Some(&ca), |_| {}), paper(&["client"], Some(&ca), |_| {}));
+    let set = NetworkOptions {
+        client_certificate: Some((
+            folder.file("client.pem", &client.certificate.pem()),
+            folder.file("client.key", &client.key.serialize_pem()),
+        )),
+        ..trusting(&folder, &ca)
+    };
+    for versions in [ONLY_1_2, ONLY_1_3] {
+        for (insists, options) in [(false, &set), (true, &set), (true, &trusting(&folder, &ca))] {
+            let (proxy, seen) = asking_proxy(&proxy_paper, versions, &ca, insists);
+            let url = format!("https://localhost:{}", proxy.address.port());
+            let error =
+                failure(&transport_in(options, &[("https_proxy", &url)]), &get("https://far.invalid/"), PATIENCE);
+            if insists {
+                let words = format!("the proxy {url} asks for a client certificate; that is only shown to the servers");
+                assert_error(&error, Kind::Tls, Stage::Tls, &words);
+                // It would not help.
+                assert!(!error.to_string().contains("set client_certificate"), "{error}");
+            } else {
+                assert_error(&error, Kind::Proxy, Stage::Connect, "refused to connect to far.invalid:443");
+            }
+            assert_eq!(seen.recv_timeout(PATIENCE), Ok(false));
+        }
+    }
+}
+
+#[test]
+fn socks_proxies_work_and_are_told_apart_when_they_refuse() {
+    let (folder, ca) = (Folder::new(), authority("Root"));
+    let paper = paper(&["far.invalid", "localhost"], Some(&ca), |_| {});
+    let server = tls_server(server_config(&paper, BOTH), answer_inside);
+    let options = trusting(&folder, &ca);
+
+    // The name goes to the proxy as it is.
+    let (proxy, asked) = socks_proxy(server.address, Some("pass"), 0);
+    let url = format!("socks5h://me:pass@{}", proxy.address);
+    let transport = transport_in(&options, &[("ALL_PROXY", &url)]);
+    let response = transport.send(&get("https://far.invalid/"), PATIENCE).unwrap();
+    assert_eq!(response.body.as_slice(), b"hi");
+    // Or, as the scheme says, its address does.
+    let url = format!("socks5://me:pass@{}", proxy.address);
+    let transport = transport_in(&options, &[("ALL_PROXY", &url)]);
+    assert!(transport.send(&get("https://localhost/"), PATIENCE).is_ok());
+    assert_eq!(asked.lock().unwrap().as_slice(), ["far.invalid:443", "127.0.0.1:443"]);
+    let error = failure(&transport, &get(&format!("https://{UNKNOWN_HOST}/")), PATIENCE);
+    assert_eq!(error.kind(), Kind::Resolve, "{error}");
+
+    for (login, code, words) in [
+        ("me:wrong@", 0, "refused the user name and password"),
+        ("", 0, "asks for a user name and password"),
+        ("me:pass@", 5, "refused the connection"),
+    ] {
+        let (proxy, _) = socks_proxy(server.address, Some("pass"), code);
+        let url = format!("socks5h://{login}{}", proxy.address);
+        let transport = transport_in(&options, &[("ALL_PROXY", &url)]);
+        let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
+        assert_error(&error, Kind::Proxy, Stage::Connect, words);
+    }
+}
+
+/// A proxy on this machine, such as an SSH tunnel, may lead to the loopback address of another one.
+#[test]
+fn plain_http_goes_through_no_proxy() {
+    let server = Server::replying(OK);
+    let (proxy, asked) = connect_proxy(server.address, ESTABLISHED);
+    let direct = |options: &NetworkOptions, environment: &[(&str, &str)]| {
+        let mut observed = ConnectionTrace::default();
+        let transport = transport_in(options, environment);
+        assert!(transport.send_traced(&get(&server.url()), PATIENCE, &mut observed).is_ok());
+        assert_eq!(observed.proxy, None);
+    };
+    for scheme in ["http", "socks5h"] {
+        let url = format!("{scheme}://{}", proxy.address);
+        for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            direct(&network(), &[(name, &url)]);
+        }
+        direct(&NetworkOptions { proxy: Some(Secret::from(url.as_str())), ..network() }, &[]);
+    }
+    assert_eq!(asked.lock().unwrap().len(), 0);
+}
+
+#[test]
+fn a_proxy_setting_that_makes_no_sense_is_refused_at_once() {
+    let options = NetworkOptions { proxy: Some(Secret::from("gopher://me:hush@h")), ..network() };
+    let error = HttpTransport::with_environment(&options, |_| None).unwrap_err();
+    assert_eq!(error.kind(), Kind::Config);
+    assert!(!error.to_string().contains("hush"), "{error}");
+    let transport = transport_in(&network(), &[("https_proxy", "gopher://me:hush@h")]);
+    assert!(!format!("{transport:?}").contains("hush"));
+    let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
+    assert_error(&error, Kind::Config, Stage::Setup, "https_proxy is not");
+}

@@ -1,0 +1,243 @@
+//! TLS: certificates of the server and of the client, and handshakes that fail.
+
+use crate::support::*;
+use amp_token::config::settings::NetworkOptions;
+use amp_token::error::{Kind, Stage};
+use amp_token::log::Log;
+use amp_token::net::http::ConnectionTrace;
+use amp_token::net::transport::{Request, Transport};
+use amp_token::sys::secret::Secret;
+use rcgen::{BasicConstraints, IsCa, date_time_ymd};
+use rustls::RootCertStore;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
+
+#[test]
+fn a_trusted_server_is_reached_and_observed() {
+    let (folder, ca) = (Folder::new(), authority("Root"));
+    let paper = paper(&["localhost", "127.0.0.1"], Some(&ca), |_| {});
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&lines);
+    let options = NetworkOptions {
+        log: Log::new(move |_, line| kept.lock().unwrap().push(line.to_owned())),
+        ..trusting(&folder, &ca)
+    };
+    let transport = transport_in(&options, &[]);
+    for (versions, version) in [(BOTH, "TLS 1.3"), (ONLY_1_3, "TLS 1.3"), (ONLY_1_2, "TLS 1.2")] {
+        let server = tls_server(server_config(&paper, versions), answer_inside);
+        for host in ["localhost", "127.0.0.1"] {
+            let mut observed = ConnectionTrace::default();
+            let mut request = secure(&server, host);
+            request.headers.push(("Authorization", Secret::from("Bearer hush").into()));
+            let response = transport.send_traced(&request, PATIENCE, &mut observed).unwrap();
+            assert_eq!(response.body.as_slice(), b"hi");
+            assert_eq!(observed.address, Some(server.address));
+            assert_eq!(observed.proxy, None);
+            let identity = observed.tls.unwrap();
+            assert_eq!(identity.version, version);
+            assert_eq!(identity.issuer, "\"Root\" of \"Test & Co\"");
+            assert_eq!(identity.subject, "\"leaf\" of \"Shop\"");
+        }
+    }
+    let lines = lines.lock().unwrap().join("\n");
+    for words in
+        ["is reached directly", "connected to localhost", "TLS 1.2", "issued by \"Root\"", "replied 200 with 2 bytes"]
+    {
+        assert!(lines.contains(words), "{words} in {lines}");
+    }
+    assert!(!lines.contains("hush"), "{lines}");
+}
+
+#[test]
+fn a_certificate_that_is_not_trusted_is_told_with_its_reason_and_issuer() {
+    let (folder, ca, stranger) = (Folder::new(), authority("Root"), authority("Inspector"));
+    let transport = transport_in(&trusting(&folder, &ca), &[]);
+    let local = &["localhost"][..];
+    let cases = [
+        (
+            paper(local, Some(&ca), |params| params.not_after = date_time_ymd(2020, 2, 29)),
+            "expired on 2020-02-29; it was issued by \"Root\" of \"Test & Co\"",
+            "clock",
+        ),
+        (
+            paper(local, Some(&ca), |params| params.not_before = date_time_ymd(4000, 1, 2)),
+            "only valid from 4000-01-02 on",
+            "clock",
+        ),
+        (
+            paper(&["other.example", "www.example"], Some(&ca), |_| {}),
+            "for other hosts (other.example, www.example)",
+            "host name",
+        ),
+        (
+            paper(local, Some(&stranger), |_| {}),
+            "issuer that is not trusted; it was issued by \"Inspector\" of \"Test & Co\"",
+            "ca_file",
+        ),
+        (paper(local, None, |_| {}), "signed by itself", "ca_file"),
+        (paper(local, None, |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), "", ""),
+    ];
+    for versions in [ONLY_1_2, ONLY_1_3] {
+        for (paper, words, advice) in &cases {
+            let server = tls_server(server_config(paper, versions), answer_inside);
+            let error = failure(&transport, &secure(&server, "localhost"), PATIENCE);
+            println!("{error}");
+            assert_error(&error, Kind::Tls, Stage::Tls, words);
+            assert!(error.to_string().contains("localhost:"), "{error}");
+            assert!(error.to_string().contains(advice), "{error}");
+            assert!(!error.is_retryable());
+        }
+    }
+}
+
+#[test]
+fn a_self_signed_certificate_works_once_it_is_in_ca_file() {
+    let folder = Folder::new();
+    let paper = paper(&["localhost"], None, |_| {});
+    let options = NetworkOptions { ca_file: Some(folder.file("ca.pem", &paper.certificate.pem())), ..network() };
+    let server = tls_server(server_config(&paper, BOTH), answer_inside);
+    let transport = transport_in(&options, &[]);
+    assert!(transport.send(&secure(&server, "localhost"), PATIENCE).is_ok());
+}
+
+#[test]
+fn a_client_certificate_is_shown_to_who_asks() {
+    let (folder, ca, stranger) = (Folder::new(), authority("Root"), authority("Stranger"));
+    let server_paper = paper(&["localhost"], Some(&ca), |_| {});
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+    let with = |name: &str, paper: &Paper| NetworkOptions {
+        client_certificate: Some((
+            folder.file(&format!("{name}.pem"), &paper.certificate.pem()),
+            folder.file(&format!("{name}.key"), &paper.key.serialize_pem()),
+        )),
+        ..trusting(&folder, &ca)
+    };
+    let client = paper(&["client"], Some(&ca), |_| {});
+    let unknown = paper(&["client"], Some(&stranger), |_| {});
+    for versions in [ONLY_1_2, ONLY_1_3] {
+        let config = server_builder(versions)
+            .with_client_cert_verifier(verifier.clone())
+            .with_single_cert(
+                vec![server_paper.certificate.der().clone()],
+                PrivateKeyDer::try_from(server_paper.key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        let server = tls_server(config, answer_inside);
+        // A large body: the refusal then arrives while the request is still being sent.
+        let request = Request { url: secure(&server, "localhost").url, ..post("", &vec![b'x'; 4 << 20]) };
+        let response = transport_in(&with("good", &client), &[]).send(&request, PATIENCE);
+        assert_eq!(response.unwrap().status, 200);
+        let error = failure(&transport_in(&trusting(&folder, &ca), &[]), &request, PATIENCE);
+        assert_error(&error, Kind::Tls, Stage::Tls, "asks for a client certificate");
+        assert!(error.to_string().contains("set client_certificate and client_key"), "{error}");
+        let error = failure(&transport_in(&with("unknown", &unknown), &[]), &request, PATIENCE);
+        assert_error(&error, Kind::Tls, Stage::Tls, "refused the client certificate");
+    }
+
+    // Files that do not fit, or are none.
+    let server = tls_server(server_config(&server_paper, BOTH), answer_inside);
+    let pem = folder.file("c.pem", &client.certificate.pem());
+    let key = folder.file("c.key", &client.key.serialize_pem());
+    let other_key = folder.file("o.key", &unknown.key.serialize_pem());
+    let missing = folder.0.join("missing");
+    for (certificate, key, words) in [
+        (&pem, &other_key, "client_key"),
+        (&pem, &missing, "client_key"),
+        (&pem, &pem, "client_key"),
+        (&missing, &key, "client_certificate"),
+        (&key, &key, "client_certificate"),
+    ] {
+        let options =
+            NetworkOptions { client_certificate: Some((certificate.clone(), key.clone())), ..trusting(&folder, &ca) };
+        let error = failure(&transport_in(&options, &[]), &secure(&server, "localhost"), PATIENCE);
+        println!("{error}");
+        assert_error(&error, Kind::Config, Stage::Setup, &format!("{words} ("));
+    }
+}
+
+#[test]
+fn a_ca_file_that_cannot_be_used_is_named() {
+    let (folder, ca) = (Folder::new(), authority("Root"));
+    let paper = paper(&["localhost"], Some(&ca), |_| {});
+    let server = tls_server(server_config(&paper, BOTH), answer_inside);
+    let plain = Server::replying(OK);
+    for (path, words) in [
+        (folder.0.join("missing.pem"), "missing.pem"),
+        (folder.file("empty.pem", ""), "no certificate"),
+        (folder.file("key.pem", &paper.key.serialize_pem()), "no certificate"),
+        (folder.file("cut.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n"), "PEM"),
+        (folder.file("odd.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "certificate 1"),
+    ] {
+        let options = NetworkOptions { ca_file: Some(path.clone()), ..network() };
+        let transport = transport_in(&options, &[]);
+        let error = failure(&transport, &secure(&server, "localhost"), PATIENCE);
+        println!("{error}");
+        assert_error(&error, Kind::Config, Stage::Setup, words);
+        // Where no TLS is needed, none is set up.
+        assert!(transport.send(&get(&plain.url()), PATIENCE).is_ok());
+        // The next request tries again.
+        std::fs::write(&path, ca.pem()).unwrap();
+        assert!(transport.send(&secure(&server, "localhost"), PATIENCE).is_ok());
+    }
+}
+
+#[test]
+fn a_port_without_tls_and_a_broken_handshake_are_told_apart() {
+    let transport = transport_in(&network(), &[]);
+    let server = Server::start(|mut stream| {
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")?;
+        outlast(&mut stream)
+    });
+    let error = failure(&transport, &secure(&server, "localhost"), PATIENCE);
+    assert_error(&error, Kind::Tls, Stage::Tls, "does not answer with TLS");
+    let server = Server::start(|mut stream| stream.read_exact(&mut [0; 16]));
+    let error = failure(&transport, &secure(&server, "localhost"), PATIENCE);
+    assert_error(&error, Kind::Connect, Stage::Tls, "during the TLS handshake");
+    assert!(error.is_retryable());
+}
+
+#[test]
+fn a_handshake_without_end_is_given_up_after_the_time_for_a_connection() {
+    let server = Server::start(|mut stream| outlast(&mut stream));
+    let hasty = NetworkOptions { connect_timeout: SHORT, ..network() };
+    let error = failure(&transport_in(&hasty, &[]), &secure(&server, "localhost"), PATIENCE);
+    assert_error(&error, Kind::Timeout, Stage::Tls, "did not finish the TLS handshake within 1.0 s");
+    // A record that never ends, byte by byte.
+    let server = Server::start(|mut stream| {
+        stream.write_all(&[0x16, 3, 3, 0x3f, 0xff])?;
+        drip(&mut stream, &[0])
+    });
+    let error = failure(&transport_in(&hasty, &[]), &secure(&server, "localhost"), PATIENCE);
+    assert_eq!(error.stage(), Stage::Tls, "{error}");
+    assert!(matches!(error.kind(), Kind::Timeout | Kind::Tls), "{error}");
+}
+
+/// Without the farewell of TLS, somebody on the way may have cut the reply short.
+#[test]
+fn a_body_without_a_length_needs_the_farewell_of_tls() {
+    let (folder, ca) = (Folder::new(), authority("Root"));
+    let paper = paper(&["localhost"], Some(&ca), |_| {});
+    let transport = transport_in(&trusting(&folder, &ca), &[]);
+    for polite in [true, false] {
+        let server = tls_server(server_config(&paper, BOTH), move |stream| {
+            read_request(stream)?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf?")?;
+            if polite {
+                stream.conn.send_close_notify();
+            }
+            stream.flush()
+        });
+        match transport.send(&secure(&server, "localhost"), PATIENCE) {
+            Ok(response) => assert!(polite && response.body.as_slice() == b"half?"),
+            Err(error) => {
+                assert!(!polite, "{error}");
+                assert_error(&error, Kind::Connect, Stage::Receive, "in the middle of its reply");
+            }
+        }
+    }
+}
