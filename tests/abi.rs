@@ -7,13 +7,13 @@
 //!
 //! A release adds a folder: AMP_ADD_ABI=1 cargo test --test abi. What it may change: docs/abi.md.
 
-mod common;
+mod support;
 
-use common::{C_FLAGS, compile, header, program, prototypes, root, run, scratch};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use support::{C_FLAGS, compile, header, program, prototypes, root, run, scratch};
 
 /// A shared library with the interface of this header, and nothing behind it.
 fn shell(name: &str, header: &str) -> PathBuf {

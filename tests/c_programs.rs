@@ -2,17 +2,17 @@
 //! examples under bindings/, and the tests under tests/c. AMP_C_SANITIZERS=1 builds them with the
 //! compiler's address and undefined-behaviour sanitizers.
 
-mod common;
+mod support;
 
 use amp_emulator::{Emulator, Fault};
 use amp_token::api::{self, ApiRequest};
 use amp_token::config::settings::Config;
 use amp_token::token::cache::TokenCache;
-use common::{C_FLAGS, CPP_FLAGS, compile, library_dir, program, root, run, scratch};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use support::{C_FLAGS, CPP_FLAGS, compile, library_dir, program, root, run, scratch};
 
 /// A secret with every character that an encoding could get wrong.
 const NASTY_SECRET: &str = "a+secret/with=chars &%~é";
@@ -297,7 +297,7 @@ fn the_cpp_binding() {
 /// Clang warns of other things than GCC; it is not needed for anything else.
 #[test]
 fn the_cpp_binding_with_clang() {
-    if !common::has("clang++") {
+    if !support::has("clang++") {
         println!("there is no clang++ here: left out");
         return;
     }
@@ -315,7 +315,7 @@ fn valgrind_finds_nothing() {
     if std::env::var_os("AMP_C_SANITIZERS").is_some() {
         return; // the two do not go together; CI runs this test without them too
     }
-    assert!(common::has("valgrind"), "valgrind is missing: apt-get install valgrind");
+    assert!(support::has("valgrind"), "valgrind is missing: apt-get install valgrind");
     let tls = Emulator::builder().tls(true).start().unwrap();
     for source in ["bindings/c/get_token.c", "tests/c/lifecycle.c", "tests/c/cpp_test.cpp"] {
         let built =
@@ -324,7 +324,7 @@ fn valgrind_finds_nothing() {
         let mut settings = if example { with_credentials(&built, &tls) } else { program(&built) };
         settings.env("AMPLIENCE_CA_FILE", tls.ca_file());
         let mut command = Command::new("valgrind");
-        common::without_settings(&mut command);
+        support::without_settings(&mut command);
         for (name, value) in settings.get_envs() {
             if let Some(value) = value {
                 command.env(name, value);

@@ -1,11 +1,11 @@
 //! The header: in sync with the source, clean in C and C++, complete as a manual, and safe against
 //! NULL in every place, for every function that it declares, today's and tomorrow's.
 
-mod common;
+mod support;
 
-use common::{C_FLAGS, CPP_FLAGS, compile, header, library_dir, program, prototypes, root, run, scratch};
 use std::fmt::Write;
 use std::process::Command;
+use support::{C_FLAGS, CPP_FLAGS, compile, header, library_dir, program, prototypes, root, run, scratch};
 
 #[test]
 fn the_header_is_the_one_that_the_source_makes() {

@@ -3,15 +3,15 @@
 //! and to start it as another user; elsewhere the test says that it was skipped.
 #![cfg(target_os = "linux")]
 
-mod common;
+mod support;
 
 use amp_emulator::Emulator;
-use common::{C_FLAGS, compile, library_dir, root};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use support::{C_FLAGS, compile, library_dir, root};
 
 /// The user who starts the program, and its group: neither root nor the owner of anything here.
 const CALLER: u32 = 65534;

@@ -15,15 +15,15 @@
 
 #![cfg(all(feature = "cli", feature = "emulator", unix))]
 
-mod common;
+mod support;
 
 use amp_emulator::Emulator;
-use common::{C_FLAGS, CPP_FLAGS, compile, has, library_dir, root, run, scratch, without_settings};
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use support::{C_FLAGS, CPP_FLAGS, compile, has, library_dir, root, run, scratch, without_settings};
 
 const LANGUAGES: [&str; 6] = ["c", "cpp", "python", "sh", "make", "cmake"];
 const NOT_CODE: [&str; 3] = ["text", "json", "ini"];

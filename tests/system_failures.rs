@@ -8,10 +8,9 @@
 //! AMP_ONLY_FAULT=storm runs the rows of one fault, and compares nothing.
 #![cfg(target_os = "linux")]
 
-mod common;
+mod support;
 
 use amp_emulator::{CertificateKind, Emulator, Fault};
-use common::{C_FLAGS, compile, program, root, scratch};
 use std::any::Any;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -25,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
+use support::{C_FLAGS, compile, program, root, scratch};
 
 /// Far more than any row needs, because the machine may be busy: who is not done by then hangs.
 const PATIENCE: Duration = Duration::from_secs(300);

