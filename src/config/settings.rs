@@ -191,12 +191,19 @@ pub fn display_value<'a>(setting: &Setting, value: &'a str) -> Cow<'a, str> {
 
 fn index_of(name: &str) -> Result<usize> {
     SETTINGS.iter().position(|setting| setting.name == name).ok_or_else(|| {
-        let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+        let mut names: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+        let hint = match nearest(name, names.iter().copied()) {
+            Some(meant) => {
+                names.retain(|name| *name != meant);
+                format!("did you mean {meant}? The others are {}", names.join(", "))
+            }
+            None => format!("use one of {}", names.join(", ")),
+        };
         let message = match as_word(name) {
             Some(name) => format!("there is no setting named {name:?}"),
             None => "there is no setting of that name".to_owned(),
         };
-        Error::invalid(message).with_hint(format!("use one of {}", names.join(", ")))
+        Error::invalid(message).with_hint(hint)
     })
 }
 
