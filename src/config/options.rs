@@ -1,0 +1,163 @@
+//! The settings as the library uses them: typed and complete.
+
+use super::Config;
+use super::settings::{SETTINGS, parse_bool};
+use crate::error::{Error, Kind, Result};
+use crate::log::Log;
+use crate::sys::clock::Clock;
+use crate::sys::secret::{MaybeSecret, Secret};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The settings, typed and complete.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The whole URL of the token endpoint.
+    pub token_url: String,
+    /// The API's base URL, without a slash at its end.
+    pub api_url: String,
+    /// `timeout_ms`.
+    pub timeout: Duration,
+    /// `retries`.
+    pub retries: u32,
+    /// `min_validity_ms`.
+    pub min_validity: Duration,
+    /// `background_refresh`.
+    pub background_refresh: bool,
+    /// `max_response_bytes`.
+    pub max_response_bytes: usize,
+    /// `store`.
+    pub store: MaybeSecret,
+    /// `store_dir`.
+    pub store_dir: Option<PathBuf>,
+    /// What the transport needs.
+    pub network: NetworkOptions,
+    /// The whole User-Agent.
+    pub user_agent: String,
+    /// Where log lines go.
+    pub log: Log,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+/// The settings that the network transport needs.
+#[derive(Clone, Debug)]
+pub struct NetworkOptions {
+    /// `connect_timeout_ms`.
+    pub connect_timeout: Duration,
+    /// `ca_file`.
+    pub ca_file: Option<PathBuf>,
+    /// `client_certificate` and `client_key`.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// `proxy`; `none` switches proxies off, `None` means the environment's.
+    pub proxy: Option<Secret>,
+    /// Where log lines go.
+    pub log: Log,
+}
+
+impl Config {
+    /// The settings as the rest of the library uses them.
+    pub fn options(&self) -> Result<Options> {
+        let (certificate, key) = (self.path("client_certificate"), self.path("client_key"));
+        if certificate.is_some() != key.is_some() {
+            let (have, lack) = if certificate.is_some() {
+                ("client_certificate", "client_key")
+            } else {
+                ("client_key", "client_certificate")
+            };
+            return Err(
+                Error::new(Kind::Config, format!("{have} is set, but {lack} is not")).with_hint("set both, or neither")
+            );
+        }
+        let milliseconds = |name| Duration::from_millis(self.number(name));
+        Ok(Options {
+            token_url: join_path(self.effective("auth_url"), "/oauth/token"),
+            api_url: {
+                let url = self.effective("api_url").trim_end_matches('/');
+                url.strip_suffix("/v2/content").unwrap_or(url).to_owned()
+            },
+            timeout: milliseconds("timeout_ms"),
+            retries: u32::try_from(self.number("retries")).unwrap_or(u32::MAX),
+            min_validity: milliseconds("min_validity_ms"),
+            background_refresh: parse_bool(self.effective("background_refresh")).unwrap_or(false),
+            max_response_bytes: usize::try_from(self.number("max_response_bytes")).unwrap_or(usize::MAX),
+            store: match self.effective("store") {
+                "none" => "none".into(),
+                "file" => "file".into(),
+                // The URL of a server may hold a password.
+                _ => self.secret("store").map_or_else(|| "none".into(), MaybeSecret::from),
+            },
+            store_dir: self.path("store_dir"),
+            network: NetworkOptions {
+                connect_timeout: milliseconds("connect_timeout_ms"),
+                ca_file: self.path("ca_file"),
+                client_certificate: certificate.zip(key),
+                proxy: self.secret("proxy"),
+                log: self.log.clone(),
+            },
+            user_agent: {
+                let own = concat!("libamp_token/", env!("CARGO_PKG_VERSION"));
+                match self.text("user_agent").filter(|text| !text.trim().is_empty()) {
+                    Some(text) => format!("{} {own}", text.trim()),
+                    None => own.to_owned(),
+                }
+            },
+            log: self.log.clone(),
+            clock: self.clock.clone(),
+        })
+    }
+
+    /// The text of a setting, or its default; empty if it has none.
+    fn effective(&self, name: &str) -> &str {
+        self.text(name)
+            .unwrap_or_else(|| SETTINGS.iter().find(|setting| setting.name == name).map_or("", |row| row.default))
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        // Values were checked when they were set, and a test checks the defaults.
+        self.effective(name).trim().parse().unwrap_or(0)
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.text(name).map(PathBuf::from)
+    }
+}
+
+/// A base URL with `path` at its end, once.
+fn join_path(base: &str, path: &str) -> String {
+    let base = base.trim_end_matches('/');
+    if base.ends_with(path) { base.to_owned() } else { format!("{base}{path}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(setting: &str, value: &str) -> Config {
+        let mut config = Config::new();
+        config.set(setting, Some(value)).unwrap();
+        config
+    }
+
+    #[test]
+    fn urls_are_understood_whole_or_as_origins() {
+        for (set, token_url) in [
+            ("https://a.example", "https://a.example/oauth/token"),
+            ("https://a.example/", "https://a.example/oauth/token"),
+            ("https://a.example/oauth/token", "https://a.example/oauth/token"),
+            ("http://127.0.0.1:99/x", "http://127.0.0.1:99/x/oauth/token"),
+        ] {
+            let config = config("auth_url", set);
+            assert_eq!(config.options().unwrap().token_url, token_url);
+        }
+        let config = config("api_url", "https://a.example/v2/content/");
+        assert_eq!(config.options().unwrap().api_url, "https://a.example");
+    }
+
+    #[test]
+    fn half_a_client_certificate_is_refused() {
+        let error = config("client_key", "k").options().unwrap_err();
+        assert_eq!(error.kind(), Kind::Config);
+        assert!(error.to_string().contains("client_certificate is not"), "{error}");
+    }
+}
