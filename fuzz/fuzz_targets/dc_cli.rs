@@ -1,6 +1,7 @@
 //! A configuration file of dc-cli, or something that looks like one.
 #![no_main]
-use amp_token::config::credentials::{Credentials, from_dc_cli};
+use amp_token::config::credentials::Credentials;
+use amp_token::config::dc_cli::from_dc_cli;
 use amp_token::log::Log;
 use amp_token::oauth::client_credentials;
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,8 @@
-//! Any value of any setting: taken or refused with a reason, and what was taken makes usable options.
+//! Any value of any setting: it is accepted, or rejected with a reason; accepted values make usable options.
 #![no_main]
-use amp_token::config::settings::{Config, SETTINGS, Url};
+use amp_token::config::Config;
+use amp_token::config::settings::SETTINGS;
+use amp_token::net::url::Url;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|pairs: Vec<(u8, String)>| {

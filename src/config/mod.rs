@@ -4,6 +4,8 @@
 //! complete, for the rest of the library.
 
 pub mod credentials;
+pub mod credentials_provider;
+pub mod dc_cli;
 pub(crate) mod environment;
 mod options;
 pub mod settings;

@@ -5,7 +5,8 @@
 //! again once when they were refused (they may have been rotated), and shares what it got through
 //! the [store]. It keeps no token; that is the [cache](crate::token::cache)'s business.
 
-use crate::config::credentials::{Credentials, CredentialsProvider};
+use crate::config::credentials::Credentials;
+use crate::config::credentials_provider::CredentialsProvider;
 use crate::config::settings::{Config, Options};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::net::http::HttpTransport;

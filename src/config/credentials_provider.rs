@@ -1,0 +1,385 @@
+//! Where credentials come from. The first place that has any wins:
+//!
+//! | place | what is looked for |
+//! | --- | --- |
+//! | settings that were set | `client_id` with `client_secret` or `client_secret_file`; `personal_access_token` or `personal_access_token_file` |
+//! | the environment, if it was loaded | the same, as `AMPLIENCE_CLIENT_ID` and so on; `AMPLIENCE_PAT` |
+//! | `config_file`, else, if the environment was loaded, `~/.amplience/dc-cli-config.json` | `patToken`, else `clientId` and `clientSecret` |
+//! | then `~/.amplience/hubs.json` | the active hub, or the only one |
+//!
+//! The first two are sorted out when the configuration is loaded; files are read here, each time
+//! that credentials are asked for, so that a secret that was rotated on disk is found.
+
+use super::credentials::Credentials;
+use super::dc_cli::from_dc_cli;
+use super::{Config, Origin, environment};
+use crate::error::{Error, Kind, Result, resource_limit};
+use crate::log::Log;
+use crate::sanitize::sanitize;
+use crate::sys::secret::Secret;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// The largest file that is read as a secret or as dc-cli's configuration, in bytes.
+const FILE_LIMIT: u64 = 1024 * 1024;
+
+/// What dc-cli calls its files, below the home folder: the current hub's, and all hubs'.
+const DC_CLI_FILES: [&str; 2] = [".amplience/dc-cli-config.json", ".amplience/hubs.json"];
+
+/// Finds credentials, as often as it is asked.
+#[derive(Clone, Debug)]
+pub struct CredentialsProvider {
+    client_id: Option<String>,
+    secret: Option<Secret>,
+    secret_file: Option<PathBuf>,
+    personal: Option<Secret>,
+    personal_file: Option<PathBuf>,
+    /// Files in dc-cli's format, in the order in which they are looked at; and whether the first
+    /// must exist because somebody named it.
+    files: Vec<PathBuf>,
+    config_file_required: bool,
+    /// Where the secret is from, if it is in none of the files.
+    origin: &'static str,
+    log: Log,
+}
+
+impl CredentialsProvider {
+    /// Takes what a configuration says about credentials.
+    pub fn new(config: &Config) -> Result<Self> {
+        let text = |name| config.text(name).map(str::to_owned);
+        let secret = |name| config.secret(name);
+        let path = |name| config.text(name).map(PathBuf::from);
+        let named = path("config_file");
+        let files = match (&named, config.is_loaded(), home()) {
+            (Some(file), ..) => vec![file.clone()],
+            (None, true, Some(home)) => DC_CLI_FILES.map(|file| home.join(file)).to_vec(),
+            _ => Vec::new(),
+        };
+        let credentials_provider = CredentialsProvider {
+            client_id: text("client_id"),
+            secret: secret("client_secret"),
+            secret_file: path("client_secret_file"),
+            personal: secret("personal_access_token"),
+            personal_file: path("personal_access_token_file"),
+            files,
+            config_file_required: named.is_some(),
+            origin: match ["personal_access_token", "client_secret"].iter().find_map(|name| config.origin(name)) {
+                Some(Origin::Environment(variable)) => variable,
+                _ => "the settings",
+            },
+            log: config.log.clone(),
+        };
+        let both = [
+            (
+                "client_secret",
+                credentials_provider.secret.is_some(),
+                "client_secret_file",
+                credentials_provider.secret_file.is_some(),
+            ),
+            (
+                "personal_access_token",
+                credentials_provider.personal.is_some(),
+                "personal_access_token_file",
+                credentials_provider.personal_file.is_some(),
+            ),
+            (
+                "a personal access token",
+                credentials_provider.has_personal(),
+                "client_id or client_secret",
+                credentials_provider.has_client(),
+            ),
+        ];
+        match both.iter().find(|(_, one, _, other)| *one && *other) {
+            Some((one, _, other, _)) => Err(Error::new(Kind::Config, format!("{one} and {other} are both set"))
+                .with_hint(
+                    "unset one of them (in the program or in its environment), so that it is clear which is meant",
+                )),
+            None => Ok(credentials_provider),
+        }
+    }
+
+    fn has_personal(&self) -> bool {
+        self.personal.is_some() || self.personal_file.is_some()
+    }
+
+    fn has_client(&self) -> bool {
+        self.client_id.is_some() || self.secret.is_some() || self.secret_file.is_some()
+    }
+
+    /// Whether asking again may bring something else.
+    pub fn reads_files(&self) -> bool {
+        let set = self.personal.is_some() || (self.client_id.is_some() && self.secret.is_some());
+        !set
+    }
+
+    /// Finds the credentials, and says in words where they are from.
+    pub fn resolve(&self) -> Result<(Credentials, String)> {
+        let from_settings = || self.origin.to_owned();
+        if let Some(token) = &self.personal {
+            return Ok((
+                Credentials::from_personal_access_token(token.expose(), "personal_access_token", &self.log)?,
+                from_settings(),
+            ));
+        }
+        if let Some(file) = &self.personal_file {
+            let (text, origin) = (self.read_secret(file, "personal_access_token_file")?, display_path(file));
+            return Ok((Credentials::from_personal_access_token(&text, &origin, &self.log)?, origin));
+        }
+        match (&self.client_id, &self.secret, &self.secret_file) {
+            (Some(id), Some(secret), _) => {
+                let credentials = Credentials::Client { id: id.clone(), secret: secret.clone() };
+                Ok((credentials, from_settings()))
+            }
+            (Some(id), None, Some(file)) => {
+                let secret = Secret::from(self.read_secret(file, "client_secret_file")?.as_str());
+                Ok((Credentials::Client { id: id.clone(), secret }, display_path(file)))
+            }
+            (None, secret, file) if secret.is_some() || file.is_some() => {
+                Err(Error::new(Kind::NoCredentials, "there is a client secret, but no client_id")
+                    .with_hint("set AMPLIENCE_CLIENT_ID, or client_id"))
+            }
+            _ => self.find_in_files(),
+        }
+    }
+
+    /// Looks through dc-cli's files; for the given `client_id` only, if there is one.
+    fn find_in_files(&self) -> Result<(Credentials, String)> {
+        for (position, file) in self.files.iter().enumerate() {
+            let must_exist = self.config_file_required && position == 0;
+            let Some(text) = self.read(file, "config_file", must_exist)? else { continue };
+            let found = from_dc_cli(&text, &display_path(file), self.client_id.as_deref(), &self.log)?;
+            if let Some(credentials) = found {
+                return Ok((credentials, display_path(file)));
+            }
+        }
+        if let Some(id) = &self.client_id {
+            return Err(Error::new(
+                Kind::NoCredentials,
+                format!("there is no secret for client_id {}", sanitize(id, &[])),
+            )
+            .with_hint("set AMPLIENCE_CLIENT_SECRET, client_secret, or client_secret_file"));
+        }
+        let looked: Vec<_> = self.files.iter().map(|file| display_path(file)).collect();
+        let also = if looked.is_empty() {
+            String::new()
+        } else {
+            format!(", neither in the settings nor in {}", looked.join(" or "))
+        };
+        Err(Error::new(Kind::NoCredentials, format!("no credentials were found{also}")).with_hint(
+            "set AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET (or client_id with client_secret or client_secret_file), or AMPLIENCE_PAT",
+        ))
+    }
+
+    /// Reads a file that holds one secret. White space at its ends does not belong to it.
+    fn read_secret(&self, file: &Path, setting: &str) -> Result<Zeroizing<String>> {
+        let bytes = self.read(file, setting, true)?.unwrap_or_default();
+        let text = std::str::from_utf8(&bytes).map_err(|_| {
+            Error::new(Kind::Config, format!("{setting} {} is not text", display_path(file)))
+                .with_hint("write the secret into it as UTF-8")
+        })?;
+        match text.trim() {
+            "" => Err(Error::new(Kind::NoCredentials, format!("{setting} {} is empty", display_path(file)))
+                .with_hint("write the secret into it")),
+            secret => Ok(Zeroizing::new(secret.to_owned())),
+        }
+    }
+
+    /// Reads a file whole; `None` if it is not there and need not be.
+    fn read(&self, file: &Path, setting: &str, must_exist: bool) -> Result<Option<Zeroizing<Vec<u8>>>> {
+        use std::io::Read;
+        let failed = |error: std::io::Error| {
+            let advice = resource_limit(&error).map_or("check the path and its permissions", |(_, advice)| advice);
+            Error::new(Kind::Io, format!("{setting} {} cannot be read: {error}", display_path(file))).with_hint(advice)
+        };
+        let opened = match std::fs::File::open(file) {
+            Ok(opened) => opened,
+            Err(error) if !must_exist && error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let about = opened.metadata().map_err(failed)?;
+        warn_if_world_readable(&about, file, &self.log);
+        // Room for all of it from the start, so that no half-filled buffer is left behind unwiped.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(about.len().min(FILE_LIMIT) as usize + 4096));
+        opened.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > FILE_LIMIT {
+            return Err(Error::new(
+                Kind::Config,
+                format!("{setting} {} is larger than {FILE_LIMIT} bytes", display_path(file)),
+            )
+            .with_hint("check the path"));
+        }
+        Ok(Some(bytes))
+    }
+}
+
+/// The user's home folder.
+fn home() -> Option<PathBuf> {
+    let variable = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
+    environment::variable(variable).filter(|home| !home.is_empty()).map(PathBuf::from)
+}
+
+fn display_path(file: &Path) -> String {
+    sanitize(&file.display().to_string(), &[])
+}
+
+#[cfg(unix)]
+fn warn_if_world_readable(about: &std::fs::Metadata, file: &Path, log: &Log) {
+    use std::os::unix::fs::PermissionsExt;
+    if about.is_file() && about.permissions().mode() & 0o004 != 0 {
+        log.warning(|| format!("{} holds a secret and can be read by every user: chmod go= it", display_path(file)));
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_world_readable(_: &std::fs::Metadata, _: &Path, _: &Log) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("amp-credentials-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Folder(path)
+        }
+
+        fn file(&self, name: &str, content: &str) -> String {
+            let path = self.0.join(name);
+            std::fs::write(&path, content).unwrap();
+            path.to_str().unwrap().to_owned()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn resolve(settings: &[(&str, &str)]) -> Result<Credentials> {
+        let mut config = Config::new();
+        for (name, value) in settings {
+            config.set(name, Some(value)).unwrap();
+        }
+        Ok(CredentialsProvider::new(&config)?.resolve()?.0)
+    }
+
+    fn client(id: &str, secret: &str) -> Credentials {
+        Credentials::Client { id: id.into(), secret: secret.into() }
+    }
+
+    #[test]
+    fn what_is_set_is_used() {
+        assert_eq!(resolve(&[("client_id", "i"), ("client_secret", "s")]).unwrap(), client("i", "s"));
+        assert_eq!(
+            resolve(&[("personal_access_token", " amp_pat_x\n")]).unwrap(),
+            Credentials::PersonalAccessToken("amp_pat_x".into())
+        );
+    }
+
+    #[test]
+    fn a_secret_s_file_is_trimmed_and_read_each_time() {
+        let folder = Folder::new("file");
+        let file = folder.file("secret", "first\n");
+        let mut config = Config::new();
+        config.set("client_id", Some("i")).unwrap();
+        config.set("client_secret_file", Some(&file)).unwrap();
+        let credentials_provider = CredentialsProvider::new(&config).unwrap();
+        assert!(credentials_provider.reads_files());
+        assert_eq!(credentials_provider.resolve().unwrap().0, client("i", "first"));
+        folder.file("secret", "second\r\n");
+        assert_eq!(credentials_provider.resolve().unwrap().0, client("i", "second"));
+    }
+
+    #[test]
+    fn dc_cli_s_files_are_understood() {
+        let folder = Folder::new("dc-cli");
+        for (content, id, expected) in [
+            (r#"{"clientId":"i","clientSecret":"s","hubId":"h","dstClientId":"x"}"#, None, client("i", "s")),
+            (
+                r#"{"clientId":"i","clientSecret":"s","patToken":"amp_pat_1"}"#,
+                None,
+                Credentials::PersonalAccessToken("amp_pat_1".into()),
+            ),
+            (
+                r#"[{"clientId":"a","clientSecret":"1","_":[]},{"clientId":"b","clientSecret":"2","isActive":true}]"#,
+                None,
+                client("b", "2"),
+            ),
+            (
+                r#"[{"clientId":"a","clientSecret":"1"},{"clientId":"b","clientSecret":"2"}]"#,
+                Some("b"),
+                client("b", "2"),
+            ),
+            (r#"[{"$0":"x"},{"clientId":"a","clientSecret":"1"}]"#, None, client("a", "1")),
+        ] {
+            let file = folder.file("config.json", content);
+            let mut settings = vec![("config_file", file.as_str())];
+            settings.extend(id.map(|id| ("client_id", id)));
+            assert_eq!(resolve(&settings).unwrap(), expected, "{content}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        let folder = Folder::new("wrong");
+        let (empty, bad, several, absent) = (
+            folder.file("empty", " \n"),
+            folder.file("bad", "{nonsense"),
+            folder.file("several", r#"[{"clientId":"a","clientSecret":"1"},{"clientId":"b","clientSecret":"2"}]"#),
+            folder.0.join("absent").to_str().unwrap().to_owned(),
+        );
+        for (settings, kind, says) in [
+            (vec![], Kind::NoCredentials, "no credentials were found: set AMPLIENCE_CLIENT_ID"),
+            (vec![("client_id", "i")], Kind::NoCredentials, "no secret for client_id i: set AMPLIENCE_CLIENT_SECRET"),
+            (vec![("client_secret", "hush")], Kind::NoCredentials, "but no client_id"),
+            (vec![("client_id", "i"), ("client_secret_file", empty.as_str())], Kind::NoCredentials, "is empty"),
+            (vec![("client_id", "i"), ("client_secret_file", absent.as_str())], Kind::Io, "cannot be read"),
+            (vec![("config_file", absent.as_str())], Kind::Io, "cannot be read"),
+            (vec![("config_file", bad.as_str())], Kind::Config, "not a configuration of dc-cli"),
+            (vec![("config_file", several.as_str())], Kind::NoCredentials, "no credentials were found"),
+            (
+                vec![("client_id", "i"), ("client_secret", "hush"), ("personal_access_token", "p")],
+                Kind::Config,
+                "are both set",
+            ),
+            (
+                vec![("client_id", "i"), ("client_secret", "hush"), ("client_secret_file", "p")],
+                Kind::Config,
+                "are both set",
+            ),
+            (vec![("personal_access_token", "a b")], Kind::Config, "cannot be sent in a header"),
+        ] {
+            let error = resolve(&settings).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(says), "{error}");
+            assert!(!error.to_string().contains("hush"));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_everybody_can_read_earns_a_warning() {
+        use std::os::unix::fs::PermissionsExt;
+        use std::sync::{Arc, Mutex};
+        let folder = Folder::new("open");
+        let file = folder.file("secret", "hush");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let mut config = Config::new();
+        config.set("client_id", Some("i")).unwrap();
+        config.set("client_secret_file", Some(&file)).unwrap();
+        let sink = lines.clone();
+        config.log = Log::new(move |_, line| sink.lock().unwrap().push(line.to_owned()));
+        let credentials_provider = CredentialsProvider::new(&config).unwrap();
+        for (mode, warnings) in [(0o600, 0), (0o644, 1)] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            lines.lock().unwrap().clear();
+            credentials_provider.resolve().unwrap();
+            assert_eq!(lines.lock().unwrap().len(), warnings);
+        }
+        assert!(lines.lock().unwrap()[0].contains("chmod go="));
+    }
+}

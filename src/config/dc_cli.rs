@@ -1,0 +1,94 @@
+//! The configuration files of dc-cli, Amplience's command-line tool.
+
+use super::credentials::Credentials;
+use crate::error::{Error, Kind, Result};
+use crate::log::Log;
+use crate::sys::secret::Secret;
+use serde::Deserialize;
+
+/// Takes the credentials out of a file in dc-cli's format; for the given `client_id` only, if there
+/// is one. `None`: there are none in it, or those of several clients of which none is the active one.
+pub fn from_dc_cli(text: &[u8], origin: &str, client_id: Option<&str>, log: &Log) -> Result<Option<Credentials>> {
+    // Not by an untagged enum, for which serde recurses over the whole text before it looks at it.
+    let content = match text.trim_ascii_start().first() {
+        Some(b'[') => serde_json::from_slice(text).map(DcCliFile::Hubs),
+        _ => serde_json::from_slice(text).map(|entry| DcCliFile::Hub(Box::new(entry))),
+    };
+    let content = content.map_err(|_| {
+        Error::new(Kind::Config, format!("{origin} is not a configuration of dc-cli")).with_hint(
+            "set config_file to a JSON file with clientId and clientSecret, or patToken, or set the credentials themselves",
+        )
+    })?;
+    content.choose(client_id).map(|entry| entry.credentials(origin, log)).transpose()
+}
+
+/// A file of dc-cli: one hub, or all of them. What it holds beside is ignored.
+enum DcCliFile {
+    Hub(Box<Entry>),
+    Hubs(Vec<Entry>),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    #[serde(default)]
+    client_id: Option<String>,
+    #[serde(default)]
+    client_secret: Option<Secret>,
+    #[serde(default)]
+    pat_token: Option<Secret>,
+    #[serde(default)]
+    is_active: Option<bool>,
+}
+
+impl DcCliFile {
+    fn choose(self, client_id: Option<&str>) -> Option<Entry> {
+        let entries = match self {
+            DcCliFile::Hub(entry) => vec![*entry],
+            DcCliFile::Hubs(entries) => entries,
+        };
+        let mut fitting: Vec<Entry> = entries
+            .into_iter()
+            .filter(|entry| match client_id {
+                Some(id) => entry.client_id.as_deref() == Some(id) && entry.client_secret.is_some(),
+                None => entry.pat_token.is_some() || (entry.client_id.is_some() && entry.client_secret.is_some()),
+            })
+            .collect();
+        match fitting.iter().position(|entry| entry.is_active == Some(true)) {
+            Some(active) => Some(fitting.swap_remove(active)),
+            // Several hubs of one client share its secret; of several clients none is guessed.
+            None if fitting.len() == 1 || client_id.is_some() => fitting.into_iter().next(),
+            None => None,
+        }
+    }
+}
+
+impl Entry {
+    /// A personal access token beats the pair, as in dc-cli.
+    fn credentials(self, origin: &str, log: &Log) -> Result<Credentials> {
+        match (self.pat_token, self.client_id, self.client_secret) {
+            (Some(token), ..) => Credentials::from_personal_access_token(token.expose(), origin, log),
+            (None, Some(id), Some(secret)) if !id.is_empty() && !secret.is_empty() => {
+                Ok(Credentials::Client { id, secret })
+            }
+            _ => Err(Error::new(Kind::NoCredentials, format!("{origin} has an empty clientId or clientSecret"))
+                .with_hint("run dc-cli configure again, or set AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread may have a small stack, and a file must not be able to exhaust it.
+    #[test]
+    fn deep_nesting_needs_no_stack() {
+        for open in ["[", "{\"a\":", "{\"clientId\":[", "[{\"clientId\":[", "{\"isActive\":{\"a\":"] {
+            let text = open.repeat(64 * 1024 / open.len());
+            let small = std::thread::Builder::new().stack_size(64 * 1024);
+            let outcome = small.spawn(move || from_dc_cli(text.as_bytes(), "a file", None, &Log::default())).unwrap();
+            assert_eq!(outcome.join().unwrap().unwrap_err().kind(), Kind::Config, "{open}");
+        }
+    }
+}
