@@ -12,7 +12,7 @@
 
 use super::credentials::Credentials;
 use super::dc_cli::from_dc_cli;
-use super::{Config, Origin, environment};
+use super::{CredentialOptions, Options, Origin, environment};
 use crate::error::{Error, Kind, Result, resource_limit};
 use crate::log::Log;
 use crate::sanitize::sanitize;
@@ -29,103 +29,74 @@ const DC_CLI_FILES: [&str; 2] = [".amplience/dc-cli-config.json", ".amplience/hu
 /// Finds credentials, as often as it is asked.
 #[derive(Clone, Debug)]
 pub struct CredentialsProvider {
-    client_id: Option<String>,
-    secret: Option<Secret>,
-    secret_file: Option<PathBuf>,
-    personal: Option<Secret>,
-    personal_file: Option<PathBuf>,
-    /// Files in dc-cli's format, in the order in which they are looked at; and whether the first
-    /// must exist because somebody named it.
+    options: CredentialOptions,
+    /// Files in dc-cli's format, in the order in which they are read.
     files: Vec<PathBuf>,
-    config_file_required: bool,
-    /// Where the secret is from, if it is in none of the files.
-    origin: &'static str,
     log: Log,
 }
 
 impl CredentialsProvider {
-    /// Takes what a configuration says about credentials.
-    pub fn new(config: &Config) -> Result<Self> {
-        let text = |name| config.text(name).map(str::to_owned);
-        let secret = |name| config.secret(name);
-        let path = |name| config.text(name).map(PathBuf::from);
-        let named = path("config_file");
-        let files = match (&named, config.is_loaded(), home()) {
+    /// Takes what the settings say about credentials; reads no file.
+    pub fn new(options: &Options) -> Result<Self> {
+        let log = options.log.clone();
+        let options = options.credentials.clone();
+        let files = match (&options.config_file, options.environment_loaded, home()) {
             (Some(file), ..) => vec![file.clone()],
             (None, true, Some(home)) => DC_CLI_FILES.map(|file| home.join(file)).to_vec(),
             _ => Vec::new(),
         };
-        let credentials_provider = CredentialsProvider {
-            client_id: text("client_id"),
-            secret: secret("client_secret"),
-            secret_file: path("client_secret_file"),
-            personal: secret("personal_access_token"),
-            personal_file: path("personal_access_token_file"),
-            files,
-            config_file_required: named.is_some(),
-            origin: match ["personal_access_token", "client_secret"].iter().find_map(|name| config.origin(name)) {
-                Some(Origin::Environment(variable)) => variable,
-                _ => "the settings",
-            },
-            log: config.log.clone(),
-        };
+        let client =
+            options.client_id.is_some() || options.client_secret.is_some() || options.client_secret_file.is_some();
+        let personal = options.personal_access_token.is_some() || options.personal_access_token_file.is_some();
         let both = [
             (
                 "client_secret",
-                credentials_provider.secret.is_some(),
+                options.client_secret.is_some(),
                 "client_secret_file",
-                credentials_provider.secret_file.is_some(),
+                options.client_secret_file.is_some(),
             ),
             (
                 "personal_access_token",
-                credentials_provider.personal.is_some(),
+                options.personal_access_token.is_some(),
                 "personal_access_token_file",
-                credentials_provider.personal_file.is_some(),
+                options.personal_access_token_file.is_some(),
             ),
-            (
-                "a personal access token",
-                credentials_provider.has_personal(),
-                "client_id or client_secret",
-                credentials_provider.has_client(),
-            ),
+            ("a personal access token", personal, "client_id or client_secret", client),
         ];
         match both.iter().find(|(_, one, _, other)| *one && *other) {
             Some((one, _, other, _)) => Err(Error::new(Kind::Config, format!("{one} and {other} are both set"))
                 .with_hint(
                     "unset one of them (in the program or in its environment), so that it is clear which is meant",
                 )),
-            None => Ok(credentials_provider),
+            None => Ok(CredentialsProvider { options, files, log }),
         }
-    }
-
-    fn has_personal(&self) -> bool {
-        self.personal.is_some() || self.personal_file.is_some()
-    }
-
-    fn has_client(&self) -> bool {
-        self.client_id.is_some() || self.secret.is_some() || self.secret_file.is_some()
     }
 
     /// Whether asking again may bring something else.
     pub fn reads_files(&self) -> bool {
-        let set = self.personal.is_some() || (self.client_id.is_some() && self.secret.is_some());
+        let CredentialOptions { client_id, client_secret, personal_access_token, .. } = &self.options;
+        let set = personal_access_token.is_some() || (client_id.is_some() && client_secret.is_some());
         !set
     }
 
     /// Finds the credentials, and says in words where they are from.
     pub fn resolve(&self) -> Result<(Credentials, String)> {
-        let from_settings = || self.origin.to_owned();
-        if let Some(token) = &self.personal {
+        let options = &self.options;
+        let from_settings = || match options.origin {
+            Some(Origin::Environment(variable)) => variable.to_owned(),
+            _ => "the settings".to_owned(),
+        };
+        if let Some(token) = &options.personal_access_token {
             return Ok((
                 Credentials::from_personal_access_token(token.expose(), "personal_access_token", &self.log)?,
                 from_settings(),
             ));
         }
-        if let Some(file) = &self.personal_file {
+        if let Some(file) = &options.personal_access_token_file {
             let (text, origin) = (self.read_secret(file, "personal_access_token_file")?, display_path(file));
             return Ok((Credentials::from_personal_access_token(&text, &origin, &self.log)?, origin));
         }
-        match (&self.client_id, &self.secret, &self.secret_file) {
+        match (&options.client_id, &options.client_secret, &options.client_secret_file) {
             (Some(id), Some(secret), _) => {
                 let credentials = Credentials::Client { id: id.clone(), secret: secret.clone() };
                 Ok((credentials, from_settings()))
@@ -144,15 +115,15 @@ impl CredentialsProvider {
 
     /// Looks through dc-cli's files; for the given `client_id` only, if there is one.
     fn find_in_files(&self) -> Result<(Credentials, String)> {
-        for (position, file) in self.files.iter().enumerate() {
-            let must_exist = self.config_file_required && position == 0;
+        let must_exist = self.options.config_file.is_some();
+        for file in &self.files {
             let Some(text) = self.read(file, "config_file", must_exist)? else { continue };
-            let found = from_dc_cli(&text, &display_path(file), self.client_id.as_deref(), &self.log)?;
+            let found = from_dc_cli(&text, &display_path(file), self.options.client_id.as_deref(), &self.log)?;
             if let Some(credentials) = found {
                 return Ok((credentials, display_path(file)));
             }
         }
-        if let Some(id) = &self.client_id {
+        if let Some(id) = &self.options.client_id {
             return Err(Error::new(
                 Kind::NoCredentials,
                 format!("there is no secret for client_id {}", sanitize(id, &[])),
@@ -235,6 +206,7 @@ fn warn_if_world_readable(_: &std::fs::Metadata, _: &Path, _: &Log) {}
 
 #[cfg(test)]
 mod tests {
+    use super::super::Config;
     use super::*;
 
     struct Folder(PathBuf);
@@ -264,7 +236,7 @@ mod tests {
         for (name, value) in settings {
             config.set(name, Some(value)).unwrap();
         }
-        Ok(CredentialsProvider::new(&config)?.resolve()?.0)
+        Ok(CredentialsProvider::new(&config.options()?)?.resolve()?.0)
     }
 
     fn client(id: &str, secret: &str) -> Credentials {
@@ -287,7 +259,7 @@ mod tests {
         let mut config = Config::new();
         config.set("client_id", Some("i")).unwrap();
         config.set("client_secret_file", Some(&file)).unwrap();
-        let credentials_provider = CredentialsProvider::new(&config).unwrap();
+        let credentials_provider = CredentialsProvider::new(&config.options().unwrap()).unwrap();
         assert!(credentials_provider.reads_files());
         assert_eq!(credentials_provider.resolve().unwrap().0, client("i", "first"));
         folder.file("secret", "second\r\n");
@@ -373,7 +345,7 @@ mod tests {
         config.set("client_secret_file", Some(&file)).unwrap();
         let sink = lines.clone();
         config.log = Log::new(move |_, line| sink.lock().unwrap().push(line.to_owned()));
-        let credentials_provider = CredentialsProvider::new(&config).unwrap();
+        let credentials_provider = CredentialsProvider::new(&config.options().unwrap()).unwrap();
         for (mode, warnings) in [(0o600, 0), (0o644, 1)] {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
             lines.lock().unwrap().clear();

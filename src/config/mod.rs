@@ -10,7 +10,7 @@ pub(crate) mod environment;
 mod options;
 pub mod settings;
 
-pub use options::{NetworkOptions, Options};
+pub use options::{CredentialOptions, NetworkOptions, Options};
 
 use crate::error::{Error, Kind, Result, Stage};
 use crate::log::Log;

@@ -1,7 +1,7 @@
 //! The settings as the library uses them: typed and complete.
 
-use super::Config;
 use super::settings::{SETTINGS, parse_bool};
+use super::{Config, Origin};
 use crate::error::{Error, Kind, Result};
 use crate::log::Log;
 use crate::sys::clock::Clock;
@@ -30,6 +30,8 @@ pub struct Options {
     pub store: MaybeSecret,
     /// `store_dir`.
     pub store_dir: Option<PathBuf>,
+    /// The settings that lead to credentials.
+    pub credentials: CredentialOptions,
     /// What the transport needs.
     pub network: NetworkOptions,
     /// The whole User-Agent.
@@ -38,6 +40,27 @@ pub struct Options {
     pub log: Log,
     /// Where the time comes from.
     pub clock: Clock,
+}
+
+/// The settings that lead to credentials.
+#[derive(Clone, Debug)]
+pub struct CredentialOptions {
+    /// `client_id`.
+    pub client_id: Option<String>,
+    /// `client_secret`.
+    pub client_secret: Option<Secret>,
+    /// `client_secret_file`.
+    pub client_secret_file: Option<PathBuf>,
+    /// `personal_access_token`.
+    pub personal_access_token: Option<Secret>,
+    /// `personal_access_token_file`.
+    pub personal_access_token_file: Option<PathBuf>,
+    /// `config_file`.
+    pub config_file: Option<PathBuf>,
+    /// Whether the environment was loaded: only then are dc-cli's own files read.
+    pub environment_loaded: bool,
+    /// Where the secret or the personal access token came from, if it is in no file.
+    pub origin: Option<Origin>,
 }
 
 /// The settings that the network transport needs.
@@ -88,6 +111,16 @@ impl Config {
                 _ => self.secret("store").map_or_else(|| "none".into(), MaybeSecret::from),
             },
             store_dir: self.path("store_dir"),
+            credentials: CredentialOptions {
+                client_id: self.text("client_id").map(str::to_owned),
+                client_secret: self.secret("client_secret"),
+                client_secret_file: self.path("client_secret_file"),
+                personal_access_token: self.secret("personal_access_token"),
+                personal_access_token_file: self.path("personal_access_token_file"),
+                config_file: self.path("config_file"),
+                environment_loaded: self.is_loaded(),
+                origin: ["personal_access_token", "client_secret"].iter().find_map(|name| self.origin(name)),
+            },
             network: NetworkOptions {
                 connect_timeout: milliseconds("connect_timeout_ms"),
                 ca_file: self.path("ca_file"),

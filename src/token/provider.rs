@@ -37,9 +37,10 @@ pub struct ProviderConfig {
 impl ProviderConfig {
     /// Takes what is needed of a configuration.
     pub fn new(config: &Config) -> Result<Self> {
+        let options = config.options()?;
         Ok(ProviderConfig {
-            options: config.options()?,
-            credentials_provider: CredentialsProvider::new(config)?,
+            credentials_provider: CredentialsProvider::new(&options)?,
+            options,
             transport: config.transport.clone(),
             requests: AtomicU64::new(0),
         })
