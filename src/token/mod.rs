@@ -9,7 +9,12 @@
 //! ```
 
 pub mod cache;
+mod cell;
+mod flight;
 pub mod provider;
+mod refresher;
+mod state;
+mod stats;
 
 use crate::sys::clock::{Clock, Timestamps};
 use crate::sys::secret::{Secret, SecretText};
