@@ -9,6 +9,8 @@
 mod file;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "redis")]
+mod resp;
 mod seal;
 
 use crate::config::credentials::Credentials;

@@ -12,7 +12,8 @@
 //! The protocol is RESP 2. Of it, six commands are needed, and a client library would bring more than
 //! forty crates, wait for name look-ups without a bound, and trust other certificates than the rest.
 
-use super::seal::{self, EntryCipher};
+use super::resp::{Command, Value, encode, read_reply};
+use super::seal::EntryCipher;
 use super::{Entry, LockResult, Store, WarnOnce};
 use crate::config::settings::{NetworkOptions, Options};
 use crate::error::{Error, Kind, Result};
@@ -25,7 +26,7 @@ use crate::sys::deadline::IoDeadline;
 use crate::sys::fork;
 use crate::sys::secret::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -172,19 +173,6 @@ impl Drop for LockGuard {
     }
 }
 
-/// A command and its arguments.
-type Command<'a> = &'a [&'a [u8]];
-
-/// What came back for one command.
-#[derive(Debug, PartialEq, Eq)]
-enum Value {
-    Nil,
-    Integer(i64),
-    Bulk(Vec<u8>),
-    /// The server did not want to; its own words, which may repeat a password.
-    Error(Zeroizing<String>),
-}
-
 /// A server, and at most one connection to it.
 struct RedisClient {
     place: RedisUrl,
@@ -221,7 +209,7 @@ impl RedisClient {
             return None;
         }
         let problem = match self.exchange(commands) {
-            Ok(replies) => match replies.iter().find_map(Value::refusal) {
+            Ok(replies) => match replies.iter().find_map(Value::error) {
                 None => return Some(replies),
                 // It works, if not as it should: a user without the right to delete, for example.
                 Some(words) => format!("{} answered: {}", self.place.name(), self.place.sanitize(words)),
@@ -282,7 +270,7 @@ impl RedisClient {
             hello.push(&select);
         }
         let replies = connection.pipeline(&hello, deadline).map_err(|error| self.io_error(&error))?;
-        let refused = hello.iter().zip(&replies).find_map(|(command, reply)| Some((command[0], reply.refusal()?)));
+        let refused = hello.iter().zip(&replies).find_map(|(command, reply)| Some((command[0], reply.error()?)));
         match refused {
             Some((b"AUTH", words)) => {
                 let code = self.place.sanitize(error_code(words));
@@ -316,15 +304,6 @@ fn secret_bytes(secret: &Secret) -> &[u8] {
     secret.expose().as_bytes()
 }
 
-impl Value {
-    fn refusal(&self) -> Option<&str> {
-        match self {
-            Value::Error(words) => Some(words),
-            _ => None,
-        }
-    }
-}
-
 /// A connection that is between two exchanges, or broken and to be dropped.
 struct Connection(BufReader<Box<dyn Stream>>);
 
@@ -334,58 +313,7 @@ impl Connection {
         stream.set_deadline(deadline);
         stream.write_all(&encode(commands))?;
         stream.flush()?;
-        commands.iter().map(|_| reply(&mut self.0)).collect()
-    }
-}
-
-/// Commands as bytes: each an array of strings with their lengths, so that nothing needs quoting.
-fn encode(commands: &[Command]) -> Zeroizing<Vec<u8>> {
-    let words = || commands.iter().flat_map(|command| command.iter());
-    // Room for everything, so that no password is left behind in a smaller buffer.
-    let room = words().map(|word| word.len() + 32).sum::<usize>() + commands.len() * 32;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-    for command in commands {
-        bytes.extend_from_slice(format!("*{}\r\n", command.len()).as_bytes());
-        for word in *command {
-            bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-            bytes.extend_from_slice(word);
-            bytes.extend_from_slice(b"\r\n");
-        }
-    }
-    bytes
-}
-
-/// The longest line of a reply that is read, in bytes.
-const LONGEST_LINE: u64 = 1024;
-
-/// Reads one reply. Of arrays, none of the commands used has any.
-fn reply(source: &mut impl BufRead) -> io::Result<Value> {
-    let nonsense = || io::Error::new(io::ErrorKind::InvalidData, "the reply is not that of a Redis server");
-    // Room for the longest line: one that grows leaves copies behind.
-    let mut line = Zeroizing::new(Vec::with_capacity(LONGEST_LINE as usize));
-    source.take(LONGEST_LINE).read_until(b'\n', &mut line)?;
-    if line.is_empty() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let line = line.strip_suffix(b"\r\n").and_then(|line| std::str::from_utf8(line).ok()).ok_or_else(nonsense)?;
-    let (kind, rest) = line.split_at_checked(1).ok_or_else(nonsense)?;
-    let number = || rest.parse::<i64>().map_err(|_| nonsense());
-    match kind {
-        "+" => Ok(Value::Bulk(rest.as_bytes().to_vec())),
-        "-" => Ok(Value::Error(rest.to_owned().into())),
-        ":" => Ok(Value::Integer(number()?)),
-        "$" if number()? == -1 => Ok(Value::Nil),
-        "$" => {
-            let length = usize::try_from(number()?).ok().filter(|length| *length <= seal::MAX_ENTRY_BYTES);
-            let mut bytes = vec![0; length.ok_or_else(nonsense)? + 2];
-            source.read_exact(&mut bytes)?;
-            if !bytes.ends_with(b"\r\n") {
-                return Err(nonsense());
-            }
-            bytes.truncate(bytes.len() - 2);
-            Ok(Value::Bulk(bytes))
-        }
-        _ => Err(nonsense()),
+        commands.iter().map(|_| read_reply(&mut self.0)).collect()
     }
 }
 
@@ -506,39 +434,5 @@ mod tests {
             assert_eq!(RedisUrl::parse(bad), None, "{bad}");
         }
         assert!(!format!("{:?}", RedisUrl::parse("redis://me:hush@cache")).contains("hush"));
-    }
-
-    #[test]
-    fn commands_are_arrays_of_counted_strings() {
-        let bytes = encode(&[&[b"GET", b"a\r\nb"], &[b"PING"]]);
-        assert_eq!(bytes.as_slice(), b"*2\r\n$3\r\nGET\r\n$4\r\na\r\nb\r\n*1\r\n$4\r\nPING\r\n");
-        assert!(bytes.capacity() > bytes.len());
-    }
-
-    #[test]
-    fn replies_are_read_or_refused() {
-        let read = |mut bytes: &[u8]| reply(&mut bytes).ok();
-        assert_eq!(read(b"+OK\r\n"), Some(Value::Bulk(b"OK".to_vec())));
-        assert_eq!(read(b"$4\r\na\r\nb\r\n"), Some(Value::Bulk(b"a\r\nb".to_vec())));
-        assert_eq!(read(b"$-1\r\n"), Some(Value::Nil));
-        assert_eq!(read(b":-2\r\n"), Some(Value::Integer(-2)));
-        assert_eq!(read(b"-ERR no\r\n"), Some(Value::Error("ERR no".to_owned().into())));
-        let endless = [b'+'; 5000];
-        for bad in [
-            &b""[..],
-            b"\r\n",
-            b"+OK",
-            b"$-2\r\n",
-            b"$5\r\nabc",
-            b"$1\r\nabcd",
-            b"$99999999999\r\n",
-            b"$18446744073709551615\r\n",
-            b"*1\r\n",
-            b"HTTP/1.1 400 Bad Request\r\n",
-            b"\xff\xff\r\n",
-            &endless,
-        ] {
-            assert_eq!(read(bad), None, "{}", String::from_utf8_lossy(bad));
-        }
     }
 }

@@ -1,0 +1,122 @@
+//! RESP 2, the protocol of Redis and Valkey: commands and replies as pure functions over bytes.
+//!
+//! By hand, because the store sends six commands and reads four kinds of reply. The `redis` crate would bring more
+//! crates than the whole library has. It resolves names without a time limit, has a timeout for each read and write
+//! instead of one deadline for the exchange, needs a crypto provider that is installed for the whole process, and
+//! reads CA certificates and keeps passwords in its own way.
+
+use super::seal;
+use std::io::{self, BufRead, Read};
+use zeroize::Zeroizing;
+
+/// A command and its arguments.
+pub(super) type Command<'a> = &'a [&'a [u8]];
+
+/// What came back for one command.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    Nil,
+    Integer(i64),
+    Bulk(Vec<u8>),
+    /// The server did not want to; its own words, which may repeat a password.
+    Error(Zeroizing<String>),
+}
+
+impl Value {
+    pub(super) fn error(&self) -> Option<&str> {
+        match self {
+            Value::Error(words) => Some(words),
+            _ => None,
+        }
+    }
+}
+
+/// Commands as bytes: each an array of strings with their lengths, so that nothing needs quoting.
+pub(super) fn encode(commands: &[Command]) -> Zeroizing<Vec<u8>> {
+    let words = || commands.iter().flat_map(|command| command.iter());
+    // Room for everything, so that no password is left behind in a smaller buffer.
+    let room = words().map(|word| word.len() + 32).sum::<usize>() + commands.len() * 32;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    for command in commands {
+        bytes.extend_from_slice(format!("*{}\r\n", command.len()).as_bytes());
+        for word in *command {
+            bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            bytes.extend_from_slice(word);
+            bytes.extend_from_slice(b"\r\n");
+        }
+    }
+    bytes
+}
+
+/// The longest line of a reply that is read, in bytes.
+const LONGEST_LINE: u64 = 1024;
+
+/// Reads one reply. Of arrays, none of the commands used has any.
+pub(super) fn read_reply(source: &mut impl BufRead) -> io::Result<Value> {
+    let nonsense = || io::Error::new(io::ErrorKind::InvalidData, "the reply is not that of a Redis server");
+    // Room for the longest line: one that grows leaves copies behind.
+    let mut line = Zeroizing::new(Vec::with_capacity(LONGEST_LINE as usize));
+    source.take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+    if line.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let line = line.strip_suffix(b"\r\n").and_then(|line| std::str::from_utf8(line).ok()).ok_or_else(nonsense)?;
+    let (kind, rest) = line.split_at_checked(1).ok_or_else(nonsense)?;
+    let number = || rest.parse::<i64>().map_err(|_| nonsense());
+    match kind {
+        "+" => Ok(Value::Bulk(rest.as_bytes().to_vec())),
+        "-" => Ok(Value::Error(rest.to_owned().into())),
+        ":" => Ok(Value::Integer(number()?)),
+        "$" if number()? == -1 => Ok(Value::Nil),
+        "$" => {
+            let length = usize::try_from(number()?).ok().filter(|length| *length <= seal::MAX_ENTRY_BYTES);
+            let mut bytes = vec![0; length.ok_or_else(nonsense)? + 2];
+            source.read_exact(&mut bytes)?;
+            if !bytes.ends_with(b"\r\n") {
+                return Err(nonsense());
+            }
+            bytes.truncate(bytes.len() - 2);
+            Ok(Value::Bulk(bytes))
+        }
+        _ => Err(nonsense()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_arrays_of_counted_strings() {
+        let bytes = encode(&[&[b"GET", b"a\r\nb"], &[b"PING"]]);
+        assert_eq!(bytes.as_slice(), b"*2\r\n$3\r\nGET\r\n$4\r\na\r\nb\r\n*1\r\n$4\r\nPING\r\n");
+        assert!(bytes.capacity() > bytes.len());
+    }
+
+    #[test]
+    fn replies_are_read_or_refused() {
+        let read = |mut bytes: &[u8]| read_reply(&mut bytes).ok();
+        assert_eq!(read(b"+OK\r\n"), Some(Value::Bulk(b"OK".to_vec())));
+        assert_eq!(read(b"$4\r\na\r\nb\r\n"), Some(Value::Bulk(b"a\r\nb".to_vec())));
+        assert_eq!(read(b"$-1\r\n"), Some(Value::Nil));
+        assert_eq!(read(b":-2\r\n"), Some(Value::Integer(-2)));
+        assert_eq!(read(b"-ERR no\r\n"), Some(Value::Error("ERR no".to_owned().into())));
+        let endless = [b'+'; 5000];
+        for bad in [
+            &b""[..],
+            b"\r\n",
+            b"+OK",
+            b"$-2\r\n",
+            b"$5\r\nabc",
+            b"$1\r\nabcd",
+            b"$99999999999\r\n",
+            b"$18446744073709551615\r\n",
+            b"*1\r\n",
+            b"HTTP/1.1 400 Bad Request\r\n",
+            b"\xff\xff\r\n",
+            &endless,
+        ] {
+            assert_eq!(read(bad), None, "{}", String::from_utf8_lossy(bad));
+        }
+    }
+}
