@@ -15,7 +15,7 @@
 //!   `Retry-After` is waited for on those methods, within `timeout_ms`.
 
 use crate::config::settings::Options;
-use crate::error::{Error, Kind, Result, Stage};
+use crate::error::{Error, Kind, Phase, Result};
 use crate::net::transport::{BodySink, Request, Response};
 use crate::net::url::Url;
 use crate::oauth::retry::{self, Deadline};
@@ -221,7 +221,7 @@ fn send_with_retries(
             }),
         };
         let response = reply.map_err(|error| {
-            let unsent = matches!(error.stage(), Stage::Setup | Stage::Resolve | Stage::Connect | Stage::Tls);
+            let unsent = error.phase() < Phase::Send;
             let again = error.is_retryable() && (unsent || idempotent) && !body_started;
             error.with_retryable(again)
         })?;

@@ -56,23 +56,46 @@ impl Kind {
     }
 }
 
-/// How far a call had come when it failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Reading settings and credentials; nothing was sent.
+/// A part of a call, in the order in which a call passes through them. An error names the one that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Reading settings and credentials.
     Setup,
-    /// Turning a host name into addresses.
+    /// Choosing a proxy, or none.
+    Route,
+    /// Resolving a host name.
     Resolve,
-    /// Connecting, to the server or its proxy.
+    /// Connecting to the server or its proxy.
     Connect,
+    /// Having the proxy open a connection to the server.
+    Tunnel,
     /// The TLS handshake.
-    Tls,
-    /// Sending the request.
+    TlsHandshake,
+    /// Sending the request. Before this phase, the server has seen nothing of the request.
     Send,
-    /// Waiting for the reply, or reading it.
-    Receive,
-    /// Understanding the reply.
-    Reply,
+    /// Waiting for the first byte of the response.
+    AwaitResponse,
+    /// Reading the rest of the response.
+    ReceiveBody,
+    /// Interpreting the response.
+    Parse,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Setup => "setup",
+            Phase::Route => "choosing a proxy",
+            Phase::Resolve => "resolving the host name",
+            Phase::Connect => "connecting",
+            Phase::Tunnel => "opening a connection through the proxy",
+            Phase::TlsHandshake => "the TLS handshake",
+            Phase::Send => "sending the request",
+            Phase::AwaitResponse => "waiting for the response",
+            Phase::ReceiveBody => "receiving the response",
+            Phase::Parse => "parsing the response",
+        })
+    }
 }
 
 /// What went wrong. See the module's documentation.
@@ -84,7 +107,7 @@ struct Details {
     kind: Kind,
     message: String,
     hint: String,
-    stage: Stage,
+    phase: Phase,
     host: Option<String>,
     http_status: Option<u16>,
     oauth_code: Option<String>,
@@ -108,7 +131,7 @@ impl Error {
             kind,
             message: message.into(),
             hint: String::new(),
-            stage: Stage::Setup,
+            phase: Phase::Setup,
             host: None,
             http_status: None,
             oauth_code: None,
@@ -136,10 +159,10 @@ impl Error {
         self.with(|details| details.hint = hint.into())
     }
 
-    /// Says how far the call had come.
+    /// Adds the phase of the call that failed.
     #[must_use]
-    pub fn with_phase(self, stage: Stage) -> Self {
-        self.with(|details| details.stage = stage)
+    pub fn with_phase(self, phase: Phase) -> Self {
+        self.with(|details| details.phase = phase)
     }
 
     /// Names the host that was talked to.
@@ -192,9 +215,9 @@ impl Error {
         self.0.kind
     }
 
-    /// How far the call had come.
-    pub fn stage(&self) -> Stage {
-        self.0.stage
+    /// The phase of the call that failed.
+    pub fn phase(&self) -> Phase {
+        self.0.phase
     }
 
     /// The host that was talked to, if it came to that.
@@ -277,7 +300,7 @@ impl fmt::Debug for Error {
         let details = &*self.0;
         f.debug_struct("Error")
             .field("kind", &details.kind)
-            .field("stage", &details.stage)
+            .field("phase", &details.phase)
             .field("host", &details.host)
             .field("retryable", &details.retryable)
             .field("message", &format_args!("{self}"))

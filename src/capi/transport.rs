@@ -2,7 +2,7 @@
 
 use super::ffi::{self, UserData, amp_transport_fn};
 use super::callback_guard::CallbackGuard;
-use crate::error::{Error, Kind, Result, Stage};
+use crate::error::{Error, Kind, Result, Phase};
 use crate::sanitize::sanitize;
 use crate::sys::secret;
 use crate::net::url::Url;
@@ -72,12 +72,12 @@ impl Transport for CallbackTransport {
         let host = Url::parse(&request.url).map_or("the server", |url| url.host);
         let result = self.guard.enter(|| ffi::call_transport(self.send, &for_c, &mut reply, self.user_data)).unwrap_or(-1);
         if let Some(failure) = reply.failure {
-            return Err(failure.with_phase(Stage::Send).with_host(host));
+            return Err(failure.with_phase(Phase::Send).with_host(host));
         }
         if result != 0 || reply.response.status == 0 {
             let what = format!("the application's transport brought no reply from {host} (it returned {result})");
             return Err(Error::new(Kind::Connect, what)
-                .with_phase(Stage::Send)
+                .with_phase(Phase::Send)
                 .with_host(host)
                 .with_hint("see the application's own messages, or have it call amp_http_reply_fail"));
         }

@@ -12,7 +12,7 @@ pub mod settings;
 
 pub use options::{CredentialOptions, NetworkOptions, Options};
 
-use crate::error::{Error, Kind, Result, Stage};
+use crate::error::{Error, Kind, Phase, Result};
 use crate::log::Log;
 use crate::net::transport::Transport;
 use crate::sys::clock::Clock;
@@ -167,7 +167,7 @@ impl Config {
 
 /// The same error as one of the configuration: no caller passed a wrong argument.
 fn as_config_error(error: &Error) -> Error {
-    Error::new(Kind::Config, error.to_string()).with_phase(Stage::Setup)
+    Error::new(Kind::Config, error.to_string()).with_phase(Phase::Setup)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@
 
 use crate::config::environment;
 use crate::config::settings::NetworkOptions;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Phase, Result};
 use crate::net::proxy::{self, ProxyUrl, Scheme};
 use crate::net::tcp::{Peer, Stream, TcpConnection, connect, resolve};
 use crate::net::tls::{ClientCertificate, PeerTlsInfo, TlsConnector};
@@ -49,28 +49,13 @@ use std::time::{Duration, Instant};
 
 pub use crate::net::ureq_adapter::HEADER_LIMIT;
 
-/// One part of a request's way to its reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Choosing a proxy, or none.
-    Route,
-    /// Looking up a name: the proxy's, if there is one.
-    Lookup,
-    /// Connecting to an address that was found.
-    Connect,
-    /// Having the proxy connect to the server.
-    Tunnel,
-    /// The TLS handshake with the server.
-    Handshake,
-    /// Sending the request and reading the reply.
-    Exchange,
-}
-
-/// What was seen on the way, as far as a request came.
+/// What was seen of a request, up to where it failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionTrace {
-    /// The steps that succeeded, in their order, and how long each took.
-    pub steps: Vec<(Step, Duration)>,
+    /// The phases that succeeded, in their order, and how long each took. Sending the request and receiving the
+    /// whole response is one entry, [`Phase::ReceiveBody`]; so is all that is done with a proxy after
+    /// connecting to it, [`Phase::Tunnel`].
+    pub phases: Vec<(Phase, Duration)>,
     /// The proxy, as `scheme://host:port`.
     pub proxy: Option<String>,
     /// The addresses that were found: the proxy's, if there is one.
@@ -82,10 +67,10 @@ pub struct ConnectionTrace {
 }
 
 impl ConnectionTrace {
-    /// Notes that a step succeeded which began at `start`; returns when the next one begins.
-    fn record(&mut self, step: Step, start: Instant) -> Instant {
+    /// Records that a phase succeeded that began at `start`; returns when the next one begins.
+    fn record(&mut self, phase: Phase, start: Instant) -> Instant {
         let now = Instant::now();
-        self.steps.push((step, now - start));
+        self.phases.push((phase, now - start));
         now
     }
 }
@@ -156,7 +141,7 @@ impl HttpTransport {
         let connected = Instant::now();
         let connection = UreqConnection::new(stream, url.scheme == "https", &server, deadline);
         let response = ureq_adapter::exchange(message, connection, request.max_response_bytes, sink)?;
-        observed.record(Step::Exchange, connected);
+        observed.record(Phase::ReceiveBody, connected);
         log.debug(|| format!("http: {} replied {} with {} bytes", server.name, response.status, response.body.len()));
         Ok(response)
     }
@@ -172,7 +157,7 @@ impl HttpTransport {
         let log = &self.options.log;
         let start = Instant::now();
         let proxy = self.proxy_for(url)?;
-        observed.record(Step::Route, start);
+        observed.record(Phase::Route, start);
         log.debug(|| match &proxy {
             Some(proxy) => format!("http: {} is reached through the proxy {proxy}", server.name),
             None => format!("http: {} is reached directly", server.name),
@@ -192,7 +177,7 @@ impl HttpTransport {
                     server.name, identity.version, identity.subject, identity.issuer
                 )
             });
-            observed.record(Step::Handshake, start);
+            observed.record(Phase::TlsHandshake, start);
             observed.tls = Some(identity);
             stream = Box::new(session);
         }
@@ -225,7 +210,7 @@ impl HttpTransport {
         }
         let target = Target { host: url.host, port: url.port, address };
         tunnel::open_tunnel(&mut stream, proxy, &target, deadline)?;
-        observed.record(Step::Tunnel, start);
+        observed.record(Phase::Tunnel, start);
         Ok(stream)
     }
 
@@ -240,9 +225,9 @@ impl HttpTransport {
     ) -> Result<TcpConnection> {
         let start = Instant::now();
         observed.found = resolve(host, port, peer, deadline)?;
-        let start = observed.record(Step::Lookup, start);
+        let start = observed.record(Phase::Resolve, start);
         let (wire, address) = connect(&observed.found, peer, deadline)?;
-        observed.record(Step::Connect, start);
+        observed.record(Phase::Connect, start);
         observed.address = Some(address);
         self.options.log.debug(|| format!("http: connected to {} at {address}", peer.name));
         Ok(wire)

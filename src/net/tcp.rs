@@ -9,7 +9,7 @@
 //! `MSG_NOSIGNAL`, but only in `write`: its `write_vectored` is a bare `writev`. So [`TcpConnection`] keeps
 //! the default `write_vectored`, which calls `write`.
 
-use crate::error::{Error, Kind, Result, Stage, resource_limit};
+use crate::error::{Error, Kind, Phase, Result, resource_limit};
 use crate::net::url::{host_and_port, is_loopback};
 use crate::sys::deadline::IoDeadline;
 use crate::sys::threads::HelperThreads;
@@ -100,100 +100,74 @@ impl Peer {
     }
 
     /// An error about this peer.
-    pub(crate) fn error(&self, kind: Kind, stage: Stage, message: impl Into<String>) -> Error {
-        Error::new(kind, message).with_phase(stage).with_host(&self.address)
+    pub(crate) fn error(&self, kind: Kind, phase: Phase, message: impl Into<String>) -> Error {
+        Error::new(kind, message).with_phase(phase).with_host(&self.address)
     }
 
     /// What a failed operation means. `deadline` is the one that was in force.
-    pub(crate) fn io_error(&self, moment: Moment, error: &io::Error, deadline: IoDeadline) -> Error {
+    pub(crate) fn io_error(&self, phase: Phase, error: &io::Error, deadline: IoDeadline) -> Error {
         // Layers above the socket put the whole story into the error.
         if let Some(own) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
             return Error::clone(own);
         }
         let name = &self.name;
-        let words = moment.text();
+        let text = phase_text(phase);
         if let Some((problem, advice)) = resource_limit(error) {
-            return self
-                .error(Kind::Io, words.stage, format!("{name} could not be talked to: {problem}"))
-                .with_hint(advice);
+            return self.error(Kind::Io, phase, format!("{name} could not be talked to: {problem}")).with_hint(advice);
         }
         // Only our own deadline comes without a number: the system's ETIMEDOUT is a lost connection.
         if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
-            let (before, after) = words.late;
+            let (before, after) = text.late;
             return self
-                .error(Kind::Timeout, words.stage, format!("{before}{name}{after} within {deadline}"))
+                .error(Kind::Timeout, phase, format!("{before}{name}{after} within {deadline}"))
                 .with_hint("check the network, or allow more time with timeout_ms and connect_timeout_ms");
         }
-        let kind = match moment {
+        let kind = match phase {
             _ if self.is_proxy => Kind::Proxy,
-            Moment::Lookup => Kind::Resolve,
+            Phase::Resolve => Kind::Resolve,
             _ => Kind::Connect,
         };
-        let advice = match (self.is_proxy, moment) {
+        let advice = match (self.is_proxy, phase) {
             (true, _) => "check the proxy setting, or HTTPS_PROXY and NO_PROXY in the environment",
-            (false, Moment::Lookup) => "check the host name, and that this machine can look up names",
+            (false, Phase::Resolve) => "check the host name, and that this machine can look up names",
             (false, _) => "check the host and port, and that nothing on the way blocks them",
         };
-        let message = match (moment, describe_io_error(error)) {
-            (Moment::Lookup | Moment::Dial, reason) => {
+        let message = match (phase, describe_io_error(error)) {
+            (Phase::Resolve | Phase::Connect, reason) => {
                 format!("{name} could not be reached: {reason}")
             }
             (_, _) if is_disconnect(error) => {
-                format!("{name} closed the connection {}", words.closed)
+                format!("{name} closed the connection {}", text.closed)
             }
             (_, reason) => format!("the connection to {name} broke: {reason}"),
         };
-        self.error(kind, words.stage, message).with_hint(advice).with_retryable(true)
+        self.error(kind, phase, message).with_hint(advice).with_retryable(true)
     }
 }
 
-/// What a call was about to do when it failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Moment {
-    /// Looking up a host name.
-    Lookup,
-    /// Connecting.
-    Dial,
-    /// Asking a proxy for a connection to the server.
-    Tunnel,
-    /// The TLS handshake.
-    Handshake,
-    /// Sending the request.
-    Send,
-    /// Waiting for the first byte of the reply.
-    Wait,
-    /// Reading the rest of the reply.
-    Receive,
-}
-
-/// How a failure at one moment is told.
+/// How a failure in one phase is worded.
 struct PhaseText {
-    stage: Stage,
-    /// What stands before and after the name when the time is over.
+    /// What stands before and after the name of the peer when the deadline is over.
     late: (&'static str, &'static str),
     /// What follows "closed the connection".
     closed: &'static str,
 }
 
-impl Moment {
-    #[rustfmt::skip]
-    fn text(self) -> PhaseText {
-        let (stage, late, closed) = match self {
-            Moment::Lookup => (Stage::Resolve, ("no address was found for ", ""), ""),
-            Moment::Dial => (Stage::Connect, ("no connection to ", ""), ""),
-            Moment::Tunnel => (Stage::Connect,
-                ("", " accepted the connection but opened none to the server"), "instead of opening one to the server"),
-            Moment::Handshake => (Stage::Tls,
-                ("", " accepted the connection but did not finish the TLS handshake"), "during the TLS handshake"),
-            Moment::Send => (Stage::Send,
-                ("", " accepted the connection but did not take the whole request"), "before it had the whole request"),
-            Moment::Wait => (Stage::Receive,
-                ("", " accepted the connection but sent no reply"), "without a reply"),
-            Moment::Receive => (Stage::Receive,
-                ("", " did not finish its reply"), "in the middle of its reply"),
-        };
-        PhaseText { stage, late, closed }
-    }
+#[rustfmt::skip]
+fn phase_text(phase: Phase) -> PhaseText {
+    let (late, closed) = match phase {
+        Phase::Resolve => (("no address was found for ", ""), ""),
+        Phase::Setup | Phase::Route | Phase::Connect => (("no connection to ", ""), ""),
+        Phase::Tunnel => (("", " accepted the connection but opened none to the server"),
+            "instead of opening one to the server"),
+        Phase::TlsHandshake => (("", " accepted the connection but did not finish the TLS handshake"),
+            "during the TLS handshake"),
+        Phase::Send => (("", " accepted the connection but did not take the whole request"),
+            "before it had the whole request"),
+        Phase::AwaitResponse => (("", " accepted the connection but sent no reply"), "without a reply"),
+        Phase::ReceiveBody | Phase::Parse => (("", " did not finish its reply"), "in the middle of its reply"),
+    };
+    PhaseText { late, closed }
 }
 
 /// Whether the other side ended the connection, politely or not.
@@ -219,10 +193,10 @@ pub(crate) fn resolve(host: &str, port: u16, peer: &Peer, deadline: IoDeadline) 
     match resolve_host(host, port, deadline) {
         Ok(found) if found.is_empty() => {
             let none = io::Error::other("the name has no address");
-            Err(peer.io_error(Moment::Lookup, &none, deadline))
+            Err(peer.io_error(Phase::Resolve, &none, deadline))
         }
         Ok(found) => Ok(found),
-        Err(error) => Err(peer.io_error(Moment::Lookup, &error, deadline)),
+        Err(error) => Err(peer.io_error(Phase::Resolve, &error, deadline)),
     }
 }
 
@@ -274,7 +248,7 @@ pub(crate) fn connect(found: &[SocketAddr], peer: &Peer, deadline: IoDeadline) -
             Err(error) => failure = error,
         }
     }
-    Err(peer.io_error(Moment::Dial, &failure, deadline))
+    Err(peer.io_error(Phase::Connect, &failure, deadline))
 }
 
 #[cfg(test)]
@@ -301,7 +275,7 @@ mod tests {
         let code = libc::EMFILE;
         #[cfg(not(unix))]
         let code = 10024;
-        let error = peer.io_error(Moment::Dial, &io::Error::from_raw_os_error(code), soon());
+        let error = peer.io_error(Phase::Connect, &io::Error::from_raw_os_error(code), soon());
         assert_eq!(error.kind(), Kind::Io);
         assert!(error.to_string().contains("too many open"), "{error}");
     }
@@ -310,8 +284,8 @@ mod tests {
     fn the_deadline_and_a_lost_connection_are_told_apart() {
         let peer = Peer::server("auth.example", 443);
         let over = io::Error::from(io::ErrorKind::TimedOut);
-        let error = peer.io_error(Moment::Wait, &over, soon());
-        assert_eq!((error.kind(), error.stage()), (Kind::Timeout, Stage::Receive));
+        let error = peer.io_error(Phase::AwaitResponse, &over, soon());
+        assert_eq!((error.kind(), error.phase()), (Kind::Timeout, Phase::AwaitResponse));
         assert!(
             error.to_string().starts_with("auth.example:443 accepted the connection but sent no reply within 5.0 s"),
             "{error}"
@@ -320,7 +294,7 @@ mod tests {
         {
             let lost = io::Error::from_raw_os_error(libc::ETIMEDOUT);
             assert_eq!(lost.kind(), io::ErrorKind::TimedOut);
-            let error = peer.io_error(Moment::Wait, &lost, soon());
+            let error = peer.io_error(Phase::AwaitResponse, &lost, soon());
             assert_eq!(error.kind(), Kind::Connect);
         }
     }
@@ -329,15 +303,15 @@ mod tests {
     fn failures_say_who_and_what() {
         let peer = Peer::server("::1", 443);
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        let error = peer.io_error(Moment::Dial, &refused, soon());
+        let error = peer.io_error(Phase::Connect, &refused, soon());
         assert_eq!(
             error.to_string(),
             "[::1]:443 could not be reached: it refused the connection: \
              check the host and port, and that nothing on the way blocks them"
         );
         let reset = io::Error::from(io::ErrorKind::ConnectionReset);
-        let error = peer.io_error(Moment::Receive, &reset, soon());
-        assert_eq!((error.kind(), error.stage()), (Kind::Connect, Stage::Receive));
+        let error = peer.io_error(Phase::ReceiveBody, &reset, soon());
+        assert_eq!((error.kind(), error.phase()), (Kind::Connect, Phase::ReceiveBody));
         assert!(error.is_retryable());
         assert!(error.to_string().contains("in the middle of its reply"), "{error}");
     }

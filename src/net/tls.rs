@@ -13,9 +13,9 @@
 
 use crate::config::environment;
 use crate::config::settings::NetworkOptions;
-use crate::error::{Error, Kind, Result, Stage, resource_limit};
+use crate::error::{Error, Kind, Phase, Result, resource_limit};
 use crate::log::Log;
-use crate::net::tcp::{Moment, Peer, Stream, is_disconnect};
+use crate::net::tcp::{Peer, Stream, is_disconnect};
 use crate::net::verifier::RecordingVerifier;
 use crate::net::x509::CertificateNames;
 use crate::sanitize::sanitize;
@@ -61,7 +61,7 @@ impl TlsConnector {
     pub(crate) fn load(options: &NetworkOptions) -> Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let internal = |error: &dyn std::fmt::Display| {
-            Error::new(Kind::Internal, format!("TLS could not be set up: {error}")).with_phase(Stage::Tls)
+            Error::new(Kind::Internal, format!("TLS could not be set up: {error}")).with_phase(Phase::TlsHandshake)
         };
         let roots = Arc::new(load_roots(options.ca_file.as_deref(), &options.log)?);
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
@@ -95,7 +95,11 @@ impl TlsConnector {
         deadline: IoDeadline,
     ) -> Result<(TlsStream, PeerTlsInfo)> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            peer.error(Kind::Config, Stage::Tls, format!("{} is not a name that a certificate can be for", peer.name))
+            peer.error(
+                Kind::Config,
+                Phase::TlsHandshake,
+                format!("{} is not a name that a certificate can be for", peer.name),
+            )
         })?;
         let client_cert = match certificate {
             ClientCertificate::Shown => Some(Arc::clone(&self.config.client_auth_cert_resolver)),
@@ -108,12 +112,12 @@ impl TlsConnector {
         let tls = ClientConnection::new(Arc::new(config), name).map_err(|error| {
             peer.error(
                 Kind::Internal,
-                Stage::Tls,
+                Phase::TlsHandshake,
                 format!("the TLS connection to {} could not be prepared: {error}", peer.name),
             )
         })?;
         let mut session = TlsStream { tls, inner: stream, verifier, peer: peer.clone() };
-        session.handshake().map_err(|error| peer.io_error(Moment::Handshake, &error, deadline))?;
+        session.handshake().map_err(|error| peer.io_error(Phase::TlsHandshake, &error, deadline))?;
         let names = session
             .tls
             .peer_certificates()
@@ -139,7 +143,7 @@ fn load_roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
     });
     if let Some((lack, advice)) = lack {
         let message = format!("the CA certificates of this machine could not be read: {lack}");
-        return Err(Error::new(Kind::Io, message).with_phase(Stage::Tls).with_hint(advice));
+        return Err(Error::new(Kind::Io, message).with_phase(Phase::TlsHandshake).with_hint(advice));
     }
     let (mut usable, _) = store.add_parsable_certificates(system.certs);
     let problem = system.errors.first().map_or_else(
@@ -160,7 +164,7 @@ fn load_roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
             }
         }
         None if usable == 0 => {
-            return Err(Error::new(Kind::Tls, problem).with_phase(Stage::Tls).with_hint(
+            return Err(Error::new(Kind::Tls, problem).with_phase(Phase::TlsHandshake).with_hint(
                 "install the system's certificates (the package is often called ca-certificates), \
                  or set ca_file or SSL_CERT_FILE",
             ));

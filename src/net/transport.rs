@@ -5,7 +5,7 @@
 //! retry, and is back within the time it is given. A reply of any HTTP status is a success here:
 //! only the protocol knows what it means.
 
-use crate::error::{Error, Kind, Result, Stage};
+use crate::error::{Error, Kind, Phase, Result};
 use crate::sys::secret::MaybeSecret;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -78,7 +78,7 @@ pub fn is_success(status: u16) -> bool {
 /// The error for a body that its taker does not want to the end.
 pub fn sink_error() -> Error {
     Error::new(Kind::Io, "the application did not take the whole reply")
-        .with_phase(Stage::Receive)
+        .with_phase(Phase::ReceiveBody)
         .with_hint("see the application's own messages: its disk may be full")
 }
 

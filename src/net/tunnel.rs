@@ -7,9 +7,8 @@
 //! By hand, because ureq's proxies do not percent-decode passwords, keep them in unwiped memory, and do not
 //! say which of the two peers failed.
 
-use crate::error::{Kind, Result, Stage};
+use crate::error::{Kind, Phase, Result};
 use crate::net::proxy::{ProxyUrl, Scheme, parse_address};
-use crate::net::tcp::Moment;
 use crate::net::url::host_and_port;
 use crate::sys::deadline::IoDeadline;
 use std::io::{self, Read, Write};
@@ -42,14 +41,14 @@ pub(crate) fn open_tunnel(
     let peer = proxy.peer();
     let server = host_and_port(target.host, target.port);
     outcome.map_err(|refusal| match refusal {
-        TunnelError::Io(error) => peer.io_error(Moment::Tunnel, &error, deadline),
+        TunnelError::Io(error) => peer.io_error(Phase::Tunnel, &error, deadline),
         TunnelError::AuthRequired(status) => {
             let what = match proxy.userinfo {
                 Some(_) => "refused the user name and password",
                 None => "asks for a user name and password",
             };
             let error = peer
-                .error(Kind::Proxy, Stage::Connect, format!("{} {what}", peer.name))
+                .error(Kind::Proxy, Phase::Tunnel, format!("{} {what}", peer.name))
                 .with_hint("put them into the proxy's URL: http://user:password@host:port");
             match status {
                 Some(status) => error.with_http_status(status),
@@ -57,12 +56,12 @@ pub(crate) fn open_tunnel(
             }
         }
         TunnelError::HttpStatus(status) => peer
-            .error(Kind::Proxy, Stage::Connect, format!("{} refused to connect to {server}", peer.name))
+            .error(Kind::Proxy, Phase::Tunnel, format!("{} refused to connect to {server}", peer.name))
             .with_http_status(status)
             .with_retryable(status >= 500 || status == 429)
             .with_hint("ask its operator to allow that host, or list the host in NO_PROXY"),
         TunnelError::Rejected(reason, retryable) => peer
-            .error(Kind::Proxy, Stage::Connect, format!("{} made no connection to {server}: {reason}", peer.name))
+            .error(Kind::Proxy, Phase::Tunnel, format!("{} made no connection to {server}: {reason}", peer.name))
             .with_retryable(retryable)
             .with_hint("check the proxy, and that it may reach that host"),
     })

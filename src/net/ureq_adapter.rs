@@ -9,8 +9,8 @@
 //! refusing the connection ends the attempt; each DNS lookup is a detached thread, without a limit on their
 //! number; its buffers are not wiped; and its errors do not say whether the proxy or the server failed.
 
-use crate::error::{Error, Kind, Result, Stage};
-use crate::net::tcp::{Moment, Peer, Stream, is_disconnect};
+use crate::error::{Error, Kind, Phase, Result};
+use crate::net::tcp::{Peer, Stream, is_disconnect};
 use crate::net::transport::{BodySink, Request, Response, is_success, sink_error};
 use crate::sanitize::sanitize;
 use crate::sys::deadline::IoDeadline;
@@ -120,7 +120,11 @@ fn run_exchange(
     };
     Ok(match body {
         None => Err(peer
-            .error(Kind::Protocol, Stage::Receive, format!("the reply of {} is larger than {limit} bytes", peer.name))
+            .error(
+                Kind::Protocol,
+                Phase::ReceiveBody,
+                format!("the reply of {} is larger than {limit} bytes", peer.name),
+            )
             .with_hint("check the URL; for large replies of the API raise max_response_bytes, or download them")
             .with_http_status(head.status.as_u16())),
         Some(body) => Ok(Response {
@@ -192,7 +196,7 @@ fn from_ureq_error(error: ureq::Error, server: &Peer, deadline: IoDeadline) -> E
     let name = &server.name;
     let protocol = |what: String| {
         server
-            .error(Kind::Protocol, Stage::Receive, what)
+            .error(Kind::Protocol, Phase::ReceiveBody, what)
             .with_hint("check the URL, and whether a proxy answers in the server's place")
     };
     match error {
@@ -200,11 +204,11 @@ fn from_ureq_error(error: ureq::Error, server: &Peer, deadline: IoDeadline) -> E
             Ok(own) => *own,
             Err(other) => internal_error(server, &other),
         },
-        ureq::Error::Io(error) if is_disconnect(&error) => server.io_error(Moment::Receive, &error, deadline),
+        ureq::Error::Io(error) if is_disconnect(&error) => server.io_error(Phase::ReceiveBody, &error, deadline),
         // ureq wraps its own errors to pass them through a reader.
         ureq::Error::Io(error) => match error.downcast::<ureq::Error>() {
             Ok(inner) => from_ureq_error(inner, server, deadline),
-            Err(error) => server.io_error(Moment::Receive, &error, deadline),
+            Err(error) => server.io_error(Phase::ReceiveBody, &error, deadline),
         },
         ureq::Error::LargeResponseHeader(..) => {
             protocol(format!("the headers in the reply of {name} are larger than {HEADER_LIMIT} bytes"))
@@ -223,7 +227,7 @@ fn internal_error(server: &Peer, error: &dyn fmt::Display) -> Error {
         server.name,
         sanitize(&error.to_string(), &[])
     );
-    server.error(Kind::Internal, Stage::Receive, message)
+    server.error(Kind::Internal, Phase::ReceiveBody, message)
 }
 
 /// An open connection, as ureq sees it.
@@ -253,8 +257,8 @@ impl UreqConnection {
     }
 
     /// An error with its whole story, in a form that ureq passes on unchanged.
-    fn failed(&self, moment: Moment, error: &io::Error) -> ureq::Error {
-        let own = self.peer.io_error(moment, error, self.deadline);
+    fn failed(&self, phase: Phase, error: &io::Error) -> ureq::Error {
+        let own = self.peer.io_error(phase, error, self.deadline);
         ureq::Error::Other(Box::new(own))
     }
 }
@@ -282,7 +286,7 @@ impl UreqTransport for UreqConnection {
                 self.send_failure = Some(error);
                 Ok(())
             }
-            Err(error) => Err(self.failed(Moment::Send, &error)),
+            Err(error) => Err(self.failed(Phase::Send, &error)),
         }
     }
 
@@ -305,9 +309,9 @@ impl UreqTransport for UreqConnection {
                 Ok(count > 0)
             }
             Err(error) => Err(match &self.send_failure {
-                _ if self.received => self.failed(Moment::Receive, &error),
-                Some(earlier) if is_disconnect(&error) => self.failed(Moment::Send, earlier),
-                _ => self.failed(Moment::Wait, &error),
+                _ if self.received => self.failed(Phase::ReceiveBody, &error),
+                Some(earlier) if is_disconnect(&error) => self.failed(Phase::Send, earlier),
+                _ => self.failed(Phase::AwaitResponse, &error),
             }),
         }
     }
@@ -477,9 +481,9 @@ mod tests {
     fn after_a_failed_send_only_a_framed_reply_is_whole() {
         let framed = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno";
         assert_eq!(play(framed.to_vec(), 1, false).unwrap().status, 413);
-        for (reply, stage) in [(&b"HTTP/1.1 200 OK\r\n\r\nhalf"[..], Stage::Receive), (b"", Stage::Send)] {
+        for (reply, stage) in [(&b"HTTP/1.1 200 OK\r\n\r\nhalf"[..], Phase::ReceiveBody), (b"", Phase::Send)] {
             let error = play(reply.to_vec(), 1, false).unwrap_err();
-            assert_eq!((error.kind(), error.stage()), (Kind::Connect, stage));
+            assert_eq!((error.kind(), error.phase()), (Kind::Connect, stage));
         }
     }
 

@@ -3,7 +3,7 @@
 //! rustls reports that a certificate was rejected, but not whose it was, nor that the server requested a client
 //! certificate. [`RecordingVerifier`] sees both. It decides nothing: the verification is rustls's own.
 
-use crate::error::{Error, Kind, Stage};
+use crate::error::{Error, Kind, Phase};
 use crate::net::tcp::Peer;
 use crate::net::x509::CertificateNames;
 use crate::sanitize::{QUOTE_LIMIT, sanitize};
@@ -113,7 +113,7 @@ impl RecordingVerifier {
             ),
             other => (format!("the TLS connection to {name} failed: {}", sanitize(&other.to_string(), &[])), ""),
         };
-        peer.error(Kind::Tls, Stage::Tls, message).with_hint(advice)
+        peer.error(Kind::Tls, Phase::TlsHandshake, message).with_hint(advice)
     }
 
     /// What it means that the server ended the handshake.

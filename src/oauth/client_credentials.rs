@@ -6,7 +6,7 @@
 //! leniently where Amplience differs from the RFC (there is no `token_type`). Of an error reply
 //! nothing is taken for granted: `error` and `error_description` are used if they are there.
 
-use crate::error::{Error, Kind, Result, Stage};
+use crate::error::{Error, Kind, Phase, Result};
 use crate::net::transport::{Request, Response};
 use crate::net::url::{Url, form_encode};
 use crate::oauth::retry;
@@ -87,7 +87,7 @@ pub fn parse_token_response(response: &Response, url: &str, secrets: &[&str], wa
     };
     let shown = |text: Option<&str>| text.map(|text| sanitize(text, secrets)).filter(|text| !text.is_empty());
     Err(failure
-        .with_phase(Stage::Reply)
+        .with_phase(Phase::Parse)
         .with_host(host)
         .with_http_status(response.status)
         .with_oauth_error(shown(code), shown(description))

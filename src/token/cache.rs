@@ -23,7 +23,7 @@ use super::provider::{ProviderConfig, REFRESH_TIMEOUT, TokenProvider, min_validi
 use super::state::{Backoff, Inner, Outcome, PerProcess, State, classify};
 use super::stats::Stats;
 use crate::config::{Config, Options};
-use crate::error::{Error, Kind, Result, Stage};
+use crate::error::{Error, Kind, Phase, Result};
 use crate::net::transport::Transport;
 use crate::oauth::retry::{Deadline, backoff};
 use crate::sys::fork;
@@ -265,7 +265,7 @@ impl Inner {
                                 Kind::Timeout,
                                 "no token could be had that was still valid when it came",
                             )
-                            .with_phase(Stage::Receive)
+                            .with_phase(Phase::AwaitResponse)
                             .with_hint("the server is too slow for the lifetime of its tokens; try again later"));
                         }
                         Outcome::Token(_) | Outcome::Inconclusive(_) => tried = true,
@@ -298,7 +298,7 @@ impl Inner {
                             state.consecutive_rejections
                         ),
                     )
-                    .with_phase(Stage::Reply)
+                    .with_phase(Phase::Parse)
                     .with_retryable(true)
                     .with_hint("check that api_url and auth_url belong together, and what the API key may do");
                     state.backoff = Some(Backoff { until, error, advisory: false });

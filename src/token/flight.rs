@@ -3,7 +3,7 @@
 use super::Token;
 use super::provider::{FetchRequest, check_refreshed};
 use super::state::{Backoff, Flight, Inner, Outcome, PerProcess, RefreshState};
-use crate::error::{Error, Kind, Result, Stage};
+use crate::error::{Error, Kind, Phase, Result};
 use crate::oauth::retry::{Deadline, backoff};
 use crate::sys::clock::Timestamps;
 use crate::sys::sync::MutexGuard;
@@ -47,7 +47,7 @@ impl Inner {
             let left = deadline.remaining(self.clock());
             if left.is_zero() {
                 return Err(Error::new(Kind::Timeout, "another thread's request for a token did not end in time")
-                    .with_phase(Stage::Receive)
+                    .with_phase(Phase::AwaitResponse)
                     .with_hint("the server is slow or silent; try again later, or raise timeout_ms"));
             }
             state = shared.flight_done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;

@@ -8,7 +8,7 @@
 use crate::config::credentials::Credentials;
 use crate::config::credentials_provider::CredentialsProvider;
 use crate::config::settings::{Config, Options};
-use crate::error::{Error, Kind, Result, Stage};
+use crate::error::{Error, Kind, Phase, Result};
 use crate::net::http::HttpTransport;
 use crate::net::transport::Transport;
 use crate::oauth::client_credentials;
@@ -129,7 +129,7 @@ impl TokenProvider {
                 Kind::Timeout,
                 format!("the store {} took all the time there was", store.location()),
             )
-            .with_phase(Stage::Connect)
+            .with_phase(Phase::Connect)
             .with_hint("use another store_dir or store, or allow more time with timeout_ms"));
         }
         let token = self.request(&known, fetch)?;
@@ -282,7 +282,7 @@ pub(crate) fn check_refreshed(
     } else {
         return Ok(());
     };
-    Err(Error::new(Kind::Protocol, what).with_phase(Stage::Reply).with_retryable(true).with_hint(advice))
+    Err(Error::new(Kind::Protocol, what).with_phase(Phase::Parse).with_retryable(true).with_hint(advice))
 }
 
 /// The error for a fetch that no token of the service can fulfil.

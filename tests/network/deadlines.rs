@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use amp_token::config::settings::NetworkOptions;
-use amp_token::error::{Kind, Stage};
+use amp_token::error::{Kind, Phase};
 use amp_token::net::transport::Transport;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,29 +13,29 @@ use std::time::{Duration, Instant};
 fn no_server_can_make_a_call_outlast_its_deadline() {
     type Treatment = fn(TcpStream) -> io::Result<()>;
     #[rustfmt::skip]
-    let cases: [(&str, Treatment, Stage); 6] = [
-        ("silent", |mut stream| outlast(&mut stream), Stage::Receive),
-        ("headers byte by byte", |mut stream| drip(&mut stream, b"HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyyyyyyyyyyy"), Stage::Receive),
+    let cases: [(&str, Treatment, Phase); 6] = [
+        ("silent", |mut stream| outlast(&mut stream), Phase::AwaitResponse),
+        ("headers byte by byte", |mut stream| drip(&mut stream, b"HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyyyyyyyyyyy"), Phase::ReceiveBody),
         ("headers without end", |mut stream| {
             stream.write_all(b"HTTP/1.1 200 OK\r\n")?;
             drip(&mut stream, b"X: y\r\n")
-        }, Stage::Receive),
+        }, Phase::ReceiveBody),
         ("a body byte by byte", |mut stream| {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")?;
             drip(&mut stream, b"x")
-        }, Stage::Receive),
+        }, Phase::ReceiveBody),
         ("chunks byte by byte", |mut stream| {
             stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
             drip(&mut stream, b"1\r\nx\r\n")
-        }, Stage::Receive),
-        ("interim replies without end", |mut stream| drip(&mut stream, b"HTTP/1.1 100 Continue\r\n\r\n"), Stage::Receive),
+        }, Phase::ReceiveBody),
+        ("interim replies without end", |mut stream| drip(&mut stream, b"HTTP/1.1 100 Continue\r\n\r\n"), Phase::AwaitResponse),
     ];
     let transport = transport_in(&network(), &[]);
-    together(cases, |(name, treat, stage)| {
+    together(cases, |(name, treat, phase)| {
         let server = Server::start(treat);
         let error = failure(&transport, &get(&server.url()), SHORT);
         println!("{name}: {error}");
-        assert_error(&error, Kind::Timeout, stage, "within 1.0 s");
+        assert_error(&error, Kind::Timeout, phase, "within 1.0 s");
         assert!(error.is_retryable());
         assert_eq!(server.connections(), 1);
     });
@@ -70,7 +70,7 @@ fn a_server_that_does_not_read_cannot_hold_up_a_call() {
         });
         let request = post(&server.url(), &vec![b'x'; 32 << 20]);
         let error = failure(&transport, &request, SHORT);
-        assert_error(&error, Kind::Timeout, Stage::Send, "did not take the whole request");
+        assert_error(&error, Kind::Timeout, Phase::Send, "did not take the whole request");
     });
 }
 
@@ -85,10 +85,10 @@ fn a_server_that_accepts_nothing_is_given_up() {
     }
     let url = format!("http://{address}/");
     let error = failure(&transport_in(&network(), &[]), &get(&url), SHORT);
-    assert_error(&error, Kind::Timeout, Stage::Connect, "no connection to");
+    assert_error(&error, Kind::Timeout, Phase::Connect, "no connection to");
     let hasty = NetworkOptions { connect_timeout: SHORT, ..network() };
     let error = failure(&transport_in(&hasty, &[]), &get(&url), PATIENCE);
-    assert_error(&error, Kind::Timeout, Stage::Connect, "within 1.0 s");
+    assert_error(&error, Kind::Timeout, Phase::Connect, "within 1.0 s");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What is sent, what comes back, and connections that break.
 
 use crate::support::*;
-use amp_token::error::{Kind, Stage};
+use amp_token::error::{Kind, Phase};
 use amp_token::net::transport::Transport;
 use amp_token::sys::secret::Secret;
 use std::io::{Read, Write};
@@ -130,7 +130,7 @@ fn a_refused_connection_says_so() {
         listener.local_addr().unwrap()
     };
     let error = send(&get(&format!("http://{address}/"))).unwrap_err();
-    assert_error(&error, Kind::Connect, Stage::Connect, "refused the connection");
+    assert_error(&error, Kind::Connect, Phase::Connect, "refused the connection");
     assert_eq!(error.host(), Some(address.to_string().as_str()));
     assert!(error.is_retryable());
 }
@@ -138,7 +138,7 @@ fn a_refused_connection_says_so() {
 #[test]
 fn an_unknown_host_is_a_matter_of_lookup() {
     let error = send(&get(&format!("https://{UNKNOWN_HOST}/"))).unwrap_err();
-    assert_error(&error, Kind::Resolve, Stage::Resolve, UNKNOWN_HOST);
+    assert_error(&error, Kind::Resolve, Phase::Resolve, UNKNOWN_HOST);
     assert!(error.is_retryable());
 }
 
@@ -154,7 +154,12 @@ fn a_reply_that_ends_early_is_an_error_and_is_not_asked_for_again() {
     ] {
         let server = Server::replying(reply);
         let error = send(&post(&server.url(), b"x")).unwrap_err();
-        assert_error(&error, Kind::Connect, Stage::Receive, words);
+        assert_error(
+            &error,
+            Kind::Connect,
+            if reply.is_empty() { Phase::AwaitResponse } else { Phase::ReceiveBody },
+            words,
+        );
         assert!(error.is_retryable());
         assert_eq!(server.connections(), 1, "{reply:?}");
     }
@@ -172,5 +177,5 @@ fn a_reset_does_not_complete_a_body_without_a_length() {
         Ok(())
     });
     let error = send(&post(&server.url(), &vec![b'x'; 1000])).unwrap_err();
-    assert_error(&error, Kind::Connect, Stage::Receive, "in the middle of its reply");
+    assert_error(&error, Kind::Connect, Phase::ReceiveBody, "in the middle of its reply");
 }

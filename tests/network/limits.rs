@@ -1,7 +1,7 @@
 //! Requests that are not sent, and responses that are too large or malformed.
 
 use crate::support::*;
-use amp_token::error::{Kind, Stage};
+use amp_token::error::{Kind, Phase};
 use amp_token::net::http::HEADER_LIMIT;
 use amp_token::sys::secret::Secret;
 
@@ -16,7 +16,7 @@ fn secrets_only_travel_encrypted_or_not_at_all() {
         ("", "not a URL"),
     ] {
         let error = send(&get(url)).unwrap_err();
-        assert_error(&error, Kind::Config, Stage::Setup, words);
+        assert_error(&error, Kind::Config, Phase::Setup, words);
         assert!(!error.to_string().contains("hush"), "{error}");
     }
 }
@@ -67,7 +67,7 @@ fn a_reply_may_be_as_large_as_allowed_and_not_larger() {
                     Err(error) => {
                         assert!(!fits, "{error}");
                         let words = format!("larger than {limit} bytes");
-                        assert_error(&error, Kind::Protocol, Stage::Receive, &words);
+                        assert_error(&error, Kind::Protocol, Phase::ReceiveBody, &words);
                     }
                 }
             }
@@ -79,7 +79,7 @@ fn a_reply_may_be_as_large_as_allowed_and_not_larger() {
 fn an_announced_size_is_believed_no_further_than_the_limit() {
     let server = Server::replying("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n");
     let error = send(&get(&server.url())).unwrap_err();
-    assert_error(&error, Kind::Protocol, Stage::Receive, "larger than");
+    assert_error(&error, Kind::Protocol, Phase::ReceiveBody, "larger than");
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn headers_have_a_limit() {
     assert_eq!(response.header("x").unwrap().len(), HEADER_LIMIT - 100);
     for size in [HEADER_LIMIT, 4 * HEADER_LIMIT] {
         let error = send(&get(&Server::replying(reply(size)).url())).unwrap_err();
-        assert_error(&error, Kind::Protocol, Stage::Receive, "headers");
+        assert_error(&error, Kind::Protocol, Phase::ReceiveBody, "headers");
     }
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(5000));
     let error = send(&get(&Server::replying(many).url())).unwrap_err();
@@ -105,6 +105,6 @@ fn what_is_not_http_is_a_protocol_error() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhi",
     ] {
         let error = send(&get(&Server::replying(reply).url())).unwrap_err();
-        assert_error(&error, Kind::Protocol, Stage::Receive, "not the HTTP it should be");
+        assert_error(&error, Kind::Protocol, Phase::ReceiveBody, "not the HTTP it should be");
     }
 }

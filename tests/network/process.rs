@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use amp_token::config::settings::NetworkOptions;
-use amp_token::error::{Kind, Stage};
+use amp_token::error::{Kind, Phase};
 use amp_token::net::http::HttpTransport;
 use amp_token::net::transport::Transport;
 use std::net::{SocketAddr, TcpListener};
@@ -40,7 +40,7 @@ fn with_the_certificates_of_the_environment() {
     let outcome = match transport_in(&network(), &[]).send(&request, PATIENCE) {
         Ok(response) => response.status.to_string(),
         Err(error) => {
-            assert_eq!((error.kind(), error.stage()), (Kind::Tls, Stage::Tls));
+            assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::TlsHandshake));
             assert!(error.to_string().contains("SSL_CERT_FILE"), "{error}");
             error.to_string()
         }
@@ -76,7 +76,7 @@ fn the_proxies_of_the_environment_may_have_any_bytes_in_their_passwords() {
 #[ignore = "run by the_proxies_of_the_environment_may_have_any_bytes_in_their_passwords"]
 fn with_the_proxy_of_the_environment() {
     let error = failure(&HttpTransport::new(&network()).unwrap(), &get("https://far.invalid/"), PATIENCE);
-    assert_error(&error, Kind::Proxy, Stage::Connect, "refused to connect to far.invalid:443");
+    assert_error(&error, Kind::Proxy, Phase::Tunnel, "refused to connect to far.invalid:443");
 }
 
 #[test]
@@ -101,13 +101,13 @@ fn without_file_descriptors() {
         open.push(file);
     }
     let error = failure(&transport, &get(&server.url()), PATIENCE);
-    assert_error(&error, Kind::Io, Stage::Connect, "too many open files");
+    assert_error(&error, Kind::Io, Phase::Connect, "too many open files");
     assert!(error.to_string().contains("ulimit -n"), "{error}");
     // Enough for the connection, which nobody has to accept, but not for reading certificates.
     open.pop();
     let nobody = format!("https://{}/", unattended.local_addr().unwrap());
     let error = failure(&transport, &get(&nobody), PATIENCE);
-    assert_error(&error, Kind::Io, Stage::Tls, "too many open files");
+    assert_error(&error, Kind::Io, Phase::TlsHandshake, "too many open files");
     drop(open);
     assert!(transport.send(&get(&server.url()), PATIENCE).is_ok());
     assert!(transport.send(&request, PATIENCE).is_ok());
@@ -133,7 +133,7 @@ fn with_sigpipe_as_in_a_c_program() {
     let transport = transport_in(&trusting(&folder, &ca), &[]);
     for url in [plain_server.url(), secure(&secure_server, "localhost").url] {
         let error = failure(&transport, &post(&url, &vec![b'x'; 8 << 20]), PATIENCE);
-        assert_error(&error, Kind::Connect, Stage::Send, "before it had the whole request");
+        assert_error(&error, Kind::Connect, Phase::Send, "before it had the whole request");
     }
 }
 

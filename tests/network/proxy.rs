@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use amp_token::config::settings::NetworkOptions;
-use amp_token::error::{Kind, Stage};
+use amp_token::error::{Kind, Phase};
 use amp_token::net::http::{ConnectionTrace, HttpTransport};
 use amp_token::net::transport::Transport;
 use amp_token::sys::secret::Secret;
@@ -60,7 +60,7 @@ fn a_proxy_that_refuses_is_told_apart_from_the_server() {
         let transport = transport_in(&network(), &[("https_proxy", &url)]);
         let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
         println!("{error}");
-        assert_error(&error, Kind::Proxy, Stage::Connect, words);
+        assert_error(&error, Kind::Proxy, Phase::Tunnel, words);
         assert!(error.to_string().contains(&format!("the proxy http://{}", proxy.address)));
         assert_eq!(error.http_status(), status);
         assert_eq!(error.is_retryable(), retryable, "{error}");
@@ -76,11 +76,11 @@ fn a_proxy_that_cannot_be_reached_is_the_proxys_fault() {
         listener.local_addr().unwrap().to_string()
     };
     for scheme in ["http", "https", "socks4a", "socks5h"] {
-        for (host, stage) in [(closed.as_str(), Stage::Connect), (UNKNOWN_HOST, Stage::Resolve)] {
+        for (host, phase) in [(closed.as_str(), Phase::Connect), (UNKNOWN_HOST, Phase::Resolve)] {
             let url = format!("{scheme}://me:hush@{host}");
             let transport = transport_in(&network(), &[("ALL_PROXY", &url)]);
             let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
-            assert_error(&error, Kind::Proxy, stage, &format!("the proxy {scheme}://"));
+            assert_error(&error, Kind::Proxy, phase, &format!("the proxy {scheme}://"));
             assert!(error.to_string().contains("could not be reached"), "{error}");
             assert!(error.is_retryable());
             assert!(!error.to_string().contains("hush"), "{error}");
@@ -98,18 +98,18 @@ fn a_proxy_cannot_make_a_call_outlast_its_deadline() {
         drip(&mut stream, b"x")
     });
     let cases = [
-        ("http", &silent, Stage::Connect, "accepted the connection"),
-        ("socks5h", &silent, Stage::Connect, "accepted the connection"),
-        ("socks4a", &silent, Stage::Connect, "accepted the connection"),
-        ("https", &silent, Stage::Tls, "the TLS handshake"),
-        ("http", &slow, Stage::Connect, "accepted the connection"),
-        ("socks5h", &slow_socks, Stage::Connect, "accepted the connection"),
+        ("http", &silent, Phase::Tunnel, "accepted the connection"),
+        ("socks5h", &silent, Phase::Tunnel, "accepted the connection"),
+        ("socks4a", &silent, Phase::Tunnel, "accepted the connection"),
+        ("https", &silent, Phase::TlsHandshake, "the TLS handshake"),
+        ("http", &slow, Phase::Tunnel, "accepted the connection"),
+        ("socks5h", &slow_socks, Phase::Tunnel, "accepted the connection"),
     ];
-    together(cases, |(scheme, proxy, stage, words)| {
+    together(cases, |(scheme, proxy, phase, words)| {
         let url = format!("{scheme}://{}", proxy.address);
         let transport = transport_in(&hasty, &[("https_proxy", &url)]);
         let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
-        assert_error(&error, Kind::Timeout, stage, words);
+        assert_error(&error, Kind::Timeout, phase, words);
         let name = format!("the proxy {url} ");
         assert!(error.to_string().starts_with(&name), "{error}");
     });
@@ -125,7 +125,7 @@ fn an_inspecting_proxy_gives_itself_away_and_works_once_trusted() {
     let environment = [("https_proxy", url.as_str())];
     let request = get("https://far.invalid/");
     let error = failure(&transport_in(&trusting(&folder, &other), &environment), &request, PATIENCE);
-    assert_error(&error, Kind::Tls, Stage::Tls, "issued by \"Inspector\" of \"Test & Co\"");
+    assert_error(&error, Kind::Tls, Phase::TlsHandshake, "issued by \"Inspector\" of \"Test & Co\"");
     assert!(error.to_string().contains("inspects TLS, set ca_file"), "{error}");
     let transport = transport_in(&trusting(&folder, &inspector), &environment);
     assert!(transport.send(&request, PATIENCE).is_ok());
@@ -172,7 +172,7 @@ fn a_proxy_inside_tls_leads_to_a_server_inside_tls() {
     // A proxy that is not trusted gets no password.
     let transport = transport_in(&network(), &[("https_proxy", &url)]);
     let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
-    assert_error(&error, Kind::Tls, Stage::Tls, "the certificate of the proxy https://localhost");
+    assert_error(&error, Kind::Tls, Phase::TlsHandshake, "the certificate of the proxy https://localhost");
     assert_eq!(asked.lock().unwrap().len(), 1);
 }
 
@@ -227,11 +227,11 @@ fn a_client_certificate_is_not_shown_to_a_proxy() {
                 failure(&transport_in(options, &[("https_proxy", &url)]), &get("https://far.invalid/"), PATIENCE);
             if insists {
                 let words = format!("the proxy {url} asks for a client certificate; that is only shown to the servers");
-                assert_error(&error, Kind::Tls, Stage::Tls, &words);
+                assert_error(&error, Kind::Tls, Phase::TlsHandshake, &words);
                 // It would not help.
                 assert!(!error.to_string().contains("set client_certificate"), "{error}");
             } else {
-                assert_error(&error, Kind::Proxy, Stage::Connect, "refused to connect to far.invalid:443");
+                assert_error(&error, Kind::Proxy, Phase::Tunnel, "refused to connect to far.invalid:443");
             }
             assert_eq!(seen.recv_timeout(PATIENCE), Ok(false));
         }
@@ -268,7 +268,7 @@ fn socks_proxies_work_and_are_told_apart_when_they_refuse() {
         let url = format!("socks5h://{login}{}", proxy.address);
         let transport = transport_in(&options, &[("ALL_PROXY", &url)]);
         let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
-        assert_error(&error, Kind::Proxy, Stage::Connect, words);
+        assert_error(&error, Kind::Proxy, Phase::Tunnel, words);
     }
 }
 
@@ -302,5 +302,5 @@ fn a_proxy_setting_that_makes_no_sense_is_refused_at_once() {
     let transport = transport_in(&network(), &[("https_proxy", "gopher://me:hush@h")]);
     assert!(!format!("{transport:?}").contains("hush"));
     let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
-    assert_error(&error, Kind::Config, Stage::Setup, "https_proxy is not");
+    assert_error(&error, Kind::Config, Phase::Setup, "https_proxy is not");
 }

@@ -1,7 +1,7 @@
 //! Servers, proxies, certificates and clients for the tests of this directory.
 
 use amp_token::config::settings::NetworkOptions;
-use amp_token::error::{Error, Kind, Stage};
+use amp_token::error::{Error, Kind, Phase};
 use amp_token::log::Log;
 use amp_token::net::http::HttpTransport;
 use amp_token::net::transport::{Request, Response, Transport};
@@ -174,8 +174,8 @@ pub fn together<T: Send, const N: usize>(cases: [T; N], run: impl Fn(T) + Sync) 
 }
 
 #[track_caller]
-pub fn assert_error(error: &Error, kind: Kind, stage: Stage, words: &str) {
-    assert_eq!((error.kind(), error.stage()), (kind, stage), "{error}");
+pub fn assert_error(error: &Error, kind: Kind, phase: Phase, words: &str) {
+    assert_eq!((error.kind(), error.phase()), (kind, phase), "{error}");
     assert!(error.to_string().contains(words), "{error}");
 }
 

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use amp_token::config::settings::NetworkOptions;
-use amp_token::error::{Kind, Stage};
+use amp_token::error::{Kind, Phase};
 use amp_token::log::Log;
 use amp_token::net::http::ConnectionTrace;
 use amp_token::net::transport::{Request, Transport};
@@ -84,7 +84,7 @@ fn a_certificate_that_is_not_trusted_is_told_with_its_reason_and_issuer() {
             let server = tls_server(server_config(paper, versions), answer_inside);
             let error = failure(&transport, &secure(&server, "localhost"), PATIENCE);
             println!("{error}");
-            assert_error(&error, Kind::Tls, Stage::Tls, words);
+            assert_error(&error, Kind::Tls, Phase::TlsHandshake, words);
             assert!(error.to_string().contains("localhost:"), "{error}");
             assert!(error.to_string().contains(advice), "{error}");
             assert!(!error.is_retryable());
@@ -133,10 +133,10 @@ fn a_client_certificate_is_shown_to_who_asks() {
         let response = transport_in(&with("good", &client), &[]).send(&request, PATIENCE);
         assert_eq!(response.unwrap().status, 200);
         let error = failure(&transport_in(&trusting(&folder, &ca), &[]), &request, PATIENCE);
-        assert_error(&error, Kind::Tls, Stage::Tls, "asks for a client certificate");
+        assert_error(&error, Kind::Tls, Phase::TlsHandshake, "asks for a client certificate");
         assert!(error.to_string().contains("set client_certificate and client_key"), "{error}");
         let error = failure(&transport_in(&with("unknown", &unknown), &[]), &request, PATIENCE);
-        assert_error(&error, Kind::Tls, Stage::Tls, "refused the client certificate");
+        assert_error(&error, Kind::Tls, Phase::TlsHandshake, "refused the client certificate");
     }
 
     // Files that do not fit, or are none.
@@ -156,7 +156,7 @@ fn a_client_certificate_is_shown_to_who_asks() {
             NetworkOptions { client_certificate: Some((certificate.clone(), key.clone())), ..trusting(&folder, &ca) };
         let error = failure(&transport_in(&options, &[]), &secure(&server, "localhost"), PATIENCE);
         println!("{error}");
-        assert_error(&error, Kind::Config, Stage::Setup, &format!("{words} ("));
+        assert_error(&error, Kind::Config, Phase::Setup, &format!("{words} ("));
     }
 }
 
@@ -177,7 +177,7 @@ fn a_ca_file_that_cannot_be_used_is_named() {
         let transport = transport_in(&options, &[]);
         let error = failure(&transport, &secure(&server, "localhost"), PATIENCE);
         println!("{error}");
-        assert_error(&error, Kind::Config, Stage::Setup, words);
+        assert_error(&error, Kind::Config, Phase::Setup, words);
         // Where no TLS is needed, none is set up.
         assert!(transport.send(&get(&plain.url()), PATIENCE).is_ok());
         // The next request tries again.
@@ -194,10 +194,10 @@ fn a_port_without_tls_and_a_broken_handshake_are_told_apart() {
         outlast(&mut stream)
     });
     let error = failure(&transport, &secure(&server, "localhost"), PATIENCE);
-    assert_error(&error, Kind::Tls, Stage::Tls, "does not answer with TLS");
+    assert_error(&error, Kind::Tls, Phase::TlsHandshake, "does not answer with TLS");
     let server = Server::start(|mut stream| stream.read_exact(&mut [0; 16]));
     let error = failure(&transport, &secure(&server, "localhost"), PATIENCE);
-    assert_error(&error, Kind::Connect, Stage::Tls, "during the TLS handshake");
+    assert_error(&error, Kind::Connect, Phase::TlsHandshake, "during the TLS handshake");
     assert!(error.is_retryable());
 }
 
@@ -206,14 +206,14 @@ fn a_handshake_without_end_is_given_up_after_the_time_for_a_connection() {
     let server = Server::start(|mut stream| outlast(&mut stream));
     let hasty = NetworkOptions { connect_timeout: SHORT, ..network() };
     let error = failure(&transport_in(&hasty, &[]), &secure(&server, "localhost"), PATIENCE);
-    assert_error(&error, Kind::Timeout, Stage::Tls, "did not finish the TLS handshake within 1.0 s");
+    assert_error(&error, Kind::Timeout, Phase::TlsHandshake, "did not finish the TLS handshake within 1.0 s");
     // A record that never ends, byte by byte.
     let server = Server::start(|mut stream| {
         stream.write_all(&[0x16, 3, 3, 0x3f, 0xff])?;
         drip(&mut stream, &[0])
     });
     let error = failure(&transport_in(&hasty, &[]), &secure(&server, "localhost"), PATIENCE);
-    assert_eq!(error.stage(), Stage::Tls, "{error}");
+    assert_eq!(error.phase(), Phase::TlsHandshake, "{error}");
     assert!(matches!(error.kind(), Kind::Timeout | Kind::Tls), "{error}");
 }
 
@@ -236,7 +236,7 @@ fn a_body_without_a_length_needs_the_farewell_of_tls() {
             Ok(response) => assert!(polite && response.body.as_slice() == b"half?"),
             Err(error) => {
                 assert!(!polite, "{error}");
-                assert_error(&error, Kind::Connect, Stage::Receive, "in the middle of its reply");
+                assert_error(&error, Kind::Connect, Phase::ReceiveBody, "in the middle of its reply");
             }
         }
     }

@@ -8,8 +8,8 @@ use crate::exit::{Outcome, status_of};
 use crate::output;
 use amp_token::config::credentials::Credentials;
 use amp_token::config::settings::Options;
-use amp_token::error::{Error, Kind, Result, Stage};
-use amp_token::net::http::{ConnectionTrace, HttpTransport, Step};
+use amp_token::error::{Error, Kind, Phase, Result};
+use amp_token::net::http::{ConnectionTrace, HttpTransport};
 use amp_token::net::proxy::ProxyUrl;
 use amp_token::net::transport::{Request, Response};
 use amp_token::net::url::Url;
@@ -103,8 +103,8 @@ fn send_and_report(
     let before = wall_seconds(&options.clock);
     let reply = transport.send_traced(request, options.timeout, &mut observed);
     let after = wall_seconds(&options.clock);
-    let took = |steps: &[Step]| -> Option<Duration> {
-        steps.iter().map(|step| Some(observed.steps.iter().find(|(have, _)| have == step)?.1)).sum()
+    let took = |phases: &[Phase]| -> Option<Duration> {
+        phases.iter().map(|phase| Some(observed.phases.iter().find(|(have, _)| have == phase)?.1)).sum()
     };
     let (host, server) = match Url::parse(&request.url) {
         Some(url) => (url.host.to_owned(), format!("{}:{}", url.host, url.port)),
@@ -117,29 +117,29 @@ fn send_and_report(
         None => host,
     };
     let found = if found == [named.as_str()] { "an address already".to_owned() } else { found.join(", ") };
-    let (proxy_steps, proxy, tcp_steps, tcp): (&[Step], _, &[Step], _) = match &observed.proxy {
+    let (proxy_steps, proxy, tcp_steps, tcp): (&[Phase], _, &[Phase], _) = match &observed.proxy {
         Some(proxy) => (
-            &[Step::Connect, Step::Tunnel],
+            &[Phase::Connect, Phase::Tunnel],
             format!("{proxy} at {address} leads to {server}"),
             &[],
             format!("{server}, through the proxy"),
         ),
-        None => (&[], "none".to_owned(), &[Step::Connect], format!("{server} answers at {address}")),
+        None => (&[], "none".to_owned(), &[Phase::Connect], format!("{server} answers at {address}")),
     };
-    let (tls_steps, tls): (&[Step], _) = match &observed.tls {
+    let (tls_steps, tls): (&[Phase], _) = match &observed.tls {
         Some(tls) => (
-            &[Step::Handshake],
+            &[Phase::TlsHandshake],
             format!("{}; the certificate is for {}, issued by {}", tls.version, tls.subject, tls.issuer),
         ),
-        None if request.url.starts_with("https") => (&[Step::Handshake], String::new()),
+        None if request.url.starts_with("https") => (&[Phase::TlsHandshake], String::new()),
         None => (&[], "none: http, which does not leave this machine".to_owned()),
     };
     // Without a route nobody knows which name to look up.
-    let first: &[(&'static str, &[Step], String)] = match took(&[Step::Route]) {
-        Some(_) => &[("dns", &[Step::Lookup], format!("{named} is {found}"))],
+    let first: &[(&'static str, &[Phase], String)] = match took(&[Phase::Route]) {
+        Some(_) => &[("dns", &[Phase::Resolve], format!("{named} is {found}"))],
         None => &[],
     };
-    let route = if first.is_empty() { &[Step::Route][..] } else { proxy_steps };
+    let route = if first.is_empty() { &[Phase::Route][..] } else { proxy_steps };
     let lines =
         first.iter().cloned().chain([("proxy", route, proxy), ("tcp", tcp_steps, tcp), ("tls", tls_steps, tls)]);
     for (name, steps, text) in lines {
@@ -150,9 +150,9 @@ fn send_and_report(
             (None, Ok(_)) => {}
         }
     }
-    let response = report.or_fail(last, took(&[Step::Exchange]), reply)?;
+    let response = report.or_fail(last, took(&[Phase::ReceiveBody]), reply)?;
     clock(report, &response, before, after)?;
-    Ok((response, took(&[Step::Exchange]).unwrap_or_default()))
+    Ok((response, took(&[Phase::ReceiveBody]).unwrap_or_default()))
 }
 
 fn wall_seconds(clock: &Clock) -> i64 {
@@ -243,7 +243,7 @@ fn hubs(response: &Response, options: &Options, secrets: &[&str]) -> Result<u64>
         }
         _ => (Kind::Protocol, format!("{api} does not take the request"), "check api_url"),
     };
-    Err(Error::new(kind, message).with_phase(Stage::Reply).with_http_status(response.status).with_hint(advice))
+    Err(Error::new(kind, message).with_phase(Phase::Parse).with_http_status(response.status).with_hint(advice))
 }
 
 /// Prints one line per step, and remembers how the first one failed.
