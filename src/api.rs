@@ -16,7 +16,7 @@
 
 use crate::config::settings::Options;
 use crate::error::{Error, Kind, Phase, Result};
-use crate::net::transport::{BodySink, Request, Response};
+use crate::net::transport::{BodySink, Request, Response, retry_after};
 use crate::net::url::Url;
 use crate::oauth::retry::{self, Deadline};
 use crate::sanitize::{as_word, redact_url};
@@ -225,7 +225,7 @@ fn send_with_retries(
             let again = error.is_retryable() && (unsent || idempotent) && !body_started;
             error.with_retryable(again)
         })?;
-        let wait = retry::retry_after(&response, clock.now().wall / 1_000_000_000);
+        let wait = retry_after(&response, clock.now().wall / 1_000_000_000);
         if idempotent && matches!(response.status, 429 | 503) && wait.is_some() {
             throttled = Some((token, response));
             return Err(Error::new(Kind::RateLimited, "the API asks for patience").with_retry_after(wait));

@@ -7,7 +7,7 @@
 
 use crate::error::{Error, Kind, Phase, Result};
 use crate::sys::secret::MaybeSecret;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use zeroize::Zeroizing;
 
 /// One request.
@@ -40,6 +40,31 @@ impl Response {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
+}
+
+/// The longest `Retry-After` that is accepted; a longer one counts as this.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The delay that a response asks for: `Retry-After` as seconds or as a date. A date is compared with the
+/// server's own `Date` if there is one, because its clock may differ from the local one; else with `wall`, the
+/// local time in Unix seconds.
+pub fn retry_after(response: &Response, wall: i64) -> Option<Duration> {
+    let text = response.header("retry-after")?.trim();
+    let seconds = match text.parse::<u64>() {
+        Ok(seconds) => seconds,
+        Err(_) => {
+            let now = response.header("date").and_then(parse_http_date).unwrap_or(wall);
+            u64::try_from(parse_http_date(text)?.checked_sub(now)?).unwrap_or(0)
+        }
+    };
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+}
+
+/// Parses an HTTP date in each of the three formats of RFC 9110 (section 5.6.7), as Unix seconds. `None` if it
+/// is not a date, or before 1970.
+pub fn parse_http_date(date: &str) -> Option<i64> {
+    let time = httpdate::parse_http_date(date.trim()).ok()?;
+    i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
 }
 
 impl std::fmt::Debug for Response {
@@ -85,5 +110,60 @@ pub fn sink_error() -> Error {
 impl<F: Fn(&Request, Duration) -> Result<Response> + Send + Sync> Transport for F {
     fn send(&self, request: &Request, timeout: Duration) -> Result<Response> {
         self(request, timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(headers: &[(&str, &str)]) -> Response {
+        Response {
+            status: 503,
+            headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            body: Vec::new().into(),
+        }
+    }
+
+    #[test]
+    fn http_dates_have_three_formats() {
+        for (date, seconds) in [
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(784_111_777)),
+            ("Sun Nov  6 08:49:37 1994", Some(784_111_777)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Thu, 29 Feb 2024 23:59:59 GMT", Some(1_709_251_199)),
+            ("Fri, 01 Mar 2024 00:00:00 GMT", Some(1_709_251_200)),
+            ("Sun, 06 Nov 1994 08:49:37 CET", None),
+            ("Sun, 06 Nov 1994 08:49 GMT", None),
+            ("Sun, 06 Nov 1994 8:61:37 GMT", None),
+            ("Sun, 00 Nov 1994 08:49:37 GMT", None),
+            ("Sun, +6 Nov 1994 08:49:37 GMT", None),
+            ("Sun, 06 Nov 99999999999 08:49:37 GMT", None),
+            ("S\u{fc}n, 06 Nov 1994 08:49:37 GMT", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_http_date(date), seconds, "{date}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let at = 784_111_777;
+        for (headers, seconds) in [
+            (&[("Retry-After", "7")][..], Some(7)),
+            (&[("retry-after", " 0 ")], Some(0)),
+            (&[("Retry-After", "Sun, 06 Nov 1994 08:49:47 GMT")], Some(10)),
+            (&[("Retry-After", "Sunday, 06-Nov-94 08:49:47 GMT")], Some(10)),
+            (&[("Retry-After", "Sun Nov  6 08:49:47 1994")], Some(10)),
+            (&[("Retry-After", "Sun, 06 Nov 1994 08:49:27 GMT")], Some(0)),
+            (&[("Retry-After", "Sun, 06 Nov 1994 08:49:47 GMT"), ("Date", "Sun, 06 Nov 1994 08:49:45 GMT")], Some(2)),
+            (&[("Retry-After", "99999999999")], Some(86_400)),
+            (&[("Retry-After", "-1")], None),
+            (&[("Retry-After", "soon")], None),
+            (&[], None),
+        ] {
+            assert_eq!(retry_after(&response(headers), at), seconds.map(Duration::from_secs), "{headers:?}");
+        }
     }
 }

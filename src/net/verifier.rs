@@ -15,6 +15,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, CertificateError, DigitallySignedStruct, SignatureScheme};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Passes the calls of one connection on to the verifier and to the client certificate, and records them.
 #[derive(Debug)]
@@ -204,19 +205,17 @@ fn format_sans(presented: &[String]) -> String {
     sanitize(&presented.iter().take(QUOTE_LIMIT).map(bare).collect::<Vec<_>>().join(", "), &[])
 }
 
-/// A moment as a date, such as `2026-01-31`.
+/// A date such as `31 Jan 2026`.
 fn format_date(time: UnixTime) -> String {
-    // Counted in eras of 400 years that begin in March, where the leap day comes last.
-    let days = time.as_secs() / 86_400 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
+    // httpdate cannot format a year after 9999.
+    let seconds = time.as_secs().min(MAX_DATE);
+    let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+    // `Sat, 31 Jan 2026 23:59:59 GMT`.
+    date.get(5..16).unwrap_or_default().to_owned()
 }
+
+/// The last second of the year 9999.
+const MAX_DATE: u64 = 253_402_300_799;
 
 #[cfg(test)]
 mod tests {
@@ -225,15 +224,14 @@ mod tests {
     #[test]
     fn dates_are_those_of_the_calendar() {
         for (seconds, expected) in [
-            (0, "1970-01-01"),
-            (951_782_399, "2000-02-28"),
-            (951_782_400, "2000-02-29"),
-            (951_868_800, "2000-03-01"),
-            (1_767_225_599, "2025-12-31"),
-            (4_107_542_400, "2100-03-01"),
+            (0, "01 Jan 1970"),
+            (951_782_400, "29 Feb 2000"),
+            (951_868_800, "01 Mar 2000"),
+            (1_767_225_599, "31 Dec 2025"),
+            (MAX_DATE, "31 Dec 9999"),
+            (u64::MAX, "31 Dec 9999"),
         ] {
-            let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-            assert_eq!(format_date(time), expected);
+            assert_eq!(format_date(UnixTime::since_unix_epoch(Duration::from_secs(seconds))), expected);
         }
     }
 

@@ -7,9 +7,8 @@
 //! nothing is taken for granted: `error` and `error_description` are used if they are there.
 
 use crate::error::{Error, Kind, Phase, Result};
-use crate::net::transport::{Request, Response};
+use crate::net::transport::{Request, Response, retry_after};
 use crate::net::url::{Url, form_encode};
-use crate::oauth::retry;
 use crate::sanitize::sanitize;
 use crate::sys::secret::{MaybeSecret, Secret, SecretCow};
 use serde::Deserialize;
@@ -92,7 +91,7 @@ pub fn parse_token_response(response: &Response, url: &str, secrets: &[&str], wa
         .with_http_status(response.status)
         .with_oauth_error(shown(code), shown(description))
         .with_request_id(shown(REQUEST_ID_HEADERS.iter().find_map(|name| response.header(name))))
-        .with_retry_after(retry::retry_after(response, wall)))
+        .with_retry_after(retry_after(response, wall)))
 }
 
 /// Where servers and their front ends put the name of a request.

@@ -7,7 +7,6 @@
 //! come after it, the failure is returned at once, with the time to wait.
 
 use crate::error::{Error, Result};
-use crate::net::transport::Response;
 use crate::sys::clock::Clock;
 use std::time::Duration;
 
@@ -16,9 +15,6 @@ const BACKOFF_BASE: Duration = Duration::from_millis(250);
 
 /// The longest pause between two attempts of one call.
 const BACKOFF_CAP: Duration = Duration::from_secs(8);
-
-/// The longest `Retry-After` that is believed.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A moment on the monotonic clock by which a call must be over.
 #[derive(Clone, Copy, Debug)]
@@ -92,97 +88,11 @@ fn retry_after_exceeds_deadline(error: Error, left: Duration) -> Error {
     ))
 }
 
-/// The pause that a reply asks for: `Retry-After` as seconds or as a date. A date is compared with
-/// the server's own `Date` if it sent one, because the two clocks may differ; else with `wall`, the
-/// local time in Unix seconds.
-pub fn retry_after(response: &Response, wall: i64) -> Option<Duration> {
-    let text = response.header("retry-after")?.trim();
-    let seconds = match text.parse::<u64>() {
-        Ok(seconds) => seconds,
-        Err(_) => {
-            let now = response.header("date").and_then(parse_http_date).unwrap_or(wall);
-            u64::try_from(parse_http_date(text)?.checked_sub(now)?).unwrap_or(0)
-        }
-    };
-    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
-}
-
-/// Reads an HTTP date (`Sun, 06 Nov 1994 08:49:37 GMT`, the form that RFC 9110 has servers send).
-pub fn parse_http_date(date: &str) -> Option<i64> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let mut words = date.trim().split_once(", ")?.1.split(' ');
-    let number = |digits: &str, most: i64| {
-        let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-        digits.parse::<i64>().ok().filter(|number| plain && *number <= most)
-    };
-    let day = number(words.next()?, 31)?;
-    let month = words.next()?;
-    let month = 1 + MONTHS.iter().position(|name| *name == month)? as i64;
-    let year = number(words.next()?, 9999)?;
-    let mut time = words.next()?.split(':');
-    let (hour, minute, second) = (number(time.next()?, 23)?, number(time.next()?, 59)?, number(time.next()?, 60)?);
-    if words.next() != Some("GMT") || words.next().is_some() || time.next().is_some() || year < 1970 || day == 0 {
-        return None;
-    }
-    // Days since 1970, with years that begin in March so that the leap day is the last one.
-    let (march_year, march_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days =
-        365 * march_year + march_year / 4 - march_year / 100 + march_year / 400 + (153 * march_month + 2) / 5 + day
-            - 1
-            - 719_468;
-    Some(days * 86_400 + hour * 3600 + minute * 60 + second)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::sys::clock::ManualClock;
-
-    fn response(headers: &[(&str, &str)]) -> Response {
-        Response {
-            status: 503,
-            headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
-            body: Vec::new().into(),
-        }
-    }
-
-    #[test]
-    fn http_dates_are_read() {
-        for (date, seconds) in [
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
-            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
-            ("Thu, 29 Feb 2024 23:59:59 GMT", Some(1_709_251_199)),
-            ("Fri, 01 Mar 2024 00:00:00 GMT", Some(1_709_251_200)),
-            ("Sun, 06 Nov 1994 08:49:37 CET", None),
-            ("Sun, 06 Nov 1994 08:49 GMT", None),
-            ("Sun, 06 Nov 1994 8:61:37 GMT", None),
-            ("Sun, 00 Nov 1994 08:49:37 GMT", None),
-            ("Sun, +6 Nov 1994 08:49:37 GMT", None),
-            ("Sun, 06 Nov 99999999999 08:49:37 GMT", None),
-            ("", None),
-        ] {
-            assert_eq!(parse_http_date(date), seconds, "{date}");
-        }
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let at = 784_111_777;
-        for (headers, seconds) in [
-            (&[("Retry-After", "7")][..], Some(7)),
-            (&[("retry-after", " 0 ")], Some(0)),
-            (&[("Retry-After", "Sun, 06 Nov 1994 08:49:47 GMT")], Some(10)),
-            (&[("Retry-After", "Sun, 06 Nov 1994 08:49:27 GMT")], Some(0)),
-            (&[("Retry-After", "Sun, 06 Nov 1994 08:49:47 GMT"), ("Date", "Sun, 06 Nov 1994 08:49:45 GMT")], Some(2)),
-            (&[("Retry-After", "99999999999")], Some(86_400)),
-            (&[("Retry-After", "-1")], None),
-            (&[("Retry-After", "soon")], None),
-            (&[], None),
-        ] {
-            assert_eq!(retry_after(&response(headers), at), seconds.map(Duration::from_secs), "{headers:?}");
-        }
-    }
 
     /// Runs with a failure that repeats, in virtual time: attempts made, and the time it took.
     fn run_with(error: &Error, retries: u32, timeout: Duration) -> (Error, u32, Duration) {

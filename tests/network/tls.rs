@@ -58,7 +58,7 @@ fn a_certificate_that_is_not_trusted_is_told_with_its_reason_and_issuer() {
     let cases = [
         (
             paper(local, Some(&ca), |params| params.not_after = date_time_ymd(2020, 2, 29)),
-            "expired on 2020-02-29; it was issued by \"Root\" of \"Test & Co\"",
+            "expired on 29 Feb 2020; it was issued by \"Root\" of \"Test & Co\"",
             "clock",
         ),
         (
