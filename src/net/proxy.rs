@@ -21,11 +21,10 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::net::tcp::Peer;
-use crate::net::url::{Url, host_and_port, parse_port, split_authority};
+use crate::net::url::{Url, host_and_port, parse_port, percent_decode, split_authority};
 use crate::sys::secret::SecretBytes;
 use std::fmt;
 use std::net::IpAddr;
-use zeroize::Zeroizing;
 
 /// Every variable that [`select_proxy`] asks for.
 pub const VARIABLES: [&str; 6] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"];
@@ -95,9 +94,10 @@ impl ProxyUrl {
         };
         let authority = rest.split(|byte| b"/?#".contains(byte)).next()?;
         let (host, port) = split_authority(std::str::from_utf8(authority).ok()?)?;
+        let decode = |text: &[u8]| SecretBytes::from(percent_decode(text).as_slice());
         let userinfo = userinfo.map(|userinfo| {
             let colon = userinfo.iter().position(|byte| *byte == b':').unwrap_or(userinfo.len());
-            (percent_decode(&userinfo[..colon]), percent_decode(userinfo.get(colon + 1..).unwrap_or_default()))
+            (decode(&userinfo[..colon]), decode(userinfo.get(colon + 1..).unwrap_or_default()))
         });
         // A NUL ends the user name in SOCKS 4: the proxy would take the rest for the server's name.
         let is_socks4 = matches!(scheme, Scheme::Socks4 | Scheme::Socks4a);
@@ -116,27 +116,6 @@ impl ProxyUrl {
     pub(crate) fn peer(&self) -> Peer {
         Peer { name: format!("the proxy {self}"), address: host_and_port(&self.host, self.port), is_proxy: true }
     }
-}
-
-/// Replaces `%41` by `A`; what is no such code stays as it is.
-fn percent_decode(bytes: &[u8]) -> SecretBytes {
-    let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
-    let digit = |at: usize| (*bytes.get(at)? as char).to_digit(16);
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match (byte, digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                // Two digits of four bits each fit a byte.
-                out.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            _ => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    SecretBytes::from(out.as_slice())
 }
 
 /// Decides which proxy a request for `url` goes through; `None` is none. See the module's

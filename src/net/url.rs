@@ -3,6 +3,8 @@
 //! By hand, because the library reads five fields of a URL, and the `url` crate would bring 33 crates and the
 //! tables of Unicode for them. `http::Uri`, which ureq brings, reports bad ports and fragments less precisely.
 
+use zeroize::Zeroizing;
+
 /// The parts of an `http` or `https` URL that the library needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Url<'a> {
@@ -74,6 +76,14 @@ pub(crate) fn host_and_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
+/// Decodes percent-encoding. What is not a valid code, such as `%zz`, is kept as it is. The buffer is allocated
+/// once, because growing would leave unwiped copies of a password.
+pub(crate) fn percent_decode(text: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    bytes.extend(percent_encoding::percent_decode(text));
+    bytes
+}
+
 /// Encodes a value for an `application/x-www-form-urlencoded` body.
 pub fn form_encode(text: &str) -> String {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
@@ -117,6 +127,22 @@ mod tests {
             for host in ["host", "[::1]"] {
                 assert_eq!(Url::parse(&format!("https://{host}{bad}/")), None, "{host}{bad}");
             }
+        }
+    }
+
+    #[test]
+    fn percent_decoding_keeps_invalid_codes_and_never_grows() {
+        for (text, decoded) in [
+            ("", &b""[..]),
+            ("a%41%6a%6A", b"aAjj"),
+            ("%", b"%"),
+            ("%4", b"%4"),
+            ("%zz%%41%e9", b"%zz%A\xe9"),
+            ("%+1", b"%+1"),
+        ] {
+            let bytes = percent_decode(text.as_bytes());
+            assert_eq!(*bytes, decoded, "{text}");
+            assert_eq!(bytes.capacity(), text.len());
         }
     }
 }

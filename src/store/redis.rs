@@ -19,7 +19,7 @@ use crate::config::settings::{NetworkOptions, Options};
 use crate::error::{Error, Kind, Result};
 use crate::net::tcp::{Peer, Stream, connect, resolve};
 use crate::net::tls::{ClientCertificate, TlsConnector};
-use crate::net::url::{host_and_port, split_authority};
+use crate::net::url::{host_and_port, percent_decode, split_authority};
 use crate::sanitize::sanitize;
 use crate::sys::clock::Clock;
 use crate::sys::deadline::IoDeadline;
@@ -338,7 +338,7 @@ impl RedisUrl {
         };
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, password) = match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
-            Some((user, password)) => (Some(percent_decode(user)?), Some(percent_decode(password)?)),
+            Some((user, password)) => (Some(percent_decode_strict(user)?), Some(percent_decode_strict(password)?)),
             None => (None, None),
         };
         let (host, port) = split_authority(authority)?;
@@ -366,22 +366,13 @@ impl RedisUrl {
     }
 }
 
-/// Undoes percent-encoding.
-fn percent_decode(text: &str) -> Option<Secret> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
-    let mut rest = text.as_bytes();
-    while let Some((first, more)) = rest.split_first() {
-        rest = more;
-        if *first == b'%' {
-            let (digits, more) = rest.split_at_checked(2)?;
-            rest = more;
-            let digit = |byte: u8| char::from(byte).to_digit(16);
-            bytes.push(u8::try_from(digit(digits[0])? * 16 + digit(digits[1])?).ok()?);
-        } else {
-            bytes.push(*first);
-        }
+/// Decodes percent-encoding; `None` for an invalid code, or for text that is not UTF-8.
+fn percent_decode_strict(text: &str) -> Option<Secret> {
+    let is_code = |code: &[u8]| code.iter().all(u8::is_ascii_hexdigit);
+    if !text.split('%').skip(1).all(|rest| rest.as_bytes().get(..2).is_some_and(is_code)) {
+        return None;
     }
-    Some(Secret::from(std::str::from_utf8(&bytes).ok()?))
+    Some(Secret::from(std::str::from_utf8(&percent_decode(text.as_bytes())).ok()?))
 }
 
 #[cfg(test)]
