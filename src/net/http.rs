@@ -41,10 +41,10 @@ use crate::net::url::{Url, is_loopback};
 use crate::sanitize::redact_url;
 use crate::sys::deadline::IoDeadline;
 use crate::sys::secret::{Secret, SecretBytes};
+use once_cell::race::OnceBox;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 pub use crate::net::ureq_adapter::HEADER_LIMIT;
@@ -80,7 +80,9 @@ pub struct HttpTransport {
     options: NetworkOptions,
     /// What [`proxy::VARIABLES`] were set to. Secret, because a proxy's URL may hold a password.
     environment: Vec<(&'static str, SecretBytes)>,
-    trust: OnceLock<Arc<TlsConnector>>,
+    /// Made by the first https request. Two threads may both make one, and one of the two is kept: a lock
+    /// instead would stay locked for ever in a child that was forked meanwhile.
+    tls: OnceBox<TlsConnector>,
 }
 
 impl fmt::Debug for HttpTransport {
@@ -102,7 +104,7 @@ impl HttpTransport {
         let transport = HttpTransport {
             options: options.clone(),
             environment: proxy::VARIABLES.into_iter().filter_map(value).collect::<Result<_>>()?,
-            trust: OnceLock::new(),
+            tls: OnceBox::new(),
         };
         if let Some(setting) = &options.proxy {
             // Any host would do: this is about the setting alone, not about NO_PROXY.
@@ -241,14 +243,8 @@ impl HttpTransport {
         })
     }
 
-    fn tls_connector(&self) -> Result<Arc<TlsConnector>> {
-        if let Some(trust) = self.trust.get() {
-            return Ok(Arc::clone(trust));
-        }
-        // Two threads may both come here and read the certificates twice. A lock instead would stay
-        // locked for ever in a child that was forked meanwhile.
-        let trust = Arc::new(TlsConnector::load(&self.options)?);
-        Ok(Arc::clone(self.trust.get_or_init(|| trust)))
+    fn tls_connector(&self) -> Result<&TlsConnector> {
+        self.tls.get_or_try_init(|| TlsConnector::load(&self.options).map(Box::new))
     }
 }
 

@@ -25,6 +25,7 @@ use crate::sys::clock::Clock;
 use crate::sys::deadline::IoDeadline;
 use crate::sys::fork;
 use crate::sys::secret::Secret;
+use once_cell::race::OnceBox;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::io::{self, BufReader, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -87,6 +88,7 @@ impl RedisStore {
                 warnings: WarnOnce::new(&options.log),
                 generation: fork::generation(),
                 unavailable_until: AtomicI64::new(i64::MIN),
+                tls: OnceBox::new(),
                 link: Mutex::default(),
             }),
         })
@@ -184,12 +186,12 @@ struct RedisClient {
     generation: u64,
     /// Until this monotonic time nothing is asked of it.
     unavailable_until: AtomicI64,
+    tls: OnceBox<TlsConnector>,
     link: Mutex<PooledConnection>,
 }
 
 #[derive(Default)]
 struct PooledConnection {
-    trust: Option<Arc<TlsConnector>>,
     /// The connection, and until when it is good for another exchange.
     open: Option<(Connection, i64)>,
 }
@@ -235,7 +237,7 @@ impl RedisClient {
             Some(done) => done,
             // None was kept, or it was cut off meanwhile.
             None => {
-                let mut connection = self.connect(&mut link.trust, deadline)?;
+                let mut connection = self.connect(deadline)?;
                 let replies = connection.pipeline(commands, deadline).map_err(|error| self.io_error(&error))?;
                 (connection, replies)
             }
@@ -244,18 +246,15 @@ impl RedisClient {
         Ok(replies)
     }
 
-    fn connect(&self, trust: &mut Option<Arc<TlsConnector>>, deadline: IoDeadline) -> Result<Connection> {
+    fn connect(&self, deadline: IoDeadline) -> Result<Connection> {
         let RedisUrl { tls, host, port, user, password, database } = &self.place;
         let peer = Peer::server(host, *port);
         let found = resolve(host, *port, &peer, deadline)?;
         let (wire, _) = connect(&found, &peer, deadline)?;
         let mut stream: Box<dyn Stream> = Box::new(wire);
         if *tls {
-            let trust = match trust {
-                Some(trust) => trust,
-                None => trust.insert(Arc::new(TlsConnector::load(&self.network)?)),
-            };
-            stream = Box::new(trust.handshake(stream, host, &peer, ClientCertificate::Withheld, deadline)?.0);
+            let connector = self.tls.get_or_try_init(|| TlsConnector::load(&self.network).map(Box::new))?;
+            stream = Box::new(connector.handshake(stream, host, &peer, ClientCertificate::Withheld, deadline)?.0);
         }
         // A reply to AUTH may repeat the password. A buffer that held it would not be wiped: so it holds one byte.
         let mut connection = Connection(BufReader::with_capacity(1, stream));
