@@ -69,7 +69,7 @@ fn send_with_token(cache: &TokenCache, call: &ApiRequest, mut sink: Option<&mut 
         if token.is_permanent() {
             log.warning(|| {
                 format!(
-                    "the API rejected the personal access token (HTTP {}): it was deleted, or may not do this",
+                    "the API rejected the personal access token (HTTP {}); it was deleted, or has no permission for this request",
                     response.status
                 )
             });
@@ -88,12 +88,13 @@ pub fn graphql(cache: &TokenCache, query: &str, variables: Option<&str>) -> Resu
     let variables = variables.unwrap_or("{}");
     // They are sent as they are, and only checked: a `Value` would be made by recursion, and limit their depth.
     if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(variables) {
-        return Err(
-            Error::invalid(format!("the variables are not JSON: {error}")).with_hint("pass a JSON object, or NULL")
-        );
+        return Err(Error::invalid(format!("the GraphQL variables are not valid JSON: {error}"))
+            .with_hint("pass a JSON object, or NULL"));
     }
     if !variables.trim_ascii_start().starts_with('{') {
-        return Err(Error::invalid("the variables are not a JSON object").with_hint("pass a JSON object, or NULL"));
+        return Err(
+            Error::invalid("the GraphQL variables are not a JSON object").with_hint("pass a JSON object, or NULL")
+        );
     }
     let query = serde_json::Value::from(query);
     let body = format!("{{\"query\":{query},\"variables\":{variables}}}");
@@ -139,8 +140,8 @@ pub fn next_page(path: &str, body: &[u8]) -> Option<String> {
 /// The whole URL of a path, if the token may go there.
 fn resolve(api_url: &str, path: &str) -> Result<String> {
     if path.is_empty() || !path.bytes().all(|byte| (b'!'..=b'~').contains(&byte) && byte != b'#') {
-        return Err(Error::invalid(format!("the path {:?} cannot be sent", redact_url(path)))
-            .with_hint("pass a path such as /v2/content/hubs, with everything but visible ASCII percent-encoded"));
+        return Err(Error::invalid(format!("invalid path {:?}", redact_url(path)))
+            .with_hint("pass a path such as /v2/content/hubs, and percent-encode everything except visible ASCII"));
     }
     if !path.contains("://") || path.starts_with('/') {
         let slash = if path.starts_with('/') { "" } else { "/" };
@@ -151,24 +152,24 @@ fn resolve(api_url: &str, path: &str) -> Result<String> {
         return Ok(path.to_owned());
     }
     let (there, here) = (redact_url(path), redact_url(api_url));
-    Err(Error::invalid(format!("{there} is not at {here}, and a token goes nowhere else"))
-        .with_hint("pass a path, or set api_url to the API's address"))
+    Err(Error::invalid(format!("cannot send a request to {there}: the token is only sent to {here}"))
+        .with_hint("pass a path, or set api_url to the URL of the API"))
 }
 
 fn validate(call: &ApiRequest) -> Result<()> {
     if call.method.is_empty() || !call.method.bytes().all(|byte| byte.is_ascii_uppercase()) {
         let message = match as_word(call.method) {
-            Some(method) => format!("{method:?} is not a method"),
-            None => "that is not a method".to_owned(),
+            Some(method) => format!("invalid method {method:?}"),
+            None => "invalid method".to_owned(),
         };
         return Err(Error::invalid(message).with_hint("use GET, POST, …"));
     }
     match call.content_type {
         None if !call.body.is_empty() => {
-            Err(Error::invalid("there is a body, but no content_type").with_hint("set it"))
+            Err(Error::invalid("the request has a body but no content_type").with_hint("set content_type"))
         }
         Some(kind) if !kind.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => {
-            Err(Error::invalid("the content_type cannot be sent in a header").with_hint("use visible ASCII"))
+            Err(Error::invalid("invalid content_type: it cannot be sent in a header").with_hint("use visible ASCII"))
         }
         _ => Ok(()),
     }
@@ -228,7 +229,7 @@ fn send_with_retries(
         let wait = retry_after(&response, clock.now().wall / 1_000_000_000);
         if idempotent && matches!(response.status, 429 | 503) && wait.is_some() {
             throttled = Some((token, response));
-            return Err(Error::new(Kind::RateLimited, "the API asks for patience").with_retry_after(wait));
+            return Err(Error::new(Kind::RateLimited, "the API is rate limiting requests").with_retry_after(wait));
         }
         Ok(Ok((token, response)))
     });

@@ -262,7 +262,7 @@ impl Error {
 }
 
 impl fmt::Display for Error {
-    /// `what happened, to what (facts): what to do next`.
+    /// `message (facts); hint`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let details = &*self.0;
         f.write_str(&details.message)?;
@@ -289,7 +289,7 @@ impl fmt::Display for Error {
             write!(f, " ({})", facts.join(", "))?;
         }
         if !details.hint.is_empty() {
-            write!(f, ": {}", details.hint)?;
+            write!(f, "; {}", details.hint)?;
         }
         Ok(())
     }
@@ -313,26 +313,26 @@ impl std::error::Error for Error {}
 /// What this machine has run out of, if that is the error, and what to do about it.
 pub(crate) fn resource_limit(error: &io::Error) -> Option<(&'static str, &'static str)> {
     type Row = (i32, &'static str, &'static str);
-    const CLOSE_FILES: &str = "close what is not needed, or raise the limit (ulimit -n)";
-    const FREE_MEMORY: &str = "end what is not needed, and try again";
+    const CLOSE_FILES: &str = "raise the limit (ulimit -n) or close unused descriptors";
+    const FREE_MEMORY: &str = "end programs that are not needed, and try again";
     #[cfg(unix)]
     const TABLE: [Row; 5] = [
-        (libc::EMFILE, "this process has too many open files", CLOSE_FILES),
-        (libc::ENFILE, "this machine has too many open files", CLOSE_FILES),
-        (libc::ENOBUFS, "this machine has no buffer space left", FREE_MEMORY),
-        (libc::ENOMEM, "this machine has no memory left", FREE_MEMORY),
-        // Comes from starting the thread of a look-up; a socket's own is dealt with in `Wire`.
+        (libc::EMFILE, "too many open files in this process", CLOSE_FILES),
+        (libc::ENFILE, "too many open files on this machine", CLOSE_FILES),
+        (libc::ENOBUFS, "no buffer space left on this machine", FREE_MEMORY),
+        (libc::ENOMEM, "no memory left on this machine", FREE_MEMORY),
+        // From starting the thread that resolves a name. `TcpConnection` handles that of a socket.
         (
             libc::EAGAIN,
-            "this process can start no further thread",
-            "end threads that are not needed, or raise the limits of threads and memory (ulimit -u, ulimit -v)",
+            "cannot start another thread in this process",
+            "raise the limits of threads and memory (ulimit -u, ulimit -v) or end unused threads",
         ),
     ];
     // Winsock's WSAEMFILE and WSAENOBUFS.
     #[cfg(not(unix))]
     const TABLE: [Row; 2] = [
-        (10024, "this process has too many open sockets", CLOSE_FILES),
-        (10055, "this machine has no buffer space left", FREE_MEMORY),
+        (10024, "too many open sockets in this process", CLOSE_FILES),
+        (10055, "no buffer space left on this machine", FREE_MEMORY),
     ];
     let code = error.raw_os_error()?;
     TABLE.iter().find(|(have, ..)| *have == code).map(|(_, lack, advice)| (*lack, *advice))
@@ -343,15 +343,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_reads_as_one_sentence() {
-        let error = Error::new(Kind::Server, "auth.example failed")
+    fn a_message_is_message_facts_and_hint() {
+        let error = Error::new(Kind::Server, "auth.example returned a server error")
             .with_http_status(503)
             .with_attempts(4)
             .with_retry_after(Some(Duration::from_millis(1500)))
             .with_hint("try again later");
         assert_eq!(
             error.to_string(),
-            "auth.example failed (HTTP 503, 4 attempts, next attempt in 2 s): try again later"
+            "auth.example returned a server error (HTTP 503, 4 attempts, next attempt in 2 s); try again later"
         );
     }
 }

@@ -139,7 +139,7 @@ fn the_environment_has_no_effect() {
     assert!(said.starts_with("AT_SECURE: 0\nload: AMP_OK") && said.contains(&secret_file), "{said}");
 
     let refused = "AT_SECURE: 1\nload: AMP_CONFIG the environment is not read, because this program runs with \
-                   raised privileges (setuid, setgid or file capabilities): set the values with amp_config_set\n\
+                   raised privileges (setuid, setgid or file capabilities); set the values with amp_config_set\n\
                    get: AMP_NO_CREDENTIALS ";
     set_mode(&path, 0o4755);
     let said = program.run(&[]);
@@ -175,7 +175,7 @@ fn the_environment_has_no_effect() {
         program.environment.push((variable, "*".to_owned()));
         let proxy = format!("http://{closed}");
         let said = program.run(&[&own[..], &[("ca_file", ca), ("proxy", &proxy), ("retries", "0")]].concat());
-        assert!(said.contains(&format!("get: AMP_PROXY the proxy {proxy} could not be reached")), "{said}");
+        assert!(said.contains(&format!("get: AMP_PROXY cannot connect to the proxy {proxy}")), "{said}");
     }
 
     let store = directory.closed("store");

@@ -305,8 +305,8 @@ mod tests {
             folder.0.join("absent").to_str().unwrap().to_owned(),
         );
         for (settings, kind, says) in [
-            (vec![], Kind::NoCredentials, "no credentials were found: set AMPLIENCE_CLIENT_ID"),
-            (vec![("client_id", "i")], Kind::NoCredentials, "no secret for client_id i: set AMPLIENCE_CLIENT_SECRET"),
+            (vec![], Kind::NoCredentials, "no credentials were found; set AMPLIENCE_CLIENT_ID"),
+            (vec![("client_id", "i")], Kind::NoCredentials, "no secret for client_id i; set AMPLIENCE_CLIENT_SECRET"),
             (vec![("client_secret", "hush")], Kind::NoCredentials, "but no client_id"),
             (vec![("client_id", "i"), ("client_secret_file", empty.as_str())], Kind::NoCredentials, "is empty"),
             (vec![("client_id", "i"), ("client_secret_file", absent.as_str())], Kind::Io, "cannot be read"),

@@ -336,21 +336,21 @@ mod tests {
         let mut config = Config::new();
         config.set("retries", Some("5")).unwrap();
         for (name, value, says) in [
-            ("retries", "many", "retries is \"many\": use a whole number from 0 to 100"),
+            ("retries", "many", "retries is \"many\"; use a whole number from 0 to 100"),
             ("retries", "-1", "use a whole number"),
-            ("timeout_ms", "0", "timeout_ms is \"0\": use whole milliseconds from 1 to 86400000"),
+            ("timeout_ms", "0", "timeout_ms is \"0\"; use whole milliseconds from 1 to 86400000"),
             ("background_refresh", "maybe", "use true or false"),
             ("auth_url", "http://auth.example", "use https"),
-            ("auth_url", "auth.example", "auth_url is not an http or https URL: use a URL such as"),
+            ("auth_url", "auth.example", "auth_url is not an http or https URL; use a URL such as"),
             ("auth_url", "https://u:p@auth.example", "leave out the user name"),
             ("auth_url", "https://auth.example/?a=b", "leave out the query, from ? on"),
             ("auth_url", "https://auth.example/#a", "leave out the fragment, from # on"),
-            ("client_secret", "", "client_secret is empty: set AMPLIENCE_CLIENT_SECRET"),
+            ("client_secret", "", "client_secret is empty; set AMPLIENCE_CLIENT_SECRET"),
             ("client_id", " ", "client_id is empty"),
             ("store", "memcached://x", "use none, file, redis://"),
             ("proxy", "gopher://x", "use none, http://host:port"),
             ("user_agent", "a\nb", "use visible ASCII"),
-            ("nonsense", "1", "there is no setting named \"nonsense\": use one of client_id, client_secret"),
+            ("nonsense", "1", "there is no setting named \"nonsense\"; use one of client_id, client_secret"),
         ] {
             let error = config.set(name, Some(value)).unwrap_err();
             assert_eq!(error.kind(), Kind::InvalidArgument);
@@ -383,7 +383,7 @@ mod tests {
         ] {
             let error = Config::new().set(typed, Some("1")).unwrap_err();
             let text = error.to_string();
-            let says = format!("there is no setting named {typed:?}: did you mean {meant}? The others are ");
+            let says = format!("there is no setting named {typed:?}; did you mean {meant}? The others are ");
             assert!(text.starts_with(&says), "{text}");
             // All others are listed, and this one is not repeated.
             let listed: Vec<_> = text.rsplit_once("are ").unwrap().1.split(", ").collect();

@@ -263,18 +263,18 @@ fn check_url(text: &str) -> Result<Url<'_>> {
     let refuse = |message: String, advice: &str| Err(Error::new(Kind::Config, message).with_hint(advice));
     let shown = redact_url(text);
     let Some(url) = Url::parse(text) else {
-        return refuse(format!("{shown:?} is not a URL that can be requested"), "use https://host/path");
+        return refuse(format!("{shown:?} is not a valid http or https URL"), "use https://host/path");
     };
     if url.user_info {
         return refuse(
-            format!("the URL for {} holds a user name or password", url.host),
-            "leave it out: credentials have settings of their own",
+            format!("the URL of {} contains a user name or password", url.host),
+            "leave it out; credentials have their own settings",
         );
     }
     if url.scheme == "http" && !is_loopback(url.host) {
         return refuse(
             format!("{shown:?} is not encrypted"),
-            "use https: http is only allowed for this machine itself (localhost, 127.0.0.1, [::1])",
+            "use https; http is only allowed for this machine (localhost, 127.0.0.1, [::1])",
         );
     }
     Ok(url)

@@ -148,7 +148,7 @@ pub fn select_proxy<'a>(
     match ProxyUrl::parse(text) {
         Some(proxy) => Ok(Some(proxy)),
         // The value may hold a password, so it is not repeated.
-        None => Err(Error::new(Kind::Config, format!("{source} is not a proxy URL that can be understood"))
+        None => Err(Error::new(Kind::Config, format!("{source} is not a valid proxy URL"))
             .with_hint("use http://host:port, https://host:port or socks5h://host:port")),
     }
 }

@@ -112,15 +112,20 @@ impl Peer {
         }
         let name = &self.name;
         let text = phase_text(phase);
+        let failed = match phase {
+            Phase::Resolve => format!("cannot resolve {name}"),
+            Phase::Setup | Phase::Route | Phase::Connect => format!("cannot connect to {name}"),
+            _ => format!("the connection to {name} failed"),
+        };
         if let Some((problem, advice)) = resource_limit(error) {
-            return self.error(Kind::Io, phase, format!("{name} could not be talked to: {problem}")).with_hint(advice);
+            return self.error(Kind::Io, phase, format!("{failed}: {problem}")).with_hint(advice);
         }
         // Only our own deadline comes without a number: the system's ETIMEDOUT is a lost connection.
         if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
             let (before, after) = text.late;
             return self
                 .error(Kind::Timeout, phase, format!("{before}{name}{after} within {deadline}"))
-                .with_hint("check the network, or allow more time with timeout_ms and connect_timeout_ms");
+                .with_hint("check the network, or increase timeout_ms and connect_timeout_ms");
         }
         let kind = match phase {
             _ if self.is_proxy => Kind::Proxy,
@@ -129,17 +134,17 @@ impl Peer {
         };
         let advice = match (self.is_proxy, phase) {
             (true, _) => "check the proxy setting, or HTTPS_PROXY and NO_PROXY in the environment",
-            (false, Phase::Resolve) => "check the host name, and that this machine can look up names",
-            (false, _) => "check the host and port, and that nothing on the way blocks them",
+            (false, Phase::Resolve) => "check the host name, and the DNS settings of this machine",
+            (false, _) => "check the host and port, and that no firewall blocks them",
         };
         let message = match (phase, describe_io_error(error)) {
             (Phase::Resolve | Phase::Connect, reason) => {
-                format!("{name} could not be reached: {reason}")
+                format!("{failed}: {reason}")
             }
             (_, _) if is_disconnect(error) => {
                 format!("{name} closed the connection {}", text.closed)
             }
-            (_, reason) => format!("the connection to {name} broke: {reason}"),
+            (_, reason) => format!("{failed}: {reason}"),
         };
         self.error(kind, phase, message).with_hint(advice).with_retryable(true)
     }
@@ -156,16 +161,16 @@ struct PhaseText {
 #[rustfmt::skip]
 fn phase_text(phase: Phase) -> PhaseText {
     let (late, closed) = match phase {
-        Phase::Resolve => (("no address was found for ", ""), ""),
-        Phase::Setup | Phase::Route | Phase::Connect => (("no connection to ", ""), ""),
-        Phase::Tunnel => (("", " accepted the connection but opened none to the server"),
-            "instead of opening one to the server"),
+        Phase::Resolve => (("cannot resolve ", ""), ""),
+        Phase::Setup | Phase::Route | Phase::Connect => (("cannot connect to ", ""), ""),
+        Phase::Tunnel => (("", " accepted the connection but did not connect to the server"),
+            "instead of connecting to the server"),
         Phase::TlsHandshake => (("", " accepted the connection but did not finish the TLS handshake"),
             "during the TLS handshake"),
-        Phase::Send => (("", " accepted the connection but did not take the whole request"),
-            "before it had the whole request"),
-        Phase::AwaitResponse => (("", " accepted the connection but sent no reply"), "without a reply"),
-        Phase::ReceiveBody | Phase::Parse => (("", " did not finish its reply"), "in the middle of its reply"),
+        Phase::Send => (("", " accepted the connection but did not read the whole request"),
+            "before it had read the whole request"),
+        Phase::AwaitResponse => (("", " accepted the connection but sent no response"), "without a response"),
+        Phase::ReceiveBody | Phase::Parse => (("", " did not finish its response"), "in the middle of its response"),
     };
     PhaseText { late, closed }
 }
@@ -179,11 +184,11 @@ pub(crate) fn is_disconnect(error: &io::Error) -> bool {
 /// An input or output error in words.
 fn describe_io_error(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => "it refused the connection".to_owned(),
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
-            "no route leads there".to_owned()
+            "no route to the host".to_owned()
         }
-        io::ErrorKind::PermissionDenied => "this machine forbids the connection".to_owned(),
+        io::ErrorKind::PermissionDenied => "this machine does not permit the connection".to_owned(),
         _ => crate::sanitize::sanitize(&error.to_string(), &[]),
     }
 }
@@ -192,7 +197,7 @@ fn describe_io_error(error: &io::Error) -> String {
 pub(crate) fn resolve(host: &str, port: u16, peer: &Peer, deadline: IoDeadline) -> Result<Vec<SocketAddr>> {
     match resolve_host(host, port, deadline) {
         Ok(found) if found.is_empty() => {
-            let none = io::Error::other("the name has no address");
+            let none = io::Error::other("the name has no addresses");
             Err(peer.io_error(Phase::Resolve, &none, deadline))
         }
         Ok(found) => Ok(found),
@@ -287,7 +292,7 @@ mod tests {
         let error = peer.io_error(Phase::AwaitResponse, &over, soon());
         assert_eq!((error.kind(), error.phase()), (Kind::Timeout, Phase::AwaitResponse));
         assert!(
-            error.to_string().starts_with("auth.example:443 accepted the connection but sent no reply within 5.0 s"),
+            error.to_string().starts_with("auth.example:443 accepted the connection but sent no response within 5.0 s"),
             "{error}"
         );
         #[cfg(unix)]
@@ -306,13 +311,13 @@ mod tests {
         let error = peer.io_error(Phase::Connect, &refused, soon());
         assert_eq!(
             error.to_string(),
-            "[::1]:443 could not be reached: it refused the connection: \
-             check the host and port, and that nothing on the way blocks them"
+            "cannot connect to [::1]:443: connection refused; \
+             check the host and port, and that no firewall blocks them"
         );
         let reset = io::Error::from(io::ErrorKind::ConnectionReset);
         let error = peer.io_error(Phase::ReceiveBody, &reset, soon());
         assert_eq!((error.kind(), error.phase()), (Kind::Connect, Phase::ReceiveBody));
         assert!(error.is_retryable());
-        assert!(error.to_string().contains("in the middle of its reply"), "{error}");
+        assert!(error.to_string().contains("in the middle of its response"), "{error}");
     }
 }

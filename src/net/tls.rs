@@ -61,7 +61,7 @@ impl TlsConnector {
     pub(crate) fn load(options: &NetworkOptions) -> Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let internal = |error: &dyn std::fmt::Display| {
-            Error::new(Kind::Internal, format!("TLS could not be set up: {error}")).with_phase(Phase::TlsHandshake)
+            Error::new(Kind::Internal, format!("cannot set up TLS: {error}")).with_phase(Phase::TlsHandshake)
         };
         let roots = Arc::new(load_roots(options.ca_file.as_deref(), &options.log)?);
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
@@ -98,7 +98,7 @@ impl TlsConnector {
             peer.error(
                 Kind::Config,
                 Phase::TlsHandshake,
-                format!("{} is not a name that a certificate can be for", peer.name),
+                format!("cannot verify the certificate of {}: invalid host name", peer.name),
             )
         })?;
         let client_cert = match certificate {
@@ -113,7 +113,7 @@ impl TlsConnector {
             peer.error(
                 Kind::Internal,
                 Phase::TlsHandshake,
-                format!("the TLS connection to {} could not be prepared: {error}", peer.name),
+                format!("internal error: cannot start TLS with {}: {error}", peer.name),
             )
         })?;
         let mut session = TlsStream { tls, inner: stream, verifier, peer: peer.clone() };
@@ -142,7 +142,7 @@ fn load_roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
         _ => None,
     });
     if let Some((lack, advice)) = lack {
-        let message = format!("the CA certificates of this machine could not be read: {lack}");
+        let message = format!("cannot read the CA certificates of this machine: {lack}");
         return Err(Error::new(Kind::Io, message).with_phase(Phase::TlsHandshake).with_hint(advice));
     }
     let (mut usable, _) = store.add_parsable_certificates(system.certs);
@@ -157,7 +157,7 @@ fn load_roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
             }
             for (index, certificate) in certificates(path, "ca_file")?.into_iter().enumerate() {
                 store.add(certificate).map_err(|error| {
-                    let reason = format!("its certificate {} cannot be used: {error}", index + 1);
+                    let reason = format!("its certificate {} is invalid: {error}", index + 1);
                     file_error("ca_file", path, &reason)
                 })?;
                 usable += 1;
@@ -206,8 +206,8 @@ const SYSTEM_CA_DIRECTORIES: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs",
 /// Says which setting's file cannot be used, and why.
 fn file_error(setting: &str, path: &Path, reason: &str) -> Error {
     let path = sanitize(&path.display().to_string(), &[]);
-    Error::new(Kind::Config, format!("{setting} ({path}) cannot be used: {}", sanitize(reason, &[])))
-        .with_hint(format!("set {setting} to a PEM file that this process may read"))
+    Error::new(Kind::Config, format!("cannot use {setting} ({path}): {}", sanitize(reason, &[])))
+        .with_hint(format!("set {setting} to a PEM file that this process can read"))
 }
 
 /// Every certificate of a PEM file, at least one.
@@ -216,7 +216,7 @@ fn certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static
         .and_then(Iterator::collect)
         .map_err(|error| file_error(setting, path, &pem_problem(&error, "certificate")));
     match found {
-        Ok(found) if found.is_empty() => Err(file_error(setting, path, "it holds no certificate in PEM form")),
+        Ok(found) if found.is_empty() => Err(file_error(setting, path, "it contains no certificate in PEM format")),
         found => found,
     }
 }
@@ -231,11 +231,11 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
 
 fn pem_problem(error: &pem::Error, wanted: &str) -> String {
     match error {
-        pem::Error::NoItemsFound => format!("it holds no {wanted} in PEM form"),
+        pem::Error::NoItemsFound => format!("it contains no {wanted} in PEM format"),
         pem::Error::Io(error) => error.to_string(),
         // The parser's own words may quote a line of the file. A PKCS #1 or SEC 1 key with a password comes
         // here, for the lines in front of it that say so.
-        _ => format!("it holds no {wanted} in well-formed PEM"),
+        _ => format!("it contains no {wanted} in well-formed PEM"),
     }
 }
 
@@ -243,7 +243,7 @@ fn pem_problem(error: &pem::Error, wanted: &str) -> String {
 fn client_auth_error(certificate: &Path, key: &Path, error: &rustls::Error) -> Error {
     match error {
         rustls::Error::InconsistentKeys(_) => {
-            let reason = format!("it is not the key of client_certificate ({})", certificate.display());
+            let reason = format!("it does not match client_certificate ({})", certificate.display());
             file_error("client_key", key, &reason)
         }
         rustls::Error::InvalidCertificate(_) => file_error("client_certificate", certificate, &error.to_string()),

@@ -102,9 +102,9 @@ pub fn is_success(status: u16) -> bool {
 
 /// The error for a body that its taker does not want to the end.
 pub fn sink_error() -> Error {
-    Error::new(Kind::Io, "the application did not take the whole reply")
+    Error::new(Kind::Io, "the application did not accept the whole response")
         .with_phase(Phase::ReceiveBody)
-        .with_hint("see the application's own messages: its disk may be full")
+        .with_hint("see the application's own messages; its disk may be full")
 }
 
 impl<F: Fn(&Request, Duration) -> Result<Response> + Send + Sync> Transport for F {

@@ -46,26 +46,26 @@ pub(crate) fn open_tunnel(
         TunnelError::Io(error) => peer.io_error(Phase::Tunnel, &error, deadline),
         TunnelError::AuthRequired(status) => {
             let what = match proxy.userinfo {
-                Some(_) => "refused the user name and password",
-                None => "asks for a user name and password",
+                Some(_) => "rejected the user name and password",
+                None => "requires a user name and password",
             };
             let error = peer
                 .error(Kind::Proxy, Phase::Tunnel, format!("{} {what}", peer.name))
-                .with_hint("put them into the proxy's URL: http://user:password@host:port");
+                .with_hint("add them to the proxy's URL, as in http://user:password@host:port");
             match status {
                 Some(status) => error.with_http_status(status),
                 None => error,
             }
         }
         TunnelError::HttpStatus(status) => peer
-            .error(Kind::Proxy, Phase::Tunnel, format!("{} refused to connect to {server}", peer.name))
+            .error(Kind::Proxy, Phase::Tunnel, format!("{} could not connect to {server}", peer.name))
             .with_http_status(status)
             .with_retryable(status >= 500 || status == 429)
             .with_hint("ask its operator to allow that host, or list the host in NO_PROXY"),
         TunnelError::Rejected(reason, retryable) => peer
-            .error(Kind::Proxy, Phase::Tunnel, format!("{} made no connection to {server}: {reason}", peer.name))
+            .error(Kind::Proxy, Phase::Tunnel, format!("{} could not connect to {server}: {reason}", peer.name))
             .with_retryable(retryable)
-            .with_hint("check the proxy, and that it may reach that host"),
+            .with_hint("check the proxy, and that it can connect to that host"),
     })
 }
 
@@ -116,7 +116,7 @@ fn connect(
             break end + 4;
         }
         if filled == head.len() {
-            return Err(TunnelError::Rejected("its reply has no end", false));
+            return Err(TunnelError::Rejected("its response to CONNECT is too large", false));
         }
         match stream.read(&mut head[filled..])? {
             0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
@@ -130,12 +130,12 @@ fn connect(
         .and_then(|status| status.parse::<u16>().ok());
     match status {
         // Nobody at the other end speaks first, so whatever follows did not come from the server.
-        Some(200..=299) if end < filled => Err(TunnelError::Rejected("it sent data of its own", false)),
+        Some(200..=299) if end < filled => Err(TunnelError::Rejected("it sent data before the server did", false)),
         Some(200..=299) => Ok(()),
         // 401 would be the server's to say; tinyproxy says it of a wrong password.
         Some(status @ (401 | 407)) => Err(TunnelError::AuthRequired(Some(status))),
         Some(status) => Err(TunnelError::HttpStatus(status)),
-        None => Err(TunnelError::Rejected("its reply is not HTTP", false)),
+        None => Err(TunnelError::Rejected("its response is not HTTP", false)),
     }
 }
 
@@ -152,7 +152,7 @@ fn socks4(
     match address {
         Some(IpAddr::V4(address)) => request.extend_from_slice(&address.octets()),
         Some(IpAddr::V6(_)) => {
-            return Err(TunnelError::Rejected("SOCKS 4 cannot carry an IPv6 address", false));
+            return Err(TunnelError::Rejected("SOCKS 4 does not support IPv6", false));
         }
         // An address that cannot exist says that a name follows.
         None => request.extend_from_slice(&[0, 0, 0, 1]),
@@ -170,22 +170,22 @@ fn socks4(
     stream.read_exact(&mut reply)?;
     match reply {
         [0, 90, ..] => Ok(()),
-        [0, 91, ..] => Err(TunnelError::Rejected("it was rejected or failed", true)),
+        [0, 91, ..] => Err(TunnelError::Rejected("request rejected or failed", true)),
         [0, 92 | 93, ..] => Err(TunnelError::AuthRequired(None)),
-        _ => Err(TunnelError::Rejected("its reply is not SOCKS 4", false)),
+        _ => Err(TunnelError::Rejected("its response is not SOCKS 4", false)),
     }
 }
 
-/// What the codes of RFC 1928, section 6, mean, and whether trying again may help.
+/// The codes of RFC 1928, section 6, in its words, and whether a retry may succeed.
 const SOCKS5_REPLIES: [(u8, &str, bool); 8] = [
-    (1, "it failed", true),
-    (2, "its rules forbid it", false),
-    (3, "the network is unreachable", true),
-    (4, "the host is unreachable", true),
-    (5, "the host refused the connection", true),
-    (6, "the host did not answer in time", true),
-    (7, "it knows no such command", false),
-    (8, "it knows no such kind of address", false),
+    (1, "general SOCKS server failure", true),
+    (2, "connection not allowed by ruleset", false),
+    (3, "network unreachable", true),
+    (4, "host unreachable", true),
+    (5, "connection refused", true),
+    (6, "TTL expired", true),
+    (7, "command not supported", false),
+    (8, "address type not supported", false),
 ];
 
 /// SOCKS 5 (RFC 1928), with a name and password (RFC 1929) if there are any.
@@ -194,11 +194,11 @@ fn socks5(
     proxy: &ProxyUrl,
     target: &Target<'_>,
 ) -> std::result::Result<(), TunnelError> {
-    const NOT_SOCKS: TunnelError = TunnelError::Rejected("its reply is not SOCKS 5", false);
+    const NOT_SOCKS: TunnelError = TunnelError::Rejected("its response is not SOCKS 5", false);
     // One byte tells the length of a name or password.
     let short = |name: &[u8]| {
         u8::try_from(name.len())
-            .map_err(|_| TunnelError::Rejected("SOCKS 5 carries no more than 255 bytes of a name", false))
+            .map_err(|_| TunnelError::Rejected("SOCKS 5 allows at most 255 bytes for a name or password", false))
     };
     let offer: &[u8] = if proxy.userinfo.is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] };
     stream.write_all(offer)?;
@@ -247,7 +247,7 @@ fn socks5(
         [5, 0, ..] => {}
         [5, code, ..] => {
             let row = SOCKS5_REPLIES.iter().find(|(have, _, _)| *have == code);
-            let (reason, retryable) = row.map_or(("it gave an unknown reason", false), |row| (row.1, row.2));
+            let (reason, retryable) = row.map_or(("unknown SOCKS 5 error", false), |row| (row.1, row.2));
             return Err(TunnelError::Rejected(reason, retryable));
         }
         _ => return Err(NOT_SOCKS),
@@ -401,12 +401,12 @@ mod tests {
         outcome.unwrap();
         assert_eq!(sent, b"CONNECT far.example:443 HTTP/1.1\r\nHost: far.example:443\r\n\r\n");
         for (reply, words, status) in [
-            (&b"HTTP/1.1 407 Authenticate\r\n\r\n"[..], "asks for a user name and password", Some(407)),
-            (b"HTTP/1.1 403 No\r\nContent-Length: 3\r\n\r\nno.", "refused to connect", Some(403)),
-            (b"HTTP/1.1 200 OK\r\n\r\n\x15", "data of its own", None),
+            (&b"HTTP/1.1 407 Authenticate\r\n\r\n"[..], "requires a user name and password", Some(407)),
+            (b"HTTP/1.1 403 No\r\nContent-Length: 3\r\n\r\nno.", "could not connect to far.example:443", Some(403)),
+            (b"HTTP/1.1 200 OK\r\n\r\n\x15", "data before the server", None),
             (b"SSH-2.0-OpenSSH\r\n\r\n", "not HTTP", None),
             (b"HTTP/1.1 200 OK\r\n", "closed the connection", None),
-            (&[b'x'; HEAD_LIMIT], "no end", None),
+            (&[b'x'; HEAD_LIMIT], "too large", None),
         ] {
             let (_, outcome) = play("http://h", None, reply);
             let error = outcome.unwrap_err();
@@ -415,7 +415,7 @@ mod tests {
         }
         let (_, outcome) = play("http://u:p@h", None, b"HTTP/1.1 401 Unauthorized\r\n\r\n");
         let error = outcome.unwrap_err();
-        assert!(error.to_string().contains("refused the user name and password (HTTP 401)"), "{error}");
+        assert!(error.to_string().contains("rejected the user name and password (HTTP 401)"), "{error}");
         let (_, outcome) = play("http://h", None, b"HTTP/1.1 502 Bad\r\n\r\n");
         assert!(outcome.unwrap_err().is_retryable());
     }

@@ -44,30 +44,29 @@ impl AsRef<[u8]> for SecretHeaderBytes {
 /// Converts a request to the type that ureq sends. Fails if a part of it cannot be sent.
 pub(super) fn to_http_request<'a>(request: &'a Request, server: &Peer) -> Result<http::Request<&'a [u8]>> {
     let refuse = |what: String| {
-        let message = format!("the request to {} cannot be sent: {what}", server.name);
+        let message = format!("cannot send the request to {}: {what}", server.name);
         Error::invalid(message).with_host(&server.address)
     };
     let method = Method::from_bytes(request.method.as_bytes())
-        .map_err(|_| refuse(format!("{:?} is no method", sanitize(&request.method, &[]))))?;
+        .map_err(|_| refuse(format!("{:?} is not a valid method", sanitize(&request.method, &[]))))?;
     let mut message = http::Request::new(request.body.as_slice());
     *message.method_mut() = method;
-    *message.uri_mut() =
-        request.url.parse().map_err(|_| refuse("its URL has characters that are not allowed".to_owned()))?;
+    *message.uri_mut() = request.url.parse().map_err(|_| refuse("the URL has invalid characters".to_owned()))?;
     let headers = message.headers_mut();
     headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     for (name, value) in &request.headers {
         if value.expose().len() + name.len() > OUTPUT_SIZE - 16 {
-            return Err(refuse(format!("its header {name} is longer than {OUTPUT_SIZE} bytes")));
+            return Err(refuse(format!("the header {name} is longer than {OUTPUT_SIZE} bytes")));
         }
         let text = match value {
             MaybeSecret::Public(text) => Bytes::copy_from_slice(text.as_bytes()),
             MaybeSecret::Secret(secret) => Bytes::from_owner(SecretHeaderBytes(secret.clone())),
         };
         let mut sent = HeaderValue::from_maybe_shared(text)
-            .map_err(|_| refuse(format!("its header {name} has characters that are not allowed")))?;
+            .map_err(|_| refuse(format!("the header {name} has invalid characters")))?;
         sent.set_sensitive(matches!(value, MaybeSecret::Secret(_)));
-        let name =
-            HeaderName::from_bytes(name.as_bytes()).map_err(|_| refuse(format!("{name:?} is no header name")))?;
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| refuse(format!("{name:?} is not a valid header name")))?;
         headers.append(name, sent);
     }
     Ok(message)
@@ -123,9 +122,9 @@ fn run_exchange(
             .error(
                 Kind::Protocol,
                 Phase::ReceiveBody,
-                format!("the reply of {} is larger than {limit} bytes", peer.name),
+                format!("the response from {} is larger than {limit} bytes", peer.name),
             )
-            .with_hint("check the URL; for large replies of the API raise max_response_bytes, or download them")
+            .with_hint("check the URL; for large responses of the API raise max_response_bytes, or download them")
             .with_http_status(head.status.as_u16())),
         Some(body) => Ok(Response {
             status: head.status.as_u16(),
@@ -197,7 +196,7 @@ fn from_ureq_error(error: ureq::Error, server: &Peer, deadline: IoDeadline) -> E
     let protocol = |what: String| {
         server
             .error(Kind::Protocol, Phase::ReceiveBody, what)
-            .with_hint("check the URL, and whether a proxy answers in the server's place")
+            .with_hint("check the URL, and whether a proxy responds instead of the server")
     };
     match error {
         ureq::Error::Other(inner) => match inner.downcast::<Error>() {
@@ -211,22 +210,21 @@ fn from_ureq_error(error: ureq::Error, server: &Peer, deadline: IoDeadline) -> E
             Err(error) => server.io_error(Phase::ReceiveBody, &error, deadline),
         },
         ureq::Error::LargeResponseHeader(..) => {
-            protocol(format!("the headers in the reply of {name} are larger than {HEADER_LIMIT} bytes"))
+            protocol(format!("the headers of the response from {name} are larger than {HEADER_LIMIT} bytes"))
         }
         ureq::Error::Protocol(error) => {
-            protocol(format!("the reply of {name} is not the HTTP it should be: {}", sanitize(&error.to_string(), &[])))
+            let reason = error.to_string();
+            let reason = reason.strip_prefix("http parse fail: ").unwrap_or(&reason);
+            protocol(format!("invalid HTTP response from {name}: {}", sanitize(reason, &[])))
         }
-        ureq::Error::BodyStalled => protocol(format!("the reply of {name} makes no sense")),
+        ureq::Error::BodyStalled => protocol(format!("malformed HTTP response from {name}")),
         other => internal_error(server, &other),
     }
 }
 
 fn internal_error(server: &Peer, error: &dyn fmt::Display) -> Error {
-    let message = format!(
-        "the request to {} failed in a way that should not happen: {}",
-        server.name,
-        sanitize(&error.to_string(), &[])
-    );
+    let reason = sanitize(&error.to_string(), &[]);
+    let message = format!("internal error while sending the request to {}: {reason}", server.name);
     server.error(Kind::Internal, Phase::ReceiveBody, message)
 }
 

@@ -106,11 +106,11 @@ impl RecordingVerifier {
             }
             rustls::Error::AlertReceived(alert) => self.describe_alert(name, *alert),
             rustls::Error::InvalidMessage(_) => {
-                (format!("{name} does not answer with TLS"), "check that the port speaks https")
+                (format!("{name} did not respond with TLS"), "check that the port is an https port")
             }
             rustls::Error::PeerIncompatible(_) => (
-                format!("{name} has no TLS version or cipher in common with this library"),
-                "the server has to offer TLS 1.2 or 1.3",
+                format!("{name} has no TLS version or cipher suite in common with this library"),
+                "the server must support TLS 1.2 or 1.3",
             ),
             other => (format!("the TLS connection to {name} failed: {}", sanitize(&other.to_string(), &[])), ""),
         };
@@ -124,24 +124,24 @@ impl RecordingVerifier {
         match alert {
             _ if asked && self.client_cert.is_none() => (
                 format!(
-                    "{name} asks for a client certificate; that is only shown to the servers of auth_url and api_url \
+                    "{name} requires a client certificate, which is only sent to the servers of auth_url and api_url \
                      ({alert:?})"
                 ),
-                "configure it to accept clients without a certificate; its URL may hold a user name and password",
+                "configure it to accept clients without a certificate; its URL may contain a user name and password",
             ),
             CertificateRequired | _ if asked && !self.has_client_cert => (
-                format!("{name} asks for a client certificate, and none is set ({alert:?})"),
+                format!("{name} requires a client certificate, and none is set ({alert:?})"),
                 "set client_certificate and client_key",
             ),
             _ if asked => (
-                format!("{name} refused the client certificate ({alert:?})"),
-                "check client_certificate: whether it is still valid, and issued by whom the server trusts",
+                format!("{name} rejected the client certificate ({alert:?})"),
+                "check that client_certificate is still valid, and that the server trusts its issuer",
             ),
             ProtocolVersion => {
-                (format!("{name} speaks neither TLS 1.2 nor TLS 1.3"), "the server has to offer TLS 1.2 or 1.3")
+                (format!("{name} supports neither TLS 1.2 nor TLS 1.3"), "the server must support TLS 1.2 or 1.3")
             }
-            UnrecognisedName => (format!("{name} knows no host of that name"), "check the host name"),
-            _ => (format!("{name} ended the TLS handshake ({alert:?})"), ""),
+            UnrecognisedName => (format!("{name} does not recognize the host name"), "check the host name"),
+            _ => (format!("{name} aborted the TLS handshake ({alert:?})"), ""),
         }
     }
 }
@@ -161,7 +161,7 @@ fn describe_certificate_error(
         E::NotValidYet => ("is not valid yet".to_owned(), CLOCK),
         E::NotValidYetContext { time, not_before } => (
             format!(
-                "is only valid from {} on, and this machine's clock says {}",
+                "is not valid before {}, and this machine's clock says {}",
                 format_date(*not_before),
                 format_date(*time)
             ),
@@ -173,26 +173,24 @@ fn describe_certificate_error(
                 [] => "is for no host at all".to_owned(),
                 some => format!("is for other hosts ({})", format_sans(some)),
             },
-            "check the host name, and whether a proxy answers in the server's place",
+            "check the host name, and whether a proxy responds instead of the server",
         ),
         E::UnknownIssuer if names.is_self_signed() => {
-            ("is signed by itself".to_owned(), "if you trust that server, set ca_file to its certificate")
+            ("is self-signed".to_owned(), "if you trust that server, set ca_file to its certificate")
         }
         E::UnknownIssuer => (
-            "comes from an issuer that is not trusted".to_owned(),
+            "is not from a trusted CA".to_owned(),
             "if that is your own CA, or a proxy of your network that inspects TLS, set ca_file to its certificate",
         ),
         E::Revoked => ("has been revoked".to_owned(), "the server needs a new certificate"),
         E::BadSignature => ("has a bad signature".to_owned(), "somebody may have tampered with the connection"),
         E::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => (
-            "is marked as a CA's own, which no server may show".to_owned(),
+            "is a CA certificate, which cannot be used as a server certificate".to_owned(),
             "the server needs a certificate with CA:FALSE, issued by that CA",
         ),
-        other => {
-            (format!("is not valid: {}", sanitize(&other.to_string(), &[])), "the server needs another certificate")
-        }
+        other => (format!("is invalid: {}", sanitize(&other.to_string(), &[])), "the server needs another certificate"),
     };
-    (format!("the certificate of {name} {what}; it was issued by {issuer}"), advice)
+    (format!("the certificate of {name} {what} (issued by {issuer})"), advice)
 }
 
 /// The names of a certificate, of which rustls tells as `DnsName("a.example")`.

@@ -27,7 +27,7 @@ impl fmt::Display for DistinguishedName {
         match (&self.organization, &self.common_name) {
             (Some(organization), Some(name)) => write!(f, "\"{name}\" of \"{organization}\""),
             (Some(one), None) | (None, Some(one)) => write!(f, "\"{one}\""),
-            (None, None) => f.write_str("somebody without a name"),
+            (None, None) => f.write_str("an unnamed entity"),
         }
     }
 }
@@ -191,7 +191,7 @@ mod tests {
         assert!(names.is_self_signed());
         let nobody = name(&[]);
         let names = CertificateNames::of(&certificate(&nobody, &nobody)).unwrap();
-        assert_eq!(names.issuer.to_string(), "somebody without a name");
+        assert_eq!(names.issuer.to_string(), "an unnamed entity");
     }
 
     #[test]

@@ -64,19 +64,23 @@ pub fn parse_token_response(response: &Response, url: &str, secrets: &[&str], wa
     let failure = match (response.status, &body) {
         (200, Ok(body)) if body.error.is_none() => match parse_success(body) {
             Ok(grant) => return Ok(grant),
-            Err((what, advice)) => Error::new(Kind::Protocol, format!("the reply of {host} {what}")).with_hint(advice),
+            Err((what, advice)) => {
+                Error::new(Kind::Protocol, format!("unexpected token response from {host}: {what}")).with_hint(advice)
+            }
         },
         (200, Err(_)) => Error::new(
             Kind::Protocol,
-            format!("the reply of {host} is not a JSON object with strings and numbers in their places"),
+            format!("unexpected token response from {host}: not a JSON object with the expected members"),
         )
         .with_hint(
-            "check that auth_url is the authorization server, and that no proxy or login page answers in its place",
+            "check that auth_url is the authorization server, and that no proxy or login page responds instead of it",
         ),
         (300..=399, _) => {
-            let target = sanitize(response.header("location").unwrap_or("nowhere"), secrets);
-            Error::new(Kind::Protocol, format!("{host} redirects to {target}, which is not followed with a secret"))
-                .with_hint("set auth_url to where the server really is")
+            let target = sanitize(response.header("location").unwrap_or("an unknown location"), secrets);
+            Error::new(Kind::Protocol, format!("{host} redirected to {target}")).with_hint(
+                "redirects are not followed, because the request carries credentials; \
+                     set auth_url to the URL of the authorization server",
+            )
         }
         (status, body) => status_error(status, body.as_ref().ok().and_then(|body| body.error.as_deref()), host),
     };
@@ -100,8 +104,8 @@ const REQUEST_ID_HEADERS: [&str; 4] = ["x-request-id", "x-amzn-requestid", "x-co
 /// The error for a status other than success: what it means, and whether it may pass.
 fn status_error(status: u16, code: Option<&str>, host: &str) -> Error {
     let rejected = || {
-        Error::new(Kind::CredentialsRejected, format!("{host} does not accept the client id and secret"))
-            .with_hint("check client_id and client_secret: they are an API key and secret that Amplience handed out, and may have been revoked")
+        Error::new(Kind::CredentialsRejected, format!("{host} rejected the client id and secret"))
+            .with_hint("check client_id and client_secret; they are an API key and secret from Amplience, and may have been revoked")
     };
     let misunderstood =
         |what: &str, advice: &str| Error::new(Kind::Protocol, format!("{host} {what}")).with_hint(advice);
@@ -110,26 +114,26 @@ fn status_error(status: u16, code: Option<&str>, host: &str) -> Error {
         (200 | 400 | 401 | 403, Some("invalid_client" | "invalid_grant" | "unauthorized_client" | "access_denied")) => {
             rejected()
         }
-        (200, Some(_)) => misunderstood("answers with an error under a success status", "check auth_url"),
+        (200, Some(_)) => misunderstood("returned an OAuth error with a success status", "check auth_url"),
         (400, Some("invalid_request" | "unsupported_grant_type" | "invalid_scope")) => misunderstood(
-            "does not take this kind of request",
+            "does not support this kind of request",
             "check that auth_url is the authorization server of Amplience",
         ),
         // The only meaning that Amplience documents for 400, whatever its body.
         (400 | 401, _) => rejected(),
         (403, _) => misunderstood(
-            "refuses the request without an OAuth error",
-            "a firewall or proxy may stand in between; check that auth_url may be reached from here",
+            "rejected the request without an OAuth error",
+            "a firewall or proxy may have rejected it; check that auth_url can be reached from this machine",
         ),
-        (404 | 405 | 410, _) => misunderstood("has no token endpoint at this address", "check auth_url"),
-        (429, _) => Error::new(Kind::RateLimited, format!("{host} asks for fewer requests"))
+        (404 | 405 | 410, _) => misunderstood("has no token endpoint at this URL", "check auth_url"),
+        (429, _) => Error::new(Kind::RateLimited, format!("{host} is rate limiting requests"))
             .with_hint("share one cache between threads, and a store between processes"),
-        (408 | 500 | 502 | 503 | 504, _) => Error::new(Kind::Server, format!("{host} fails to answer the request"))
+        (408 | 500 | 502 | 503 | 504, _) => Error::new(Kind::Server, format!("{host} returned a server error"))
             .with_hint("try again later; if it lasts, ask Amplience"),
-        (500.., _) => Error::new(Kind::Server, format!("{host} fails to answer the request"))
+        (500.., _) => Error::new(Kind::Server, format!("{host} returned a server error"))
             .with_retryable(false)
             .with_hint("ask Amplience"),
-        _ => misunderstood("answers with a status that the protocol does not know", "check auth_url"),
+        _ => misunderstood("returned an unexpected HTTP status", "check auth_url"),
     }
 }
 
@@ -199,24 +203,22 @@ impl<'a> Body<'a> {
 
 /// Takes the grant out of a success reply, or says what is wrong with it and what to do.
 fn parse_success(body: &Body) -> std::result::Result<TokenResponse, (&'static str, &'static str)> {
-    const ASK: &str = "this is the server's fault: ask Amplience, or check that auth_url is right";
-    let token = body
-        .access_token
-        .as_deref()
-        .ok_or(("has no access_token", "check that auth_url is the authorization server"))?;
+    const ASK: &str = "this is a fault of the server; ask Amplience, or check that auth_url is right";
+    let token =
+        body.access_token.as_deref().ok_or(("no access_token", "check that auth_url is the authorization server"))?;
     if !is_valid_bearer_token(token) {
-        return Err(("has an access_token that cannot be sent in a header", ASK));
+        return Err(("the access_token cannot be sent in a header", ASK));
     }
     if body.token_type.as_deref().is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-        return Err(("has a token_type other than bearer, which this library cannot use", ASK));
+        return Err(("the token_type is not bearer, the only one that is supported", ASK));
     }
     match body.expires_in {
-        None => Err(("has no expires_in", ASK)),
+        None => Err(("no expires_in", ASK)),
         Some(Seconds(Some(seconds))) if seconds > 0 => Ok(TokenResponse {
             access_token: Secret::from(token),
             lifetime: Duration::from_secs(seconds).min(MAX_LIFETIME),
         }),
-        _ => Err(("has an expires_in that is not a whole number of seconds above zero", ASK)),
+        _ => Err(("expires_in is not a positive whole number of seconds", ASK)),
     }
 }
 
@@ -290,10 +292,10 @@ mod tests {
             (r#"{"access_token":"a\r\nX: y","expires_in":300}"#, "cannot be sent"),
             (r#"{"access_token":"é","expires_in":300}"#, "cannot be sent"),
             (r#"{"access_token":"t"}"#, "no expires_in"),
-            (r#"{"access_token":"t","expires_in":0}"#, "above zero"),
-            (r#"{"access_token":"t","expires_in":-5}"#, "above zero"),
-            (r#"{"access_token":"t","expires_in":1.5}"#, "above zero"),
-            (r#"{"access_token":"t","expires_in":"soon"}"#, "above zero"),
+            (r#"{"access_token":"t","expires_in":0}"#, "positive whole number"),
+            (r#"{"access_token":"t","expires_in":-5}"#, "positive whole number"),
+            (r#"{"access_token":"t","expires_in":1.5}"#, "positive whole number"),
+            (r#"{"access_token":"t","expires_in":"soon"}"#, "positive whole number"),
             (r#"{"access_token":"t","expires_in":[300]}"#, "not a JSON object"),
             (r#"{"access_token":"t","expires_in":300,"token_type":"mac"}"#, "token_type"),
         ] {
@@ -374,7 +376,7 @@ mod tests {
         let error =
             answer_with(307, "", &[("Location", "https://elsewhere.example/?client_secret=s3cret%26")]).unwrap_err();
         assert!(
-            error.to_string().contains("redirects to https://elsewhere.example/?client_secret=[redacted],"),
+            error.to_string().contains("redirected to https://elsewhere.example/?client_secret=[redacted] (HTTP 307)"),
             "{error}"
         );
     }

@@ -84,7 +84,7 @@ pub fn with_retries<T>(
 fn retry_after_exceeds_deadline(error: Error, left: Duration) -> Error {
     let left = left.as_millis().div_ceil(1000);
     error.with_hint(format!(
-        "the server asks for a longer pause than the {left} s that timeout_ms leaves; try again then"
+        "the server asks for a longer delay than the {left} s that are left of timeout_ms; try again later"
     ))
 }
 
@@ -126,7 +126,7 @@ mod tests {
         let (error, calls, took) = run_with(&asking, 3, Duration::from_secs(5));
         assert_eq!((calls, took), (1, Duration::ZERO));
         assert_eq!(error.retry_after(), Some(Duration::from_secs(10)));
-        assert!(error.to_string().contains("longer pause than the 5 s"), "{error}");
+        assert!(error.to_string().contains("longer delay than the 5 s"), "{error}");
     }
 
     #[test]

@@ -31,7 +31,6 @@ use std::io::{self, BufReader, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use zeroize::Zeroizing;
 
 /// The port of a URL that has none, for both schemes.
 const DEFAULT_PORT: u16 = 6379;

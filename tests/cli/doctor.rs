@@ -60,7 +60,7 @@ fn the_doctor_names_the_step_that_fails() {
                     name: "dead API",
                     arguments: text(&["--api-url", "http://127.0.0.1:1"]),
                     last: ("request", "FAILED"),
-                    says: "127.0.0.1:1 could not be reached",
+                    says: "cannot connect to 127.0.0.1:1",
                     status: 4,
                 },
                 Visit {
@@ -74,7 +74,7 @@ fn the_doctor_names_the_step_that_fails() {
                     name: "not TLS",
                     arguments: text(&["--auth-url", &plain.emulator.url().replace("http:", "https:")]),
                     last: ("tls", "FAILED"),
-                    says: "check that the port speaks https",
+                    says: "check that the port is an https port",
                     status: 4,
                 },
             ],
@@ -129,7 +129,7 @@ fn the_doctor_asks_once_and_tells_what_the_servers_said() {
     let env = TestEnv::new();
     for (fault, last, says, status) in [
         (Fault::status(503), "token", "try again later", 5),
-        (Fault::close(), "token", "without a reply", 4),
+        (Fault::close(), "token", "without a response", 4),
         (Fault::status(400), "token", "check client_id and client_secret", 3),
         (Fault::status(403).for_path("/v2/"), "request", "check what the API key", 3),
         (Fault::status(429).for_path("/v2/"), "request", "asks for fewer requests", 5),
@@ -154,7 +154,7 @@ fn the_doctor_asks_once_and_tells_what_the_servers_said() {
 #[test]
 fn the_doctor_goes_on_after_a_wrong_clock() {
     let env = TestEnv::new();
-    for (skew, says) in [(-3600, "s ahead of the server's: set it"), (3600, "s behind the server's: set it")] {
+    for (skew, says) in [(-3600, "s ahead of the server's; set it"), (3600, "s behind the server's; set it")] {
         env.emulator.fault(Fault::date_skew_s(skew));
         let output = env.run(&["doctor"]);
         let failed: Vec<_> = output.stdout.lines().filter(|line| line.starts_with("FAILED")).collect();
@@ -221,7 +221,7 @@ fn the_doctor_sees_the_way_through_a_proxy() {
     assert!(line("tcp").ends_with(&format!("localhost:{port}, through the proxy")), "{text}");
     assert!(line("tls").contains("TLS 1.3") && line("request").contains("lists 2 hubs"), "{text}");
 
-    for (status, says) in [(403, "ask its operator"), (407, "asks for a user name and password (HTTP 407)")] {
+    for (status, says) in [(403, "ask its operator"), (407, "requires a user name and password (HTTP 407)")] {
         let output = env.run(&["doctor", "--ca-file", ca_file, "--proxy", &proxy(Some(status))]);
         let last = output.stdout.lines().last().unwrap();
         assert!(last.starts_with("FAILED  proxy") && last.contains(says), "{last}");
@@ -235,6 +235,6 @@ fn the_doctor_does_not_wait_for_ever() {
     env.emulator.fault(Fault::silent());
     let output = env.run(&["doctor", "--timeout-ms", "200"]);
     let last = output.stdout.lines().last().unwrap();
-    assert!(last.starts_with("FAILED  token") && last.contains("sent no reply within 200 ms"), "{last}");
+    assert!(last.starts_with("FAILED  token") && last.contains("sent no response within 200 ms"), "{last}");
     assert_eq!(output.status, Some(4));
 }

@@ -111,7 +111,7 @@ fn refused_credentials_are_told_without_the_secret() {
             .body(serde_json::json!({"error": "invalid_client", "error_description": "no: {client_secret}"})),
     );
     for arguments in [&["get", "-vv"][..], &["get"]] {
-        env.run(arguments).assert_failed(3, "does not accept the client id and secret");
+        env.run(arguments).assert_failed(3, "rejected the client id and secret");
     }
 }
 
@@ -128,7 +128,7 @@ fn each_class_of_failure_has_its_status() {
     env.run(&["get", "--client-certificate", "x"]).assert_failed(2, "client_key");
     env.run(&["get", "--personal-access-token-file", "x"]).assert_failed(6, "x cannot be read");
     env.emulator.stop();
-    env.run(&["get"]).assert_failed(4, "could not be reached");
+    env.run(&["get"]).assert_failed(4, "cannot connect to");
 }
 
 #[test]

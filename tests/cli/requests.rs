@@ -59,7 +59,7 @@ fn a_refused_request_is_told_and_its_body_kept() {
     assert_eq!(env.run(&["hubs"]).status, Some(3));
     let output = env.run(&["request", "GET", "https://elsewhere.invalid/v2"]);
     assert_eq!(output.status, Some(2));
-    assert!(output.stderr.contains("a token goes nowhere else"), "{}", output.stderr);
+    assert!(output.stderr.contains("the token is only sent to"), "{}", output.stderr);
     let output = env.run(&["request", "POST", "/v2", "-d", "@/nonexistent"]);
     assert_eq!(output.status, Some(6));
 }

@@ -70,7 +70,7 @@ fn a_server_that_does_not_read_cannot_hold_up_a_call() {
         });
         let request = post(&server.url(), &vec![b'x'; 32 << 20]);
         let error = failure(&transport, &request, SHORT);
-        assert_error(&error, Kind::Timeout, Phase::Send, "did not take the whole request");
+        assert_error(&error, Kind::Timeout, Phase::Send, "did not read the whole request");
     });
 }
 
@@ -85,7 +85,7 @@ fn a_server_that_accepts_nothing_is_given_up() {
     }
     let url = format!("http://{address}/");
     let error = failure(&transport_in(&network(), &[]), &get(&url), SHORT);
-    assert_error(&error, Kind::Timeout, Phase::Connect, "no connection to");
+    assert_error(&error, Kind::Timeout, Phase::Connect, "cannot connect to");
     let hasty = NetworkOptions { connect_timeout: SHORT, ..network() };
     let error = failure(&transport_in(&hasty, &[]), &get(&url), PATIENCE);
     assert_error(&error, Kind::Timeout, Phase::Connect, "within 1.0 s");

@@ -130,7 +130,7 @@ fn a_refused_connection_says_so() {
         listener.local_addr().unwrap()
     };
     let error = send(&get(&format!("http://{address}/"))).unwrap_err();
-    assert_error(&error, Kind::Connect, Phase::Connect, "refused the connection");
+    assert_error(&error, Kind::Connect, Phase::Connect, "connection refused");
     assert_eq!(error.host(), Some(address.to_string().as_str()));
     assert!(error.is_retryable());
 }
@@ -145,12 +145,12 @@ fn an_unknown_host_is_a_matter_of_lookup() {
 #[test]
 fn a_reply_that_ends_early_is_an_error_and_is_not_asked_for_again() {
     for (reply, words) in [
-        ("", "without a reply"),
-        ("HTTP/1.1 200 OK\r\nContent-", "in the middle of its reply"),
-        ("HTTP/1.1 100 Continue\r\n\r\n", "in the middle of its reply"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "in the middle of its reply"),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhalf", "in the middle of its reply"),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", "in the middle of its reply"),
+        ("", "without a response"),
+        ("HTTP/1.1 200 OK\r\nContent-", "in the middle of its response"),
+        ("HTTP/1.1 100 Continue\r\n\r\n", "in the middle of its response"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "in the middle of its response"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhalf", "in the middle of its response"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", "in the middle of its response"),
     ] {
         let server = Server::replying(reply);
         let error = send(&post(&server.url(), b"x")).unwrap_err();
@@ -177,5 +177,5 @@ fn a_reset_does_not_complete_a_body_without_a_length() {
         Ok(())
     });
     let error = send(&post(&server.url(), &vec![b'x'; 1000])).unwrap_err();
-    assert_error(&error, Kind::Connect, Phase::ReceiveBody, "in the middle of its reply");
+    assert_error(&error, Kind::Connect, Phase::ReceiveBody, "in the middle of its response");
 }

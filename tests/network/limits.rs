@@ -12,8 +12,8 @@ fn secrets_only_travel_encrypted_or_not_at_all() {
         ("http://127.0.0.1.example/", "not encrypted"),
         ("http://127.0.0.1@auth.example/", "user name or password"),
         ("https://me:hush@auth.example/", "user name or password"),
-        ("ftp://auth.example/", "not a URL"),
-        ("", "not a URL"),
+        ("ftp://auth.example/", "not a valid http or https URL"),
+        ("", "not a valid http or https URL"),
     ] {
         let error = send(&get(url)).unwrap_err();
         assert_error(&error, Kind::Config, Phase::Setup, words);
@@ -105,6 +105,6 @@ fn what_is_not_http_is_a_protocol_error() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhi",
     ] {
         let error = send(&get(&Server::replying(reply).url())).unwrap_err();
-        assert_error(&error, Kind::Protocol, Phase::ReceiveBody, "not the HTTP it should be");
+        assert_error(&error, Kind::Protocol, Phase::ReceiveBody, "invalid HTTP response");
     }
 }

@@ -58,12 +58,12 @@ fn a_certificate_that_is_not_trusted_is_told_with_its_reason_and_issuer() {
     let cases = [
         (
             paper(local, Some(&ca), |params| params.not_after = date_time_ymd(2020, 2, 29)),
-            "expired on 29 Feb 2020; it was issued by \"Root\" of \"Test & Co\"",
+            "expired on 29 Feb 2020 (issued by \"Root\" of \"Test & Co\")",
             "clock",
         ),
         (
             paper(local, Some(&ca), |params| params.not_before = date_time_ymd(4000, 1, 2)),
-            "only valid from 4000-01-02 on",
+            "not valid before 02 Jan 4000",
             "clock",
         ),
         (
@@ -73,10 +73,10 @@ fn a_certificate_that_is_not_trusted_is_told_with_its_reason_and_issuer() {
         ),
         (
             paper(local, Some(&stranger), |_| {}),
-            "issuer that is not trusted; it was issued by \"Inspector\" of \"Test & Co\"",
+            "not from a trusted CA (issued by \"Inspector\" of \"Test & Co\")",
             "ca_file",
         ),
-        (paper(local, None, |_| {}), "signed by itself", "ca_file"),
+        (paper(local, None, |_| {}), "self-signed", "ca_file"),
         (paper(local, None, |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), "", ""),
     ];
     for versions in [ONLY_1_2, ONLY_1_3] {
@@ -133,10 +133,10 @@ fn a_client_certificate_is_shown_to_who_asks() {
         let response = transport_in(&with("good", &client), &[]).send(&request, PATIENCE);
         assert_eq!(response.unwrap().status, 200);
         let error = failure(&transport_in(&trusting(&folder, &ca), &[]), &request, PATIENCE);
-        assert_error(&error, Kind::Tls, Phase::TlsHandshake, "asks for a client certificate");
+        assert_error(&error, Kind::Tls, Phase::TlsHandshake, "requires a client certificate");
         assert!(error.to_string().contains("set client_certificate and client_key"), "{error}");
         let error = failure(&transport_in(&with("unknown", &unknown), &[]), &request, PATIENCE);
-        assert_error(&error, Kind::Tls, Phase::TlsHandshake, "refused the client certificate");
+        assert_error(&error, Kind::Tls, Phase::TlsHandshake, "rejected the client certificate");
     }
 
     // Files that do not fit, or are none.
@@ -194,7 +194,7 @@ fn a_port_without_tls_and_a_broken_handshake_are_told_apart() {
         outlast(&mut stream)
     });
     let error = failure(&transport, &secure(&server, "localhost"), PATIENCE);
-    assert_error(&error, Kind::Tls, Phase::TlsHandshake, "does not answer with TLS");
+    assert_error(&error, Kind::Tls, Phase::TlsHandshake, "did not respond with TLS");
     let server = Server::start(|mut stream| stream.read_exact(&mut [0; 16]));
     let error = failure(&transport, &secure(&server, "localhost"), PATIENCE);
     assert_error(&error, Kind::Connect, Phase::TlsHandshake, "during the TLS handshake");
@@ -236,7 +236,7 @@ fn a_body_without_a_length_needs_the_farewell_of_tls() {
             Ok(response) => assert!(polite && response.body.as_slice() == b"half?"),
             Err(error) => {
                 assert!(!polite, "{error}");
-                assert_error(&error, Kind::Connect, Phase::ReceiveBody, "in the middle of its reply");
+                assert_error(&error, Kind::Connect, Phase::ReceiveBody, "in the middle of its response");
             }
         }
     }

@@ -41,7 +41,7 @@ def test_walk_repositories(emulator: Emulator) -> None:
 def test_walk_repositories_reports_failures(emulator: Emulator) -> None:
     pytest.importorskip("httpx")
     wrong = run("walk_repositories.py", emulator, client_secret="wrong-secret")
-    assert wrong.returncode == 1 and "does not accept the client id and secret" in wrong.stderr
+    assert wrong.returncode == 1 and "rejected the client id and secret" in wrong.stderr
     assert "wrong-secret" not in wrong.stderr and "Traceback" not in wrong.stderr
     emulator.faults({"path": "/v2/", "status": 500})
     failed = run("walk_repositories.py", emulator)

@@ -200,10 +200,10 @@ def test_the_same_calls(name: str, by: str, secure: Service, tmp_path: Path, ca_
 @pytest.mark.parametrize(
     "url, words, statuses",
     [
-        (lambda url: url, "asks for a user name and password", (407,)),
+        (lambda url: url, "requires a user name and password", (407,)),
         # 407 would be correct, and later versions may send it.
-        (lambda url: login(url, USER, "wr0ng-password"), "refused the user name and password", (401, 407)),
-        (lambda url: login(url, "n0body", SIMPLE_PASSWORD), "refused the user name and password", (401, 407)),
+        (lambda url: login(url, USER, "wr0ng-password"), "rejected the user name and password", (401, 407)),
+        (lambda url: login(url, "n0body", SIMPLE_PASSWORD), "rejected the user name and password", (401, 407)),
     ],
     ids=["no login", "a wrong password", "a wrong user"],
 )
@@ -472,7 +472,7 @@ def test_openssl_with_a_version_that_is_too_old(pki: Pki) -> None:
         settings = {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "auth_url": f"https://localhost:{port}"}
         settings.update({"ca_file": str(pki.directory / "ca.pem"), "proxy": "none"})
         result = quiet(call({**settings, "load": False}), CLIENT_SECRET)
-        failed(result, "TlsError", f"localhost:{port} speaks neither TLS 1.2 nor TLS 1.3")
+        failed(result, "TlsError", f"localhost:{port} supports neither TLS 1.2 nor TLS 1.3")
         assert (result.retryable, result.attempts) == (False, 1)
 
 
@@ -513,10 +513,10 @@ def test_a_client_certificate_with_a_key_made_by_openssl(form: str, version: str
 def test_client_certificates_that_openssl_rejects(version: str, pki: Pki) -> None:
     with OauthServer(CLIENT_ID, CLIENT_SECRET, mutual(pki, version)) as server:
         settings = pki.settings(server)
-        failed(quiet(call(settings), CLIENT_SECRET), "TlsError", "asks for a client certificate", "client_certificate")
+        failed(quiet(call(settings), CLIENT_SECRET), "TlsError", "requires a client certificate", "client_certificate")
         certificate, key = pki.make("stranger", KEYS["EC, PKCS #8"][1], "extendedKeyUsage=clientAuth", "other-ca")
         result = quiet(call({**settings, "client_certificate": certificate, "client_key": key}), CLIENT_SECRET)
-        failed(result, "TlsError", "refused the client certificate", "UnknownC")
+        failed(result, "TlsError", "rejected the client certificate", "UnknownC")
         assert not result.retryable
     assert server.connections == [] and len(server.failed_handshakes) == 2 and server.statuses == []
 
