@@ -5,7 +5,7 @@ use crate::log::Log;
 use crate::oauth::client_credentials;
 use crate::sys::secret::Secret;
 
-/// What proves who asks.
+/// What authenticates a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credentials {
     /// An API key and secret, which are exchanged for tokens.
@@ -15,12 +15,12 @@ pub enum Credentials {
         /// The API secret.
         secret: Secret,
     },
-    /// A personal access token, which is used as it is.
+    /// A personal access token, which is used as an access token.
     PersonalAccessToken(Secret),
 }
 
 impl Credentials {
-    /// The text that must never be shown.
+    /// The secret part, which must never be shown.
     pub fn secret(&self) -> &Secret {
         match self {
             Credentials::Client { secret, .. } | Credentials::PersonalAccessToken(secret) => secret,
@@ -33,13 +33,15 @@ impl Credentials {
         if !client_credentials::is_valid_bearer_token(token) {
             return Err(Error::new(
                 Kind::Config,
-                format!("the personal access token of {origin} cannot be sent in a header"),
+                format!("the personal access token from {origin} cannot be sent in a header"),
             )
-            .with_hint("copy it again, whole and without spaces"));
+            .with_hint("copy it again, complete and without spaces"));
         }
         if !token.starts_with("amp_pat_") {
             log.warning(|| {
-                format!("the personal access token of {origin} does not begin with amp_pat_, as Amplience's do")
+                format!(
+                    "the personal access token from {origin} does not begin with amp_pat_, as those of Amplience do"
+                )
             });
         }
         Ok(Credentials::PersonalAccessToken(Secret::from(token)))

@@ -1,14 +1,14 @@
-//! Where credentials come from. The first place that has any wins:
+//! Where credentials come from. The first source that has credentials is used:
 //!
-//! | place | what is looked for |
+//! | source | what is read |
 //! | --- | --- |
 //! | settings that were set | `client_id` with `client_secret` or `client_secret_file`; `personal_access_token` or `personal_access_token_file` |
 //! | the environment, if it was loaded | the same, as `AMPLIENCE_CLIENT_ID` and so on; `AMPLIENCE_PAT` |
 //! | `config_file`, else, if the environment was loaded, `~/.amplience/dc-cli-config.json` | `patToken`, else `clientId` and `clientSecret` |
 //! | then `~/.amplience/hubs.json` | the active hub, or the only one |
 //!
-//! The first two are sorted out when the configuration is loaded; files are read here, each time
-//! that credentials are asked for, so that a secret that was rotated on disk is found.
+//! The first two are read when the configuration is made. Files are read here, each time that credentials are
+//! needed, so that a secret that was rotated on disk is found.
 
 use super::credentials::Credentials;
 use super::dc_cli::from_dc_cli;
@@ -23,10 +23,10 @@ use zeroize::Zeroizing;
 /// The largest file that is read as a secret or as dc-cli's configuration, in bytes.
 const FILE_LIMIT: u64 = 1024 * 1024;
 
-/// What dc-cli calls its files, below the home folder: the current hub's, and all hubs'.
+/// The files of dc-cli below the home directory: that of the current hub, and that of all hubs.
 const DC_CLI_FILES: [&str; 2] = [".amplience/dc-cli-config.json", ".amplience/hubs.json"];
 
-/// Finds credentials, as often as it is asked.
+/// Finds credentials in the settings and files.
 #[derive(Clone, Debug)]
 pub struct CredentialsProvider {
     options: CredentialOptions,
@@ -36,7 +36,7 @@ pub struct CredentialsProvider {
 }
 
 impl CredentialsProvider {
-    /// Takes what the settings say about credentials; reads no file.
+    /// Checks that the settings name one kind of credentials; reads no file.
     pub fn new(options: &Options) -> Result<Self> {
         let log = options.log.clone();
         let options = options.credentials.clone();
@@ -65,21 +65,19 @@ impl CredentialsProvider {
         ];
         match both.iter().find(|(_, one, _, other)| *one && *other) {
             Some((one, _, other, _)) => Err(Error::new(Kind::Config, format!("{one} and {other} are both set"))
-                .with_hint(
-                    "unset one of them (in the program or in its environment), so that it is clear which is meant",
-                )),
+                .with_hint("unset one of them, in the program or in its environment")),
             None => Ok(CredentialsProvider { options, files, log }),
         }
     }
 
-    /// Whether asking again may bring something else.
+    /// Whether the credentials may have changed since they were read.
     pub fn reads_files(&self) -> bool {
         let CredentialOptions { client_id, client_secret, personal_access_token, .. } = &self.options;
         let set = personal_access_token.is_some() || (client_id.is_some() && client_secret.is_some());
         !set
     }
 
-    /// Finds the credentials, and says in words where they are from.
+    /// Finds the credentials, and describes where they are from.
     pub fn resolve(&self) -> Result<(Credentials, String)> {
         let options = &self.options;
         let from_settings = || match options.origin {
@@ -106,14 +104,14 @@ impl CredentialsProvider {
                 Ok((Credentials::Client { id: id.clone(), secret }, display_path(file)))
             }
             (None, secret, file) if secret.is_some() || file.is_some() => {
-                Err(Error::new(Kind::NoCredentials, "there is a client secret, but no client_id")
+                Err(Error::new(Kind::NoCredentials, "a client secret is set, but no client_id")
                     .with_hint("set AMPLIENCE_CLIENT_ID, or client_id"))
             }
             _ => self.find_in_files(),
         }
     }
 
-    /// Looks through dc-cli's files; for the given `client_id` only, if there is one.
+    /// Searches dc-cli's files, only for `client_id` if it is set.
     fn find_in_files(&self) -> Result<(Credentials, String)> {
         let must_exist = self.options.config_file.is_some();
         for file in &self.files {
@@ -141,12 +139,12 @@ impl CredentialsProvider {
         ))
     }
 
-    /// Reads a file that holds one secret. White space at its ends does not belong to it.
+    /// Reads a file that contains one secret. White space around it is removed.
     fn read_secret(&self, file: &Path, setting: &str) -> Result<Zeroizing<String>> {
         let bytes = self.read(file, setting, true)?.unwrap_or_default();
         let text = std::str::from_utf8(&bytes).map_err(|_| {
-            Error::new(Kind::Config, format!("{setting} {} is not text", display_path(file)))
-                .with_hint("write the secret into it as UTF-8")
+            Error::new(Kind::Config, format!("{setting} {} is not UTF-8", display_path(file)))
+                .with_hint("write the secret into it as plain text")
         })?;
         match text.trim() {
             "" => Err(Error::new(Kind::NoCredentials, format!("{setting} {} is empty", display_path(file)))
@@ -155,12 +153,12 @@ impl CredentialsProvider {
         }
     }
 
-    /// Reads a file whole; `None` if it is not there and need not be.
+    /// Reads a whole file; `None` if it does not exist and need not exist.
     fn read(&self, file: &Path, setting: &str, must_exist: bool) -> Result<Option<Zeroizing<Vec<u8>>>> {
         use std::io::Read;
         let failed = |error: std::io::Error| {
             let advice = resource_limit(&error).map_or("check the path and its permissions", |(_, advice)| advice);
-            Error::new(Kind::Io, format!("{setting} {} cannot be read: {error}", display_path(file))).with_hint(advice)
+            Error::new(Kind::Io, format!("cannot read {setting} {}: {error}", display_path(file))).with_hint(advice)
         };
         let opened = match std::fs::File::open(file) {
             Ok(opened) => opened,
@@ -169,7 +167,7 @@ impl CredentialsProvider {
         };
         let about = opened.metadata().map_err(failed)?;
         warn_if_world_readable(&about, file, &self.log);
-        // Room for all of it from the start, so that no half-filled buffer is left behind unwiped.
+        // Large enough for all of it from the start, because a buffer that grows leaves copies that are not wiped.
         let mut bytes = Zeroizing::new(Vec::with_capacity(about.len().min(FILE_LIMIT) as usize + 4096));
         opened.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 > FILE_LIMIT {
@@ -183,7 +181,7 @@ impl CredentialsProvider {
     }
 }
 
-/// The user's home folder.
+/// The user's home directory.
 fn home() -> Option<PathBuf> {
     let variable = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
     environment::variable(variable).filter(|home| !home.is_empty()).map(PathBuf::from)
@@ -197,7 +195,9 @@ fn display_path(file: &Path) -> String {
 fn warn_if_world_readable(about: &std::fs::Metadata, file: &Path, log: &Log) {
     use std::os::unix::fs::PermissionsExt;
     if about.is_file() && about.permissions().mode() & 0o004 != 0 {
-        log.warning(|| format!("{} holds a secret and can be read by every user: chmod go= it", display_path(file)));
+        log.warning(|| {
+            format!("{} contains a secret and is readable by all users; run chmod go= on it", display_path(file))
+        });
     }
 }
 
@@ -209,13 +209,13 @@ mod tests {
     use super::super::Config;
     use super::*;
 
-    struct Folder(PathBuf);
+    struct TestDirectory(PathBuf);
 
-    impl Folder {
+    impl TestDirectory {
         fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("amp-credentials-{name}-{}", std::process::id()));
             std::fs::create_dir_all(&path).unwrap();
-            Folder(path)
+            TestDirectory(path)
         }
 
         fn file(&self, name: &str, content: &str) -> String {
@@ -225,7 +225,7 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for TestDirectory {
         fn drop(&mut self) {
             let _ = std::fs::remove_dir_all(&self.0);
         }
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_is_used() {
+    fn credentials_that_are_set_are_used() {
         assert_eq!(resolve(&[("client_id", "i"), ("client_secret", "s")]).unwrap(), client("i", "s"));
         assert_eq!(
             resolve(&[("personal_access_token", " amp_pat_x\n")]).unwrap(),
@@ -253,22 +253,22 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_s_file_is_trimmed_and_read_each_time() {
-        let folder = Folder::new("file");
-        let file = folder.file("secret", "first\n");
+    fn the_file_of_a_secret_is_trimmed_and_read_each_time() {
+        let directory = TestDirectory::new("file");
+        let file = directory.file("secret", "first\n");
         let mut config = Config::new();
         config.set("client_id", Some("i")).unwrap();
         config.set("client_secret_file", Some(&file)).unwrap();
         let credentials_provider = CredentialsProvider::new(&config.options().unwrap()).unwrap();
         assert!(credentials_provider.reads_files());
         assert_eq!(credentials_provider.resolve().unwrap().0, client("i", "first"));
-        folder.file("secret", "second\r\n");
+        directory.file("secret", "second\r\n");
         assert_eq!(credentials_provider.resolve().unwrap().0, client("i", "second"));
     }
 
     #[test]
-    fn dc_cli_s_files_are_understood() {
-        let folder = Folder::new("dc-cli");
+    fn files_of_dc_cli_are_read() {
+        let directory = TestDirectory::new("dc-cli");
         for (content, id, expected) in [
             (r#"{"clientId":"i","clientSecret":"s","hubId":"h","dstClientId":"x"}"#, None, client("i", "s")),
             (
@@ -288,7 +288,7 @@ mod tests {
             ),
             (r#"[{"$0":"x"},{"clientId":"a","clientSecret":"1"}]"#, None, client("a", "1")),
         ] {
-            let file = folder.file("config.json", content);
+            let file = directory.file("config.json", content);
             let mut settings = vec![("config_file", file.as_str())];
             settings.extend(id.map(|id| ("client_id", id)));
             assert_eq!(resolve(&settings).unwrap(), expected, "{content}");
@@ -296,21 +296,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_named() {
-        let folder = Folder::new("wrong");
+    fn missing_and_wrong_credentials_are_named() {
+        let directory = TestDirectory::new("wrong");
         let (empty, bad, several, absent) = (
-            folder.file("empty", " \n"),
-            folder.file("bad", "{nonsense"),
-            folder.file("several", r#"[{"clientId":"a","clientSecret":"1"},{"clientId":"b","clientSecret":"2"}]"#),
-            folder.0.join("absent").to_str().unwrap().to_owned(),
+            directory.file("empty", " \n"),
+            directory.file("bad", "{nonsense"),
+            directory.file("several", r#"[{"clientId":"a","clientSecret":"1"},{"clientId":"b","clientSecret":"2"}]"#),
+            directory.0.join("absent").to_str().unwrap().to_owned(),
         );
         for (settings, kind, says) in [
             (vec![], Kind::NoCredentials, "no credentials were found; set AMPLIENCE_CLIENT_ID"),
             (vec![("client_id", "i")], Kind::NoCredentials, "no secret for client_id i; set AMPLIENCE_CLIENT_SECRET"),
             (vec![("client_secret", "hush")], Kind::NoCredentials, "but no client_id"),
             (vec![("client_id", "i"), ("client_secret_file", empty.as_str())], Kind::NoCredentials, "is empty"),
-            (vec![("client_id", "i"), ("client_secret_file", absent.as_str())], Kind::Io, "cannot be read"),
-            (vec![("config_file", absent.as_str())], Kind::Io, "cannot be read"),
+            (vec![("client_id", "i"), ("client_secret_file", absent.as_str())], Kind::Io, "cannot read "),
+            (vec![("config_file", absent.as_str())], Kind::Io, "cannot read "),
             (vec![("config_file", bad.as_str())], Kind::Config, "not a configuration of dc-cli"),
             (vec![("config_file", several.as_str())], Kind::NoCredentials, "no credentials were found"),
             (
@@ -334,11 +334,11 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_file_that_everybody_can_read_earns_a_warning() {
+    fn a_file_that_all_users_can_read_is_reported() {
         use std::os::unix::fs::PermissionsExt;
         use std::sync::{Arc, Mutex};
-        let folder = Folder::new("open");
-        let file = folder.file("secret", "hush");
+        let directory = TestDirectory::new("open");
+        let file = directory.file("secret", "hush");
         let lines = Arc::new(Mutex::new(Vec::new()));
         let mut config = Config::new();
         config.set("client_id", Some("i")).unwrap();

@@ -6,23 +6,23 @@ use crate::log::Log;
 use crate::sys::secret::Secret;
 use serde::Deserialize;
 
-/// Takes the credentials out of a file in dc-cli's format; for the given `client_id` only, if there
-/// is one. `None`: there are none in it, or those of several clients of which none is the active one.
+/// The credentials in a file in dc-cli's format, only those of `client_id` if it is given. `None` if the file has
+/// none, or has those of several clients and none of them is active.
 pub fn from_dc_cli(text: &[u8], origin: &str, client_id: Option<&str>, log: &Log) -> Result<Option<Credentials>> {
-    // Not by an untagged enum, for which serde recurses over the whole text before it looks at it.
+    // Not an untagged enum: serde would recurse over the whole file before it chooses a variant.
     let content = match text.trim_ascii_start().first() {
         Some(b'[') => serde_json::from_slice(text).map(DcCliFile::Hubs),
         _ => serde_json::from_slice(text).map(|entry| DcCliFile::Hub(Box::new(entry))),
     };
     let content = content.map_err(|_| {
         Error::new(Kind::Config, format!("{origin} is not a configuration of dc-cli")).with_hint(
-            "set config_file to a JSON file with clientId and clientSecret, or patToken, or set the credentials themselves",
+            "set config_file to a JSON file with clientId and clientSecret, or patToken, or set the credentials directly",
         )
     })?;
     content.choose(client_id).map(|entry| entry.credentials(origin, log)).transpose()
 }
 
-/// A file of dc-cli: one hub, or all of them. What it holds beside is ignored.
+/// A file of dc-cli: one hub, or all hubs. Other members are ignored.
 enum DcCliFile {
     Hub(Box<Entry>),
     Hubs(Vec<Entry>),
@@ -56,7 +56,7 @@ impl DcCliFile {
             .collect();
         match fitting.iter().position(|entry| entry.is_active == Some(true)) {
             Some(active) => Some(fitting.swap_remove(active)),
-            // Several hubs of one client share its secret; of several clients none is guessed.
+            // Several hubs of one client share its secret. Between several clients, none is chosen.
             None if fitting.len() == 1 || client_id.is_some() => fitting.into_iter().next(),
             None => None,
         }
@@ -64,7 +64,7 @@ impl DcCliFile {
 }
 
 impl Entry {
-    /// A personal access token beats the pair, as in dc-cli.
+    /// A personal access token takes precedence over the pair, as in dc-cli.
     fn credentials(self, origin: &str, log: &Log) -> Result<Credentials> {
         match (self.pat_token, self.client_id, self.client_secret) {
             (Some(token), ..) => Credentials::from_personal_access_token(token.expose(), origin, log),
@@ -81,7 +81,7 @@ impl Entry {
 mod tests {
     use super::*;
 
-    /// A thread may have a small stack, and a file must not be able to exhaust it.
+    /// A thread may have a small stack, which no file may exhaust.
     #[test]
     fn deep_nesting_needs_no_stack() {
         for open in ["[", "{\"a\":", "{\"clientId\":[", "[{\"clientId\":[", "{\"isActive\":{\"a\":"] {

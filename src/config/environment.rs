@@ -1,10 +1,10 @@
-//! Environment variables. Everything in the library that reads one reads it here, except for the CA
-//! certificates ([`crate::net::tls`]), which another crate reads.
+//! Environment variables. All code of the library reads them here, except those of the CA certificates
+//! ([`crate::net::tls`]), which another crate reads.
 //!
 //! A program with raised privileges (setuid, setgid, file capabilities) is started by a user who has fewer
-//! privileges than the program, and who chooses its environment. That user could have it send its secrets
-//! to a server of theirs, or read files that they must not read. So there the environment counts as empty,
-//! as with `secure_getenv` of the GNU C library.
+//! privileges than the program, and who controls its environment. That user could make the program send its
+//! secrets to another server, or read files that the user may not read. So the environment of such a program
+//! counts as empty, as with `secure_getenv` of the GNU C library.
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::secret::SecretBytes;
@@ -20,8 +20,8 @@ pub fn variable(name: &str) -> Option<OsString> {
 /// Whether the program was started with more privileges than the user has who started it.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub fn has_raised_privileges() -> bool {
-    // SAFETY: it takes a number, and reads the auxiliary vector, which the kernel writes before the program
-    // starts and which does not change later.
+    // SAFETY: the function takes a number and reads the auxiliary vector, which the kernel writes before the
+    // program starts and which does not change later.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
@@ -34,12 +34,12 @@ pub fn has_raised_privileges() -> bool {
     target_os = "openbsd"
 ))]
 pub fn has_raised_privileges() -> bool {
-    // SAFETY: it takes nothing, and asks the kernel for one number.
+    // SAFETY: the function has no arguments and returns a number of the kernel.
     unsafe { libc::issetugid() != 0 }
 }
 
-/// Whether the process has other privileges than the user who started it. These systems do not keep what it
-/// was started with.
+/// Whether the process has other privileges than the user who started it. These systems do not record the
+/// privileges that it was started with.
 #[cfg(all(
     unix,
     not(any(
@@ -53,7 +53,7 @@ pub fn has_raised_privileges() -> bool {
     ))
 ))]
 pub fn has_raised_privileges() -> bool {
-    // SAFETY: these take nothing, and cannot fail.
+    // SAFETY: these functions have no arguments and cannot fail.
     unsafe { libc::getuid() != libc::geteuid() || libc::getgid() != libc::getegid() }
 }
 

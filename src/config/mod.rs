@@ -25,23 +25,23 @@ use std::sync::Arc;
 pub enum Origin {
     /// The program set it.
     Set,
-    /// This environment variable.
+    /// It was read from this environment variable.
     Environment(&'static str),
 }
 
-/// The settings of one client, and the functions that an application plugs in.
+/// The settings of one client, and the functions that an application provides.
 ///
-/// It has one owner at a time; a cache keeps what it needs of it.
+/// It has one owner at a time; a cache copies what it needs.
 #[derive(Clone)]
 pub struct Config {
     values: Vec<Option<(Secret, Origin)>>,
-    /// Whether the environment and dc-cli's file have been asked.
+    /// Whether the environment was loaded.
     loaded: bool,
     /// Where log lines go.
     pub log: Log,
-    /// What carries requests, in place of real sockets.
+    /// Sends requests instead of the built-in HTTP client.
     pub transport: Option<Arc<dyn Transport>>,
-    /// Where the time comes from.
+    /// The source of time.
     pub clock: Clock,
 }
 
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Config {
 }
 
 impl Config {
-    /// Nothing set.
+    /// A configuration without any value.
     pub fn new() -> Self {
         Config {
             values: vec![None; SETTINGS.len()],
@@ -75,7 +75,7 @@ impl Config {
         }
     }
 
-    /// Sets one value; `None` unsets it. A name or value that is not allowed changes nothing.
+    /// Sets one value; `None` unsets it. An error changes nothing.
     pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<()> {
         let row = index_of(name)?;
         self.values[row] = match value {
@@ -88,11 +88,11 @@ impl Config {
         Ok(())
     }
 
-    /// Fills what is unset from the environment. Credentials of another kind than those that are
-    /// already set are passed over, and so is the file of a secret that is set. An empty variable
-    /// counts as unset. dc-cli's file is asked when credentials are still missing later on.
+    /// Reads the settings that are not set from environment variables. Credentials of another kind than those
+    /// that are set are skipped, and so is the file of a secret that is set. An empty variable counts as unset.
+    /// dc-cli's files are read later, if there are still no credentials.
     ///
-    /// Fails in a process with raised privileges: to read nothing and report success would mislead.
+    /// Fails in a process with raised privileges, because to read nothing and report success would mislead.
     pub fn load(&mut self) -> Result<()> {
         if environment::has_raised_privileges() {
             let message = "the environment is not read, because this program runs with raised privileges \
@@ -125,7 +125,7 @@ impl Config {
                 let value = value.into_string().map_err(|_| {
                     let advice = match setting.value_type {
                         ValueType::Proxy => "percent-encode the other bytes (%E9), or unset it",
-                        _ => "set it to text, or unset it",
+                        _ => "set it to UTF-8, or unset it",
                     };
                     Error::new(Kind::Config, format!("{variable} is not UTF-8")).with_hint(advice)
                 })?;
@@ -139,12 +139,12 @@ impl Config {
         Ok(())
     }
 
-    /// Whether [`Config::load`] was called: only then are files looked at that nobody named.
+    /// Whether [`Config::load`] was called: only then are files read that no setting names.
     pub fn is_loaded(&self) -> bool {
         self.loaded
     }
 
-    /// The text of a setting that was set or loaded, without its default.
+    /// The value of a setting that was set or loaded; not its default.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.entry(name).map(|(value, _)| value.expose())
     }
@@ -154,7 +154,7 @@ impl Config {
         self.entry(name).map(|(value, _)| value.clone())
     }
 
-    /// Where a setting's value came from; `None`: it is the default.
+    /// Where the value of a setting came from; `None` for the default.
     pub fn origin(&self, name: &str) -> Option<Origin> {
         self.entry(name).map(|(_, origin)| *origin)
     }
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_fills_what_is_unset() {
+    fn the_environment_supplies_what_is_not_set() {
         let config = loaded(
             &[("retries", "1")],
             &[("AMPLIENCE_RETRIES", "9"), ("AMPLIENCE_TIMEOUT_MS", "50"), ("AMPLIENCE_CLIENT_ID", "")],
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_that_are_set_keep_the_other_kind_out() {
+    fn credentials_that_are_set_exclude_the_other_kind() {
         let environment = &[
             ("AMPLIENCE_PAT", "pat"),
             ("AMPLIENCE_CLIENT_ID", "id"),

@@ -32,13 +32,13 @@ pub struct Options {
     pub store_dir: Option<PathBuf>,
     /// The settings that lead to credentials.
     pub credentials: CredentialOptions,
-    /// What the transport needs.
+    /// The settings of the transport.
     pub network: NetworkOptions,
     /// The whole User-Agent.
     pub user_agent: String,
     /// Where log lines go.
     pub log: Log,
-    /// Where the time comes from.
+    /// The source of time.
     pub clock: Clock,
 }
 
@@ -72,14 +72,14 @@ pub struct NetworkOptions {
     pub ca_file: Option<PathBuf>,
     /// `client_certificate` and `client_key`.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
-    /// `proxy`; `none` switches proxies off, `None` means the environment's.
+    /// `proxy`; `none` disables proxies, and `None` means that of the environment.
     pub proxy: Option<Secret>,
     /// Where log lines go.
     pub log: Log,
 }
 
 impl Config {
-    /// The settings as the rest of the library uses them.
+    /// The settings, typed and complete.
     pub fn options(&self) -> Result<Options> {
         let (certificate, key) = (self.path("client_certificate"), self.path("client_key"));
         if certificate.is_some() != key.is_some() {
@@ -140,14 +140,14 @@ impl Config {
         })
     }
 
-    /// The text of a setting, or its default; empty if it has none.
+    /// The value of a setting, or its default; empty if it has none.
     fn effective(&self, name: &str) -> &str {
         self.text(name)
             .unwrap_or_else(|| SETTINGS.iter().find(|setting| setting.name == name).map_or("", |row| row.default))
     }
 
     fn number(&self, name: &str) -> u64 {
-        // Values were checked when they were set, and a test checks the defaults.
+        // Values were validated when they were set, and a test validates the defaults.
         self.effective(name).trim().parse().unwrap_or(0)
     }
 
@@ -156,7 +156,7 @@ impl Config {
     }
 }
 
-/// A base URL with `path` at its end, once.
+/// The base URL with `path` appended, if it does not already end with it.
 fn join_path(base: &str, path: &str) -> String {
     let base = base.trim_end_matches('/');
     if base.ends_with(path) { base.to_owned() } else { format!("{base}{path}") }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_understood_whole_or_as_origins() {
+    fn urls_are_complete_or_are_completed() {
         for (set, token_url) in [
             ("https://a.example", "https://a.example/oauth/token"),
             ("https://a.example/", "https://a.example/oauth/token"),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_client_certificate_is_refused() {
+    fn half_a_client_certificate_is_rejected() {
         let error = config("client_key", "k").options().unwrap_err();
         assert_eq!(error.kind(), Kind::Config);
         assert!(error.to_string().contains("client_certificate is not"), "{error}");

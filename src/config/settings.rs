@@ -11,22 +11,22 @@ use std::borrow::Cow;
 
 pub use super::{Config, NetworkOptions, Options, Origin};
 
-/// What a setting's text must be.
+/// What the value of a setting must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueType {
-    /// Any text.
+    /// Any string.
     Text,
-    /// A text that is never shown and never taken from an argument list.
+    /// A string that is never shown, and never taken from the command line.
     Secret,
-    /// The path of a file or folder.
+    /// The path of a file or directory.
     Path,
-    /// `https://host[:port][/path]`; `with_http_status` only for loopback hosts.
+    /// `https://host[:port][/path]`; `http` only for loopback hosts.
     Url,
     /// `http://`, `https://`, `socks5://` or `socks5h://` and a host, or `none`. Secret: it may hold a password.
     Proxy,
-    /// Whole milliseconds, from the first number to the second.
+    /// Whole milliseconds between the two numbers, inclusive.
     Milliseconds(u64, u64),
-    /// A whole number, up to this one.
+    /// A whole number from 0 to this one.
     Count(u64),
     /// `true` or `false` (also `1`, `0`, `yes`, `no`, `on`, `off`).
     Flag,
@@ -46,13 +46,13 @@ impl ValueType {
 pub struct Setting {
     /// The name, as in `amp_config_set`.
     pub name: &'static str,
-    /// What the text must be.
+    /// What the value must be.
     pub value_type: ValueType,
-    /// The default as text that could be set, or empty.
+    /// The default as a value that could be set, or empty.
     pub default: &'static str,
-    /// The default in words, where it is no text that could be set.
+    /// A description of the default, where it is not a value that could be set.
     pub default_description: &'static str,
-    /// The environment variables it is read from, the first one that is set.
+    /// The environment variables that it is read from; the first that is set counts.
     pub environment: &'static [&'static str],
     /// What it does, in one line.
     pub description: &'static str,
@@ -88,46 +88,46 @@ setting("client_id", ValueType::Text, described("none"), &["AMPLIENCE_CLIENT_ID"
 setting("client_secret", ValueType::Secret, described("none"), &["AMPLIENCE_CLIENT_SECRET"],
         "the API secret"),
 setting("client_secret_file", ValueType::Path, described("none"), &["AMPLIENCE_CLIENT_SECRET_FILE"],
-        "a file that holds the API secret, read again when the secret is refused"),
+        "a file that contains the API secret; it is read again when the server rejects the secret"),
 setting("personal_access_token", ValueType::Secret, described("none"), &["AMPLIENCE_PERSONAL_ACCESS_TOKEN", "AMPLIENCE_PAT"],
-        "a personal access token, in place of an API key and secret"),
+        "a personal access token, instead of an API key and secret"),
 setting("personal_access_token_file", ValueType::Path, described("none"), &["AMPLIENCE_PERSONAL_ACCESS_TOKEN_FILE"],
-        "a file that holds the personal access token"),
-setting("config_file", ValueType::Path, described("dc-cli's own"), &["AMPLIENCE_CONFIG_FILE"],
-        "a file in dc-cli's format, where credentials are looked for last"),
+        "a file that contains the personal access token"),
+setting("config_file", ValueType::Path, described("dc-cli's own files"), &["AMPLIENCE_CONFIG_FILE"],
+        "a file in dc-cli's format, which is searched last for credentials"),
 setting("auth_url", ValueType::Url, literal("https://auth.amplience.net"), &["AMPLIENCE_AUTH_URL"],
-        "where tokens come from; /oauth/token is appended unless it is there"),
+        "the URL of the token service; /oauth/token is appended if it is missing"),
 setting("api_url", ValueType::Url, literal("https://api.amplience.net"), &["AMPLIENCE_API_URL"],
-        "where requests with a token go; a trailing /v2/content is understood"),
+        "the URL of the API; a trailing /v2/content is removed"),
 setting("timeout_ms", ValueType::Milliseconds(1, DAY), literal("30000"), &["AMPLIENCE_TIMEOUT_MS"],
-        "the longest a whole call may take, retries and waiting included"),
+        "the time limit of a whole call, including retries and waiting"),
 setting("connect_timeout_ms", ValueType::Milliseconds(1, DAY), literal("5000"), &["AMPLIENCE_CONNECT_TIMEOUT_MS"],
-        "the longest one connection may take to be made"),
+        "the time limit for establishing one connection"),
 setting("retries", ValueType::Count(100), literal("3"), &["AMPLIENCE_RETRIES"],
-        "how often a request that failed is sent again"),
+        "how many times a failed request is sent again"),
 setting("ca_file", ValueType::Path, described("none"), &["AMPLIENCE_CA_FILE"],
-        "certificates (PEM) to trust besides the system's"),
+        "CA certificates (PEM) to trust in addition to the system's"),
 setting("client_certificate", ValueType::Path, described("none"), &["AMPLIENCE_CLIENT_CERTIFICATE"],
-        "the certificate (PEM) for a server of auth_url or api_url that asks for one"),
+        "the certificate (PEM) to present if the server of auth_url or api_url requests one"),
 setting("client_key", ValueType::Path, described("none"), &["AMPLIENCE_CLIENT_KEY"],
         "the private key (PEM) of client_certificate"),
-setting("proxy", ValueType::Proxy, described("the environment's"), &["AMPLIENCE_PROXY"],
-        "the URL of the proxy for https, or none; without it HTTPS_PROXY or ALL_PROXY; not for hosts in NO_PROXY, nor for http"),
+setting("proxy", ValueType::Proxy, described("from the environment"), &["AMPLIENCE_PROXY"],
+        "the URL of the proxy for https, or none; default: HTTPS_PROXY or ALL_PROXY; not used for hosts in NO_PROXY, nor for http"),
 setting("min_validity_ms", ValueType::Milliseconds(0, DAY), literal("0"), &["AMPLIENCE_MIN_VALIDITY_MS"],
-        "a token must be good for at least this long when it is handed out"),
+        "how long a token must still be valid when it is returned"),
 setting("background_refresh", ValueType::Flag, literal("false"), &["AMPLIENCE_BACKGROUND_REFRESH"],
-        "a thread renews the token ahead of time, so that no caller waits"),
+        "refresh the token on a background thread, so that no caller waits"),
 setting("max_response_bytes", ValueType::Count(1 << 30), literal("16777216"), &["AMPLIENCE_MAX_RESPONSE_BYTES"],
-        "the largest reply to an API request that is taken into memory"),
+        "the largest response of the API that is read into memory"),
 setting("store", ValueType::Store, literal("none"), &["AMPLIENCE_STORE"],
-        "where tokens are shared, sealed: none, file, or redis://… or rediss://…"),
-setting("store_dir", ValueType::Path, described("the user's runtime or cache folder"), &["AMPLIENCE_STORE_DIR"],
-        "the folder of the file store"),
+        "where encrypted tokens are shared: none, file, redis://… or rediss://…"),
+setting("store_dir", ValueType::Path, described("in the user's runtime or cache directory"), &["AMPLIENCE_STORE_DIR"],
+        "the directory of the file store"),
 setting("user_agent", ValueType::Text, described("none"), &["AMPLIENCE_USER_AGENT"],
-        "put in front of the library's own User-Agent"),
+        "prepended to the library's own User-Agent"),
 ];
 
-/// A value as it may be shown to a person.
+/// A value as it may be shown: without secrets.
 pub fn display_value<'a>(setting: &Setting, value: &'a str) -> Cow<'a, str> {
     let harmless = matches!(value, "none" | "file");
     match setting.value_type {
@@ -156,7 +156,7 @@ pub(super) fn index_of(name: &str) -> Result<usize> {
     })
 }
 
-/// The candidate that a mistyped name probably stands for, if one is similar enough.
+/// The candidate that a mistyped name was probably meant to be, if one is similar enough.
 ///
 /// Upper and lower case and the characters between words make no difference. A candidate is similar if all words of
 /// one name are in the other, as in `timeout` and `timeout_ms`, if words are abbreviated, as in `client_cert`, or if at
@@ -191,10 +191,11 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     similar.min().map(|(_, _, candidate)| candidate)
 }
 
-/// How many characters must be inserted, removed or replaced to turn one text into the other (Levenshtein distance).
+/// The Levenshtein distance: how many characters must be inserted, removed or replaced to turn one string into
+/// the other.
 pub fn edit_distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
-    // The distances from the part of `probe` that was read to each beginning of `other`.
+    // The distances from the part of `one` that was read to each prefix of `other`.
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (read, a) in one.chars().enumerate() {
         let mut replaced = read;
@@ -208,18 +209,19 @@ pub fn edit_distance(one: &str, other: &str) -> usize {
     row[other.len()]
 }
 
-/// Says that `name` (a setting or an environment variable) has a value that is not allowed.
+/// The error for a value of `name`, a setting or an environment variable, that is not allowed.
 pub(super) fn problem_with(name: &str, (problem, advice): InvalidValue) -> Error {
     Error::invalid(format!("{name} {problem}")).with_hint(advice)
 }
 
+/// What is wrong with a value, and a hint.
 pub(super) type InvalidValue = (String, String);
 
-/// The longest text that is quoted where a number or a word is expected, in bytes. What is longer may be
-/// the value of another setting, and that may be a secret.
+/// The longest value that is quoted where a number or a word is expected, in bytes. A longer value may be meant
+/// for another setting, which may be secret.
 const LONGEST_WORD: usize = 16;
 
-/// Checks a value: what is wrong with it, and what would be right.
+/// Validates a value.
 pub(super) fn validate(setting: &Setting, value: &str) -> std::result::Result<(), InvalidValue> {
     let wrong = |what: String, right: &str| Err((what, right.to_owned()));
     if value.contains('\0') {
@@ -233,7 +235,7 @@ pub(super) fn validate(setting: &Setting, value: &str) -> std::result::Result<()
         };
         return wrong("is empty".to_owned(), right);
     }
-    // A value may be rejected because a secret is in it, whatever its setting is for.
+    // A value of any setting may be rejected because it contains a secret.
     let bad = || match setting.value_type {
         kind if kind.is_secret() => "is not a value that is allowed".to_owned(),
         ValueType::Url if Url::scheme(value).is_none() => "is not an http or https URL".to_owned(),
@@ -292,19 +294,19 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Checks a base URL, or says what would be right. A secret or a token may only travel encrypted,
-/// unless it does not leave the machine.
+/// Checks a base URL; the error is a hint. Secrets and tokens are only sent encrypted, unless they do not leave
+/// the machine.
 fn check_url(url: &str) -> std::result::Result<(), String> {
     let right = match Url::parse(url) {
         Some(Url { user_info: true, .. }) => {
             "leave out the user name and password: credentials have settings of their own"
         }
-        // A password with reserved characters is mistaken for other parts.
+        // Reserved characters in a password end the authority, so the parser does not see a password.
         None if url.contains('@') => "leave out the user name and password: credentials have settings of their own",
         _ if url.contains('?') => "leave out the query, from ? on: credentials have settings of their own",
         _ if url.contains('#') => "leave out the fragment, from # on",
         Some(Url { scheme: "http", host, .. }) if !is_loopback(host) => {
-            "use https: http is only allowed for this machine itself (localhost, 127.0.0.1, [::1])"
+            "use https: http is only allowed for the local machine (localhost, 127.0.0.1, [::1])"
         }
         Some(_) if url.chars().all(|c| ('!'..='~').contains(&c)) => return Ok(()),
         _ => "use a URL such as https://auth.amplience.net",
@@ -332,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_value_names_what_is_allowed_and_changes_nothing() {
+    fn a_rejected_value_names_what_is_allowed_and_changes_nothing() {
         let mut config = Config::new();
         config.set("retries", Some("5")).unwrap();
         for (name, value, says) in [
@@ -361,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistyped_name_brings_the_one_that_was_meant() {
+    fn a_mistyped_name_is_reported_with_the_one_that_was_meant() {
         for (typed, meant) in [
             ("timeout", "timeout_ms"),
             ("connect_timeout", "connect_timeout_ms"),
@@ -385,7 +387,7 @@ mod tests {
             let text = error.to_string();
             let says = format!("there is no setting named {typed:?}; did you mean {meant}? The others are ");
             assert!(text.starts_with(&says), "{text}");
-            // All others are listed, and this one is not repeated.
+            // All others are listed; this one is not repeated.
             let listed: Vec<_> = text.rsplit_once("are ").unwrap().1.split(", ").collect();
             assert_eq!(listed.len(), SETTINGS.len() - 1, "{text}");
             assert!(!listed.contains(&meant), "{text}");
@@ -445,7 +447,7 @@ mod tests {
         }
     }
 
-    /// A path may be anything, so a URL that is in force is shown in part, too.
+    /// A path may hold anything, so a valid URL is redacted as well.
     #[test]
     fn a_value_in_force_shows_no_secret() {
         let mut config = Config::new();
