@@ -354,7 +354,7 @@ fn the_same_or_a_dead_token_is_a_failure() {
     let error = cache.get().unwrap_err();
     assert_eq!(error.kind(), Kind::Protocol);
     assert!(error.is_retryable());
-    assert!(error.to_string().contains("dead when it came"), "{error}");
+    assert!(error.to_string().contains("was about to, when it arrived"), "{error}");
 }
 
 #[test]

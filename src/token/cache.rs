@@ -1,20 +1,20 @@
-//! The cached-token handle: always a valid token, for every thread, at the cost of a few loads.
+//! The token cache: a valid token for every thread, at the cost of a few loads.
 //!
-//! What it promises is written in the README (and DESIGN): never a dead token, one request at a
-//! time, nobody waits while a token is usable, windows that scale with the lifetime, no hammering,
-//! and survival of forks, sleeps and jumping clocks.
+//! It guarantees: it never returns an expired token; it sends one request at a time; a caller waits only when no
+//! token is usable, or up to 2 seconds when it refreshes one; all times scale with the lifetime of the token; it
+//! backs off after failures; and it works across forks, suspends and clock changes.
 //!
-//! How it is made:
+//! How it works:
 //!
-//! - **The hot path** ([`TokenCache::get`], [`TokenCache::with_token`]) loads a pointer, reads two coarse
-//!   clocks and compares. No lock, no write that another thread sees.
-//! - **The slow path** looks at the same token under the state lock, decides by [`classify`], a pure
-//!   function, and then returns, waits for the flight that is under way, or becomes its leader. The
-//!   lock is never held over I/O, a callback or a log line.
-//! - **A flight** is one attempt to get a token. Its leader runs it and [settles](Inner::publish) it:
-//!   the new token, or the failure and the backoff after it, is published to all who wait.
-//! - **A forked child** finds the [generation](crate::sys::fork) changed and makes a new [`PerProcess`]
-//!   (lock, transport, flight) from the config; the token itself it keeps.
+//! - **The hot path** ([`TokenCache::get`], [`TokenCache::with_token`]) loads a pointer, reads two coarse clocks
+//!   and compares. It takes no lock. It writes one counter, which few threads share.
+//! - **The slow path** reads the same token under the state lock, decides by [`classify`], a pure function, and
+//!   then returns, waits for the flight that is in progress, or becomes the leader of a new one. The lock is never
+//!   held during I/O, a callback or a log line.
+//! - **A flight** is one attempt to get a token. Its leader runs it and [publishes](Inner::publish) the outcome to
+//!   all callers that wait: the new token, or the failure and the backoff after it.
+//! - **A forked child** finds that the [generation](crate::sys::fork) has changed and creates a new [`PerProcess`]
+//!   (lock, transport, flight) from the configuration. It keeps the token.
 
 use super::Token;
 use super::cell::TokenCell;
@@ -34,36 +34,36 @@ use std::time::Duration;
 
 pub use super::stats::STATISTICS;
 
-/// The current token of one set of credentials. Share it between threads by reference; dropping it
-/// ends its thread, if it has one. Tokens outlive it.
+/// A cache for the token of one set of credentials. Threads share it by reference. Dropping it ends its
+/// background thread, if it has one. Tokens that it returned stay valid.
 pub struct TokenCache(Arc<Inner>);
 
 impl TokenCache {
-    /// Finds the credentials and makes a cache; sends nothing.
+    /// Finds the credentials and creates a cache; sends nothing.
     pub fn new(config: &Config) -> Result<Self> {
         fork::install_fork_hook();
         let config = Arc::new(ProviderConfig::new(config)?);
         Ok(TokenCache(Arc::new(Inner {
-            slot: TokenCell::default(),
+            token: TokenCell::default(),
             epoch: AtomicU64::new(1),
-            shared: ArcSwap::from_pointee(PerProcess::new(TokenProvider::new(config.clone())?)),
+            per_process: ArcSwap::from_pointee(PerProcess::new(TokenProvider::new(config.clone())?)),
             config,
             stats: Stats::default(),
         })))
     }
 
-    /// A valid token. Blocks when there is none, while one is fetched, for `timeout_ms` at most.
+    /// A valid token. If there is none, blocks while one is fetched, for at most `timeout_ms`.
     #[inline]
     pub fn get(&self) -> Result<Arc<Token>> {
         self.with_token(Arc::clone)
     }
 
-    /// Runs `as_ref` on a valid token, without counting a reference to it: the path that scales.
+    /// Runs `look` on a valid token without counting a reference to it, which scales with the number of threads.
     #[inline]
     pub fn with_token<R>(&self, look: impl Fn(&Arc<Token>) -> R) -> Result<R> {
         let inner = &self.0;
         let now = inner.clock().now();
-        let seen = inner.slot.with(|token| {
+        let seen = inner.token.with(|token| {
             let token = token.filter(|token| token.is_fresh(now))?;
             token.mark_used();
             Some(look(token))
@@ -77,42 +77,42 @@ impl TokenCache {
         }
     }
 
-    /// A token that is good for at least `min_validity` more.
+    /// A token that is valid for at least `min_validity`.
     pub fn get_for(&self, min_validity: Duration) -> Result<Arc<Token>> {
         let inner = &self.0;
         inner.get_or_fetch(min_validity.max(inner.options().min_validity), inner.deadline())
     }
 
-    /// As [`TokenCache::get`], by a deadline of the caller's.
+    /// Like [`TokenCache::get`], but with a deadline of the caller.
     pub fn get_before(&self, deadline: Deadline) -> Result<Arc<Token>> {
         self.0.get_or_fetch(self.0.options().min_validity, deadline)
     }
 
-    /// What carries requests, in this process.
+    /// The transport of this process.
     pub fn transport(&self) -> Result<Arc<dyn Transport>> {
-        Ok(self.0.shared()?.source()?.transport())
+        Ok(self.0.per_process()?.provider()?.transport())
     }
 
-    /// Says that a server refused `get_token`: if it is the current one, the next call gets another.
-    /// A backoff after a failure stays in force, and a cache whose tokens are refused as soon as they
-    /// come makes longer and longer ones.
+    /// Reports that a server rejected `token`. If it is the current token, it is discarded, and the next call
+    /// fetches another. A backoff after a failure stays in force. If new tokens are rejected again and again, the
+    /// cache backs off for longer each time.
     pub fn invalidate(&self, token: &Token) {
         self.0.invalidate(token);
     }
 
-    /// A counter that changes whenever the current token does. It lives as long as the cache.
+    /// A counter that changes whenever the current token does. It exists as long as the cache.
     pub fn epoch(&self) -> &AtomicU64 {
         &self.0.epoch
     }
 
-    /// A figure about the cache's past or present, by name; see [`STATISTICS`].
+    /// A statistic by name; see [`STATISTICS`].
     pub fn statistic(&self, name: &str) -> Option<i64> {
         let inner = &self.0;
         let stats = &inner.stats;
         let now = inner.clock().now();
         let count = |counter: &AtomicU64| i64::try_from(counter.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
         let seconds = |token: Option<i64>| token.unwrap_or(-1);
-        let token = inner.slot.load();
+        let token = inner.token.load();
         Some(match name {
             "hits" => stats.hits(),
             "waits" => count(&stats.waits),
@@ -135,29 +135,29 @@ impl TokenCache {
         self.0.options()
     }
 
-    /// Makes the background thread look at the clock again; for tests that move it.
+    /// Makes the background thread read the clock again; for tests that move it.
     #[doc(hidden)]
     pub fn wake(&self) {
-        self.0.shared.load().wake.notify_all();
+        self.0.per_process.load().wake.notify_all();
     }
 }
 
 impl Drop for TokenCache {
     fn drop(&mut self) {
-        let shared = self.0.shared.load_full();
-        if shared.generation != fork::generation() {
-            shared.free_in_child();
+        let process = self.0.per_process.load_full();
+        if process.generation != fork::generation() {
+            process.free_in_child();
             return;
         }
-        let mut state = shared.lock();
+        let mut state = process.lock();
         state.closed = true;
         let in_flight = state.refresher_in_flight;
-        // (Nor can a thread wait for itself: a log function may free the cache after all.)
+        // A thread cannot wait for itself either: the logger, called by it, may free the cache.
         let thread =
             state.thread.take().filter(|thread| !in_flight && thread.thread().id() != std::thread::current().id());
         drop(state);
-        shared.wake.notify_all();
-        // A thread that is in a request ends by itself when that is over: freeing must not block.
+        process.wake.notify_all();
+        // A thread that is sending a request ends after it: freeing must not block.
         if let Some(thread) = thread {
             let _ = thread.join();
         }
@@ -165,10 +165,10 @@ impl Drop for TokenCache {
 }
 
 impl Inner {
-    /// The token in hand if it is fresh and lasts, else the slow path.
+    /// The cached token if it is fresh and valid for long enough, else the slow path.
     fn get_or_fetch(self: &Arc<Self>, min_validity: Duration, deadline: Deadline) -> Result<Arc<Token>> {
         let now = self.clock().now();
-        match self.slot.load().filter(|token| token.is_fresh(now) && token.is_usable(now, min_validity)) {
+        match self.token.load().filter(|token| token.is_fresh(now) && token.is_usable(now, min_validity)) {
             Some(token) => {
                 token.mark_used();
                 self.stats.record_hit();
@@ -178,34 +178,36 @@ impl Inner {
         }
     }
 
-    /// The slow path: a token that is not fresh, or not there.
+    /// The slow path: there is no token, or it is not fresh.
     #[cold]
     fn get_slow(self: &Arc<Self>, min_validity: Duration, deadline: Deadline) -> Result<Arc<Token>> {
         let clock = self.clock();
         let mut tried = false;
         loop {
-            let shared = self.shared();
+            let process = self.per_process();
             let now = clock.now();
-            // While somebody renews, or during a backoff, a usable token needs no lock; and one that a
-            // forked child inherited is good even if the child cannot ask for another.
-            if let Some(token) = self.slot.load().filter(|token| token.is_usable(now, min_validity))
-                && shared.as_ref().map_or(true, |shared| now.monotonic < shared.skip_lock_until.load(Ordering::Acquire))
+            // During a refresh or a backoff, a usable token is returned without the lock. A token that a forked
+            // child inherited is returned even if the child cannot request another.
+            if let Some(token) = self.token.load().filter(|token| token.is_usable(now, min_validity))
+                && process
+                    .as_ref()
+                    .map_or(true, |process| now.monotonic < process.skip_lock_until.load(Ordering::Acquire))
             {
                 token.mark_used();
                 return Ok(token);
             }
-            let shared = shared?;
-            let mut state = shared.lock();
-            let token = self.slot.load();
-            let paused = state.backoff.as_ref().map_or(i64::MIN, |backoff| backoff.until);
-            match (classify(token.as_deref(), paused, now, min_validity), token) {
+            let process = process?;
+            let mut state = process.lock();
+            let token = self.token.load();
+            let backoff_until = state.backoff.as_ref().map_or(i64::MIN, |backoff| backoff.until);
+            match (classify(token.as_deref(), backoff_until, now, min_validity), token) {
                 (State::Fresh | State::Backoff, Some(token)) => {
                     token.mark_used();
                     return Ok(token);
                 }
                 (State::Due, Some(token)) => {
                     token.mark_used();
-                    if state.flight.is_some() || self.delegate_to_refresher(&shared, &mut state) {
+                    if state.flight.is_some() || self.delegate_to_refresher(&process, &mut state) {
                         return Ok(token);
                     }
                     let left = now.remaining_until(token.usable_until(min_validity));
@@ -217,10 +219,10 @@ impl Inner {
                         retries: 0,
                         background: false,
                     };
-                    match self.run_flight(&shared, state, attempt) {
+                    match self.run_flight(&process, state, attempt) {
                         Outcome::Token(token) => return Ok(token),
                         _ if token.is_usable(clock.now(), min_validity) => return Ok(token),
-                        // The old one has died meanwhile: look again, with all the time there is.
+                        // The old token has expired in the meantime: try again, until the deadline of the call.
                         Outcome::Failed(_) | Outcome::Inconclusive(_) => {}
                     }
                 }
@@ -237,12 +239,12 @@ impl Inner {
                         return Err(backoff.error_with_remaining(now));
                     }
                     let outcome = match state.flight.clone() {
-                        Some(flight) => self.join_flight(&shared, state, &flight, deadline)?,
+                        Some(flight) => self.join_flight(&process, state, &flight, deadline)?,
                         None => {
                             let retries = self.options().retries;
                             let short_deadline = deadline.remaining(clock) < self.options().timeout / 2;
                             self.run_flight(
-                                &shared,
+                                &process,
                                 state,
                                 RefreshAttempt { required: true, short_deadline, deadline, retries, background: false },
                             )
@@ -261,12 +263,9 @@ impl Inner {
                             return Err(error);
                         }
                         Outcome::Token(_) if tried => {
-                            return Err(Error::new(
-                                Kind::Timeout,
-                                "no token could be had that was still valid when it came",
-                            )
-                            .with_phase(Phase::AwaitResponse)
-                            .with_hint("the server is too slow for the lifetime of its tokens; try again later"));
+                            return Err(Error::new(Kind::Timeout, "every token had expired by the time it arrived")
+                                .with_phase(Phase::AwaitResponse)
+                                .with_hint("the server is too slow for the lifetime of its tokens; try again later"));
                         }
                         Outcome::Token(_) | Outcome::Inconclusive(_) => tried = true,
                     }
@@ -276,17 +275,17 @@ impl Inner {
     }
 
     fn invalidate(&self, token: &Token) {
-        let Ok(shared) = self.shared() else { return };
+        let Ok(process) = self.per_process() else { return };
         let now = self.clock().now();
         {
-            let mut state = shared.lock();
-            let Some(current) = self.slot.load().filter(|current| current.value() == token.value()) else { return };
+            let mut state = process.lock();
+            let Some(current) = self.token.load().filter(|current| current.value() == token.value()) else { return };
             self.set_token(None);
-            // A token that did its work for a while and was then revoked is one thing; tokens that
-            // are refused as soon as they come would have every call ask for the next.
+            // One token that was used for a while and then revoked is no reason to back off. If new tokens are
+            // rejected, every call would request another.
             state.consecutive_rejections =
                 if current.was_just_issued(now) { state.consecutive_rejections.saturating_add(1) } else { 1 };
-            // (What a flight that is under way brings is not known yet: its token may be a good one.)
+            // (The token of a flight that is in progress may be accepted.)
             if state.consecutive_rejections > 1 && state.flight.is_none() && !current.is_permanent() {
                 let wait = backoff(self.clock(), state.consecutive_rejections - 1, BACKOFF_BASE * 2, BACKOFF_CAP);
                 let until = now.after(wait.max(Duration::from_millis(1))).monotonic;
@@ -294,20 +293,20 @@ impl Inner {
                     let error = Error::new(
                         Kind::CredentialsRejected,
                         format!(
-                            "{} tokens in a row were refused as soon as they were used",
+                            "servers rejected {} tokens in a row right after they were issued",
                             state.consecutive_rejections
                         ),
                     )
                     .with_phase(Phase::Parse)
                     .with_retryable(true)
-                    .with_hint("check that api_url and auth_url belong together, and what the API key may do");
+                    .with_hint("check that api_url and auth_url belong together, and the permissions of the API key");
                     state.backoff = Some(Backoff { until, error, advisory: false });
                 }
             }
-            shared.last_invalidated.set(Some(current));
+            process.last_invalidated.set(Some(current));
         }
         self.stats.invalidations.fetch_add(1, Ordering::Relaxed);
-        self.options().log.info(|| format!("token {} was refused and is last_invalidated", token.fingerprint()));
-        shared.forget(token);
+        self.options().log.info(|| format!("token {} was rejected by a server and is discarded", token.fingerprint()));
+        process.forget(token);
     }
 }

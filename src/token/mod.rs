@@ -1,11 +1,11 @@
-//! One access token: its secret text and the moments that matter to it. Immutable.
+//! One access token: its secret string and its points in time. Immutable.
 //!
-//! A lifetime is cut by fractions, never by constants, so that a token of 2 seconds and one of a day
-//! are treated alike:
+//! The points in time are fractions of the lifetime, so that tokens that are valid for 2 seconds and for a day are
+//! treated alike:
 //!
 //! ```text
 //! issued             due (80 %, jittered earlier)      margin: min(10 s, 10 %)   expires
-//!   ├── fresh: handed out ──────┼── due: handed out, renewed ──┼── not handed out ──┤
+//!   ├── fresh: returned ────────┼── due: returned, refreshed ──┼── not returned ────┤
 //! ```
 
 pub mod cache;
@@ -22,16 +22,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// What stands in front of a token in an `Authorization` header.
+/// What precedes a token in an `Authorization` header.
 pub const PREFIX: &str = "Bearer ";
 
-/// The longest time before its expiry in which a token is no longer handed out: a request that
-/// carries it needs some time to arrive.
+/// The longest time before its expiry in which a token is no longer returned: a request that carries the token
+/// takes some time to arrive.
 const MAX_MARGIN: Duration = Duration::from_secs(10);
 
 /// An access token.
 pub struct Token {
-    /// `Bearer `, the token, NUL: one buffer serves the header, the value and C.
+    /// `Bearer `, the token, NUL. The C interface returns the header and the value as strings, which end with a
+    /// NUL; one buffer serves all of these forms, so that none of them has to be copied.
     text: SecretText,
     issued: Timestamps,
     expires: Timestamps,
@@ -40,8 +41,8 @@ pub struct Token {
 }
 
 impl Token {
-    /// A token that was asked for at `issued` and lives for `lifetime`. It is to be renewed in time
-    /// for `min_validity` to be kept; the moment is drawn a little earlier at random.
+    /// A token that was requested at `issued` and is valid for `lifetime`. It is due for refresh early enough to
+    /// guarantee `min_validity`, and at random a little earlier.
     pub fn new(value: &Secret, issued: Timestamps, lifetime: Duration, min_validity: Duration, clock: &Clock) -> Self {
         let usable = lifetime.saturating_sub(margin(lifetime).max(min_validity));
         let due = (lifetime * 4 / 5).min(usable * 8 / 9);
@@ -54,8 +55,8 @@ impl Token {
         Token::build(value.expose(), issued, Timestamps::NEVER, Timestamps::NEVER)
     }
 
-    /// The same token, to be renewed at some other moment between `now` and its margin: a forked
-    /// child must not march in step with its parent and its siblings.
+    /// The same token, due for refresh at another time between `now` and its margin: a forked child must not
+    /// refresh it at the same time as its parent and its siblings.
     #[must_use]
     pub fn with_new_refresh_time(&self, now: Timestamps, clock: &Clock) -> Self {
         let due = now.after(clock.random_below(now.remaining_until(self.usable_until(Duration::ZERO)) / 2));
@@ -81,35 +82,35 @@ impl Token {
         &text[..text.len() - 1]
     }
 
-    /// The token and the NUL behind it.
+    /// The token, and a NUL.
     #[inline]
     pub fn value_with_nul(&self) -> &[u8] {
         &self.text.expose().as_bytes()[PREFIX.len()..]
     }
 
-    /// `Bearer `, the token, and the NUL behind it.
+    /// `Bearer `, the token, and a NUL.
     pub fn authorization_with_nul(&self) -> &[u8] {
         self.text.expose().as_bytes()
     }
 
-    /// Whether it need not be renewed yet.
+    /// Whether the token is not due for refresh yet.
     #[inline]
     pub fn is_fresh(&self, now: Timestamps) -> bool {
         now.is_before_both(self.due)
     }
 
-    /// Whether it may be handed out to somebody who needs it for `min_validity`.
+    /// Whether the token may be returned to a caller that needs it for `min_validity`.
     #[inline]
     pub fn is_usable(&self, now: Timestamps, min_validity: Duration) -> bool {
         now.is_before_both(self.usable_until(min_validity))
     }
 
-    /// Whether it is in the first tenth of its life: then a refusal is not about its age.
+    /// Whether the token is in the first tenth of its lifetime. If a server rejects such a token, age is not the reason.
     pub fn was_just_issued(&self, now: Timestamps) -> bool {
         now.is_before_both(self.issued.after(self.lifetime() / 10))
     }
 
-    /// The end of the time in which it may be handed out.
+    /// The end of the time in which the token may be returned.
     pub fn usable_until(&self, min_validity: Duration) -> Timestamps {
         if self.is_permanent() {
             return Timestamps::NEVER;
@@ -122,37 +123,37 @@ impl Token {
         }
     }
 
-    /// When it was asked for.
+    /// When the token was requested.
     pub fn issued(&self) -> Timestamps {
         self.issued
     }
 
-    /// When it dies.
+    /// When the token expires.
     pub fn expires(&self) -> Timestamps {
         self.expires
     }
 
-    /// When it is to be renewed.
+    /// When the token is due for refresh.
     pub fn refresh_at(&self) -> Timestamps {
         self.due
     }
 
-    /// How long it lives, from before it was asked for.
+    /// How long the token is valid, counted from when it was requested.
     pub fn lifetime(&self) -> Duration {
         self.issued.remaining_until(self.expires)
     }
 
-    /// Whether it never expires.
+    /// Whether the token never expires.
     pub fn is_permanent(&self) -> bool {
         self.expires == Timestamps::NEVER
     }
 
-    /// The moment of its death in Unix seconds; `i64::MAX`: never.
+    /// When the token expires, in Unix seconds; `i64::MAX` if never.
     pub fn expires_at(&self) -> i64 {
         if self.is_permanent() { i64::MAX } else { self.expires.wall.div_euclid(1_000_000_000) }
     }
 
-    /// The whole seconds left, never below zero; `i64::MAX`: it never expires.
+    /// The whole seconds until the token expires, never below zero; `i64::MAX` if it never expires.
     pub fn expires_in(&self, now: Timestamps) -> i64 {
         if self.is_permanent() {
             return i64::MAX;
@@ -160,7 +161,7 @@ impl Token {
         i64::try_from(now.remaining_until(self.expires).as_secs()).unwrap_or(i64::MAX)
     }
 
-    /// Notes that somebody was given it. Only the first call writes, so that readers share no write.
+    /// Records that the token was returned to a caller. Only the first call writes, so that callers do not contend.
     #[inline]
     pub fn mark_used(&self) {
         if !self.used.load(Ordering::Relaxed) {
@@ -168,18 +169,18 @@ impl Token {
         }
     }
 
-    /// Whether anybody was given it.
+    /// Whether the token was returned to a caller.
     pub fn was_used(&self) -> bool {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// A name for logs.
+    /// A short name for logs, from which the token cannot be recovered.
     pub fn fingerprint(&self) -> String {
         crate::sys::secret::fingerprint(self.value())
     }
 }
 
-/// The last part of a lifetime, in which a token is not handed out.
+/// The last part of a lifetime, in which a token is not returned.
 fn margin(lifetime: Duration) -> Duration {
     MAX_MARGIN.min(lifetime / 10)
 }
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_renews_at_its_own_time() {
+    fn a_child_refreshes_at_its_own_time() {
         let clock = Clock::Manual(ManualClock::new(5));
         let token = Token::new(&"t".into(), clock.now(), Duration::from_secs(300), Duration::ZERO, &clock);
         clock.sleep(Duration::from_secs(250));

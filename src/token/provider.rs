@@ -1,9 +1,9 @@
-//! Where tokens come from: the store if it has one, else the service.
+//! Fetches tokens: from the store if it has one, else from the token service.
 //!
-//! A [`TokenProvider`] puts the pieces together: it finds the credentials, carries the request of
-//! [`oauth`](crate::oauth) over the [transport](crate::net::transport), repeats it as [`retry`] says, reads credentials
-//! again once when they were refused (they may have been rotated), and shares what it got through
-//! the [store]. It keeps no token; that is the [cache](crate::token::cache)'s business.
+//! A [`TokenProvider`] finds the credentials, sends the request of [`oauth`](crate::oauth) through the
+//! [transport](crate::net::transport), [retries](retry) it, reads the credentials again if they were rejected
+//! (they may have been rotated), and saves the token in the [store]. It keeps no token; the
+//! [cache](crate::token::cache) does.
 
 use crate::config::credentials::Credentials;
 use crate::config::credentials_provider::CredentialsProvider;
@@ -21,21 +21,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-/// The longest a caller with a usable token is kept for its renewal.
+/// The longest time that a caller with a usable token spends on refreshing it.
 pub(crate) const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// All that a source is made from; immutable, so that a forked child can make a new one from it.
+/// What a provider is created from. It is immutable, so that a forked child can create a provider from it.
 pub struct ProviderConfig {
     /// The settings.
     pub options: Options,
     credentials_provider: CredentialsProvider,
     transport: Option<Arc<dyn Transport>>,
-    /// The number of requests that were sent for tokens.
+    /// The number of token requests that were sent.
     pub requests: AtomicU64,
 }
 
 impl ProviderConfig {
-    /// Takes what is needed of a configuration.
+    /// Copies what is needed from a configuration.
     pub fn new(config: &Config) -> Result<Self> {
         let options = config.options()?;
         Ok(ProviderConfig {
@@ -47,11 +47,11 @@ impl ProviderConfig {
     }
 }
 
-/// See the module's documentation.
+/// Fetches tokens; see the documentation of the module.
 pub struct TokenProvider {
     config: Arc<ProviderConfig>,
     transport: Arc<dyn Transport>,
-    known: Mutex<ResolvedCredentials>,
+    resolved: Mutex<ResolvedCredentials>,
 }
 
 /// Credentials, and the store that belongs to them.
@@ -61,19 +61,19 @@ struct ResolvedCredentials {
     store: Option<Arc<dyn Store>>,
 }
 
-/// What the caller has and needs.
+/// What the caller of [`TokenProvider::fetch`] has and needs.
 pub struct FetchRequest<'a> {
-    /// The token in hand, if any: it is to be replaced, so the same one is no answer.
-    pub current: Option<&'a Token>,
-    /// Whether nobody can go on without a new one.
+    /// The token to be replaced, if any. A stored token that is the same is ignored.
+    pub replacing: Option<&'a Token>,
+    /// Whether the caller cannot continue without a new token.
     pub required: bool,
-    /// When the answer must be there.
+    /// When the call must return.
     pub deadline: Deadline,
-    /// How often a request may be repeated.
-    pub retries: u32,
+    /// How many times a request may be sent again.
+    pub max_retries: u32,
 }
 
-/// A new token that other processes wait for, and the lock under which it was asked for.
+/// A new token that is to be saved in the store, and the lock under which it was requested.
 pub struct PendingSave {
     store: Arc<dyn Store>,
     entry: Entry,
@@ -81,107 +81,107 @@ pub struct PendingSave {
 }
 
 impl PendingSave {
-    /// Puts it into the store. That may take long, as a disk may, and no bound of ours would end it:
-    /// so this comes after all that threads of this process wait for.
+    /// Saves the token in the store. A disk may be slow, so this is done after the token is published to the
+    /// threads of this process.
     pub fn save(self) {
         self.store.save(&self.entry);
     }
 }
 
 impl TokenProvider {
-    /// Finds the credentials and gets the transport ready; sends nothing.
+    /// Finds the credentials and creates the transport; sends nothing.
     pub fn new(config: Arc<ProviderConfig>) -> Result<Self> {
         let transport = match &config.transport {
             Some(transport) => transport.clone(),
             None => Arc::new(HttpTransport::new(&config.options.network)?),
         };
-        let known = Mutex::new(ResolvedCredentials::find(&config)?);
-        Ok(TokenProvider { config, transport, known })
+        let resolved = Mutex::new(ResolvedCredentials::find(&config)?);
+        Ok(TokenProvider { config, transport, resolved })
     }
 
-    /// Gets a token, from the store or the service, and tells whether it must still be shared. `None`:
-    /// there was no hurry, and another process is already renewing it.
+    /// Fetches a token from the store or the service, with what must still be saved in the store. `None` if a new
+    /// token is not required and another process is already refreshing it.
     pub fn fetch(&self, fetch: &FetchRequest) -> Result<Option<(Token, Option<PendingSave>)>> {
-        let known = self.credentials();
-        if let Credentials::PersonalAccessToken(_) = known.credentials {
-            // It may have been replaced on disk since.
-            let known = if fetch.current.is_some() { self.reload_credentials()? } else { known };
-            let token = Token::permanent(known.credentials.secret(), self.config.options.clock.now());
+        let resolved = self.credentials();
+        if let Credentials::PersonalAccessToken(_) = resolved.credentials {
+            // The file may have been replaced in the meantime.
+            let resolved = if fetch.replacing.is_some() { self.reload_credentials()? } else { resolved };
+            let token = Token::permanent(resolved.credentials.secret(), self.config.options.clock.now());
             return Ok(Some((token, None)));
         }
-        let Some(store) = &known.store else { return Ok(Some((self.request(&known, fetch)?, None))) };
+        let Some(store) = &resolved.store else { return Ok(Some((self.request(&resolved, fetch)?, None))) };
         if let Some(token) = self.load(store.as_ref(), fetch) {
             return Ok(Some((token, None)));
         }
-        // Whoever waits for another process still needs the time to ask by itself afterwards.
+        // A caller that waits for another process needs the rest of its time for a request of its own.
         let wait =
             if fetch.required { fetch.deadline.remaining(&self.config.options.clock) / 2 } else { Duration::ZERO };
         let lock = match store.lock(wait) {
             LockResult::Busy if !fetch.required => return Ok(None),
             lock => lock,
         };
-        // Another process may have renewed it while this one waited.
+        // Another process may have refreshed the token while this one waited.
         if let Some(token) = self.load(store.as_ref(), fetch) {
             return Ok(Some((token, None)));
         }
         if fetch.deadline.remaining(&self.config.options.clock).is_zero() {
             return Err(Error::new(
                 Kind::Timeout,
-                format!("the store {} took all the time there was", store.location()),
+                format!("timed out waiting for the token store {}", store.location()),
             )
             .with_phase(Phase::Connect)
             .with_hint("use another store_dir or store, or allow more time with timeout_ms"));
         }
-        let token = self.request(&known, fetch)?;
+        let token = self.request(&resolved, fetch)?;
         let entry = Entry { token: token.value().into(), issued: token.issued().wall, expires: token.expires().wall };
-        // The credentials may have turned out to be others, and the store with them.
+        // The credentials may have been read again, and the store belongs to the credentials.
         let pending_save = self.credentials().store.map(|store| PendingSave { store, entry, _lock: lock });
         Ok(Some((token, pending_save)))
     }
 
-    /// What carries requests.
+    /// The transport.
     pub fn transport(&self) -> Arc<dyn Transport> {
         self.transport.clone()
     }
 
-    /// Takes a token out of the store that others share.
+    /// Removes a token from the store.
     pub fn remove_from_store(&self, token: &Token) {
         if let Some(store) = &self.credentials().store {
             store.remove(token.value());
         }
     }
 
-    /// The token that the store holds, if it is not dead yet. Asks no server for one.
+    /// The token in the store, if it has not expired. Sends no token request.
     pub fn load_from_store(&self) -> Option<Token> {
         self.read(self.credentials().store?.as_ref())
     }
 
-    /// Where the store is, in words, if there is one.
+    /// A description of where the store is, if there is one.
     pub fn store_location(&self) -> Option<String> {
         self.credentials().store.map(|store| store.location())
     }
 
-    /// Where the credentials are from, in words.
+    /// The credentials, and a description of where they are from.
     pub fn resolve_credentials(config: &ProviderConfig) -> Result<(Credentials, String)> {
         config.credentials_provider.resolve()
     }
 
     fn credentials(&self) -> ResolvedCredentials {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn reload_credentials(&self) -> Result<ResolvedCredentials> {
-        let known = ResolvedCredentials::find(&self.config)?;
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known.clone();
-        Ok(known)
+        let resolved = ResolvedCredentials::find(&self.config)?;
+        *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) = resolved.clone();
+        Ok(resolved)
     }
 
-    /// The stored token, if it is another one than the caller's and can be used. One that is due
-    /// for renewal helps only a caller who has none.
+    /// The stored token, if it is not the one to be replaced and can be used. A token that is due for refresh is
+    /// used only if the caller has none.
     fn load(&self, store: &dyn Store, fetch: &FetchRequest) -> Option<Token> {
         let Options { clock, min_validity, .. } = &self.config.options;
         let token = self.read(store)?;
-        if fetch.current.is_some_and(|current| current.value() == token.value()) {
+        if fetch.replacing.is_some_and(|current| current.value() == token.value()) {
             return None;
         }
         let now = clock.now();
@@ -189,34 +189,34 @@ impl TokenProvider {
         good.then_some(token)
     }
 
-    /// The entry of a store as a token.
+    /// The entry of the store as a token.
     fn read(&self, store: &dyn Store) -> Option<Token> {
         let Options { clock, min_validity, .. } = &self.config.options;
         let entry = store.load()?;
         let now = clock.now();
         let (age, lifetime) = (now.wall.checked_sub(entry.issued)?, entry.expires.checked_sub(entry.issued)?);
         let (Ok(age), Ok(lifetime)) = (u64::try_from(age), u64::try_from(lifetime)) else {
-            return None; // from the future, or from nowhere
+            return None; // issued in the future, or expired before it was issued
         };
         let issued = Timestamps { monotonic: now.monotonic.saturating_sub_unsigned(age), wall: entry.issued };
         Some(Token::new(&entry.token, issued, Duration::from_nanos(lifetime), *min_validity, clock))
     }
 
-    /// Asks the service; once more with the credentials of now, if they were refused and have
-    /// changed on disk.
-    fn request(&self, known: &ResolvedCredentials, fetch: &FetchRequest) -> Result<Token> {
-        match self.request_token(&known.credentials, fetch) {
-            Err(refused)
-                if refused.kind() == Kind::CredentialsRejected && self.config.credentials_provider.reads_files() =>
+    /// Requests a token from the service. If the credentials were rejected and have changed on disk, requests it
+    /// once more with the new ones.
+    fn request(&self, resolved: &ResolvedCredentials, fetch: &FetchRequest) -> Result<Token> {
+        match self.request_token(&resolved.credentials, fetch) {
+            Err(rejected)
+                if rejected.kind() == Kind::CredentialsRejected && self.config.credentials_provider.reads_files() =>
             {
                 let again = self.reload_credentials()?;
-                if again.credentials == known.credentials {
-                    return Err(refused);
+                if again.credentials == resolved.credentials {
+                    return Err(rejected);
                 }
                 self.config
                     .options
                     .log
-                    .info(|| "the credentials were refused and have changed on disk: using the new ones");
+                    .info(|| "the credentials were rejected and have changed on disk; using the new ones");
                 self.request_token(&again.credentials, fetch)
             }
             result => result,
@@ -229,8 +229,8 @@ impl TokenProvider {
             return Ok(Token::permanent(credentials.secret(), clock.now()));
         };
         let request = client_credentials::token_request(token_url, id, secret, user_agent);
-        retry::with_retries(clock, fetch.deadline, fetch.retries, |left| {
-            // Before the request leaves: the lifetime may have begun at any time after.
+        retry::with_retries(clock, fetch.deadline, fetch.max_retries, |left| {
+            // Read before the request is sent, because the lifetime begins at some time after that.
             let issued = clock.now();
             self.config.requests.fetch_add(1, Ordering::Relaxed);
             let result = self.transport.send(&request, left).and_then(|response| {
@@ -261,22 +261,22 @@ impl ResolvedCredentials {
     }
 }
 
-/// Refuses a token that is no news or comes dead.
+/// Rejects a refreshed token that is unchanged or already expired.
 pub(crate) fn check_refreshed(
     token: &Token,
     current: Option<&Token>,
-    dropped: Option<&Token>,
+    last_invalidated: Option<&Token>,
     now: Timestamps,
 ) -> Result<()> {
     if token.is_permanent() {
         return Ok(());
     }
-    let known = [current, dropped].into_iter().flatten().any(|known| known.value() == token.value());
-    let (what, advice) = if known {
-        ("the service handed out the same token again", "try again later")
+    let unchanged = [current, last_invalidated].into_iter().flatten().any(|old| old.value() == token.value());
+    let (what, advice) = if unchanged {
+        ("the token service returned the same token again", "try again later")
     } else if !token.is_usable(now, Duration::ZERO) {
         (
-            "the token was as good as dead when it came",
+            "the token had expired, or was about to, when it arrived",
             "the server or the network is too slow for the lifetime of its tokens",
         )
     } else {
@@ -285,31 +285,36 @@ pub(crate) fn check_refreshed(
     Err(Error::new(Kind::Protocol, what).with_phase(Phase::Parse).with_retryable(true).with_hint(advice))
 }
 
-/// The error for a fetch that no token of the service can fulfil.
+/// The error for a `min_validity` that no token of the service has.
 pub(crate) fn min_validity_error(token: &Token, min_validity: Duration) -> Error {
     Error::invalid(format!(
-        "min_validity of {} ms is more than a token has, which lives {} s",
+        "min_validity of {} ms is longer than the lifetime of a token, {} s",
         min_validity.as_millis(),
         token.lifetime().as_secs()
     ))
-    .with_hint("ask for less")
+    .with_hint("use a smaller value")
 }
 
-/// One token, asked for now: no cache. If there is a store it is taken from there, and renewed on the
-/// way when that is due and nobody else does it.
+/// Gets one token, without a cache. If there is a store, the token is read from it, and refreshed if it is due
+/// and no other process is refreshing it.
 pub fn get_token(config: &Config) -> Result<Token> {
     let config = Arc::new(ProviderConfig::new(config)?);
     let Options { clock, timeout, retries, min_validity, log, .. } = config.options.clone();
-    let source = TokenProvider::new(config)?;
-    let fetch = FetchRequest { current: None, required: true, deadline: Deadline::after(&clock, timeout), retries };
-    let obtain = |fetch: &FetchRequest| {
-        let (token, pending_save) = source.fetch(fetch)?.unzip();
+    let provider = TokenProvider::new(config)?;
+    let fetch = FetchRequest {
+        replacing: None,
+        required: true,
+        deadline: Deadline::after(&clock, timeout),
+        max_retries: retries,
+    };
+    let fetch_and_save = |fetch: &FetchRequest| {
+        let (token, pending_save) = provider.fetch(fetch)?.unzip();
         if let Some(pending_save) = pending_save.flatten() {
             pending_save.save();
         }
         Ok(token)
     };
-    let token = obtain(&fetch)?.ok_or_else(|| Error::new(Kind::Internal, "an required fetch was put off"))?;
+    let token = fetch_and_save(&fetch)?.ok_or_else(|| Error::new(Kind::Internal, "a required fetch was deferred"))?;
     let now = clock.now();
     if !token.is_usable(now, min_validity) {
         check_refreshed(&token, None, None, now)?;
@@ -319,15 +324,18 @@ pub fn get_token(config: &Config) -> Result<Token> {
         return Ok(token);
     }
     let deadline = Deadline::after(&clock, REFRESH_TIMEOUT.min(timeout));
-    let renewal = FetchRequest { current: Some(&token), required: false, deadline, retries: 0 };
-    let renewed = obtain(&renewal).and_then(|renewed| {
-        renewed.map(|renewed| check_refreshed(&renewed, Some(&token), None, clock.now()).map(|()| renewed)).transpose()
+    let refresh = FetchRequest { replacing: Some(&token), required: false, deadline, max_retries: 0 };
+    let refreshed = fetch_and_save(&refresh).and_then(|refreshed| {
+        let check = |refreshed| check_refreshed(&refreshed, Some(&token), None, clock.now()).map(|()| refreshed);
+        refreshed.map(check).transpose()
     });
-    Ok(match renewed {
-        Ok(Some(renewed)) => renewed,
+    Ok(match refreshed {
+        Ok(Some(refreshed)) => refreshed,
         Ok(None) => token,
         Err(error) => {
-            log.warning(|| format!("the token is due for renewal, which failed; it is still good: {error}"));
+            log.warning(|| {
+                format!("the token is due for refresh, but refreshing it failed; it is still valid: {error}")
+            });
             token
         }
     })

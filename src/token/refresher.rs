@@ -1,4 +1,6 @@
-//! The background thread of a cache.
+//! The background thread of a cache, which refreshes the token when it is due.
+//!
+//! It only refreshes a token that was used since it was fetched, so that an idle program sends no requests.
 
 use super::flight::RefreshAttempt;
 use super::state::{Inner, PerProcess, RefreshState, State, classify};
@@ -8,50 +10,50 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 impl Inner {
-    /// Leaves a renewal to the background thread, if there is to be one.
-    pub(super) fn delegate_to_refresher(self: &Arc<Self>, shared: &Arc<PerProcess>, state: &mut RefreshState) -> bool {
+    /// Leaves the refresh to the background thread, if `background_refresh` is set and a thread can be started.
+    pub(super) fn delegate_to_refresher(self: &Arc<Self>, process: &Arc<PerProcess>, state: &mut RefreshState) -> bool {
         let wanted = self.options().background_refresh;
-        let there = wanted && (state.thread.is_some() || self.spawn_refresher(shared, state));
-        if there {
-            shared.wake.notify_all();
+        let running = wanted && (state.thread.is_some() || self.spawn_refresher(process, state));
+        if running {
+            process.wake.notify_all();
         }
-        there
+        running
     }
 
-    pub(super) fn spawn_refresher(self: &Arc<Self>, shared: &Arc<PerProcess>, state: &mut RefreshState) -> bool {
-        let (inner, shared) = (Arc::downgrade(self), shared.clone());
-        let body = move || Inner::refresh_loop(&inner, &shared);
+    pub(super) fn spawn_refresher(self: &Arc<Self>, process: &Arc<PerProcess>, state: &mut RefreshState) -> bool {
+        let (inner, process) = (Arc::downgrade(self), process.clone());
+        let body = move || Inner::refresh_loop(&inner, &process);
         match threads::spawn("amp-token", body) {
             Ok(thread) => {
                 state.thread = Some(thread);
                 true
             }
-            // Without a thread, callers renew by themselves.
+            // Without the thread, callers refresh the token.
             Err(_) => false,
         }
     }
 
-    pub(super) fn refresh_loop(inner: &Weak<Inner>, shared: &Arc<PerProcess>) {
-        let mut state = shared.lock();
+    pub(super) fn refresh_loop(inner: &Weak<Inner>, process: &Arc<PerProcess>) {
+        let mut state = process.lock();
         loop {
             if state.closed {
                 return;
             }
             let Some(inner) = inner.upgrade() else { return };
             let now = inner.clock().now();
-            let paused = state.backoff.as_ref().map_or(i64::MIN, |backoff| backoff.until);
-            let token = inner.slot.load();
-            // How long there is nothing to do; `None`: until somebody asks again.
-            let rest = match (classify(token.as_deref(), paused, now, Duration::ZERO), &token) {
+            let backoff_until = state.backoff.as_ref().map_or(i64::MIN, |backoff| backoff.until);
+            let token = inner.token.load();
+            // How long there is nothing to do; `None` until the next call.
+            let idle = match (classify(token.as_deref(), backoff_until, now, Duration::ZERO), &token) {
                 (State::Fresh, Some(token)) => Some(now.remaining_until(token.refresh_at())),
                 (State::Backoff, Some(token)) if token.was_used() => {
-                    Some(Duration::from_nanos(u64::try_from(paused - now.monotonic).unwrap_or(0)))
+                    Some(Duration::from_nanos(u64::try_from(backoff_until - now.monotonic).unwrap_or(0)))
                 }
                 (State::Due, Some(token)) if token.was_used() && state.flight.is_none() => {
                     let left = now.remaining_until(token.usable_until(Duration::ZERO));
                     let deadline = Deadline::after(inner.clock(), left.min(inner.options().timeout));
                     inner.run_flight(
-                        shared,
+                        process,
                         state,
                         RefreshAttempt {
                             required: false,
@@ -61,16 +63,16 @@ impl Inner {
                             background: true,
                         },
                     );
-                    state = shared.lock();
+                    state = process.lock();
                     continue;
                 }
                 _ => None,
             };
             drop(token);
-            drop(inner); // the cache must be free to go while this thread rests
-            state = match rest {
-                Some(rest) => shared.wake.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0,
-                None => shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+            drop(inner); // while this thread waits, it must not keep the cache alive
+            state = match idle {
+                Some(idle) => process.wake.wait_timeout(state, idle).unwrap_or_else(PoisonError::into_inner).0,
+                None => process.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }

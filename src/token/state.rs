@@ -16,23 +16,23 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// What the cached token is good for.
+/// The state of the cached token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// There is none.
+    /// There is no token.
     Empty,
-    /// It is handed out.
+    /// The token is returned.
     Fresh,
-    /// It is handed out, and somebody should renew it.
+    /// The token is returned, and is due for refresh.
     Due,
-    /// It is handed out; its renewal failed a short while ago and must wait.
+    /// The token is returned and due for refresh, but refreshing it failed and is not retried yet.
     Backoff,
-    /// It is not handed out.
+    /// The token is not returned.
     Expired,
 }
 
-/// Tells the state, from the token, the end of the backoff after the last failure (a monotonic
-/// time; the past if there is none), the clocks, and how long the token must last.
+/// The state for a token, the end of the backoff after the last failure (a monotonic time; in the past if there
+/// is no backoff), the clocks, and how long the token must still be valid.
 pub(super) fn classify(token: Option<&Token>, backoff_until: i64, now: Timestamps, min_validity: Duration) -> State {
     match token {
         None => State::Empty,
@@ -43,54 +43,56 @@ pub(super) fn classify(token: Option<&Token>, backoff_until: i64, now: Timestamp
     }
 }
 
+/// What a cache consists of. The background thread has a weak reference to it.
 pub(super) struct Inner {
-    pub(super) slot: TokenCell,
-    /// Changes whenever the token does. Others may watch it through a pointer.
+    pub(super) token: TokenCell,
+    /// Changes whenever the token does. The application may read it through a pointer.
     pub(super) epoch: AtomicU64,
-    pub(super) shared: ArcSwap<PerProcess>,
+    pub(super) per_process: ArcSwap<PerProcess>,
     pub(super) config: Arc<ProviderConfig>,
     pub(super) stats: Stats,
 }
 
-/// What the slow path works with; one per process.
+/// The state that a forked child cannot share with its parent.
 pub(super) struct PerProcess {
     pub(super) generation: u64,
-    /// `None`: a forked child has freed it.
-    pub(super) source: ArcSwapOption<TokenProvider>,
-    /// The last token that was invalidated: getting it again is no news. Changed under the lock of `state`.
+    /// `None` if a forked child has freed it.
+    pub(super) provider: ArcSwapOption<TokenProvider>,
+    /// The token that was invalidated last; receiving it again is an error. Changed under the lock of `state`.
     pub(super) last_invalidated: TokenCell,
     pub(super) state: Mutex<RefreshState>,
-    /// A flight has flight_done.
+    /// Signals that a flight has ended.
     pub(super) flight_done: Condvar,
-    /// The background thread has something to do.
+    /// Signals that the background thread has something to do.
     pub(super) wake: Condvar,
-    /// Until this monotonic time, nobody with a usable token need look at `state`.
+    /// Until this monotonic time, a caller with a usable token need not lock `state`.
     pub(super) skip_lock_until: AtomicI64,
 }
 
-/// What is going on; under the lock.
+/// What is in progress; under the lock.
 #[derive(Default)]
 pub(super) struct RefreshState {
     pub(super) flight: Option<Arc<Flight>>,
     pub(super) backoff: Option<Backoff>,
-    /// Failed flights since the last success, but for those whose backoff was cut short.
+    /// Failed flights since the last success, except those whose backoff was shortened.
     pub(super) failures: u32,
-    /// Invalidations in a row, of tokens that had hardly been used.
+    /// Consecutive invalidations of tokens that had just been issued.
     pub(super) consecutive_rejections: u32,
     pub(super) thread: Option<JoinHandle<()>>,
-    /// Whether the thread is in a flight, and must not be waited for.
+    /// Whether the background thread leads the flight. Then closing the cache does not wait for it.
     pub(super) refresher_in_flight: bool,
     pub(super) closed: bool,
 }
 
-/// After a failure.
+/// The time after a failure in which no token is requested.
 pub(super) struct Backoff {
     pub(super) until: i64,
     pub(super) error: Error,
-    /// A short_deadline attempt failed: who has no token tries all the same.
+    /// Whether the attempt had a short deadline. Then a caller without a token tries all the same.
     pub(super) advisory: bool,
 }
 
+/// One attempt to get a token, and its outcome when it has ended.
 #[derive(Default)]
 pub(super) struct Flight(pub(super) OnceLock<Outcome>);
 
@@ -99,7 +101,7 @@ pub(super) struct Flight(pub(super) OnceLock<Outcome>);
 pub(super) enum Outcome {
     Token(Arc<Token>),
     Failed(Error),
-    /// The leader gave up for reasons of its own, which are no verdict on the service.
+    /// The leader stopped for its own reasons, which prove no failure of the service.
     Inconclusive(Error),
 }
 
@@ -117,20 +119,20 @@ impl Inner {
         Deadline::after(self.clock(), self.options().timeout)
     }
 
-    /// The shared part of this process: a new one after a fork.
-    pub(super) fn shared(&self) -> Result<Arc<PerProcess>> {
-        let shared = self.shared.load_full();
-        if shared.generation == fork::generation() {
-            return Ok(shared);
+    /// The state of this process; after a fork it is created again.
+    pub(super) fn per_process(&self) -> Result<Arc<PerProcess>> {
+        let process = self.per_process.load_full();
+        if process.generation == fork::generation() {
+            return Ok(process);
         }
         let new = Arc::new(PerProcess::new(TokenProvider::new(self.config.clone())?));
-        let previous = self.shared.compare_and_swap(&shared, new.clone());
-        if !Arc::ptr_eq(&previous, &shared) {
-            return Ok(previous.clone()); // another thread of the child was first
+        let previous = self.per_process.compare_and_swap(&process, new.clone());
+        if !Arc::ptr_eq(&previous, &process) {
+            return Ok(previous.clone()); // another thread of the child was faster
         }
-        shared.free_in_child();
+        process.free_in_child();
         let now = self.clock().now();
-        let child = self.slot.load().filter(|token| !token.is_permanent() && token.is_usable(now, Duration::ZERO));
+        let child = self.token.load().filter(|token| !token.is_permanent() && token.is_usable(now, Duration::ZERO));
         if let Some(token) = child {
             self.set_token(Some(Arc::new(token.with_new_refresh_time(now, self.clock()))));
         }
@@ -138,17 +140,17 @@ impl Inner {
     }
 
     pub(super) fn set_token(&self, token: Option<Arc<Token>>) {
-        self.slot.set(token);
-        // After the token: who sees the new count finds the new token.
+        self.token.set(token);
+        // After the token, so that a reader of the new value also finds the new token.
         self.epoch.fetch_add(1, Ordering::Release);
     }
 }
 
 impl PerProcess {
-    pub(super) fn new(source: TokenProvider) -> Self {
+    pub(super) fn new(provider: TokenProvider) -> Self {
         PerProcess {
             generation: fork::generation(),
-            source: ArcSwapOption::from_pointee(source),
+            provider: ArcSwapOption::from_pointee(provider),
             last_invalidated: TokenCell::default(),
             state: Mutex::default(),
             flight_done: Condvar::new(),
@@ -158,36 +160,36 @@ impl PerProcess {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, RefreshState> {
-        // A panic while the lock was held cannot have left the state half-changed: it is set field
-        // by field to values that are each valid.
+        // A panic under the lock cannot leave an invalid state, because each field is set to a valid value on its
+        // own.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn source(&self) -> Result<Arc<TokenProvider>> {
-        let freed = || Error::new(Kind::Internal, "a call that began before a fork goes on in the child");
-        self.source.load_full().ok_or_else(freed)
+    pub(super) fn provider(&self) -> Result<Arc<TokenProvider>> {
+        let freed = || Error::new(Kind::Internal, "a call that began before a fork continues in the child process");
+        self.provider.load_full().ok_or_else(freed)
     }
 
-    /// Takes a token out of the store that others share.
+    /// Removes a token from the store.
     pub(super) fn forget(&self, token: &Token) {
-        if let Ok(source) = self.source() {
-            source.remove_from_store(token);
+        if let Ok(provider) = self.provider() {
+            provider.remove_from_store(token);
         }
     }
 
     /// Frees what a forked child inherited, as far as that is safe. Another thread of the parent may have held
-    /// the lock, and the handle of the parent's background thread must not be last_invalidated in the child: both are
-    /// forgotten. What has secrets in it is not under the lock, and is freed; except what another thread was
-    /// using at the moment of the fork, because that thread still counts as an owner.
+    /// the lock, and the handle of the parent's background thread must not be dropped in the child: both are
+    /// leaked. Objects with secrets are not under the lock and are freed, except those that another thread was
+    /// using at the time of the fork, because the reference of that thread remains.
     pub(super) fn free_in_child(self: Arc<Self>) {
-        self.source.store(None);
+        self.provider.store(None);
         self.last_invalidated.set(None);
         std::mem::forget(self);
     }
 }
 
 impl Backoff {
-    /// The failure, with the time that is left.
+    /// The failure, with the remaining time of the backoff.
     pub(super) fn error_with_remaining(&self, now: Timestamps) -> Error {
         let left = u64::try_from(self.until - now.monotonic).unwrap_or(0);
         self.error.clone().with_retry_after(Some(Duration::from_nanos(left)))

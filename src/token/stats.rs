@@ -3,22 +3,22 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
-/// The names that [`TokenCache::statistic`] knows, and what they mean.
+/// The names of statistics for [`TokenCache::statistic`](super::cache::TokenCache::statistic), and what they count.
 pub const STATISTICS: &[(&str, &str)] = &[
-    ("hits", "calls that were answered with a fresh token, at once"),
-    ("waits", "calls that waited for another thread's request"),
-    ("refreshes", "tokens that were obtained"),
-    ("failures", "attempts to obtain one that failed"),
-    ("requests", "requests that were sent for tokens, repeated ones included"),
-    ("invalidations", "tokens that were last_invalidated because a server refused them"),
+    ("hits", "calls that returned a fresh token immediately"),
+    ("waits", "calls that waited for the request of another thread"),
+    ("refreshes", "tokens that were fetched"),
+    ("failures", "failed attempts to fetch a token"),
+    ("requests", "token requests that were sent, including retries"),
+    ("invalidations", "tokens that were discarded because a server rejected them"),
     ("last_refresh_ms", "how long the last attempt took, in milliseconds; -1: there was none"),
     ("last_status", "the status of the last attempt; -1: there was none"),
-    ("age", "seconds since the current token was asked for; -1: there is none"),
-    ("expires_in", "seconds that the current token has left; -1: there is none"),
+    ("age", "seconds since the current token was requested; -1: there is none"),
+    ("expires_in", "seconds until the current token expires; -1: there is none"),
 ];
 
-/// Figures. Hits are counted by the hot path, in stripes of their own cache line, so that threads
-/// that count do not slow each other down.
+/// The counters of a cache. The hot path counts hits, in stripes with a cache line each, so that threads that
+/// count at the same time rarely slow each other down.
 pub(super) struct Stats {
     pub(super) hits: [StripedCounter; STRIPES],
     pub(super) waits: AtomicU64,
@@ -29,8 +29,10 @@ pub(super) struct Stats {
     pub(super) last_status: AtomicI64,
 }
 
+/// Up to this many threads count hits without sharing a stripe.
 pub(super) const STRIPES: usize = 16;
 
+/// A counter with a cache line of its own.
 #[derive(Default)]
 #[repr(align(64))]
 pub(super) struct StripedCounter(AtomicU64);

@@ -65,7 +65,7 @@ fn a_token_is_good_for_as_long_as_asked() {
     let env = TestEnv::new();
     env.run(&["get", "--min-validity", "200"]).stdout_ok();
     let output = env.run(&["get", "--min-validity", "400"]);
-    output.assert_failed(2, "more than a token has, which lives 300 s");
+    output.assert_failed(2, "longer than the lifetime of a token, 300 s");
     env.run(&["get", "--min-validity", "soon"]).assert_failed(2, "soon");
 }
 

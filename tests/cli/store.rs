@@ -56,7 +56,11 @@ fn a_token_that_is_due_is_renewed_by_whoever_comes_by() {
     env.emulator.fault(Fault::status(503));
     let output = get();
     assert_eq!((output.status, output.stdout.as_str()), (Some(0), "the-old-one\n"));
-    assert!(output.stderr.contains("warning: the token is due for renewal, which failed"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("warning: the token is due for refresh, but refreshing it failed"),
+        "{}",
+        output.stderr
+    );
 
     let renewed = get().stdout_ok();
     assert!(renewed.starts_with("eyJ"), "{renewed}");
