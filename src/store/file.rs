@@ -1,20 +1,19 @@
-//! The store of one machine: sealed files in a folder that belongs to one user.
+//! The store of one machine: encrypted files in a directory that belongs to one user.
 //!
-//! - **Reading takes no lock.** An entry is written to a file of its own and then renamed, so there
-//!   is a whole one or none, whenever and however a writer ends.
-//! - **The lock ends with its holder.** It is the operating system's (`flock`), on a file next to the
-//!   entry, and belongs to the open file: threads exclude each other as processes do. Forked children
-//!   share the open file. So the holder unlocks it before closing it; only if the holder is killed before
-//!   that, a child that it forked while it held the lock keeps it locked until the child ends or executes
-//!   another program.
-//! - **Only what belongs to this user is used.** The directory must belong to this user, be closed to all
-//!   others and be no symbolic link; a file must be a regular one of this user. What is checked is what is
-//!   used: an open [`Directory`], not its path.
-//! - **It is not waited for.** A disk may stand still for any time, and a file server for ever, and no
-//!   call for a file knows a deadline. So threads of their own touch the files, which see sealed bytes
-//!   only; one that takes too long is left behind, and until it is through, the store is left alone.
+//! - **Reading takes no lock.** An entry is written to a temporary file, which is then renamed. So there is a
+//!   complete entry or none, whenever a writer is interrupted.
+//! - **The lock ends with its holder.** It is a lock of the operating system (`flock`) on a file next to the
+//!   entry, and belongs to the open file: it excludes threads as well as processes. Forked children share the
+//!   open file, so the holder unlocks it before closing it. Only if the holder is killed before that, a child
+//!   that it forked while it held the lock keeps it locked, until the child ends or executes another program.
+//! - **Only files of this user are used.** The directory must belong to this user, be inaccessible to all
+//!   others and not be a symbolic link; a file must be a regular file of this user. The checks are made on the
+//!   open [`Directory`], not on its path.
+//! - **File I/O has a time limit.** A disk or file server may not respond for any time, and file I/O has no
+//!   timeout. So helper threads do it, which see only encrypted bytes. One that takes too long is abandoned, and
+//!   the store is not used until that thread has finished.
 //!
-//! Everything that goes wrong is a log line and an entry that is absent.
+//! An error is logged, and the entry counts as absent.
 
 mod directory;
 mod location;
@@ -37,18 +36,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-/// The longest pause between two looks at a lock that somebody else holds.
+/// The longest time between two attempts to take a lock that another process or thread holds.
 const LOCK_POLL_MAX: Duration = Duration::from_millis(25);
 
-/// The ending of files that are being written.
+/// The suffix of files that are being written.
 const TEMP_SUFFIX: &str = ".tmp";
 
 /// Unfinished files older than this are removed: their writer must have crashed. If it was only
 /// stopped, its rename fails, which is harmless.
 const STALE_TEMP_AGE: Duration = Duration::from_secs(60);
 
-/// The longest that a caller waits for the files; and never more than a quarter of `timeout_ms`. It is
-/// long for a disk, even a busy one, and what takes longer is paid for once: by the caller who finds out.
+/// The longest time that a caller waits for file I/O; also never more than a quarter of `timeout_ms`. It is long
+/// even for a busy disk. If it is exceeded, only the first caller has to wait.
 const IO_TIMEOUT: Duration = Duration::from_secs(2);
 
 static FILE_IO_THREADS: HelperThreads = HelperThreads::new("amp-files");
@@ -56,22 +55,22 @@ static FILE_IO_THREADS: HelperThreads = HelperThreads::new("amp-files");
 pub(super) struct FileStore {
     seal: EntryCipher,
     files: Arc<Files>,
-    patience: Duration,
+    io_timeout: Duration,
     clock: Clock,
     warnings: WarnOnce,
-    /// There for as long as the thread is that was left behind last.
+    /// Can be upgraded as long as the thread that was abandoned last is running.
     stuck_io: Mutex<Weak<()>>,
 }
 
-/// What is wrong, in words. What is merely not there is no failure.
+/// The error is a message. A file that does not exist is not an error.
 type Attempt<T> = Result<T, String>;
 
 impl FileStore {
-    /// Chooses the folder; touches nothing. `None`: there is nowhere to put it.
+    /// Chooses the directory; accesses no file. `None` if there is no directory for the store.
     pub(super) fn open(options: &Options, seal: EntryCipher) -> Option<Self> {
         fork::install_fork_hook();
         let warnings = WarnOnce::new(&options.log);
-        let Some(folder) = options.store_dir.clone().or_else(|| location::default_store_dir(environment::variable))
+        let Some(directory) = options.store_dir.clone().or_else(|| location::default_store_dir(environment::variable))
         else {
             warnings.report(
                 "XDG_RUNTIME_DIR, XDG_CACHE_HOME and HOME name no directory that this user may use; set store_dir",
@@ -80,33 +79,35 @@ impl FileStore {
         };
         let entry = seal.name();
         Some(FileStore {
-            files: Arc::new(Files { directory: folder, lock: format!("{entry}.lock"), entry }),
+            files: Arc::new(Files { directory, lock: format!("{entry}.lock"), entry }),
             seal,
-            patience: IO_TIMEOUT.min(options.timeout / 4),
+            io_timeout: IO_TIMEOUT.min(options.timeout / 4),
             clock: options.clock.clone(),
             warnings,
             stuck_io: Mutex::default(),
         })
     }
 
-    /// Does something with the files, as far as patience goes.
+    /// Runs `work` on a helper thread, and waits for its result until the time limit.
     fn with_files<T: Send + 'static>(&self, work: impl FnOnce(&Files) -> Attempt<T> + Send + 'static) -> Attempt<T> {
-        let folder = display_path(&self.files.directory);
-        // The next one would be left behind, too.
+        let directory = display_path(&self.files.directory);
+        // Another helper thread would be abandoned as well.
         if self.stuck_io().strong_count() > 0 {
-            return Err(format!("{folder} does not answer yet"));
+            return Err(format!("file I/O in {directory} has timed out and is still not finished"));
         }
-        let (files, there) = (self.files.clone(), Arc::new(()));
-        let stuck_io = Arc::downgrade(&there);
-        let done = FILE_IO_THREADS.run_with_deadline(IoDeadline::after(self.patience), move || {
-            let _there = there;
+        let (files, running) = (self.files.clone(), Arc::new(()));
+        let stuck_io = Arc::downgrade(&running);
+        let done = FILE_IO_THREADS.run_with_deadline(IoDeadline::after(self.io_timeout), move || {
+            let _running = running;
             work(&files)
         });
         done.unwrap_or_else(|error| {
             *self.stuck_io() = stuck_io;
             Err(match error.kind() {
-                ErrorKind::TimedOut => format!("{folder} does not answer within {} ms", self.patience.as_millis()),
-                _ => format!("{folder} needs a thread: {error}"),
+                ErrorKind::TimedOut => {
+                    format!("file I/O in {directory} timed out after {} ms", self.io_timeout.as_millis())
+                }
+                _ => format!("cannot start a thread for file I/O in {directory}: {error}"),
             })
         })
     }
@@ -115,13 +116,13 @@ impl FileStore {
         self.stuck_io.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None`: somebody else has it. Otherwise, it is held until the value is dropped.
+    /// Takes the lock, which is held until the value is dropped. `None` if another process or thread holds it.
     fn try_lock(&self, wait: Duration) -> Attempt<Option<LockGuard>> {
         let end = self.clock.now().after(wait).monotonic;
         let mut pauses = (1..).map(|turn| LOCK_POLL_MAX.min(Duration::from_millis(1 << turn.min(8))));
         loop {
             if let Some(file) = self.with_files(Files::lock)? {
-                return Ok(Some(LockGuard { file: Some(file), patience: self.patience }));
+                return Ok(Some(LockGuard { file: Some(file), io_timeout: self.io_timeout }));
             }
             let left = Duration::from_nanos(u64::try_from(end - self.clock.now().monotonic).unwrap_or(0));
             if left.is_zero() {
@@ -135,7 +136,7 @@ impl FileStore {
     fn try_save(&self, entry: &Entry) -> Attempt<()> {
         let mut random = [0; 8];
         let sealed = self.seal.seal(entry).filter(|_| SystemRandom::new().fill(&mut random).is_ok());
-        let sealed = sealed.ok_or("this machine has no randomness")?;
+        let sealed = sealed.ok_or("the system's random number generator failed")?;
         self.with_files(move |files| files.write(&sealed, u64::from_ne_bytes(random)))
     }
 }
@@ -173,8 +174,8 @@ impl Store for FileStore {
     }
 
     fn remove(&self, token: &str) {
-        // Under the lock, so that the entry that is removed is the one that was looked at. If another
-        // process holds it, that one is about to put another entry in its place.
+        // Under the lock, so that the removed entry is the one that was read. If another process holds the lock,
+        // it is about to replace the entry.
         let lock = self.lock(Duration::ZERO);
         if !matches!(lock, LockResult::Busy) && self.load().is_some_and(|entry| entry.token.expose() == token) {
             let _ = self.with_files(Files::remove);
@@ -182,14 +183,14 @@ impl Store for FileStore {
     }
 }
 
-/// The files themselves. All of this may take any time.
+/// The files. Each operation may take any time.
 ///
 /// Each operation opens the directory once, and reaches the files through that descriptor.
 struct Files {
     directory: PathBuf,
-    /// The name of the entry's file.
+    /// The file name of the entry.
     entry: String,
-    /// The name of the lock's file.
+    /// The file name of the lock.
     lock: String,
 }
 
@@ -197,7 +198,7 @@ impl Files {
     fn read(&self) -> Attempt<Option<Vec<u8>>> {
         let Some(directory) = Directory::open(&self.directory)? else { return Ok(None) };
         let Some(file) = directory.open_file(&self.entry, OFlags::RDONLY)? else { return Ok(None) };
-        // Room for most at once: without it, the first reads are of 32 bytes.
+        // Large enough for most entries; otherwise, the first reads are of 32 bytes.
         let mut sealed = Vec::with_capacity(4096);
         file.take(seal::MAX_ENTRY_BYTES as u64 + 1)
             .read_to_end(&mut sealed)
@@ -205,17 +206,20 @@ impl Files {
         Ok(Some(sealed))
     }
 
-    /// `None`: another process holds the lock, or another thread of this one.
+    /// `None` if another process or thread holds the lock.
     fn lock(&self) -> Attempt<Option<LockedFile>> {
         let directory = Directory::open_or_create(&self.directory)?;
-        let there = directory.open_file(&self.lock, OFlags::RDWR)?;
-        // Created only if it does not exist: that waits while another process changes the directory, and a
-        // busy disk may hold up that process.
-        let file =
-            if there.is_some() { there } else { directory.open_file(&self.lock, OFlags::RDWR | OFlags::CREATE)? };
-        // The directory was removed in the meantime.
+        let existing = directory.open_file(&self.lock, OFlags::RDWR)?;
+        // Created only if it does not exist: creating a file waits while another process changes the directory,
+        // and a busy disk may delay that process.
+        let file = if existing.is_some() {
+            existing
+        } else {
+            directory.open_file(&self.lock, OFlags::RDWR | OFlags::CREATE)?
+        };
+        // Absent only if the directory was removed in the meantime.
         let Some(file) = file else { return Ok(None) };
-        LockedFile::new(file).map_err(directory.failed("locked", &self.lock))
+        LockedFile::new(file).map_err(directory.failed("lock", &self.lock))
     }
 
     fn write(&self, sealed: &[u8], number: u64) -> Attempt<()> {
@@ -256,14 +260,14 @@ impl Files {
 /// The lock, while it is held.
 struct LockGuard {
     file: Option<LockedFile>,
-    patience: Duration,
+    io_timeout: Duration,
 }
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
         let file = self.file.take();
-        // A file server is asked to unlock it, and waited for. (Without a thread, it is dropped here.)
-        let _ = FILE_IO_THREADS.run_with_deadline(IoDeadline::after(self.patience), move || drop(file));
+        // Unlocking may need a file server. (If no thread can be started, the file is unlocked here.)
+        let _ = FILE_IO_THREADS.run_with_deadline(IoDeadline::after(self.io_timeout), move || drop(file));
     }
 }
 
@@ -274,13 +278,13 @@ struct LockedFile {
 }
 
 impl LockedFile {
-    /// `None`: another process holds the lock, or another thread of this one.
+    /// `None` if another process or thread holds the lock.
     fn new(file: File) -> io::Result<Option<Self>> {
         let generation = fork::generation();
         match file.try_lock() {
             Ok(()) => Ok(Some(LockedFile { file, generation })),
             Err(TryLockError::WouldBlock) => Ok(None),
-            // A file server may take its time.
+            // A signal interrupted the request to a file server.
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -289,8 +293,8 @@ impl LockedFile {
 
 impl Drop for LockedFile {
     fn drop(&mut self) {
-        // If a child was forked meanwhile, closing the file would leave it locked. In that child, the lock
-        // is still the parent's, and stays.
+        // If a child was forked in the meantime, closing the file would leave it locked. In that child, the lock
+        // belongs to the parent and is kept.
         if self.generation == fork::generation() {
             let _ = self.file.unlock();
         }

@@ -1,9 +1,9 @@
-//! Where a cache shares its token with other processes and machines.
+//! Shares a cache's token with other processes and machines.
 //!
-//! A store is a favour, never a need: whatever goes wrong in one costs a log line and at most the
-//! time that its own bound allows, and the caller asks the service itself.
+//! The store is best effort: on any error it logs one warning and returns within its own time limit, and the
+//! caller requests a token from the service.
 
-#![cfg_attr(not(any(unix, feature = "redis")), allow(dead_code, reason = "there is no store to use it"))]
+#![cfg_attr(not(any(unix, feature = "redis")), allow(dead_code, reason = "no store uses it"))]
 
 #[cfg(unix)]
 mod file;
@@ -24,47 +24,47 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A token as it lies in a store.
+/// A token in a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The token itself.
     pub token: Secret,
-    /// When it was asked for, in nanoseconds since 1970.
+    /// When the token was requested, in nanoseconds since 1970.
     pub issued: i64,
-    /// When it dies, in nanoseconds since 1970.
+    /// When the token expires, in nanoseconds since 1970.
     pub expires: i64,
 }
 
-/// Whether one may ask the service on behalf of all.
+/// The lock under which one process requests a token for all that share the store.
 pub enum LockResult {
-    /// Yes, until the value is dropped, or its process dies.
+    /// This process holds the lock until the value is dropped or the process ends.
     Held(Box<dyn std::any::Any>),
-    /// Somebody else does, and the wait was over first.
+    /// Another process or thread held the lock for the whole wait.
     Busy,
-    /// The store cannot tell.
+    /// The store failed.
     Unavailable,
 }
 
-/// What the cache needs of a store. Every call may come from any thread.
+/// What the token provider needs from a store. Any thread may call it.
 pub trait Store: Send + Sync {
-    /// The entry, if there is one that opens and can be believed.
+    /// The entry, if there is one that can be decrypted and is valid.
     fn load(&self) -> Option<Entry>;
 
-    /// Waits at most `with_retry_after` for the right to renew.
+    /// Waits at most `wait` for the lock.
     fn lock(&self, wait: Duration) -> LockResult;
 
-    /// Puts an entry in place of whatever is there.
+    /// Replaces the entry.
     fn save(&self, entry: &Entry);
 
-    /// Takes the entry out if it holds that token.
+    /// Removes the entry if it has this token.
     fn remove(&self, token: &str);
 
-    /// Where it is, in words; without a password that its URL may hold.
+    /// A description of where the store is, without the password that its URL may have.
     fn location(&self) -> String;
 }
 
-/// The store that the settings name, for these credentials; none for a personal access token, which
-/// nobody needs to ask for.
+/// The store that the settings name, for these credentials. `None` for a personal access token, which is not
+/// fetched.
 pub fn open(options: &Options, credentials: &Credentials) -> Result<Option<Arc<dyn Store>>> {
     let Credentials::Client { id, secret } = credentials else { return Ok(None) };
     let wanted = options.store.expose();
@@ -72,7 +72,9 @@ pub fn open(options: &Options, credentials: &Credentials) -> Result<Option<Arc<d
         return Ok(None);
     }
     let Some(seal) = EntryCipher::new(secret, &options.token_url, id) else {
-        options.log.warning(|| "store: the client secret is too short to seal anything with, so nothing is shared");
+        options
+            .log
+            .warning(|| "store: the client secret is too short to derive a key from it, so tokens are not shared");
         return Ok(None);
     };
     match wanted {
@@ -88,7 +90,7 @@ fn file(options: &Options, seal: EntryCipher) -> Option<Arc<dyn Store>> {
 
 #[cfg(not(unix))]
 fn file(options: &Options, _: EntryCipher) -> Option<Arc<dyn Store>> {
-    options.log.warning(|| "store: files are not shared on this platform yet, so nothing is");
+    options.log.warning(|| "store: this platform has no file store, so tokens are not shared");
     None
 }
 
@@ -104,7 +106,7 @@ fn redis(_: &Options, _: EntryCipher, _: &str) -> Result<Option<Arc<dyn Store>>>
         .with_hint("build it with cargo's --features redis, or set store to file or none"))
 }
 
-/// Seals an entry and opens `change` of it; for the fuzzer.
+/// Encrypts an entry, changes it with `change` and decrypts it; for the fuzzer.
 #[cfg(fuzzing)]
 pub fn reopen(entry: &Entry, now: Timestamps, change: impl FnOnce(&mut Vec<u8>)) -> Option<(bool, Option<Entry>)> {
     let seal = EntryCipher::new(&"a secret that is long enough".into(), "https://auth.example/oauth/token", "id")?;
@@ -114,33 +116,36 @@ pub fn reopen(entry: &Entry, now: Timestamps, change: impl FnOnce(&mut Vec<u8>))
     Some((changed == sealed, seal.open(&changed, now).ok()))
 }
 
-/// Says that something is wrong with a store: once aloud, because it will be so at every call.
+/// Reports failures of a store: the first as a warning, the others for debugging, because every call would repeat
+/// them.
 struct WarnOnce {
     log: Log,
-    told: AtomicBool,
+    reported: AtomicBool,
 }
 
 impl WarnOnce {
     fn new(log: &Log) -> Self {
-        WarnOnce { log: log.clone(), told: AtomicBool::new(false) }
+        WarnOnce { log: log.clone(), reported: AtomicBool::new(false) }
     }
 
     fn report(&self, what: &str) {
-        if self.told.swap(true, Ordering::Relaxed) {
+        if self.reported.swap(true, Ordering::Relaxed) {
             self.log.debug(|| format!("store: {what}"));
         } else {
-            self.log.warning(|| format!("store: {what}; going on without it (said once)"));
+            self.log.warning(|| format!("store: {what}; continuing without it (logged once)"));
         }
     }
 
-    /// Opens an entry; what has merely expired is no warnings.
+    /// Decrypts an entry. One that has only expired is not reported.
     fn open(&self, seal: &EntryCipher, sealed: &[u8], now: Timestamps) -> Option<Entry> {
         match seal.open(sealed, now) {
             Ok(entry) => return Some(entry),
             Err(OpenError::Expired) => {}
-            Err(OpenError::NotYetValid) => self.report("an entry was made later than this machine's clock shows"),
+            Err(OpenError::NotYetValid) => {
+                self.report("an entry was created later than the time of this machine's clock")
+            }
             Err(OpenError::Undecryptable) => {
-                self.report("an entry is damaged, or was not made by this version for this client")
+                self.report("an entry is damaged, or was written by another version or for another client")
             }
         }
         None

@@ -1,16 +1,15 @@
-//! The store of many machines: sealed entries in a Redis or Valkey server.
+//! The store of many machines: encrypted entries in a Redis or Valkey server.
 //!
-//! - **It is not waited for.** Every exchange, connecting and TLS included, ends within half a second,
-//!   or less for callers with little time; after one that failed, the server is left alone for some
-//!   seconds, and all that is asked of the store meanwhile is answered by "not there".
-//! - **One machine asks for all.** The lock is a key with an owner and a short life: that of a machine
-//!   that died ends by itself, and only its owner can end it earlier.
-//! - **No clock is trusted for long.** An entry is removed by the server when its time is over, and the
-//!   time that the server leaves it counts even where this machine's clock would give it more.
-//! - A connection belongs to one process: a store that a forked child inherits is of no use to it.
+//! - **Every exchange has a time limit.** It ends within half a second, or less if `timeout_ms` is short,
+//!   including connecting and TLS. After a failure, the server is not used for some seconds, and all entries count
+//!   as absent.
+//! - **One machine requests a token for all.** The lock is a key with an owner and a short lifetime: that of a
+//!   machine that crashed expires, and only its owner can delete it earlier.
+//! - **An entry has two expiry times.** The server deletes it when its token expires. The remaining time on the
+//!   server counts even if the entry is valid for longer by this machine's clock.
+//! - A connection belongs to one process: a forked child does not use the store that it inherits.
 //!
-//! The protocol is RESP 2. Of it, six commands are needed, and a client library would bring more than
-//! forty crates, wait for name look-ups without a bound, and trust other certificates than the rest.
+//! The protocol is in [`resp`](super::resp), with the reasons why no library is used.
 
 use super::resp::{Command, Value, encode, read_reply};
 use super::seal::EntryCipher;
@@ -35,25 +34,25 @@ use std::time::Duration;
 /// The port of a URL that has none, for both schemes.
 const DEFAULT_PORT: u16 = 6379;
 
-/// The longest that one exchange may take; and never more than an eighth of `timeout_ms`, because
-/// three of them may come before the request. What they save is one request, so they may not cost more.
+/// The time limit of one exchange; also never more than an eighth of `timeout_ms`, because three of them may
+/// precede the token request. They save one request, so they may not take longer than one.
 const IO_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a server that failed is left alone.
+/// How long a server is not used after a failure.
 const FAILURE_COOLDOWN: Duration = Duration::from_secs(5);
 
-/// How long a connection is kept for the next exchange: the few of one renewal follow each other
-/// closely, and what has been idle for longer may have been cut off on the way.
+/// How long an idle connection is kept: the exchanges of one refresh follow each other closely, and a connection
+/// that was idle for longer may have been closed on the way.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The life of a lock. A holder who takes longer loses it, which costs a second request; a holder who
-/// died keeps the others waiting for no longer than this.
+/// The lifetime of a lock. A holder that takes longer loses it, which costs a second request. After a holder has
+/// crashed, the others wait for at most this time.
 const LOCK_TTL: Duration = Duration::from_secs(5);
 
-/// The longest pause between two looks at a lock that somebody else holds.
+/// The longest time between two attempts to take a lock that another process or thread holds.
 const LOCK_POLL_MAX: Duration = Duration::from_millis(100);
 
-/// Deletes a key if it has a certain value.
+/// A Lua script that deletes a key if it has a certain value.
 const COMPARE_AND_DELETE: &[u8] =
     b"if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('del',KEYS[1]) end return 0";
 
@@ -66,10 +65,10 @@ pub(super) struct RedisStore {
 }
 
 impl RedisStore {
-    /// Understands the URL; sends nothing.
+    /// Parses the URL; sends nothing.
     pub(super) fn open(options: &Options, seal: EntryCipher, url: &str) -> Result<Self> {
         fork::install_fork_hook();
-        let place = RedisUrl::parse(url).ok_or_else(|| {
+        let url = RedisUrl::parse(url).ok_or_else(|| {
             Error::new(Kind::Config, "store is not the URL of a Redis server")
                 .with_hint("use redis://[user:password@]host[:port][/database], or rediss:// for TLS")
         })?;
@@ -80,8 +79,8 @@ impl RedisStore {
             lock: format!("amp-token:{name}:lock"),
             clock: options.clock.clone(),
             server: Arc::new(RedisClient {
-                place,
-                patience: IO_TIMEOUT.min(options.timeout / 8),
+                url,
+                io_timeout: IO_TIMEOUT.min(options.timeout / 8),
                 network: options.network.clone(),
                 clock: options.clock.clone(),
                 warnings: WarnOnce::new(&options.log),
@@ -93,7 +92,7 @@ impl RedisStore {
         })
     }
 
-    /// The stored bytes, and how long the server will keep them.
+    /// The stored bytes, and the time until the server deletes them.
     fn fetch(&self) -> Option<(Vec<u8>, Duration)> {
         let key = self.entry.as_bytes();
         match <[Value; 2]>::try_from(self.server.pipeline(&[&[b"GET", key], &[b"PTTL", key]])?).ok()? {
@@ -107,12 +106,12 @@ impl RedisStore {
 
 impl Store for RedisStore {
     fn location(&self) -> String {
-        let place = &self.server.place;
-        format!("{}://{}", if place.tls { "rediss" } else { "redis" }, place.name())
+        let url = &self.server.url;
+        format!("{}://{}", if url.tls { "rediss" } else { "redis" }, url.name())
     }
 
     fn load(&self) -> Option<Entry> {
-        // Before asking: the answer was true at some time after.
+        // Read before the exchange, because the server's reply is true at some time after that.
         let now = self.clock.now();
         let (sealed, left) = self.fetch()?;
         let mut entry = self.server.warnings.open(&self.seal, &sealed, now)?;
@@ -174,16 +173,16 @@ impl Drop for LockGuard {
     }
 }
 
-/// A server, and at most one connection to it.
+/// A client for one server, with at most one connection.
 struct RedisClient {
-    place: RedisUrl,
-    patience: Duration,
+    url: RedisUrl,
+    io_timeout: Duration,
     network: NetworkOptions,
     clock: Clock,
     warnings: WarnOnce,
-    /// The process whose connection it is.
+    /// The fork generation of the process that owns the connection.
     generation: u64,
-    /// Until this monotonic time nothing is asked of it.
+    /// Until this monotonic time the server is not used.
     unavailable_until: AtomicI64,
     tls: OnceBox<TlsConnector>,
     link: Mutex<PooledConnection>,
@@ -191,18 +190,17 @@ struct RedisClient {
 
 #[derive(Default)]
 struct PooledConnection {
-    /// The connection, and until when it is good for another exchange.
+    /// The connection, and until when it may be used for another exchange.
     open: Option<(Connection, i64)>,
 }
 
 impl RedisClient {
-    /// One exchange with one command. A refusal is no answer.
+    /// Exchanges one command. `None` if the exchange failed or the reply is an error.
     fn command(&self, command: Command) -> Option<Value> {
         self.pipeline(&[command])?.pop()
     }
 
-    /// Sends commands together and reads their replies, as many. `None`: it failed, or one of them
-    /// was refused.
+    /// Sends commands together and reads a reply to each. `None` if the exchange failed or a reply is an error.
     fn pipeline(&self, commands: &[Command]) -> Option<Vec<Value>> {
         if self.generation != fork::generation()
             || self.clock.now().monotonic < self.unavailable_until.load(Ordering::Relaxed)
@@ -212,8 +210,8 @@ impl RedisClient {
         let problem = match self.exchange(commands) {
             Ok(replies) => match replies.iter().find_map(Value::error) {
                 None => return Some(replies),
-                // It works, if not as it should: a user without the right to delete, for example.
-                Some(words) => format!("{} answered: {}", self.place.name(), self.place.sanitize(words)),
+                // The server works, but rejects a command: its user may lack a permission, for example.
+                Some(message) => format!("{} returned an error: {}", self.url.name(), self.url.sanitize(message)),
             },
             Err(error) => {
                 self.unavailable_until.store(self.clock.now().after(FAILURE_COOLDOWN).monotonic, Ordering::Relaxed);
@@ -225,8 +223,8 @@ impl RedisClient {
     }
 
     fn exchange(&self, commands: &[Command]) -> Result<Vec<Value>> {
-        let deadline = IoDeadline::after(self.patience);
-        // Nobody holds it for longer than one exchange.
+        let deadline = IoDeadline::after(self.io_timeout);
+        // No thread holds the lock for longer than one exchange.
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = link.open.take().filter(|(_, until)| self.clock.now().monotonic < *until);
         let (connection, replies) = match kept.and_then(|(mut connection, _)| {
@@ -234,7 +232,7 @@ impl RedisClient {
             Some((connection, replies))
         }) {
             Some(done) => done,
-            // None was kept, or it was cut off meanwhile.
+            // There was no idle connection, or it was closed in the meantime.
             None => {
                 let mut connection = self.connect(deadline)?;
                 let replies = connection.pipeline(commands, deadline).map_err(|error| self.io_error(&error))?;
@@ -246,7 +244,7 @@ impl RedisClient {
     }
 
     fn connect(&self, deadline: IoDeadline) -> Result<Connection> {
-        let RedisUrl { tls, host, port, user, password, database } = &self.place;
+        let RedisUrl { tls, host, port, user, password, database } = &self.url;
         let peer = Peer::server(host, *port);
         let found = resolve(host, *port, &peer, deadline)?;
         let (wire, _) = connect(&found, &peer, deadline)?;
@@ -255,7 +253,7 @@ impl RedisClient {
             let connector = self.tls.get_or_try_init(|| TlsConnector::load(&self.network).map(Box::new))?;
             stream = Box::new(connector.handshake(stream, host, &peer, ClientCertificate::Withheld, deadline)?.0);
         }
-        // A reply to AUTH may repeat the password. A buffer that held it would not be wiped: so it holds one byte.
+        // A reply to AUTH may repeat the password, and the buffer is not wiped, so it holds one byte.
         let mut connection = Connection(BufReader::with_capacity(1, stream));
         let mut hello: Vec<Command> = Vec::new();
         let (user, password) = (user.as_ref().map(secret_bytes), password.as_ref().map(secret_bytes));
@@ -268,32 +266,32 @@ impl RedisClient {
             hello.push(&select);
         }
         let replies = connection.pipeline(&hello, deadline).map_err(|error| self.io_error(&error))?;
-        let refused = hello.iter().zip(&replies).find_map(|(command, reply)| Some((command[0], reply.error()?)));
-        match refused {
-            Some((b"AUTH", words)) => {
-                let code = self.place.sanitize(error_code(words));
+        let rejected = hello.iter().zip(&replies).find_map(|(command, reply)| Some((command[0], reply.error()?)));
+        match rejected {
+            Some((b"AUTH", message)) => {
+                let code = self.url.sanitize(error_code(message));
                 let code = if code.is_empty() { code } else { format!(": {code}") };
-                Err(Error::new(Kind::Config, format!("{} refused the login{code}", self.place.name()))
+                Err(Error::new(Kind::Config, format!("{} rejected the credentials{code}", self.url.name()))
                     .with_hint("check the user name and password in store"))
             }
-            Some((_, words)) => {
-                let words = self.place.sanitize(words);
-                Err(Error::new(Kind::Config, format!("{} refused database {database}: {words}", self.place.name())))
+            Some((_, message)) => {
+                let message = self.url.sanitize(message);
+                Err(Error::new(Kind::Config, format!("{} rejected database {database}: {message}", self.url.name())))
             }
             None => Ok(Connection(BufReader::new(connection.0.into_inner()))),
         }
     }
 
     fn io_error(&self, error: &io::Error) -> Error {
-        let words = format!("the exchange with {} failed: {}", self.place.name(), sanitize(&error.to_string(), &[]));
-        Error::new(Kind::Connect, words)
+        let reason = sanitize(&error.to_string(), &[]);
+        Error::new(Kind::Connect, format!("the exchange with {} failed: {reason}", self.url.name()))
     }
 }
 
-/// The first word of a server's refusal, if it is a code such as `WRONGPASS`. Redis repeats the arguments of
-/// commands that it does not know, so what follows may be a part of the password.
-fn error_code(words: &str) -> &str {
-    let code = words.split([' ', '\r', '\n']).next().unwrap_or_default();
+/// The first word of an error message of the server, if it is a code such as `WRONGPASS`. Redis repeats the
+/// arguments of unknown commands, so the rest may be a part of the password.
+fn error_code(message: &str) -> &str {
+    let code = message.split([' ', '\r', '\n']).next().unwrap_or_default();
     let is_code = code.len() <= 32 && code.bytes().all(|byte| byte.is_ascii_uppercase());
     if is_code { code } else { "" }
 }
@@ -302,7 +300,7 @@ fn secret_bytes(secret: &Secret) -> &[u8] {
     secret.expose().as_bytes()
 }
 
-/// A connection that is between two exchanges, or broken and to be dropped.
+/// A connection to the server. After an error, it must be dropped.
 struct Connection(BufReader<Box<dyn Stream>>);
 
 impl Connection {
@@ -315,7 +313,7 @@ impl Connection {
     }
 }
 
-/// What a URL says about a server.
+/// The URL of a server.
 #[derive(Debug, PartialEq, Eq)]
 struct RedisUrl {
     tls: bool,
@@ -323,27 +321,27 @@ struct RedisUrl {
     port: u16,
     user: Option<Secret>,
     password: Option<Secret>,
-    /// Its number in digits; empty for the first.
+    /// The number of the database, in digits; empty for the first one.
     database: String,
 }
 
 impl RedisUrl {
     fn parse(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once("://")?;
-        let (login, rest) = match rest.rsplit_once('@') {
-            Some((login, rest)) => (Some(login), rest),
+        let (userinfo, rest) = match rest.rsplit_once('@') {
+            Some((userinfo, rest)) => (Some(userinfo), rest),
             None => (None, rest),
         };
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, password) = match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
+        let (user, password) = match userinfo.map(|userinfo| userinfo.split_once(':').unwrap_or((userinfo, ""))) {
             Some((user, password)) => (Some(percent_decode_strict(user)?), Some(percent_decode_strict(password)?)),
             None => (None, None),
         };
         let (host, port) = split_authority(authority)?;
         let (user, password) = (user.filter(|user| !user.is_empty()), password.filter(|password| !password.is_empty()));
-        let login_makes_sense = user.is_none() || password.is_some();
-        let sensible = login_makes_sense && database.bytes().all(|byte| byte.is_ascii_digit());
-        sensible.then(|| RedisUrl {
+        let credentials_are_valid = user.is_none() || password.is_some();
+        let valid = credentials_are_valid && database.bytes().all(|byte| byte.is_ascii_digit());
+        valid.then(|| RedisUrl {
             tls: scheme == "rediss",
             host: host.to_owned(),
             port: port.unwrap_or(DEFAULT_PORT),
@@ -357,10 +355,10 @@ impl RedisUrl {
         host_and_port(&self.host, self.port)
     }
 
-    /// A server's words, without the secrets of the login.
-    fn sanitize(&self, words: &str) -> String {
+    /// A message of the server, without the user name and password.
+    fn sanitize(&self, message: &str) -> String {
         let secrets: Vec<_> = [&self.user, &self.password].into_iter().flatten().map(Secret::expose).collect();
-        sanitize(words, &secrets)
+        sanitize(message, &secrets)
     }
 }
 
@@ -378,7 +376,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_says_where_and_who() {
+    fn a_url_names_the_server_and_the_credentials() {
         for (url, tls, name, user, password, database) in [
             ("redis://cache", false, "cache:6379", None, None, ""),
             ("rediss://cache:7/2", true, "cache:7", None, None, "2"),
@@ -393,9 +391,9 @@ mod tests {
             ("redis://:p%40ss@cache", false, "cache:6379", None, Some("p@ss"), ""),
             ("redis://me:a/b@cache", false, "cache:6379", Some("me"), Some("a/b"), ""),
         ] {
-            let place = RedisUrl::parse(url).unwrap();
-            assert_eq!((place.tls, place.name().as_str(), place.database.as_str()), (tls, name, database), "{url}");
-            assert_eq!((place.user, place.password), (user.map(Secret::from), password.map(Secret::from)), "{url}");
+            let parsed = RedisUrl::parse(url).unwrap();
+            assert_eq!((parsed.tls, parsed.name().as_str(), parsed.database.as_str()), (tls, name, database), "{url}");
+            assert_eq!((parsed.user, parsed.password), (user.map(Secret::from), password.map(Secret::from)), "{url}");
         }
         for bad in [
             "redis://",

@@ -12,57 +12,59 @@ use zeroize::Zeroizing;
 /// A command and its arguments.
 pub(super) type Command<'a> = &'a [&'a [u8]];
 
-/// What came back for one command.
+/// The reply to one command.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Nil,
     Integer(i64),
     Bulk(Vec<u8>),
-    /// The server did not want to; its own words, which may repeat a password.
+    /// An error message of the server, which may repeat a password.
     Error(Zeroizing<String>),
 }
 
 impl Value {
+    /// The message of an error reply.
     pub(super) fn error(&self) -> Option<&str> {
         match self {
-            Value::Error(words) => Some(words),
+            Value::Error(message) => Some(message),
             _ => None,
         }
     }
 }
 
-/// Commands as bytes: each an array of strings with their lengths, so that nothing needs quoting.
+/// Encodes commands: each is an array of strings with their lengths, so nothing needs quoting.
 pub(super) fn encode(commands: &[Command]) -> Zeroizing<Vec<u8>> {
-    let words = || commands.iter().flat_map(|command| command.iter());
-    // Room for everything, so that no password is left behind in a smaller buffer.
-    let room = words().map(|word| word.len() + 32).sum::<usize>() + commands.len() * 32;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    let arguments = || commands.iter().flat_map(|command| command.iter());
+    // Allocated in its final size, because a buffer that grows leaves a copy of the password behind.
+    let size = arguments().map(|argument| argument.len() + 32).sum::<usize>() + commands.len() * 32;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(size));
     for command in commands {
         bytes.extend_from_slice(format!("*{}\r\n", command.len()).as_bytes());
-        for word in *command {
-            bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-            bytes.extend_from_slice(word);
+        for argument in *command {
+            bytes.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
+            bytes.extend_from_slice(argument);
             bytes.extend_from_slice(b"\r\n");
         }
     }
     bytes
 }
 
-/// The longest line of a reply that is read, in bytes.
-const LONGEST_LINE: u64 = 1024;
+/// The longest line of a reply, in bytes.
+const MAX_LINE_BYTES: u64 = 1024;
 
-/// Reads one reply. Of arrays, none of the commands used has any.
+/// Reads one reply. Arrays are invalid, because no command of the store returns one.
 pub(super) fn read_reply(source: &mut impl BufRead) -> io::Result<Value> {
-    let nonsense = || io::Error::new(io::ErrorKind::InvalidData, "the reply is not that of a Redis server");
-    // Room for the longest line: one that grows leaves copies behind.
-    let mut line = Zeroizing::new(Vec::with_capacity(LONGEST_LINE as usize));
-    source.take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+    let invalid =
+        || io::Error::new(io::ErrorKind::InvalidData, "the reply is not valid in the protocol of Redis (RESP 2)");
+    // Allocated in its final size, because a buffer that grows leaves copies behind.
+    let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE_BYTES as usize));
+    source.take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
     if line.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let line = line.strip_suffix(b"\r\n").and_then(|line| std::str::from_utf8(line).ok()).ok_or_else(nonsense)?;
-    let (kind, rest) = line.split_at_checked(1).ok_or_else(nonsense)?;
-    let number = || rest.parse::<i64>().map_err(|_| nonsense());
+    let line = line.strip_suffix(b"\r\n").and_then(|line| std::str::from_utf8(line).ok()).ok_or_else(invalid)?;
+    let (kind, rest) = line.split_at_checked(1).ok_or_else(invalid)?;
+    let number = || rest.parse::<i64>().map_err(|_| invalid());
     match kind {
         "+" => Ok(Value::Bulk(rest.as_bytes().to_vec())),
         "-" => Ok(Value::Error(rest.to_owned().into())),
@@ -70,15 +72,15 @@ pub(super) fn read_reply(source: &mut impl BufRead) -> io::Result<Value> {
         "$" if number()? == -1 => Ok(Value::Nil),
         "$" => {
             let length = usize::try_from(number()?).ok().filter(|length| *length <= seal::MAX_ENTRY_BYTES);
-            let mut bytes = vec![0; length.ok_or_else(nonsense)? + 2];
+            let mut bytes = vec![0; length.ok_or_else(invalid)? + 2];
             source.read_exact(&mut bytes)?;
             if !bytes.ends_with(b"\r\n") {
-                return Err(nonsense());
+                return Err(invalid());
             }
             bytes.truncate(bytes.len() - 2);
             Ok(Value::Bulk(bytes))
         }
-        _ => Err(nonsense()),
+        _ => Err(invalid()),
     }
 }
 
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_read_or_refused() {
+    fn replies_are_read_or_rejected() {
         let read = |mut bytes: &[u8]| read_reply(&mut bytes).ok();
         assert_eq!(read(b"+OK\r\n"), Some(Value::Bulk(b"OK".to_vec())));
         assert_eq!(read(b"$4\r\na\r\nb\r\n"), Some(Value::Bulk(b"a\r\nb".to_vec())));

@@ -1,10 +1,10 @@
-//! Entries that say nothing to anybody but the owner of the client secret.
+//! Encrypts the entries of a store with keys that are derived from the client secret.
 //!
-//! A sealed entry and its name are both derived from the client secret, so whoever can open one
-//! could have asked the service for a token anyway. Each entry has a key of its own (HKDF-SHA256
-//! over a random salt) and is bound, through its name, to one client id and one token endpoint.
-//! Anything that is not exactly what [`EntryCipher::seal`] made reads as absent. `docs/store-format.md`
-//! describes the bytes, and what the construction does and does not protect against.
+//! The key and the name of an entry are derived from the client secret, so anyone who can decrypt an entry could
+//! also request a token from the service. Each entry has its own key (HKDF-SHA256 with a random salt) and is bound,
+//! through its name, to one client id and one token endpoint. An entry that [`EntryCipher::seal`] did not make, or
+//! that was changed, counts as absent. `docs/store-format.md` describes the bytes, and what the construction does
+//! and does not protect against.
 
 use super::Entry;
 use crate::oauth::client_credentials;
@@ -16,14 +16,14 @@ use ring::rand::{SecureRandom, SystemRandom};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// The first byte of an entry. Another number is another format, and no business of ours.
+/// The first byte of an entry. An entry with another number has another format and is ignored.
 const VERSION: u8 = 1;
 
-/// The salt of the name's derivation: it keeps these keys apart from those of any other program
-/// that derives some from the same secret.
+/// The salt for deriving the name. It separates these keys from those that other programs derive from the same
+/// secret.
 const NAME_SALT: &[u8] = b"amp_token store v1 name";
 
-/// What the key of an entry is for; the entry's name follows.
+/// The HKDF info for deriving the key of an entry; the entry's name is appended.
 const KEY_INFO: &[u8] = b"amp_token store v1 key";
 
 const NAME: usize = 16;
@@ -31,45 +31,45 @@ const SALT: usize = 32;
 const TIMESTAMPS_LEN: usize = 16;
 const TAG: usize = 16;
 
-/// The bytes in front of what is encrypted: version and salt.
+/// The length of the part that is not encrypted: version and salt.
 const HEADER_LEN: usize = 1 + SALT;
 
 /// The size of the largest entry.
 pub(super) const MAX_ENTRY_BYTES: usize = HEADER_LEN + TIMESTAMPS_LEN + client_credentials::MAX_TOKEN_BYTES + TAG;
 
-/// The shortest client secret that is used as a key, in bytes. An entry lets whoever can read it
-/// try out secrets at his leisure; the service's own have 64 hexadecimal digits, and what is shorter
-/// than this was made up by a person.
+/// The shortest client secret from which keys are derived, in bytes. Anyone who can read an entry can brute-force
+/// the secret offline. Secrets of the service have 64 hexadecimal digits; a shorter one than this was probably
+/// chosen by a person.
 const MIN_SECRET_BYTES: usize = 16;
 
-/// How far in the future an entry may have been made, for the sake of machines whose clocks differ
-/// by a little. It stays below the margin at a token's end in any case: see [`EntryCipher::open`].
+/// How far in the future an entry may have been created, because the clocks of machines differ slightly. It is
+/// always below the margin at the end of a token's lifetime: see [`EntryCipher::open`].
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(2);
 
-/// Closes and opens the entries of one client at one token endpoint.
+/// Encrypts and decrypts the entries of one client at one token endpoint.
 pub(super) struct EntryCipher {
     secret: Secret,
     name: [u8; NAME],
 }
 
-/// Why there is nothing usable in an entry.
+/// Why an entry cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OpenError {
-    /// It is ours, and its time is over.
+    /// The entry is authentic, but its token has expired.
     Expired,
-    /// It is ours, and was made later than now.
+    /// The entry is authentic, but was created later than now.
     NotYetValid,
-    /// It was made by another client, another version or for another place, or was damaged.
+    /// The entry is of another client, version or token endpoint, or it is damaged.
     Undecryptable,
 }
 
 impl EntryCipher {
-    /// `None`: the secret is too short to keep anything shut.
+    /// `None` if the secret is too short.
     pub(super) fn new(secret: &Secret, token_url: &str, client_id: &str) -> Option<Self> {
         if secret.expose().len() < MIN_SECRET_BYTES {
             return None;
         }
-        // With each length in front, no two pairs make the same bytes.
+        // The lengths ensure that no two pairs result in the same bytes.
         let mut info = Vec::new();
         for part in [token_url, client_id] {
             info.extend_from_slice(&(part.len() as u64).to_be_bytes());
@@ -81,12 +81,12 @@ impl EntryCipher {
         Some(EntryCipher { secret: secret.clone(), name })
     }
 
-    /// The entry's name, 32 hexadecimal digits that tell nothing to those who do not know the secret.
+    /// The name of the entry: 32 hexadecimal digits, from which nothing can be learned without the secret.
     pub(super) fn name(&self) -> String {
         self.name.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Seals an entry. `None`: the machine has no randomness.
+    /// Encrypts an entry. `None` if the system's random number generator fails.
     pub(super) fn seal(&self, entry: &Entry) -> Option<Vec<u8>> {
         let mut salt = [0; SALT];
         SystemRandom::new().fill(&mut salt).ok()?;
@@ -95,7 +95,7 @@ impl EntryCipher {
 
     fn seal_with_salt(&self, salt: [u8; SALT], entry: &Entry) -> Option<Vec<u8>> {
         let token = entry.token.expose().as_bytes();
-        // As large as it will ever be, so that it never moves and leaves the token behind.
+        // Allocated in its final size, because a buffer that grows leaves a copy of the token behind.
         let mut sealed = Zeroizing::new(Vec::with_capacity(HEADER_LEN + TIMESTAMPS_LEN + token.len() + TAG));
         sealed.push(VERSION);
         sealed.extend_from_slice(&salt);
@@ -105,15 +105,15 @@ impl EntryCipher {
         let (key, nonce, associated) = self.key(&salt)?;
         let tag = key.seal_in_place_separate_tag(nonce, associated, &mut sealed[HEADER_LEN..]).ok()?;
         sealed.extend_from_slice(tag.as_ref());
-        // Nothing in it is secret any more.
+        // The buffer is encrypted now.
         Some(std::mem::take(&mut *sealed))
     }
 
-    /// Opens an entry at the time `now`.
+    /// Decrypts an entry at the time `now`.
     ///
-    /// One that was made a little later than now, by a machine whose clock is ahead, counts as made
-    /// now. "A little" is at most a twentieth of its life: half of the margin in which a token is not
-    /// handed out, so that the tolerance can never bring a dead one to life.
+    /// An entry that was created slightly later than now, by a machine whose clock is ahead, counts as created now.
+    /// The tolerance is at most a twentieth of the lifetime: half of the margin in which a token is not returned, so
+    /// that it can never make an expired token valid.
     pub(super) fn open(&self, sealed: &[u8], now: Timestamps) -> Result<Entry, OpenError> {
         let (head, body) = sealed.split_at_checked(HEADER_LEN).ok_or(OpenError::Undecryptable)?;
         let (version, salt) = head.split_first().ok_or(OpenError::Undecryptable)?;
@@ -125,7 +125,7 @@ impl EntryCipher {
         let plain = key.open_in_place(nonce, associated, &mut body).map_err(|_| OpenError::Undecryptable)?;
         let (issued, rest) = time(plain).ok_or(OpenError::Undecryptable)?;
         let (expires, token) = time(rest).ok_or(OpenError::Undecryptable)?;
-        // Whoever holds the secret can seal anything; a header still takes only a token.
+        // Anyone with the secret can encrypt anything, but only a token may be put into a header.
         let token = std::str::from_utf8(token)
             .ok()
             .filter(|token| client_credentials::is_valid_bearer_token(token))
@@ -141,7 +141,7 @@ impl EntryCipher {
         Ok(Entry { token: Secret::from(token), issued: issued.min(now.wall), expires })
     }
 
-    /// What encrypts the one entry that has this salt. A key is never used twice, so its nonce may
+    /// The key, nonce and associated data for the entry with this salt. A key is never used twice, so the nonce may
     /// be constant.
     fn key(&self, salt: &[u8]) -> Option<(LessSafeKey, Nonce, Aad<[u8; 1 + NAME]>)> {
         let derived = Salt::new(HKDF_SHA256, salt).extract(self.secret.expose().as_bytes());
@@ -154,7 +154,7 @@ impl EntryCipher {
     }
 }
 
-/// The length of a name, in the shape in which ring asks for it.
+/// The length of a name, as the type that ring requires.
 struct NameLength;
 
 impl KeyType for NameLength {
@@ -163,7 +163,7 @@ impl KeyType for NameLength {
     }
 }
 
-/// Takes a time off the front.
+/// Splits off a time at the beginning.
 fn time(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let (time, rest) = bytes.split_first_chunk()?;
     Some((i64::from_be_bytes(*time), rest))
@@ -197,8 +197,8 @@ mod tests {
 
     #[test]
     fn the_format_is_what_the_documentation_says() {
-        // The same bytes come from `docs/store-format.md`'s listing, which uses another
-        // implementation of every algorithm.
+        // The program in `docs/store-format.md`, which uses other implementations of all algorithms, prints the
+        // same bytes.
         assert_eq!(seal().name(), "53dd6d6b3060ce7bdc4cf2a07b83f173");
         let salt = std::array::from_fn(|index| index as u8);
         assert_eq!(
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_closed_opens() {
+    fn sealed_entries_can_be_opened() {
         let (one, two) = (seal().seal(&entry()).unwrap(), seal().seal(&entry()).unwrap());
         assert_ne!(one, two, "the salt is random");
         for sealed in [one, two] {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_changed_reads_as_absent() {
+    fn a_changed_entry_counts_as_absent() {
         let sealed = seal().seal(&entry()).unwrap();
         for bit in 0..sealed.len() * 8 {
             let mut changed = sealed.clone();
@@ -234,13 +234,13 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_belongs_to_one_client_at_one_place() {
+    fn an_entry_belongs_to_one_client_at_one_endpoint() {
         let sealed = seal().seal(&entry()).unwrap();
         let others = [
             (&SECRET[1..], URL, ID),
             (SECRET, "https://auth.example/oauth/token/", ID),
             (SECRET, URL, "another"),
-            // The same bytes, cut elsewhere.
+            // The same bytes, split at another position.
             (SECRET, "https://auth.example/oauth/token1", &ID[1..]),
         ];
         for (secret, url, id) in others {
@@ -251,26 +251,26 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_good_in_its_own_time_only() {
+    fn an_entry_is_valid_in_its_own_time_only() {
         let sealed = seal().seal(&entry()).unwrap();
         let opened = |wall| seal().open(&sealed, at(wall));
         assert_eq!(opened(ISSUED + 300 * SECOND - 1), Ok(entry()));
         assert_eq!(opened(ISSUED + 300 * SECOND), Err(OpenError::Expired));
-        // A clock that is a little behind: it counts as made now, and dies no later.
+        // A clock that is slightly behind: the entry counts as created now, and expires no later.
         let behind = ISSUED - 2 * SECOND;
         assert_eq!(opened(behind), Ok(Entry { issued: behind, ..entry() }));
         assert_eq!(opened(behind - 1), Err(OpenError::NotYetValid));
         for extreme in [i64::MIN, 0] {
             assert_eq!(opened(extreme), Err(OpenError::NotYetValid));
         }
-        // The tolerance is a matter of scale.
+        // The tolerance scales with the lifetime.
         let short = seal().seal(&Entry { expires: ISSUED + 2 * SECOND, ..entry() }).unwrap();
         assert!(seal().open(&short, at(ISSUED - SECOND / 10)).is_ok());
         assert_eq!(seal().open(&short, at(ISSUED - SECOND / 10 - 1)), Err(OpenError::NotYetValid));
     }
 
     #[test]
-    fn nonsense_under_a_good_seal_is_refused() {
+    fn authentic_entries_with_invalid_content_are_rejected() {
         let made = |token: &str, issued, expires| seal().seal(&Entry { token: token.into(), issued, expires }).unwrap();
         for token in ["", "two words", "line\r\nbreak", "ümlaut"] {
             assert_eq!(

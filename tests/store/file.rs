@@ -461,20 +461,20 @@ fn a_broken_store_costs_one_line() {
         warm(settings);
         fs::copy(theirs, entry(folder)).unwrap();
     });
-    broken("made later than this machine's clock shows", &|_, settings| {
+    broken("created later than the time of this machine's clock", &|_, settings| {
         let mut early = self::entry("early");
         early.issued += 10_000_000_000;
         early.expires += 10_000_000_000;
         settings.store().0.save(&early);
     });
-    broken("cannot be opened", &|folder, settings| {
+    broken("cannot open ", &|folder, settings| {
         warm(settings);
         let elsewhere = folder.path().join("elsewhere");
         fs::rename(entry(folder), &elsewhere).unwrap();
         let name = fs::read_dir(store(folder)).unwrap().next().unwrap().unwrap().path().with_extension("");
         symlink(elsewhere, name).unwrap();
     });
-    broken("is not a file of this user's", &|folder, settings| {
+    broken("is not a regular file of this user", &|folder, settings| {
         warm(settings);
         let entry = entry(folder);
         fs::remove_file(&entry).unwrap();
@@ -488,11 +488,11 @@ fn a_broken_store_costs_one_line() {
         symlink(real, store(folder)).unwrap();
     });
     broken("is not a directory", &|folder, _| fs::write(store(folder), "").unwrap());
-    broken("is open to other users", &|folder, _| {
+    broken("is accessible to other users", &|folder, _| {
         fs::create_dir(store(folder)).unwrap();
         fs::set_permissions(store(folder), fs::Permissions::from_mode(0o750)).unwrap();
     });
-    broken("cannot be opened", &|folder, settings| {
+    broken("cannot open ", &|folder, settings| {
         // A folder in place of the lock file.
         warm(settings);
         let lock = entry(folder).with_extension("lock");
@@ -507,12 +507,12 @@ fn a_store_that_cannot_be_written_costs_one_line() {
     let (emulator, folder) = (emulator(), Folder::new());
     let unstored = Settings::of(&emulator);
     let full = unstored.clone().with_file_store(folder.path());
-    gets_along_without(&full, "get, and write nothing", "cannot be written: File too large", |_| {});
+    gets_along_without(&full, "get, and write nothing", ": File too large", |_| {});
     assert_eq!(folder.files(".tmp").len(), 0, "what could not be finished is removed");
 
     // Nobody, not even root, can make a folder there.
     let nowhere = unstored.clone().with("store", "file").with("store_dir", "/proc/amp-token");
-    gets_along_without(&nowhere, "get", "cannot be created", |_| {});
+    gets_along_without(&nowhere, "get", "cannot create ", |_| {});
     let homeless = unstored.clone().with("store", "file");
     gets_along_without(&homeless, "get", "set store_dir", |command| {
         command.env_remove("XDG_RUNTIME_DIR").env_remove("XDG_CACHE_HOME").env_remove("HOME");

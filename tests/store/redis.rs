@@ -442,7 +442,7 @@ fn a_broken_server_costs_one_line() {
     works_without(&format!("rediss://localhost:{}", silent.local_addr().unwrap().port()), "TLS handshake");
     let emulator = emulator();
     let http = emulator.url().replace("http://", "redis://");
-    works_without(&http, "is not that of a Redis server");
+    works_without(&http, "is not valid in the protocol of Redis");
     works_without(&format!("redis://{UNKNOWN_HOST}"), &format!("cannot resolve {UNKNOWN_HOST}:6379"));
 }
 
@@ -453,7 +453,7 @@ fn a_redis_server_that_rejects_or_stalls_costs_one_line() {
     }
     let redis = Redis::start(&["--port", "{port}", "--requirepass", PASSWORD]);
     works_without(&redis.url(), "NOAUTH");
-    works_without(&format!("redis://:sesame@127.0.0.1:{}", redis.port), "refused the login: WRONGPASS");
+    works_without(&format!("redis://:sesame@127.0.0.1:{}", redis.port), "rejected the credentials: WRONGPASS");
     let stopped = Redis::plain();
     let id = libc::pid_t::try_from(stopped.server.id()).unwrap();
     // SAFETY: it touches no memory, and the process is our child and not yet waited for.
@@ -469,13 +469,13 @@ fn of_the_words_about_a_login_only_the_code_is_shown() {
     let password = "sesame-".repeat(60);
     // Redis repeats the arguments of a command that it does not know.
     let redis = Redis::start(&["--port", "{port}", "--rename-command", "AUTH", ""]);
-    works_without(&format!("redis://:{password}@127.0.0.1:{}", redis.port), "refused the login: ERR: check");
+    works_without(&format!("redis://:{password}@127.0.0.1:{}", redis.port), "rejected the credentials: ERR; check");
     for (words, shown) in [
-        ("WRONGPASS of sesame-sesame-sesame", "refused the login: WRONGPASS; check the user name and password"),
-        ("sesame-sesame-sesame is wrong", "refused the login; check the user name and password"),
-        ("SESAME-", "refused the login; check the user name and password"),
-        ("ERR\x1b[31m", "refused the login; check the user name and password"),
-        ("", "refused the login; check the user name and password"),
+        ("WRONGPASS of sesame-sesame-sesame", "rejected the credentials: WRONGPASS; check the user name and password"),
+        ("sesame-sesame-sesame is wrong", "rejected the credentials; check the user name and password"),
+        ("SESAME-", "rejected the credentials; check the user name and password"),
+        ("ERR\x1b[31m", "rejected the credentials; check the user name and password"),
+        ("", "rejected the credentials; check the user name and password"),
     ] {
         let server = RawServer::start(move |mut stream| {
             let _ = stream.read(&mut [0; 1024])?;
@@ -491,7 +491,7 @@ fn a_database_that_is_refused_is_named() {
         return;
     }
     let redis = Redis::plain();
-    works_without(&format!("{}/99", redis.url()), "refused database 99: ERR DB index is out of range");
+    works_without(&format!("{}/99", redis.url()), "rejected database 99: ERR DB index is out of range");
 }
 
 /// An exchange may take an eighth of the time that the call has, so that enough is left for the request.

@@ -1,8 +1,8 @@
 //! The directory of the store, through one descriptor.
 //!
-//! A path can lead to another directory from one moment to the next, if another user may rename a
-//! directory on the way. So it is resolved once: the directory is opened, what was opened is checked, and
-//! all files are reached through its descriptor.
+//! A path can lead to another directory at any time if another user may rename a directory in the path. So the path
+//! is resolved once: the directory is opened, the open directory is checked, and all files are accessed through its
+//! descriptor.
 
 use super::location::of_another_user;
 use super::{Attempt, display_path, effective_uid};
@@ -20,7 +20,7 @@ const SEARCH: OFlags = OFlags::PATH;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const SEARCH: OFlags = OFlags::RDONLY;
 
-/// An open directory that belongs to this user and is closed to all others.
+/// An open directory that belongs to this user and is inaccessible to all others.
 pub(super) struct Directory {
     descriptor: File,
     /// The path by which it was opened, for messages.
@@ -30,7 +30,7 @@ pub(super) struct Directory {
 impl Directory {
     /// Opens the directory, if it exists. Symbolic links are followed on the way, but not at the end.
     pub(super) fn open(path: &Path) -> Attempt<Option<Self>> {
-        // With a slash or a dot at the end, the system would follow the link in front of it.
+        // With a slash or a dot at the end, the system would follow a symbolic link.
         let path: PathBuf = path.components().collect();
         match open_at(CWD, &path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
             Ok(descriptor) => Self::check(descriptor, path).map(Some),
@@ -39,15 +39,15 @@ impl Directory {
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 Err(format!("{} is not a directory, or is a symbolic link to one", display_path(&path)))
             }
-            Err(error) => Err(failed("opened", &path)(error)),
+            Err(error) => Err(failed("open", &path)(error)),
         }
     }
 
     /// Opens the directory, and creates what is missing of its path with mode 0700.
     ///
-    /// Links in the part of the path that exists are followed. The rest is created below the directory
-    /// that they led to, whatever happens to the path meanwhile; by a superuser only if that directory is
-    /// the superuser's own.
+    /// Links in the part of the path that exists are followed. The rest is created below the directory that they
+    /// led to, even if the path changes in the meantime. A superuser creates it only if that directory belongs to
+    /// the superuser.
     pub(super) fn open_or_create(path: &Path) -> Attempt<Self> {
         if let Some(directory) = Self::open(path)? {
             return Ok(directory);
@@ -55,7 +55,7 @@ impl Directory {
         let path: PathBuf = path.components().collect();
         let forbidden = |place: &Path| {
             let (path, place) = (display_path(&path), display_path(place));
-            format!("{path} cannot be created: {place} belongs to another user; create it first, or change store_dir")
+            format!("cannot create {path}: {place} belongs to another user; create it first, or change store_dir")
         };
         if let Some(place) = of_another_user(&path) {
             return Err(forbidden(place));
@@ -63,16 +63,16 @@ impl Directory {
         let (mut missing, mut above) = (Vec::new(), path.as_path());
         let mut descriptor = loop {
             let (Some(name), Some(parent)) = (above.file_name(), above.parent()) else {
-                return Err(failed("created", &path)(Errno::NOENT));
+                return Err(failed("create", &path)(Errno::NOENT));
             };
             missing.push(name);
             above = if parent == Path::new("") { Path::new(".") } else { parent };
             match open_at(CWD, above, SEARCH | OFlags::DIRECTORY) {
                 Err(Errno::NOENT) => {}
-                opened => break opened.map_err(failed("created", &path))?,
+                opened => break opened.map_err(failed("create", &path))?,
             }
         };
-        // Again, because the path may have changed; and this is what counts.
+        // Checked again on the open directory, because the path may have changed.
         if effective_uid() == 0 && owner(&descriptor, above)? != 0 {
             return Err(forbidden(above));
         }
@@ -80,13 +80,13 @@ impl Directory {
             match mkdirat(&descriptor, name, Mode::RWXU) {
                 // If another process has created it in the meantime, it must be one of this user.
                 Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(failed("created", &path)(error)),
+                Err(error) => return Err(failed("create", &path)(error)),
             }
             descriptor = open_at(&descriptor, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)
-                .map_err(failed("created", &path))?;
+                .map_err(failed("create", &path))?;
             if owner(&descriptor, &path)? != effective_uid() {
                 return Err(format!(
-                    "{} cannot be created: a directory in it belongs to another user",
+                    "cannot create {}: a directory in this path belongs to another user",
                     display_path(&path)
                 ));
             }
@@ -95,12 +95,12 @@ impl Directory {
     }
 
     fn check(descriptor: File, path: PathBuf) -> Attempt<Self> {
-        let about = descriptor.metadata().map_err(failed("examined", &path))?;
+        let about = descriptor.metadata().map_err(failed("examine", &path))?;
         if about.uid() != effective_uid() {
             return Err(format!("{} belongs to another user", display_path(&path)));
         }
         if about.mode() & 0o077 != 0 {
-            return Err(format!("{} is open to other users: chmod go= it", display_path(&path)));
+            return Err(format!("{} is accessible to other users; run chmod go= on it", display_path(&path)));
         }
         Ok(Directory { descriptor, path })
     }
@@ -111,11 +111,11 @@ impl Directory {
         let file = match open_at(&self.descriptor, name, flags | OFlags::NOFOLLOW | OFlags::NONBLOCK) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(self.failed("opened", name)(error)),
+            Err(error) => return Err(self.failed("open", name)(error)),
         };
-        let about = file.metadata().map_err(self.failed("examined", name))?;
+        let about = file.metadata().map_err(self.failed("examine", name))?;
         if !about.is_file() || about.uid() != effective_uid() {
-            return Err(format!("{} is not a file of this user's", display_path(&self.path.join(name))));
+            return Err(format!("{} is not a regular file of this user", display_path(&self.path.join(name))));
         }
         Ok(Some(file))
     }
@@ -123,32 +123,32 @@ impl Directory {
     /// Writes a file under the name `unfinished`, which must not exist yet, and renames it to `name`.
     pub(super) fn replace(&self, name: &str, unfinished: &str, content: &[u8]) -> Attempt<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let mut file = open_at(&self.descriptor, unfinished, flags).map_err(self.failed("written", name))?;
+        let mut file = open_at(&self.descriptor, unfinished, flags).map_err(self.failed("write", name))?;
         let written =
             file.write_all(content).and_then(|()| Ok(renameat(&self.descriptor, unfinished, &self.descriptor, name)?));
         written.map_err(|error| {
             let _ = unlinkat(&self.descriptor, unfinished, AtFlags::empty());
-            self.failed("written", name)(error)
+            self.failed("write", name)(error)
         })
     }
 
     /// Removes a file if it exists, is a regular one of this user and `condition` holds.
     pub(super) fn remove(&self, name: &str, condition: impl FnOnce(&Metadata) -> bool) -> Attempt<()> {
         let Some(file) = self.open_file(name, OFlags::RDONLY)? else { return Ok(()) };
-        if condition(&file.metadata().map_err(self.failed("examined", name))?) {
-            unlinkat(&self.descriptor, name, AtFlags::empty()).map_err(self.failed("removed", name))?;
+        if condition(&file.metadata().map_err(self.failed("examine", name))?) {
+            unlinkat(&self.descriptor, name, AtFlags::empty()).map_err(self.failed("remove", name))?;
         }
         Ok(())
     }
 
-    /// The names of what is in it, as far as they can be read and are UTF-8.
+    /// The names of its files that can be read and are UTF-8.
     pub(super) fn names(&self) -> impl Iterator<Item = String> {
         let entries = Dir::read_from(&self.descriptor).ok().into_iter().flatten();
         entries.map_while(Result::ok).filter_map(|entry| Some(entry.file_name().to_str().ok()?.to_owned()))
     }
 
-    pub(super) fn failed<E: Into<io::Error>>(&self, what: &str, name: &str) -> impl FnOnce(E) -> String {
-        failed(what, self.path.join(name))
+    pub(super) fn failed<E: Into<io::Error>>(&self, operation: &str, name: &str) -> impl FnOnce(E) -> String {
+        failed(operation, self.path.join(name))
     }
 }
 
@@ -158,9 +158,9 @@ fn open_at(directory: impl AsFd, path: impl rustix::path::Arg + Copy, flags: OFl
 }
 
 fn owner(descriptor: &File, path: &Path) -> Attempt<u32> {
-    Ok(descriptor.metadata().map_err(failed("examined", path))?.uid())
+    Ok(descriptor.metadata().map_err(failed("examine", path))?.uid())
 }
 
-fn failed<E: Into<io::Error>>(what: &str, path: impl AsRef<Path>) -> impl FnOnce(E) -> String {
-    move |error| format!("{} cannot be {what}: {}", display_path(path.as_ref()), error.into())
+fn failed<E: Into<io::Error>>(operation: &str, path: impl AsRef<Path>) -> impl FnOnce(E) -> String {
+    move |error| format!("cannot {operation} {}: {}", display_path(path.as_ref()), error.into())
 }

@@ -1,4 +1,4 @@
-//! The directory of the store if `store_dir` is not set, and what a superuser keeps out of.
+//! The default directory of the store, and the directories that a superuser does not use.
 
 use super::effective_uid;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const CANDIDATES: [(&str, &str); 3] =
     [(RUNTIME, "amp-token"), ("XDG_CACHE_HOME", "amp-token"), ("HOME", ".cache/amp-token")];
 
-/// The directory for what need not outlive the session.
+/// The variable for the directory of files that are not needed after the session.
 const RUNTIME: &str = "XDG_RUNTIME_DIR";
 
 /// The first directory that the environment names and this user may create. As the XDG Base Directory
@@ -28,11 +28,11 @@ pub(super) fn default_store_dir(variable: impl Fn(&str) -> Option<OsString>) -> 
     })
 }
 
-/// The part of a path because of which a superuser creates nothing there: a symbolic link of another
-/// user, or else the nearest directory that exists, if it belongs to another user. A superuser may still
-/// have the environment of that user, who could neither use nor remove what is created.
+/// The part of a path that belongs to another user, so that a superuser creates nothing there: a symbolic link, or
+/// else the nearest directory that exists. A superuser may have the environment of that user (`sudo`), who could
+/// neither use nor remove what is created.
 ///
-/// `None` for all other users: the system keeps them out of where they may not create anything.
+/// `None` for all users but the superuser: the system checks their permissions.
 pub(super) fn of_another_user(path: &Path) -> Option<&Path> {
     if effective_uid() != 0 {
         return None;
@@ -49,7 +49,7 @@ mod tests {
     use std::os::unix::fs::{chown, lchown, symlink};
 
     #[test]
-    fn the_folder_is_the_first_that_the_environment_names() {
+    fn the_directory_is_the_first_that_the_environment_names() {
         let scratch = scratch("usual");
         let path = |name: &str| scratch.join(name);
         fs::create_dir(path("runtime")).unwrap();
