@@ -1,4 +1,4 @@
-/* The check that all C tests make. Include it first: it asks for POSIX. */
+/* The assertion of the C tests. Include it first: it requests POSIX functions. */
 
 #ifndef CHECK_H
 #define CHECK_H
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Ends the test unless `condition` holds. */
+/* Fails the test unless `condition` holds. */
 #define CHECK(condition)                                                       \
     do {                                                                       \
         if (!(condition)) {                                                    \

@@ -55,7 +55,7 @@ amp::config fake_config(fake &server) {
     return config;
 }
 
-/// The amp::error that a call ends with.
+/// The amp::error that a call throws.
 template <class Call> amp::error failure_of(Call call) {
     try {
         call();
@@ -76,12 +76,12 @@ void tokens_outlive_their_cache() {
         copy = first;
         amp::token_cache moved(std::move(cache));
         CHECK(moved.get().value() == "token-1");
-        CHECK(failure_of([&] { cache.get(); }).status() == AMP_INVALID_ARGUMENT); // moved away
+        CHECK(failure_of([&] { cache.get(); }).status() == AMP_INVALID_ARGUMENT); // moved from
         CHECK(*moved.epoch() > 0 && moved.statistic("requests") == 1 && moved.statistic("none") == -1);
     }
     amp::token taken(std::move(first));
     CHECK(!first && taken && copy);
-    CHECK(taken.c_str() == copy.c_str()); // the same token, not a copy of its text
+    CHECK(taken.c_str() == copy.c_str()); // the same token, not a copy of its string
     copy = *&copy;
     CHECK(copy.authorization() == "Bearer token-1" && copy.length() == 7);
     CHECK(!copy.never_expires() && copy.expires_in() > std::chrono::seconds(200));
@@ -200,7 +200,7 @@ void threads_share_a_cache() {
     CHECK(server.requests == 1);
 }
 
-/// An API behind a transport: it remembers what it was asked, and its collection has three pages.
+/// An API behind a transport: it records the last request, and its collection has three pages.
 struct api {
     int tokens = 0;
     std::string last;
@@ -269,7 +269,7 @@ void requests_carry_the_token() {
         CHECK(failure_of([&] { cache.request("GET", "https://elsewhere.example/"); }).status() == AMP_INVALID_ARGUMENT);
         CHECK(failure_of([&] { cache.request("PUT", "/item", "a\nb", body); }).status() == AMP_INVALID_ARGUMENT);
     }
-    // The reply outlives its cache.
+    // The response stays valid without its cache.
     const amp::response moved(std::move(first));
     CHECK(!first && moved && moved.ok() && std::strcmp(moved.header("x-trace"), "abc") == 0 && !moved.header("X-None"));
     CHECK(moved.body() == std::string(moved.data(), moved.size()) && moved.body().find("totalPages") != std::string::npos);

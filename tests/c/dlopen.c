@@ -1,9 +1,9 @@
-/* Loads the library, uses it in several threads and lets it go, 1,000 times,
- * while the threads that used it live on.
+/* Loads the library, uses it in several threads and closes it, 1,000 times,
+ * while the threads that used it keep running.
  *
  * Usage: dlopen path/to/libamp_token.so
  *
- * Linked without the library, which would keep it loaded all the time. */
+ * Not linked with the library, which would then stay loaded all the time. */
 
 /* RTLD_DEFAULT */
 #define _GNU_SOURCE
@@ -20,7 +20,7 @@
 
 enum { THREADS = 4, ROUNDS = 1000, ROUNDS_PER_REQUEST = 50 };
 
-/* The functions that are used, found anew in each round. */
+/* The functions that are used, found again in each round. */
 static struct {
     const char *(*version)(void);
     amp_config *(*config_new)(void);
@@ -70,7 +70,7 @@ static void use(void) {
     lib.token_free(token);
 }
 
-/* A request over a real socket, to a port that refuses it. */
+/* A request over a real socket, to a port that refuses the connection. */
 static void use_network(const char *auth_url) {
     amp_config *config = lib.config_new();
     amp_token *token = NULL;
@@ -100,7 +100,8 @@ static void *thread(void *auth_url) {
     return NULL;
 }
 
-/* A port that is taken, so that nobody else listens there, and refuses. */
+/* A port that is bound and does not listen, so that it refuses connections and
+ * no other process can take it. */
 static int closed_port(void) {
     struct sockaddr_in address = {.sin_family = AF_INET};
     socklen_t size = sizeof address;
@@ -119,7 +120,7 @@ int main(int argc, char **argv) {
     int i, round;
 
     CHECK(argc == 2);
-    CHECK(dlsym(RTLD_DEFAULT, "amp_version") == NULL); /* or this tests nothing */
+    CHECK(dlsym(RTLD_DEFAULT, "amp_version") == NULL); /* otherwise this tests nothing */
     snprintf(auth_url, sizeof auth_url, "http://127.0.0.1:%d", closed_port());
     CHECK(pthread_barrier_init(&loaded, NULL, THREADS + 1) == 0);
     CHECK(pthread_barrier_init(&used, NULL, THREADS + 1) == 0);

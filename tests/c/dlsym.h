@@ -5,8 +5,8 @@
 
 #include <dlfcn.h>
 
-/* ISO C has no cast from void * to a function; POSIX promises that the bytes
- * are the same. */
+/* ISO C has no cast from void * to a function pointer; POSIX guarantees that
+ * both have the same representation. */
 static void find(void *library, const char *name, void *place) {
     void *symbol = dlsym(library, name);
 

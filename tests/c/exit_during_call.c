@@ -1,5 +1,5 @@
-/* exit() while other threads are inside a call that does not end: the process
- * ends, with the status it was given, neither crashing nor hanging. */
+/* exit() while other threads are inside a call that does not return: the process
+ * ends with the given status, and neither crashes nor hangs. */
 
 #include "fake_server.h"
 
@@ -25,7 +25,7 @@ static void *get_one(void *cache) {
 }
 
 /* Static destructors run while the threads are inside; the handle is still
- * good. */
+ * valid. */
 static amp_token_cache *cache;
 static void at_exit(void) {
     if (amp_token_cache_stat(cache, "requests") != 1)

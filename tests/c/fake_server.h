@@ -14,7 +14,7 @@
 #define UNUSED
 #endif
 
-/* Ends the test unless `call`, which takes an amp_error ** named `error`,
+/* Fails the test unless `call`, which takes an amp_error ** named `error`,
  * succeeds. */
 #define CHECK_OK(call)                                                         \
     do {                                                                       \
@@ -28,18 +28,18 @@
         CHECK(error_ == NULL);                                                 \
     } while (0)
 
-/* The fake server. It has no lock, so that a forked child can use it whatever
- * the parent's other threads were doing. */
+/* The fake server. It has no lock, because a forked child could inherit it
+ * locked. */
 struct fake {
-    int requests;   /* how many came so far */
-    int expires_in; /* the lifetime of the tokens it hands out, in seconds */
-    int status;     /* what it answers in place of a token, unless 0 */
-    /* Runs before each reply, unless NULL. */
+    int requests;   /* number of requests so far */
+    int expires_in; /* lifetime of its tokens, in seconds */
+    int status;     /* HTTP status to return instead of a token, unless 0 */
+    /* Called before each response, unless NULL. */
     void (*before_reply)(struct fake *fake);
     void *more;
 };
 
-/* Token number n is "token-n" and some padding, to have a real one's size. */
+/* Token number n is "token-n" with padding to the size of a real token. */
 UNUSED static int fake_send(const amp_http_request *request, amp_http_reply *reply, void *user_data) {
     struct fake *fake = user_data;
     int number = __atomic_add_fetch(&fake->requests, 1, __ATOMIC_SEQ_CST);
@@ -76,7 +76,7 @@ UNUSED static amp_config *fake_config(struct fake *fake) {
     return config;
 }
 
-/* A cache in front of the fake server; the caller frees it. */
+/* A cache that uses the fake server; the caller frees it. */
 UNUSED static amp_token_cache *fake_cache(struct fake *fake) {
     amp_config *config = fake_config(fake);
     amp_token_cache *cache = NULL;
@@ -95,7 +95,7 @@ UNUSED static amp_token *get(const amp_token_cache *cache) {
     return token;
 }
 
-/* The number of a token of the fake server. */
+/* The number of a token from the fake server. */
 UNUSED static int number_of(const amp_token *token) {
     int number = 0;
 

@@ -1,8 +1,8 @@
-/* A process that forks while its threads use a cache: parent and children go
- * on with it, and nobody waits for a thread that only the parent has.
+/* A process that forks while its threads use a cache: parent and children keep
+ * using it, and no child waits for a thread that only the parent has.
  *
- * Under valgrind it is run with --leak-check=no: what the parent's other
- * threads had in hand is lost in a child, by the nature of fork. */
+ * Under valgrind it runs with --leak-check=no: a child cannot free what the
+ * parent's other threads were using when it was forked. */
 
 #include "fake_server.h"
 
@@ -14,8 +14,8 @@ enum { THREADS = 8, CHILDREN = 100, BOUND_S = 60 };
 
 static int in_child, stop, rounds;
 
-/* Blocks the parent's request until the pipe `more` is closed; a child's is
- * answered at once. */
+/* Blocks the parent's request until the pipe `more` is closed. A child's request
+ * gets a response immediately. */
 static int entered;
 static void block_in_parent(struct fake *fake) {
     char byte;
@@ -26,14 +26,14 @@ static void block_in_parent(struct fake *fake) {
     CHECK(read(*(int *)fake->more, &byte, 1) == 0);
 }
 
-/* Forks; `body` is the child's work. */
+/* Forks, and runs `body` in the child. */
 static pid_t start_child(void (*body)(const amp_token_cache *), const amp_token_cache *cache) {
     pid_t child = fork();
 
     CHECK(child >= 0);
     if (child == 0) {
         in_child = 1;
-        /* A child that hangs is ended, which its parent sees. */
+        /* A child that hangs is killed, and its parent fails. */
         alarm(BOUND_S);
         body(cache);
         _exit(0);
@@ -56,8 +56,8 @@ static void get_token(const amp_token_cache *cache) {
     amp_token_free(token);
 }
 
-/* What the child inherits is good; and when it is refused, it can ask for
- * another by itself. */
+/* The token that a child inherits is valid. When it is rejected, the child can
+ * fetch another one by itself. */
 static void get_and_renew(const amp_token_cache *cache) {
     amp_token *inherited = get(cache), *own;
     int64_t requests = amp_token_cache_stat(cache, "requests");
@@ -109,7 +109,7 @@ static void a_child_does_not_wait_for_its_parent_s_request(void) {
 }
 
 static void forks_amid_the_hammering(const char *background) {
-    /* One second: the parent's threads renew all the time. */
+    /* One second: the parent's threads refresh all the time. */
     struct fake fake = {.expires_in = 1};
     amp_config *config = fake_config(&fake);
     amp_token_cache *cache = NULL;
@@ -124,7 +124,7 @@ static void forks_amid_the_hammering(const char *background) {
     for (i = 0; i < THREADS; i++)
         CHECK(pthread_create(&threads[i], NULL, hammer, cache) == 0);
     for (i = 0; i < CHILDREN; i++) {
-        /* Some in between, so that the forks do not all see the same moment. */
+        /* Spread over time, so that the forks meet different states. */
         seen = __atomic_load_n(&rounds, __ATOMIC_RELAXED);
         while (__atomic_load_n(&rounds, __ATOMIC_RELAXED) < seen + 10)
             sched_yield();
@@ -143,7 +143,7 @@ static void forks_amid_the_hammering(const char *background) {
 static void free_it(const amp_token_cache *cache) {
     amp_token *token = get(cache);
 
-    /* The child may also be the one to free what it inherited. */
+    /* A child may also free what it inherited. */
     amp_token_cache_free((amp_token_cache *)cache);
     CHECK(number_of(token) == 1);
     amp_token_free(token);

@@ -1,8 +1,8 @@
-/* Whether the library wipes memory before it frees it, also where it is not its
- * own code that frees: its JSON parser copies a token that has escapes in it.
- * For the library as it is shipped: scripts/check-install.sh runs it.
+/* Tests that the library wipes memory before it frees it, even where code of a
+ * dependency frees it: the JSON parser copies a token that contains escapes.
+ * scripts/check-install.sh runs it with the library as it is shipped.
  *
- * free() of this program is the one that the library calls. */
+ * The library calls this program's free(). */
 
 #include <malloc.h>
 
@@ -10,8 +10,8 @@
 
 extern void __libc_free(void *block);
 
-/* The token's characters are letters in an order that is nowhere else, and that
- * is computed, so that this program does not have it in its own memory. */
+/* The token consists of letters in an order that appears nowhere else. They are
+ * computed, so that this program does not have it in its own memory. */
 enum { TOKEN = 600, NEEDLE = 24 };
 static char letter(int index) {
     return (char)('a' + (index * 7 + index / 26) % 26);
@@ -56,7 +56,7 @@ int main(void) {
     char *control = malloc(TOKEN);
     int index;
 
-    /* The search finds what there is to find. */
+    /* The search finds a token that is there. */
     for (index = 0; index < TOKEN; index++)
         control[index] = letter(index);
     watching = 1;

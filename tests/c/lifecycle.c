@@ -1,4 +1,4 @@
-/* Every handle's life, with handles freed in the orders that nobody expects. */
+/* The lifetime of every handle, with handles freed in unusual orders. */
 
 #include "fake_server.h"
 
@@ -33,7 +33,7 @@ static void a_config_may_change_and_go(void) {
     amp_token *token = NULL;
 
     CHECK_OK(amp_token_cache_new(config, &cache, error));
-    /* What was made before does not follow it. */
+    /* Handles that were created before do not change. */
     CHECK_OK(amp_config_set(config, "client_id", "another", error));
     CHECK_OK(amp_config_set_transport(config, NULL, NULL, error));
     amp_config_free(config);
@@ -76,13 +76,13 @@ static void a_personal_access_token_needs_no_request(void) {
 static void an_error_stays_what_it_was(void) {
     struct fake fake = {.status = 400};
     amp_token_cache *cache = fake_cache(&fake);
-    amp_token *token = (amp_token *)&fake; /* to see it set to NULL */
+    amp_token *token = (amp_token *)&fake; /* must become NULL */
     amp_error *error = NULL, *second = NULL;
     int before;
 
     CHECK(amp_token_cache_get(cache, &token, &error) == AMP_CREDENTIALS_REJECTED);
     CHECK(token == NULL && error != NULL);
-    /* During the pause the same failure comes at once, as an object of its own. (The first pauses are
+    /* During the backoff the same failure comes immediately, as another object. (The first backoffs are
      * short, and may be over before a slow machine asks again.) */
     do {
         amp_error_free(second);
@@ -94,7 +94,7 @@ static void an_error_stays_what_it_was(void) {
     CHECK(second != NULL && second != error);
     CHECK(amp_error_retry_after_ms(second) >= 0);
     amp_error_free(second);
-    /* Nobody has to ask why. */
+    /* `error` may be NULL. */
     CHECK(amp_token_cache_get(cache, &token, NULL) == AMP_CREDENTIALS_REJECTED);
     amp_token_cache_free(cache);
 
@@ -170,7 +170,7 @@ static void more_validity_may_be_asked_for(void) {
     CHECK(token == NULL && error != NULL);
     amp_error_free(error);
     error = NULL;
-    /* Longer than tokens live. */
+    /* Longer than the lifetime of tokens. */
     CHECK(amp_token_cache_get_for(cache, 301000, &token, &error) == AMP_INVALID_ARGUMENT);
     amp_error_free(error);
     CHECK(fake.requests == 1);
@@ -188,7 +188,7 @@ static void a_refused_token_is_replaced_once(void) {
     CHECK(*epoch != before);
     next = get(cache);
     CHECK(number_of(next) == 2 && fake.requests == 2);
-    /* It is not the current one any more: nothing happens. */
+    /* It is no longer the current token: nothing happens. */
     before = *epoch;
     amp_token_cache_invalidate(cache, refused);
     CHECK(*epoch == before);
@@ -260,7 +260,7 @@ static void background_threads_end_with_their_caches(void) {
     for (i = 0; i < CACHES; i++)
         CHECK_OK(amp_token_cache_new(config, &caches[i], error));
     amp_config_free(config);
-    /* Until each has renewed once; by then some threads rest and some do not. */
+    /* Until each has refreshed once; by then some threads are idle and some are not. */
     do {
         for (i = renewed = 0; i < CACHES; i++) {
             amp_token_free(get(caches[i]));
@@ -283,8 +283,8 @@ static void count_termination(int number) {
     terminations++;
 }
 
-/* The main thread blocks a signal when the library has started its thread: so
- * it is for the main thread, which will take it when it likes. */
+/* The main thread blocks a signal after the library has started its thread. The
+ * signal must stay pending for the main thread. */
 static void background_threads_leave_signals_alone(void) {
     struct fake fake = {.expires_in = 1};
     amp_config *config = fake_config(&fake);
@@ -302,7 +302,7 @@ static void background_threads_leave_signals_alone(void) {
     sigaddset(&termination, SIGTERM);
     CHECK(pthread_sigmask(SIG_BLOCK, &termination, NULL) == 0);
     CHECK(kill(getpid(), SIGTERM) == 0);
-    /* Its thread goes on, and has every opportunity. */
+    /* The library's thread keeps running, and could take the signal. */
     while (amp_token_cache_stat(cache, "refreshes") < 3)
         amp_token_free(get(cache));
     CHECK(sigpending(&pending) == 0 && sigismember(&pending, SIGTERM) == 1 && terminations == 0);

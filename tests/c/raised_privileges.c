@@ -1,6 +1,6 @@
 /* Run by tests/raised_privileges.rs with set-user-ID and the like, in an environment that its caller chose. Loads
- * the environment, goes on whether that worked or not, sets the settings that are its arguments (a name, a value,
- * and so on), and gets a token. Writes what each step came to. */
+ * the environment, continues even if that fails, sets the settings that are its arguments (a name, a value, and so
+ * on), and gets a token. Prints the result of each step. */
 
 #include "check.h"
 

@@ -1,19 +1,19 @@
-/* One fault of the machine, set up for real in this process: what a get makes
- * of it, and what becomes of the same cache when the fault is over.
+/* Creates one system failure in this process, and tests how a get fails and that
+ * the same cache works again when the failure is over.
  *
- *   resources FAULT    with the settings of the service in the environment
+ *   system_failures FAULT    with the settings of the service in the environment
  *
- * It tells tests/system_failures.rs what happened, a line each, with tabs:
+ * It reports to tests/system_failures.rs, in lines with tabs:
  *   outcome  STATUS  RETRYABLE  WHAT IS SAID
- *   ask      WHAT                  the other side does it, and answers a line
- *   measured TEXT                  for the reader; differs from run to run
- *   left out WHY                   the fault cannot be set up here
+ *   ask      WHAT                  the test does it, and writes a line back
+ *   measured TEXT                  for readers; differs between runs
+ *   left out WHY                   the failure cannot be created here
  *   done                           the same cache works again
- * No wait has a bound of its own: whoever hangs is killed from outside.
+ * No wait has a time limit: the test kills a process that hangs.
  *
- * It stands in for functions of the C library, which libamp_token.so then finds
- * here: getaddrinfo(), clock_gettime() for the wall clock, and those that a disk
- * which stands still keeps: renameat() and statx(). */
+ * It replaces functions of the C library, and libamp_token.so calls them here:
+ * getaddrinfo(), clock_gettime() for the wall clock, and renameat() and statx(),
+ * which do not return on a stalled disk. */
 
 #define _GNU_SOURCE
 #include "fake_server.h"
@@ -41,11 +41,11 @@
 
 enum { KIB = 1024, MIB = 1024 * KIB, A_DAY = 24 * 60 * 60 };
 
-/* LIFETIME comes from there: that of tokens which are to be renewed, in seconds. */
+/* LIFETIME is defined there: of tokens that are to be refreshed, in seconds. */
 
-/* ---- what the library finds here ---------------------------------------- */
+/* ---- replaced functions ------------------------------------------------- */
 
-/* Seconds by which somebody has set the wall clock. */
+/* Seconds by which the wall clock was changed. */
 static long stepped;
 
 int clock_gettime(clockid_t clock, struct timespec *time) {
@@ -56,8 +56,8 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
     return failure;
 }
 
-/* The answer to whoever looks up a name: addresses, with spaces between them.
- * NULL: what the system says about localhost. */
+/* The result of getaddrinfo(): addresses, separated by spaces. NULL: the
+ * system's addresses of localhost. */
 static const char *addresses;
 static int hangs;
 static int lookups;
@@ -83,8 +83,8 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
     return 0;
 }
 
-/* Which disk stands still: one that is not written to, or one that is not even
- * read from, as a file server that has gone. */
+/* What stalls on the disk: only writes, or reads too, as on a file server that
+ * is gone. */
 enum { GOES, STANDS_FOR_WRITERS, STANDS_FOR_ALL };
 static int disk;
 
@@ -112,7 +112,7 @@ static void say(const char *format, ...) {
     fflush(stdout);
 }
 
-/* Has the other side do something. */
+/* Makes the test do something. */
 static void ask(const char *what) {
     say("ask\t%s", what);
     CHECK(getchar() == '\n');
@@ -175,7 +175,7 @@ static void rest_ms(int64_t ms) {
     nanosleep(&time, NULL);
 }
 
-/* Asks until the cache has a token, pausing as it is told to. */
+/* Calls get until the cache has a token, and waits as long as errors ask for. */
 static void recover(const amp_token_cache *cache) {
     amp_error *error = NULL;
 
@@ -188,7 +188,7 @@ static void recover(const amp_token_cache *cache) {
     }
 }
 
-/* Asks until the cache has obtained another token. */
+/* Calls get until the cache has fetched another token. */
 static void renew_at_last(const amp_token_cache *cache) {
     int64_t before = amp_token_cache_stat(cache, "refreshes");
 
@@ -198,7 +198,7 @@ static void renew_at_last(const amp_token_cache *cache) {
     }
 }
 
-/* The same, and no call may fail. */
+/* The same, but no call may fail. */
 static void renew(const amp_token_cache *cache) {
     int64_t before = amp_token_cache_stat(cache, "refreshes");
 
@@ -229,7 +229,7 @@ static void leave_out(const char *why) {
 
 /* ---- what a process has ------------------------------------------------------- */
 
-/* The entries of a folder. */
+/* Counts the entries of a directory. */
 static int entries(const char *folder) {
     DIR *listing = opendir(folder);
     int count = 0;
@@ -245,7 +245,7 @@ static int threads(void) {
     return entries("/proc/self/task");
 }
 
-/* Waits until every other thread is gone. */
+/* Waits until every other thread has ended. */
 static void be_alone(void) {
     while (threads() > 1)
         rest_ms(1);
@@ -268,22 +268,22 @@ static void limit(int resource, rlim_t most) {
     CHECK(setrlimit((__rlimit_resource_t)resource, &limits) == 0);
 }
 
-/* Memory that this process may take from now on. */
+/* Limits the memory that this process may allocate from now on. */
 static void allow_memory(long bytes) {
     limit(RLIMIT_AS, (rlim_t)(pages(0) * sysconf(_SC_PAGESIZE) + bytes));
 }
 
-/* The lowest descriptor that is free; none above it is taken. */
+/* The lowest free descriptor; none above it is in use. */
 static int lowest_free(void) {
     int lowest = dup(0);
 
     CHECK(lowest >= 0 && close(lowest) == 0);
-    /* (With the one that lists them.) */
+    /* (Including the one that lists them.) */
     CHECK(entries("/proc/self/fd") == lowest + 1);
     return lowest;
 }
 
-/* The fault is over: the cache works again, and leaves nothing behind. */
+/* The failure is over: the cache works again, and leaks nothing. */
 static void done(amp_token_cache *cache) {
     recover(cache);
     amp_token_cache_free(cache);
@@ -303,7 +303,7 @@ static void no_descriptors(void) {
     done(cache);
 }
 
-/* From reading the settings to a stored token, with so many descriptors. */
+/* From reading the settings to a stored token, with this many descriptors. */
 static amp_status with_descriptors(int count, amp_error **error) {
     int before = lowest_free();
     amp_config *config = NULL;
@@ -351,7 +351,7 @@ static void few_descriptors(void) {
     say("done");
 }
 
-/* A token is in hand, and its renewal finds no descriptor. */
+/* There is a token, and its refresh finds no descriptor. */
 static void no_descriptor_for_a_renewal(void) {
     amp_token_cache *cache = new_cache();
 
@@ -380,7 +380,7 @@ static void write_text(const char *path, const char *text) {
     CHECK(file >= 0 && write(file, text, strlen(text)) == length && close(file) == 0);
 }
 
-/* Mounts a small file system of this process's own as the store's folder. */
+/* Mounts a small file system, private to this process, as the store's directory. */
 static void mount_small(void) {
     uid_t user = geteuid();
     gid_t group = getegid();
@@ -467,15 +467,15 @@ static void stop_all(void) {
     __atomic_store_n(&disk, STANDS_FOR_ALL, __ATOMIC_SEQ_CST);
 }
 
-/* Each of the two caches has left one thread behind, whatever else it wanted of
- * the disk; and they come to their end. */
+/* Each of the two caches has abandoned one thread, however often it used the
+ * disk, and these threads end. */
 static void let_go(void) {
     CHECK(threads() == 3);
     __atomic_store_n(&disk, GOES, __ATOMIC_SEQ_CST);
     be_alone();
 }
 
-/* With tokens that die soon, so that they are renewed during the fault and after. */
+/* With tokens that expire soon, so that they are refreshed during and after the failure. */
 static void broken_store(void (*begin)(void), void (*end)(void), int is_shared) {
     amp_token_cache *cache = new_cache();
 
@@ -483,24 +483,24 @@ static void broken_store(void (*begin)(void), void (*end)(void), int is_shared) 
     *warning = '\0';
     begin();
     renew(cache);
-    /* Once more: the entry of before the fault is dead by now. */
+    /* Once more: the entry from before the failure has expired. */
     renew(cache);
     if (!is_shared)
         CHECK(requests_of_another() == 1);
     tell(AMP_OK, NULL, warning);
     end();
-    /* It is shared again. (The token may have died before the other looked.) */
+    /* It is shared again. (The token may have expired before the other cache read it.) */
     do
         renew(cache);
     while (requests_of_another() > 0);
-    /* The lock and the entry: nothing half-written is left. */
+    /* The lock and the entry: no temporary file is left. */
     CHECK(entries(store_dir) == 2);
     done(cache);
 }
 
 /* ---- memory and threads --------------------------------------------------------------- */
 
-/* In a child: a get with so little memory. */
+/* In a child: a get with this little memory. */
 static void get_with(long bytes) {
     amp_token_cache *cache = new_cache();
     amp_status status;
@@ -534,7 +534,7 @@ static void little_memory(void) {
             get_with(bytes);
         CHECK(waitpid(child, &status, 0) == child);
         if (WIFSIGNALED(status)) {
-            /* Rust's way out; anything else is a crash. */
+            /* Rust aborts like this; anything else is a crash. */
             CHECK(WTERMSIG(status) == SIGABRT);
             aborts++;
         } else {
@@ -554,7 +554,7 @@ static void no_thread_for_a_lookup(void) {
     amp_token_cache *cache = new_cache();
     amp_config *config;
 
-    /* What is read once should not be what memory is wanted for. */
+    /* What is read only once must not be what runs out of memory. */
     CHECK_OK(configure(&config, NULL, NULL, error));
     amp_config_free(config);
     allow_memory(MIB + MIB / 2); /* a stack has 2 */
@@ -612,7 +612,7 @@ static void *get_in_storm(void *unused) {
                                          : new_cache();
 
     (void)unused;
-    /* (There are no retries that could hide an error.) */
+    /* (No retries, which could hide an error.) */
     amp_token_free(get(cache));
     __atomic_add_fetch(&requests, amp_token_cache_stat(cache, "requests"), __ATOMIC_SEQ_CST);
     amp_token_cache_free(cache);
@@ -622,7 +622,7 @@ static void *get_in_storm(void *unused) {
 
 static pthread_t getters[GETTERS];
 
-/* Signals each thread until all are done; they are joined only after that. */
+/* Signals each thread until all are done; only then are they joined. */
 static void *storm(void *unused) {
     (void)unused;
     while (__atomic_load_n(&at_work, __ATOMIC_SEQ_CST) > 0) {
@@ -635,8 +635,8 @@ static void *storm(void *unused) {
     return NULL;
 }
 
-/* Where all share a store, each round has another place in it, so that one
- * asks the slow service and the others wait for the lock. */
+/* With a shared store, each round uses another entry, so that one thread sends a
+ * request to the slow service and the others wait for the lock. */
 static void signal_storm(const char *place) {
     struct sigaction action = {.sa_handler = count_signal}; /* without SA_RESTART */
     struct itimerval each_ms = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
@@ -655,7 +655,7 @@ static void signal_storm(const char *place) {
         for (i = 0; i < GETTERS; i++)
             CHECK(pthread_create(&getters[i], NULL, get_in_storm, NULL) == 0);
         CHECK(pthread_create(&stormer, NULL, storm, NULL) == 0);
-        /* (These waits go on whatever the signals do.) */
+        /* (These waits continue after signals.) */
         CHECK(pthread_join(stormer, NULL) == 0);
         for (i = 0; i < GETTERS; i++)
             CHECK(pthread_join(getters[i], NULL) == 0);
@@ -669,7 +669,7 @@ static void signal_storm(const char *place) {
     done(new_cache());
 }
 
-/* Statuses that were seen, each once, in the order of their numbers. */
+/* The statuses that occurred, each once, in ascending order. */
 struct statuses {
     unsigned char seen[100];
 };
@@ -692,8 +692,8 @@ static void tell_all(const struct statuses *statuses) {
     say("outcome\t%s\t\t", text);
 }
 
-/* The other side hangs up after one byte more or less, again and again. A
- * program in C does not ignore SIGPIPE, as those in Rust do. */
+/* The peer closes the connection after one byte more or less, again and again. A
+ * C program does not ignore SIGPIPE, as Rust programs do. */
 static void hung_up_on(void) {
     amp_token_cache *cache = new_cache();
     struct statuses statuses = {{0}};
@@ -706,7 +706,7 @@ static void hung_up_on(void) {
         amp_token *token = NULL;
 
         note(&statuses, amp_token_cache_get(one, &token, NULL));
-        /* A connection to the store that was kept is cut by now. */
+        /* The idle connection to the store is closed by now. */
         rest_ms(2);
         amp_token_cache_invalidate(one, token);
         amp_token_free(token);
@@ -755,8 +755,8 @@ static double seconds_really(void) {
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-/* Uses a cache until it has handed out so many more of the tokens that die soon; none of
- * them may be dead, by the clock that nobody sets. */
+/* Uses a cache until it has returned this many more of the tokens that expire soon. None of
+ * them may be expired by the clock that is not changed. */
 static void use_tokens(const amp_token_cache *cache, int count) {
     char current[4096] = "", next[4096];
     double had = 0;
@@ -771,7 +771,7 @@ static void use_tokens(const amp_token_cache *cache, int count) {
         amp_token_free(token);
         if (strcmp(next, current) != 0) {
             strcpy(current, next);
-            had = seconds_really(); /* it was asked for earlier */
+            had = seconds_really(); /* the request was sent earlier */
             count--;
         }
         CHECK(before - had < LIFETIME);
@@ -791,7 +791,7 @@ static void step_clock(long by) {
     done(cache);
 }
 
-/* Two processes share a store, and one of them lives in another day. */
+/* Two processes share a store, and the wall clocks differ by a day. */
 static void step_clock_of_one(long by) {
     amp_token_cache *cache;
     int status;
@@ -866,7 +866,7 @@ static void other_certificates(void) {
     ask("a new certificate");
     renew(cache);
     ask("another authority");
-    /* Not while it dies: each failure until then would make the pause longer. */
+    /* Not before it expires: each failure until then would make the backoff longer. */
     token = get(cache);
     amp_token_cache_invalidate(cache, token);
     amp_token_free(token);
@@ -884,7 +884,7 @@ static void many_caches(void) {
     long before, after, kib = sysconf(_SC_PAGESIZE) / KIB;
 
     CHECK(caches != NULL);
-    /* The first one brings what all have in common. */
+    /* The first one allocates what all have in common. */
     recover(caches[0] = new_cache());
     before = pages(1);
     for (i = 1; i < CACHES; i++) {
@@ -903,13 +903,13 @@ static void many_caches(void) {
     free(caches);
 }
 
-/* ---- the faults ---------------------------------------------------------------------------------- */
+/* ---- the failures ---------------------------------------------------------------------------------- */
 
 int main(int count, char **arguments) {
     const char *fault = count > 1 ? arguments[1] : "";
     int inherited;
 
-    /* Whoever started this may have left some open. */
+    /* Descriptors that were inherited open. */
     for (inherited = 3; inherited < 1000; inherited++)
         close(inherited);
     store_dir = getenv("AMPLIENCE_STORE_DIR");

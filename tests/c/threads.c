@@ -1,5 +1,5 @@
-/* 64 threads and one cache: one request, the same token for all, and copies
- * that are never torn. */
+/* 64 threads and one cache: one request, the same token for all, and each copy
+ * is one whole token. */
 
 #include "fake_server.h"
 
@@ -14,7 +14,7 @@ struct shared {
     int next;
 };
 
-/* Keeps the first request open until everybody else waits for it. */
+/* Keeps the first request open until all other threads wait for it. */
 static void wait_for_all(struct fake *fake) {
     struct shared *shared = fake->more;
 
@@ -31,8 +31,8 @@ static void *get_one(void *argument) {
     return NULL;
 }
 
-/* While others renew, each copy is one whole token, and later ones are not
- * older. */
+/* While other threads refresh, each copy is one whole token, and no copy is
+ * older than an earlier one. */
 static void *copy_many(void *argument) {
     struct shared *shared = argument;
     int slot = __atomic_fetch_add(&shared->next, 1, __ATOMIC_RELAXED), round, last = 0;

@@ -1,11 +1,11 @@
-/* Two copies of the library in one process, as when two plug-ins each bring
- * their own: neither calls into the other, both work at once in threads, and
- * in a forked child.
+/* Two copies of the library in one process, as when two plug-ins each contain
+ * one: neither calls functions of the other, and both work at once, in threads
+ * and in a forked child.
  *
  * Usage: two_copies path/to/libamp_token.so
  *
- * The first copy is loaded for all to see (RTLD_GLOBAL), so that the second
- * would be bound to it, were its own calls open to that. */
+ * The first copy is loaded with RTLD_GLOBAL, so that the calls inside the
+ * second would be bound to it if they could be interposed. */
 
 #include "check.h"
 #include "dlsym.h"
@@ -37,7 +37,7 @@ struct copy {
     bool (*append_body)(amp_http_reply *, const void *, size_t);
 };
 
-/* Each copy has a server whose tokens tell whose they are. */
+/* Each copy has a server of its own, whose tokens contain its number. */
 static int32_t carry(const amp_http_request *request, amp_http_reply *reply, void *user_data) {
     struct copy *copy = user_data;
     char body[128];
@@ -97,7 +97,7 @@ static void *thread(void *argument) {
     return NULL;
 }
 
-/* The same library under another file, which the loader takes for another. */
+/* A copy of the file: the loader takes it for another library. */
 static void copy_file(const char *from, const char *to) {
     FILE *source = fopen(from, "rb"), *target = fopen(to, "wb");
     static char block[1 << 16];
@@ -124,7 +124,7 @@ int main(int argc, char **argv) {
     load(&copies[0], argv[1], RTLD_GLOBAL, "first-copy");
     load(&copies[1], second, RTLD_LOCAL, "second-copy");
     CHECK(unlink(second) == 0);
-    CHECK(copies[0].cache_get != copies[1].cache_get); /* or this tests nothing */
+    CHECK(copies[0].cache_get != copies[1].cache_get); /* otherwise this tests nothing */
 
     for (i = 0; i < THREADS; i++)
         CHECK(pthread_create(&threads[i], NULL, thread, copies) == 0);
