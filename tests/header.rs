@@ -1,5 +1,5 @@
-//! The header: in sync with the source, clean in C and C++, complete as a manual, and safe against
-//! NULL in every place, for every function that it declares, today's and tomorrow's.
+//! The header: it matches the source, compiles without warnings as C and C++, and is complete as a manual;
+//! every function that it declares accepts NULL for every pointer.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::process::Command;
 use support::{C_FLAGS, CPP_FLAGS, compile, header, library_dir, program, prototypes, root, run, scratch};
 
 #[test]
-fn the_header_is_the_one_that_the_source_makes() {
+fn the_header_matches_the_source() {
     let made = include_str!(concat!(env!("OUT_DIR"), "/amp_token.h"));
     let kept = include_str!("../include/amp_token.h");
     assert!(made == kept, "include/amp_token.h is out of date: run AMP_UPDATE_HEADER=1 cargo build");
@@ -16,13 +16,13 @@ fn the_header_is_the_one_that_the_source_makes() {
 
 #[test]
 fn the_header_compiles_alone_and_twice_as_c_and_cpp() {
-    let folder = scratch("header");
+    let directory = scratch("header");
     let source = "#include \"amp_token.h\"\n#include \"amp_token.h\"\nint main(void) { return 0; }\n";
     for (file, compiler, flags, standards) in [
         ("alone.c", "cc", C_FLAGS, &["c99", "c11", "c17"][..]),
         ("alone.cpp", "c++", CPP_FLAGS, &["c++11", "c++14", "c++17", "c++20", "c++23"]),
     ] {
-        let path = folder.join(file);
+        let path = directory.join(file);
         std::fs::write(&path, source).unwrap();
         for standard in standards {
             run(Command::new(compiler)
@@ -50,7 +50,7 @@ fn the_library_exports_what_the_header_declares_and_nothing_else() {
     let mut declared: Vec<_> = prototypes(&header()).into_iter().map(|function| function.name).collect();
     declared.sort();
     assert_eq!(exported, declared);
-    // The list that a release is compared with: lines are only ever added.
+    // A release is compared with this list, in which lines are only added.
     let kept: Vec<_> = include_str!("exports.txt").lines().collect();
     assert_eq!(kept, declared, "tests/exports.txt differs: removing or renaming a function breaks programs");
 }
@@ -258,7 +258,7 @@ fn the_header_lists_every_setting() {
     assert_eq!(listed, settings, "the list of settings in cbindgen.toml");
 }
 
-/// What to pass for a parameter of that type, when it is valid.
+/// A valid argument for a parameter of that type.
 fn valid(kind: &str) -> &'static str {
     match kind {
         "amp_config *" | "const amp_config *" => "config",
@@ -280,27 +280,26 @@ fn valid(kind: &str) -> &'static str {
         "amp_log_fn" => "on_log",
         "amp_transport_fn" => "on_request",
         "amp_write_fn" => "on_piece",
-        // Only the library makes these, for the time of a callback: see tests/c/transport.c.
+        // Only the library creates these, and only during a callback: see tests/c/fake_server.h.
         "const amp_http_request *" | "amp_http_reply *" => "NULL",
-        other => panic!("say in tests/header.rs what a valid {other} is"),
+        other => panic!("add a valid argument of type {other} to tests/header.rs"),
     }
 }
 
-/// Parameters that may be NULL, by function and position, with what the call then comes to.
+/// Parameters that may be NULL, by function and position, and what NULL means.
 const MAY_BE_NULL: &[(&str, usize)] = &[
-    ("amp_config_set", 2),           // unsets
-    ("amp_config_set_logger", 1),    // switches off
+    ("amp_config_set", 2),           // unsets the setting
+    ("amp_config_set_logger", 1),    // disables logging
     ("amp_config_set_logger", 2),    // user data is anything
-    ("amp_config_set_transport", 1), // switches off
+    ("amp_config_set_transport", 1), // restores the built-in client
     ("amp_config_set_transport", 2),
-    ("amp_token_cache_copy", 3), // the length is not wanted
+    ("amp_token_cache_copy", 3), // no length is returned
     ("amp_api_graphql", 2),      // no variables
     ("amp_api_download", 3),     // user data is anything
 ];
 
-/// Calls every function with NULL in every pointer parameter: all at once, and each alone with the
-/// others valid. A required NULL is AMP_INVALID_ARGUMENT with a message that names it; nothing
-/// crashes.
+/// Calls every function with NULL for all pointers at once, and for each alone with the others valid. NULL
+/// for a required argument is AMP_INVALID_ARGUMENT with a message that names it. Nothing crashes.
 #[test]
 fn no_null_does_harm() {
     let mut calls = String::new();
@@ -335,14 +334,14 @@ fn no_null_does_harm() {
                 call(&[*at], !optional);
             }
         }
-        // What was set or made on the way must not change what the next call does.
+        // The effects of one call must not change the next.
         calls.push_str("    reset();\n");
     }
     let source = include_str!("c/null_arguments.c.in").replace("@CALLS@", &calls);
-    let folder = scratch("nulls");
-    std::fs::write(folder.join("nulls.c"), source).unwrap();
-    compile("cc", C_FLAGS, &folder.join("nulls.c"), &folder.join("nulls"), &[]);
-    let output = run(&mut program(&folder.join("nulls")));
+    let directory = scratch("nulls");
+    std::fs::write(directory.join("nulls.c"), source).unwrap();
+    compile("cc", C_FLAGS, &directory.join("nulls.c"), &directory.join("nulls"), &[]);
+    let output = run(&mut program(&directory.join("nulls")));
     println!("{}", String::from_utf8_lossy(&output.stdout));
 }
 
