@@ -1,12 +1,14 @@
 //! Requests that carry the token.
 
 use super::cache::amp_token_cache;
-use super::error::{amp_error, amp_status};
-use super::ffi::{self, UserData, amp_write_fn};
+use super::callbacks::{Callback, amp_write_fn};
+use super::error::{amp_error, amp_status, fallible};
+use super::ffi::{self, Handle};
 use crate::api::{self, ApiRequest};
 use crate::error::Result;
 use crate::net::transport::Response;
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::mem::MaybeUninit;
 
 /// A response of the API, whatever its HTTP status. Immutable, so any number of
 /// threads may use it at once.
@@ -16,25 +18,29 @@ pub struct amp_response {
     next_page: Option<CString>,
 }
 
+impl Handle for amp_response {
+    type Owner = Box<Self>;
+}
+
 impl amp_response {
-    fn give(path: &str, response: Response) -> *mut amp_response {
+    fn new(path: &str, response: Response) -> Self {
         let headers = response.headers.iter().map(|(name, value)| (name.clone(), ffi::to_c_string(value))).collect();
         let next_page = api::next_page(path, &response.body).map(|path| ffi::to_c_string(&path));
-        Box::into_raw(Box::new(amp_response { response, headers, next_page }))
+        amp_response { response, headers, next_page }
     }
 }
 
-/// What the three functions below have in common.
+/// Runs the body of a function that returns a response. The body also returns the path that was requested.
 fn respond_with(
     cache: Option<&amp_token_cache>,
-    response: *mut *mut amp_response,
-    error: *mut *mut amp_error,
+    response: Option<&mut MaybeUninit<*mut amp_response>>,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
     body: impl FnOnce(&crate::token::cache::TokenCache) -> Result<(String, Response)>,
 ) -> amp_status {
-    ffi::fallible(error, || {
+    fallible(error, || {
         let place = ffi::out_ptr(response, "response")?;
         let (path, response) = body(ffi::required(cache, "cache")?.inner())?;
-        place.write_if_set(amp_response::give(&path, response));
+        place.write(ffi::into_handle(Box::new(amp_response::new(&path, response))));
         Ok(())
     })
 }
@@ -64,27 +70,31 @@ fn respond_with(
 ///   max_response_bytes or not HTTP. Otherwise those of amp_token_cache_get().
 #[unsafe(no_mangle)]
 #[must_use]
-pub extern "C" fn amp_api_request(
+pub unsafe extern "C" fn amp_api_request(
     cache: Option<&amp_token_cache>,
     method: *const c_char,
     path: *const c_char,
     content_type: *const c_char,
     body: *const c_void,
     body_length: usize,
-    response: *mut *mut amp_response,
-    error: *mut *mut amp_error,
+    response: Option<&mut MaybeUninit<*mut amp_response>>,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
     respond_with(cache, response, error, |cache| {
-        let path = ffi::str_arg(path, "path")?;
-        let call = ApiRequest {
-            method: ffi::str_arg(method, "method")?,
-            path,
-            content_type: match body_length {
-                0 => ffi::optional_str_arg(content_type, "content_type")?,
-                _ => Some(ffi::str_arg(content_type, "content_type")?),
-            },
-            body: ffi::bytes(body, body_length, "body")?,
+        // SAFETY: the header asks for strings, and for `body_length` bytes at `body`, none of which change
+        // during the call.
+        let (path, method, content_type, body) = unsafe {
+            (
+                ffi::str_arg(path, "path")?,
+                ffi::str_arg(method, "method")?,
+                ffi::optional_str_arg(content_type, "content_type")?,
+                ffi::bytes(body, body_length, "body"),
+            )
         };
+        if body_length > 0 {
+            ffi::required(content_type, "content_type")?;
+        }
+        let call = ApiRequest { method, path, content_type, body: body? };
         Ok((path.to_owned(), api::request(cache, &call)?))
     })
 }
@@ -109,19 +119,21 @@ pub extern "C" fn amp_api_request(
 ///   amp_api_request().
 #[unsafe(no_mangle)]
 #[must_use]
-pub extern "C" fn amp_api_download(
+pub unsafe extern "C" fn amp_api_download(
     cache: Option<&amp_token_cache>,
     path: *const c_char,
     write: amp_write_fn,
     user_data: *mut c_void,
-    response: *mut *mut amp_response,
-    error: *mut *mut amp_error,
+    response: Option<&mut MaybeUninit<*mut amp_response>>,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
     respond_with(cache, response, error, |cache| {
-        let path = ffi::str_arg(path, "path")?;
+        // SAFETY: the header asks for a string that does not change during the call.
+        let path = unsafe { ffi::str_arg(path, "path") }?;
         ffi::required(write, "write")?;
-        let user_data = UserData(user_data);
-        let response = api::download(cache, path, &mut |piece| ffi::call_writer(write, piece, user_data))?;
+        // SAFETY: the header asks for a function that this thread may call with `user_data` during the call.
+        let callback = unsafe { Callback::new(write, user_data) };
+        let response = api::download(cache, path, &mut |piece| callback.write(piece))?;
         Ok((path.to_owned(), response))
     })
 }
@@ -139,17 +151,18 @@ pub extern "C" fn amp_api_download(
 ///   Otherwise those of amp_api_request().
 #[unsafe(no_mangle)]
 #[must_use]
-pub extern "C" fn amp_api_graphql(
+pub unsafe extern "C" fn amp_api_graphql(
     cache: Option<&amp_token_cache>,
     query: *const c_char,
     variables_json: *const c_char,
-    response: *mut *mut amp_response,
-    error: *mut *mut amp_error,
+    response: Option<&mut MaybeUninit<*mut amp_response>>,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
     respond_with(cache, response, error, |cache| {
-        let query = ffi::str_arg(query, "query")?;
-        let variables = ffi::optional_str_arg(variables_json, "variables_json")?;
-        Ok((String::new(), api::graphql(cache, query, variables)?))
+        // SAFETY: the header asks for strings that do not change during the call.
+        let (query, variables) =
+            unsafe { (ffi::str_arg(query, "query"), ffi::optional_str_arg(variables_json, "variables_json")) };
+        Ok((String::new(), api::graphql(cache, query?, variables?)?))
     })
 }
 
@@ -166,16 +179,18 @@ pub extern "C" fn amp_api_graphql(
 /// Errors: those of amp_api_graphql().
 #[unsafe(no_mangle)]
 #[must_use]
-pub extern "C" fn amp_pat_create(
+pub unsafe extern "C" fn amp_pat_create(
     cache: Option<&amp_token_cache>,
     name: *const c_char,
     organization_id: *const c_char,
-    response: *mut *mut amp_response,
-    error: *mut *mut amp_error,
+    response: Option<&mut MaybeUninit<*mut amp_response>>,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
     respond_with(cache, response, error, |cache| {
-        let (name, organization) = (ffi::str_arg(name, "name")?, ffi::str_arg(organization_id, "organization_id")?);
-        Ok((String::new(), api::create_personal_access_token(cache, name, organization)?))
+        // SAFETY: the header asks for strings that do not change during the call.
+        let (name, organization) =
+            unsafe { (ffi::str_arg(name, "name"), ffi::str_arg(organization_id, "organization_id")) };
+        Ok((String::new(), api::create_personal_access_token(cache, name?, organization?)?))
     })
 }
 
@@ -196,9 +211,11 @@ pub extern "C" fn amp_response_status(response: Option<&amp_response>) -> i32 {
 ///   `name`.
 /// Ownership: borrowed from `response`.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_response_header(response: Option<&amp_response>, name: *const c_char) -> *const c_char {
+pub unsafe extern "C" fn amp_response_header(response: Option<&amp_response>, name: *const c_char) -> *const c_char {
     ffi::infallible(std::ptr::null(), || {
-        let (Some(response), Ok(name)) = (response, ffi::str_arg(name, "name")) else { return std::ptr::null() };
+        // SAFETY: the header asks for a string that does not change during the call.
+        let name = unsafe { ffi::str_arg(name, "name") };
+        let (Some(response), Ok(name)) = (response, name) else { return std::ptr::null() };
         let found = response.headers.iter().find(|(have, _)| have.eq_ignore_ascii_case(name));
         found.map_or(std::ptr::null(), |(_, value)| value.as_ptr())
     })
@@ -212,7 +229,7 @@ pub extern "C" fn amp_response_header(response: Option<&amp_response>, name: *co
 ///   then 0. `length` may be NULL.
 /// Ownership: borrowed from `response`.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_response_body(response: Option<&amp_response>, length: *mut usize) -> *const c_void {
+pub extern "C" fn amp_response_body(response: Option<&amp_response>, length: Option<&mut MaybeUninit<usize>>) -> *const c_void {
     ffi::infallible(std::ptr::null(), || {
         let body = response.map_or(&[][..], |response| &response.response.body);
         ffi::write_if_set(length, body.len());
@@ -262,6 +279,7 @@ pub extern "C" fn amp_response_next_page(response: Option<&amp_response>) -> *co
 /// Threads: any, but not while another thread uses `response`.
 /// NULL: a NULL `response` is ignored.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_response_free(response: Option<Box<amp_response>>) {
-    ffi::infallible((), || drop(response));
+pub unsafe extern "C" fn amp_response_free(response: *mut amp_response) {
+    // SAFETY: the header asks for a handle of this type that is not used again.
+    unsafe { ffi::free(response) }
 }

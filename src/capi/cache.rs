@@ -1,11 +1,13 @@
-//! The cached-token handle.
+//! The token cache.
 
 use super::config::amp_config;
-use super::error::{amp_error, amp_status};
-use super::ffi::{self, amp_token};
+use super::error::{amp_error, amp_status, fallible};
+use super::ffi::{self, Handle};
+use super::token::amp_token;
 use crate::token::cache::TokenCache;
 use crate::error::{Error, Kind};
 use std::ffi::{CString, c_char};
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 /// The current token of one set of credentials, refreshed before it expires and
@@ -18,6 +20,10 @@ use std::time::Duration;
 pub struct amp_token_cache {
     cache: TokenCache,
     api_url: CString,
+}
+
+impl Handle for amp_token_cache {
+    type Owner = Box<Self>;
 }
 
 impl amp_token_cache {
@@ -40,15 +46,15 @@ impl amp_token_cache {
 #[must_use]
 pub extern "C" fn amp_token_cache_new(
     config: Option<&amp_config>,
-    cache: *mut *mut amp_token_cache,
-    error: *mut *mut amp_error,
+    cache: Option<&mut MaybeUninit<*mut amp_token_cache>>,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
-    ffi::fallible(error, || {
+    fallible(error, || {
         let cache = ffi::out_ptr(cache, "cache")?;
         let config = ffi::required(config, "config")?;
         let made = TokenCache::new(config.inner())?;
         let api_url = ffi::to_c_string(&made.options().api_url);
-        cache.write_if_set(Box::into_raw(Box::new(amp_token_cache { cache: made, api_url })));
+        cache.write(ffi::into_handle(Box::new(amp_token_cache { cache: made, api_url })));
         Ok(())
     })
 }
@@ -73,12 +79,12 @@ pub extern "C" fn amp_token_cache_new(
 #[must_use]
 pub extern "C" fn amp_token_cache_get(
     cache: Option<&amp_token_cache>,
-    token: *mut *mut amp_token,
-    error: *mut *mut amp_error,
+    token: Option<&mut MaybeUninit<*mut amp_token>>,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
-    ffi::fallible(error, || {
+    fallible(error, || {
         let token = ffi::out_ptr(token, "token")?;
-        token.write_if_set(amp_token::into_raw(ffi::required(cache, "cache")?.cache.get()?));
+        token.write(ffi::into_handle(ffi::required(cache, "cache")?.cache.get()?));
         Ok(())
     })
 }
@@ -98,15 +104,15 @@ pub extern "C" fn amp_token_cache_get(
 pub extern "C" fn amp_token_cache_get_for(
     cache: Option<&amp_token_cache>,
     min_validity_ms: i64,
-    token: *mut *mut amp_token,
-    error: *mut *mut amp_error,
+    token: Option<&mut MaybeUninit<*mut amp_token>>,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
-    ffi::fallible(error, || {
+    fallible(error, || {
         let token = ffi::out_ptr(token, "token")?;
         let min_validity = u64::try_from(min_validity_ms).map_err(|_| {
             Error::invalid(format!("min_validity_ms is {min_validity_ms}")).with_hint("pass 0 or more milliseconds")
         })?;
-        token.write_if_set(amp_token::into_raw(ffi::required(cache, "cache")?.cache.get_for(Duration::from_millis(min_validity))?));
+        token.write(ffi::into_handle(ffi::required(cache, "cache")?.cache.get_for(Duration::from_millis(min_validity))?));
         Ok(())
     })
 }
@@ -130,22 +136,25 @@ pub extern "C" fn amp_token_cache_get_for(
 ///   Otherwise those of amp_token_cache_get().
 #[unsafe(no_mangle)]
 #[must_use]
-pub extern "C" fn amp_token_cache_copy(
+pub unsafe extern "C" fn amp_token_cache_copy(
     cache: Option<&amp_token_cache>,
     buffer: *mut c_char,
     capacity: usize,
-    length: *mut usize,
-    error: *mut *mut amp_error,
+    length: Option<&mut MaybeUninit<usize>>,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
-    ffi::fallible(error, || {
-        ffi::write_if_set(length, 0);
+    fallible(error, || {
+        let mut length = length;
+        ffi::write_if_set(length.as_deref_mut(), 0);
         let cache = ffi::required(cache, "cache")?;
         if buffer.is_null() && capacity > 0 {
             return Err(Error::invalid("buffer is NULL").with_hint("pass a buffer, or 0 as its capacity"));
         }
         let (needed, fits) = cache.cache.with_token(|token| {
             let text = token.value_with_nul();
-            (text.len(), ffi::copy(text, buffer, capacity))
+            // SAFETY: the header asks for `capacity` writable bytes. The caller has no writable pointer to
+            // the token's memory, so they do not overlap.
+            (text.len(), unsafe { ffi::copy(text, buffer, capacity) })
         })?;
         ffi::write_if_set(length, needed - 1);
         if fits {
@@ -168,10 +177,10 @@ pub extern "C" fn amp_token_cache_copy(
 /// NULL: a NULL `cache` or `token` is ignored.
 /// Blocks: only to remove the token from a shared store.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_token_cache_invalidate(cache: Option<&amp_token_cache>, token: *const amp_token) {
+pub extern "C" fn amp_token_cache_invalidate(cache: Option<&amp_token_cache>, token: Option<&amp_token>) {
     ffi::infallible((), || {
-        if let (Some(cache), Some(token)) = (cache, amp_token::as_ref(token)) {
-            cache.cache.invalidate(token);
+        if let (Some(cache), Some(token)) = (cache, token) {
+            cache.cache.invalidate(token.inner());
         }
     });
 }
@@ -210,9 +219,11 @@ pub extern "C" fn amp_token_cache_api_url(cache: Option<&amp_token_cache>) -> *c
 /// Threads: any.
 /// NULL: -1 for a NULL `cache` or `name`.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_token_cache_stat(cache: Option<&amp_token_cache>, name: *const c_char) -> i64 {
+pub unsafe extern "C" fn amp_token_cache_stat(cache: Option<&amp_token_cache>, name: *const c_char) -> i64 {
     ffi::infallible(-1, || {
-        let (Some(cache), Ok(name)) = (cache, ffi::str_arg(name, "name")) else { return -1 };
+        // SAFETY: the header asks for a string that does not change during the call.
+        let name = unsafe { ffi::str_arg(name, "name") };
+        let (Some(cache), Ok(name)) = (cache, name) else { return -1 };
         cache.cache.statistic(name).unwrap_or(-1)
     })
 }
@@ -224,6 +235,7 @@ pub extern "C" fn amp_token_cache_stat(cache: Option<&amp_token_cache>, name: *c
 /// Threads: any, but not while another thread uses `cache`.
 /// NULL: a NULL `cache` is ignored.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_token_cache_free(cache: Option<Box<amp_token_cache>>) {
-    ffi::infallible((), || drop(cache));
+pub unsafe extern "C" fn amp_token_cache_free(cache: *mut amp_token_cache) {
+    // SAFETY: the header asks for a handle of this type that is not used again.
+    unsafe { ffi::free(cache) }
 }

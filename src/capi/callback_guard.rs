@@ -1,4 +1,4 @@
-//! The way into the application: open until the application closes it.
+//! Guards calls into application callbacks so that they can be shut down for good.
 //!
 //! An interpreter that shuts down, or a program that unloads the code of its callbacks, must know that
 //! none of them is running or will run. No lock is used, because a forked child could inherit it locked.
@@ -9,11 +9,11 @@ use std::time::Duration;
 
 const CLOSED: u64 = 1 << 63;
 
-/// Counts who is inside.
+/// Counts the calls that are running. The highest bit means closed.
 #[derive(Default)]
 pub(super) struct CallbackGuard(AtomicU64);
 
-/// Lets out whoever was inside, however the call ends.
+/// Ends a call on drop, even if it panics.
 struct Entered<'a>(&'a CallbackGuard);
 
 impl Drop for Entered<'_> {
@@ -23,19 +23,19 @@ impl Drop for Entered<'_> {
 }
 
 impl CallbackGuard {
-    /// Makes a call into the application; `None`: the guard is closed.
+    /// Makes a call into the application. `None` if the guard is closed.
     pub(super) fn enter<R>(&self, call: impl FnOnce() -> R) -> Option<R> {
-        // Counted first and looked at second, as `seal` closes first and counts second: one of the
-        // two always sees the other.
+        // `enter` counts first and checks second; `shut_down` closes first and checks second. So at least
+        // one of the two sees the other.
         let before = self.0.fetch_add(1, Ordering::SeqCst);
         let _inside = Entered(self);
         if before & CLOSED == 0 { Some(call()) } else { None }
     }
 
-    /// Closes the guard, and waits until nobody is inside.
+    /// Closes the guard, and waits until no call is running.
     pub(super) fn shut_down(&self) {
         self.0.fetch_or(CLOSED, Ordering::SeqCst);
-        // Those who were inside when this process was forked are in its parent: no use to wait.
+        // After a fork, the calls that were running belong to the parent: the child must not wait for them.
         while fork::generation() == 0 && self.0.load(Ordering::Acquire) & !CLOSED > 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -49,13 +49,13 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     #[test]
-    fn closing_waits_for_those_inside_and_keeps_the_others_out() {
+    fn shut_down_waits_for_running_calls_and_rejects_new_ones() {
         let (guard, inside, done) = (CallbackGuard::default(), Barrier::new(2), AtomicBool::new(false));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 guard.enter(|| {
                     inside.wait();
-                    // The guard is closed while this call is inside.
+                    // Until the guard is closed while this call is running.
                     while guard.enter(|| ()).is_some() {
                         std::thread::yield_now();
                     }

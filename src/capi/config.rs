@@ -1,12 +1,13 @@
 //! Settings.
 
-use super::error::{amp_error, amp_status};
-use super::ffi::{self, UserData, amp_log_fn, amp_transport_fn};
+use super::error::{amp_error, amp_status, fallible};
 use super::callback_guard::CallbackGuard;
-use super::transport::CallbackTransport;
+use super::callbacks::{Callback, CallbackTransport, amp_log_fn, amp_transport_fn};
+use super::ffi::{self, Handle};
 use crate::log::{Level, Log};
 use crate::config::settings::Config;
 use std::ffi::{c_char, c_void};
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 /// Severity of a log line: the `level` argument of an amp_log_fn. More levels
@@ -45,6 +46,10 @@ pub struct amp_config {
     guard: Arc<CallbackGuard>,
 }
 
+impl Handle for amp_config {
+    type Owner = Box<Self>;
+}
+
 impl amp_config {
     pub(super) fn inner(&self) -> &Config {
         &self.config
@@ -59,8 +64,10 @@ impl amp_config {
 /// Ownership: free it with amp_config_free().
 #[unsafe(no_mangle)]
 #[must_use]
-pub extern "C" fn amp_config_new() -> Option<Box<amp_config>> {
-    ffi::infallible(None, || Some(Box::new(amp_config { config: Config::new(), guard: Arc::default() })))
+pub extern "C" fn amp_config_new() -> *mut amp_config {
+    ffi::infallible(std::ptr::null_mut(), || {
+        ffi::into_handle(Box::new(amp_config { config: Config::new(), guard: Arc::default() }))
+    })
 }
 
 /// Sets one setting by name. "Settings" at the top of this file lists the
@@ -75,15 +82,17 @@ pub extern "C" fn amp_config_new() -> Option<Box<amp_config>> {
 ///   unchanged.
 #[unsafe(no_mangle)]
 #[must_use]
-pub extern "C" fn amp_config_set(
+pub unsafe extern "C" fn amp_config_set(
     config: Option<&mut amp_config>,
     name: *const c_char,
     value: *const c_char,
-    error: *mut *mut amp_error,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
-    ffi::fallible(error, || {
+    fallible(error, || {
         let config = ffi::required(config, "config")?;
-        config.config.set(ffi::str_arg(name, "name")?, ffi::optional_str_arg(value, "value")?)
+        // SAFETY: the header asks for strings that do not change during the call.
+        let (name, value) = unsafe { (ffi::str_arg(name, "name"), ffi::optional_str_arg(value, "value")) };
+        config.config.set(name?, value?)
     })
 }
 
@@ -106,8 +115,8 @@ pub extern "C" fn amp_config_set(
 ///   (the message names it), or if the program runs with raised privileges.
 #[unsafe(no_mangle)]
 #[must_use]
-pub extern "C" fn amp_config_load(config: Option<&mut amp_config>, error: *mut *mut amp_error) -> amp_status {
-    ffi::fallible(error, || ffi::required(config, "config")?.config.load())
+pub extern "C" fn amp_config_load(config: Option<&mut amp_config>, error: Option<&mut MaybeUninit<*mut amp_error>>) -> amp_status {
+    fallible(error, || ffi::required(config, "config")?.config.load())
 }
 
 /// Sends the log lines of everything that is created from this config to
@@ -130,20 +139,21 @@ pub extern "C" fn amp_config_load(config: Option<&mut amp_config>, error: *mut *
 /// Errors: AMP_INVALID_ARGUMENT if `config` is NULL.
 #[unsafe(no_mangle)]
 #[must_use]
-pub extern "C" fn amp_config_set_logger(
+pub unsafe extern "C" fn amp_config_set_logger(
     config: Option<&mut amp_config>,
     logger: amp_log_fn,
     user_data: *mut c_void,
-    error: *mut *mut amp_error,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
-    ffi::fallible(error, || {
+    fallible(error, || {
         let config = ffi::required(config, "config")?;
-        let (user_data, guard) = (UserData(user_data), config.guard.clone());
+        let guard = config.guard.clone();
+        // SAFETY: the header asks for a function that any thread may call with `user_data` as long as the
+        // handles of this config exist, or until the guard is closed.
+        let callback = unsafe { Callback::new(logger, user_data) };
         config.config.log = match logger {
             Some(_) => Log::new(move |level, message| {
-                // The whole wrapper is captured, not the bare pointer in it, which is not `Send`.
-                let user_data: UserData = user_data;
-                guard.enter(|| ffi::call_logger(logger, amp_log_level::from(level) as i32, message, user_data));
+                guard.enter(|| callback.log(amp_log_level::from(level) as i32, message));
             }),
             None => Log::default(),
         };
@@ -173,16 +183,19 @@ pub extern "C" fn amp_config_set_logger(
 /// Errors: AMP_INVALID_ARGUMENT if `config` is NULL.
 #[unsafe(no_mangle)]
 #[must_use]
-pub extern "C" fn amp_config_set_transport(
+pub unsafe extern "C" fn amp_config_set_transport(
     config: Option<&mut amp_config>,
     send: amp_transport_fn,
     user_data: *mut c_void,
-    error: *mut *mut amp_error,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
-    ffi::fallible(error, || {
+    fallible(error, || {
         let config = ffi::required(config, "config")?;
-        let callback = CallbackTransport { send, user_data: UserData(user_data), guard: config.guard.clone() };
-        config.config.transport = send.map(|_| Arc::new(callback) as _);
+        // SAFETY: the header asks for a function that any thread may call with `user_data` as long as the
+        // handles of this config exist, or until the guard is closed.
+        let callback = unsafe { Callback::new(send, user_data) };
+        let transport = CallbackTransport { callback, guard: config.guard.clone() };
+        config.config.transport = send.map(|_| Arc::new(transport) as _);
         Ok(())
     })
 }
@@ -213,6 +226,7 @@ pub extern "C" fn amp_config_stop_callbacks(config: Option<&amp_config>) {
 /// Threads: any, but not while another thread uses `config`.
 /// NULL: a NULL `config` is ignored.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_config_free(config: Option<Box<amp_config>>) {
-    ffi::infallible((), || drop(config));
+pub unsafe extern "C" fn amp_config_free(config: *mut amp_config) {
+    // SAFETY: the header asks for a handle of this type that is not used again.
+    unsafe { ffi::free(config) }
 }

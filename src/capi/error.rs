@@ -1,7 +1,7 @@
 //! Statuses and error objects.
 
-use super::ffi;
-use crate::error::{Error, Kind};
+use super::ffi::{self, Handle, Out};
+use crate::error::{Error, Kind, Result};
 use std::ffi::{CStr, CString, c_char};
 
 /// Status codes, grouped by tens: 10 arguments and configuration, 20
@@ -49,46 +49,67 @@ pub enum amp_status {
     AmpInternal = 69,
 }
 
-/// Every status with its name; `None` is success.
-pub(super) static STATUSES: &[(Option<Kind>, &CStr)] = &[
-    (None, c"AMP_OK"),
-    (Some(Kind::InvalidArgument), c"AMP_INVALID_ARGUMENT"),
-    (Some(Kind::Config), c"AMP_CONFIG"),
-    (Some(Kind::NoCredentials), c"AMP_NO_CREDENTIALS"),
-    (Some(Kind::CredentialsRejected), c"AMP_CREDENTIALS_REJECTED"),
-    (Some(Kind::Resolve), c"AMP_RESOLVE"),
-    (Some(Kind::Connect), c"AMP_CONNECT"),
-    (Some(Kind::Tls), c"AMP_TLS"),
-    (Some(Kind::Proxy), c"AMP_PROXY"),
-    (Some(Kind::Timeout), c"AMP_TIMEOUT"),
-    (Some(Kind::RateLimited), c"AMP_RATE_LIMITED"),
-    (Some(Kind::Server), c"AMP_SERVER"),
-    (Some(Kind::Protocol), c"AMP_PROTOCOL"),
-    (Some(Kind::Io), c"AMP_IO"),
-    (Some(Kind::BufferTooSmall), c"AMP_BUFFER_TOO_SMALL"),
-    (Some(Kind::Internal), c"AMP_INTERNAL"),
-];
-
-impl From<Kind> for amp_status {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::InvalidArgument => amp_status::AmpInvalidArgument,
-            Kind::Config => amp_status::AmpConfig,
-            Kind::NoCredentials => amp_status::AmpNoCredentials,
-            Kind::CredentialsRejected => amp_status::AmpCredentialsRejected,
-            Kind::Resolve => amp_status::AmpResolve,
-            Kind::Connect => amp_status::AmpConnect,
-            Kind::Tls => amp_status::AmpTls,
-            Kind::Proxy => amp_status::AmpProxy,
-            Kind::Timeout => amp_status::AmpTimeout,
-            Kind::RateLimited => amp_status::AmpRateLimited,
-            Kind::Server => amp_status::AmpServer,
-            Kind::Protocol => amp_status::AmpProtocol,
-            Kind::Io => amp_status::AmpIo,
-            Kind::BufferTooSmall => amp_status::AmpBufferTooSmall,
-            Kind::Internal => amp_status::AmpInternal,
+/// The one list that ties the statuses of C to the kinds of errors and to their names. A kind or status that
+/// is not in it, or two with different numbers, do not compile; a test compares the names.
+macro_rules! statuses {
+    ($($kind:ident = $status:ident = $name:literal,)*) => {
+        impl From<Kind> for amp_status {
+            fn from(kind: Kind) -> Self {
+                match kind { $(Kind::$kind => amp_status::$status,)* }
+            }
         }
+
+        impl amp_status {
+            #[cfg(test)]
+            const ALL: &[amp_status] = &[amp_status::AmpOk, $(amp_status::$status,)*];
+
+            /// The status with this number, if there is one.
+            fn from_number(number: i32) -> Option<Self> {
+                $(const { assert!(amp_status::$status as i32 == Kind::$kind as i32) };)*
+                match number {
+                    0 => Some(amp_status::AmpOk),
+                    $(number if number == amp_status::$status as i32 => Some(amp_status::$status),)*
+                    _ => None,
+                }
+            }
+
+            fn name(self) -> &'static CStr {
+                match self { amp_status::AmpOk => c"AMP_OK", $(amp_status::$status => $name,)* }
+            }
+        }
+    };
+}
+statuses! {
+    InvalidArgument = AmpInvalidArgument = c"AMP_INVALID_ARGUMENT",
+    Config = AmpConfig = c"AMP_CONFIG",
+    NoCredentials = AmpNoCredentials = c"AMP_NO_CREDENTIALS",
+    CredentialsRejected = AmpCredentialsRejected = c"AMP_CREDENTIALS_REJECTED",
+    Resolve = AmpResolve = c"AMP_RESOLVE",
+    Connect = AmpConnect = c"AMP_CONNECT",
+    Tls = AmpTls = c"AMP_TLS",
+    Proxy = AmpProxy = c"AMP_PROXY",
+    Timeout = AmpTimeout = c"AMP_TIMEOUT",
+    RateLimited = AmpRateLimited = c"AMP_RATE_LIMITED",
+    Server = AmpServer = c"AMP_SERVER",
+    Protocol = AmpProtocol = c"AMP_PROTOCOL",
+    Io = AmpIo = c"AMP_IO",
+    BufferTooSmall = AmpBufferTooSmall = c"AMP_BUFFER_TOO_SMALL",
+    Internal = AmpInternal = c"AMP_INTERNAL",
+}
+
+/// The name of the status with this number, as the header spells it.
+pub(super) fn status_name(number: i32) -> &'static CStr {
+    amp_status::from_number(number).map_or(c"AMP_UNKNOWN", amp_status::name)
+}
+
+/// Runs the body of a function that can fail. An error, or a panic, becomes a status and, if the caller
+/// wants one, an error object.
+pub(super) fn fallible(error: Out<'_, *mut amp_error>, body: impl FnOnce() -> Result<()>) -> amp_status {
+    let Err(failure) = ffi::catch(body) else { return amp_status::AmpOk };
+    if let Some(place) = error {
+        place.write(ffi::into_handle(Box::new(amp_error::new(&failure))));
     }
+    amp_status::from(failure.kind())
 }
 
 /// Describes why a call failed. Immutable, so any number of threads may use it
@@ -101,6 +122,10 @@ pub struct amp_error {
     error: Error,
     message: CString,
     oauth_code: Option<CString>,
+}
+
+impl Handle for amp_error {
+    type Owner = Box<Self>;
 }
 
 impl amp_error {
@@ -177,7 +202,7 @@ pub extern "C" fn amp_error_is_retryable(error: Option<&amp_error>) -> bool {
 pub extern "C" fn amp_error_retry_after_ms(error: Option<&amp_error>) -> i64 {
     ffi::infallible(-1, || {
         let wait = error.and_then(|error| error.error.retry_after());
-        // Rounded up: whoever waits exactly that long must not come too early.
+        // Rounded up: a caller that waits exactly that long must not be early.
         wait.map_or(-1, |wait| i64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX))
     })
 }
@@ -197,8 +222,9 @@ pub extern "C" fn amp_error_attempts(error: Option<&amp_error>) -> u32 {
 /// Threads: any, but not while another thread uses `error`.
 /// NULL: a NULL `error` is ignored.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_error_free(error: Option<Box<amp_error>>) {
-    ffi::infallible((), || drop(error));
+pub unsafe extern "C" fn amp_error_free(error: *mut amp_error) {
+    // SAFETY: the header asks for a handle of this type that is not used again.
+    unsafe { ffi::free(error) }
 }
 
 #[cfg(test)]
@@ -207,17 +233,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_have_the_numbers_of_their_kinds_and_names_of_their_own() {
-        for (kind, name) in STATUSES {
-            let status = kind.map_or(amp_status::AmpOk, amp_status::from);
-            assert_eq!(status as i32, kind.map_or(0, Kind::number));
-            let camel: String = name
-                .to_str()
-                .unwrap()
-                .split('_')
-                .map(|word| word[..1].to_owned() + &word[1..].to_lowercase())
-                .collect();
+    fn a_status_has_the_name_that_the_header_generates_for_it() {
+        for status in amp_status::ALL {
+            let name = status_name(*status as i32).to_str().unwrap();
+            let camel: String = name.split('_').map(|word| word[..1].to_owned() + &word[1..].to_lowercase()).collect();
             assert_eq!(format!("{status:?}"), camel);
         }
+        assert_eq!(status_name(12), c"AMP_UNKNOWN");
     }
 }

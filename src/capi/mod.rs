@@ -1,11 +1,13 @@
 //! The C interface: what `include/amp_token.h` declares, and nothing else is exported.
 //!
-//! One file per handle, in the order of the header, which is generated from them; the comments here
-//! are the manual that a C programmer reads. Signatures are safe Rust wherever C's pointers allow it
-//! (`Option<&T>` is a pointer that may be NULL); [`ffi`] is the only file with `unsafe` in it.
+//! One file per handle, in the order of the header, which is generated from them; their comments are the
+//! manual for C programmers. A signature is safe Rust wherever C's pointers allow it: `Option<&T>` is a
+//! handle that may be NULL, `Option<&mut MaybeUninit<T>>` an output argument. Functions that take strings,
+//! buffers, callbacks or a handle to free are `unsafe`; their contract is the header's, and [`ffi`] has the
+//! conversions. Imports go one way: the handles' files use `callbacks`, `error` and `ffi`; `callbacks` uses
+//! `transport` and `ffi`; `error` and `transport` use `ffi`, which uses none of them.
 
 #![allow(non_camel_case_types, reason = "the names are C's")]
-#![allow(clippy::not_unsafe_ptr_arg_deref, reason = "the contract is in the header, for callers in C")]
 #![allow(clippy::enum_variant_names, reason = "C has no namespaces")]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -26,4 +28,5 @@ mod api;
 mod transport;
 
 mod callback_guard;
+mod callbacks;
 mod ffi;

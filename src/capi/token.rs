@@ -1,11 +1,31 @@
 //! One token.
 
 use super::config::amp_config;
-use super::error::{amp_error, amp_status};
-use super::ffi::{self, amp_token};
+use super::error::{amp_error, amp_status, fallible};
+use super::ffi::{self, Handle};
 use crate::sys::clock::Clock;
+use crate::token::Token;
 use std::ffi::c_char;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
+
+/// One access token. Immutable, so any number of threads may use it at once. It
+/// stays valid when the cache that it came from is freed.
+//
+// A handle is the counted reference itself, so that returning a token allocates nothing. `cfg_attr` hides the
+// representation from cbindgen, which would write a typedef to a C struct for it; C knows an opaque type.
+#[cfg_attr(all(), repr(transparent))]
+pub struct amp_token(Token);
+
+impl Handle for amp_token {
+    type Owner = Arc<Token>;
+}
+
+impl amp_token {
+    pub(super) fn inner(&self) -> &Token {
+        &self.0
+    }
+}
 
 /// Fetches a token without a cache, for a program that needs a single one. A
 /// program that needs more than one, or has threads, uses an amp_token_cache.
@@ -23,13 +43,13 @@ use std::sync::Arc;
 #[must_use]
 pub extern "C" fn amp_token_get(
     config: Option<&amp_config>,
-    token: *mut *mut amp_token,
-    error: *mut *mut amp_error,
+    token: Option<&mut MaybeUninit<*mut amp_token>>,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
-    ffi::fallible(error, || {
+    fallible(error, || {
         let token = ffi::out_ptr(token, "token")?;
         let config = ffi::required(config, "config")?;
-        token.write_if_set(amp_token::into_raw(Arc::new(crate::token::provider::get_token(config.inner())?)));
+        token.write(ffi::into_handle(Arc::new(crate::token::provider::get_token(config.inner())?)));
         Ok(())
     })
 }
@@ -41,9 +61,9 @@ pub extern "C" fn amp_token_get(
 /// NULL: returned for a NULL `token`.
 /// Ownership: borrowed from `token`.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_token_value(token: *const amp_token) -> *const c_char {
+pub extern "C" fn amp_token_value(token: Option<&amp_token>) -> *const c_char {
     ffi::infallible(std::ptr::null(), || {
-        amp_token::as_ref(token).map_or(std::ptr::null(), |token| token.value_with_nul().as_ptr().cast())
+        token.map_or(std::ptr::null(), |token| token.0.value_with_nul().as_ptr().cast())
     })
 }
 
@@ -52,8 +72,8 @@ pub extern "C" fn amp_token_value(token: *const amp_token) -> *const c_char {
 /// Threads: any.
 /// NULL: 0 for a NULL `token`.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_token_length(token: *const amp_token) -> usize {
-    ffi::infallible(0, || amp_token::as_ref(token).map_or(0, |token| token.value().len()))
+pub extern "C" fn amp_token_length(token: Option<&amp_token>) -> usize {
+    ffi::infallible(0, || token.map_or(0, |token| token.0.value().len()))
 }
 
 /// Returns the value of an Authorization header: "Bearer " and the token. It is
@@ -63,9 +83,9 @@ pub extern "C" fn amp_token_length(token: *const amp_token) -> usize {
 /// NULL: returned for a NULL `token`.
 /// Ownership: borrowed from `token`.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_token_authorization(token: *const amp_token) -> *const c_char {
+pub extern "C" fn amp_token_authorization(token: Option<&amp_token>) -> *const c_char {
     ffi::infallible(std::ptr::null(), || {
-        amp_token::as_ref(token).map_or(std::ptr::null(), |token| token.authorization_with_nul().as_ptr().cast())
+        token.map_or(std::ptr::null(), |token| token.0.authorization_with_nul().as_ptr().cast())
     })
 }
 
@@ -75,8 +95,8 @@ pub extern "C" fn amp_token_authorization(token: *const amp_token) -> *const c_c
 /// Threads: any.
 /// NULL: 0 for a NULL `token`.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_token_expires_at(token: *const amp_token) -> i64 {
-    ffi::infallible(0, || amp_token::as_ref(token).map_or(0, |token| token.expires_at()))
+pub extern "C" fn amp_token_expires_at(token: Option<&amp_token>) -> i64 {
+    ffi::infallible(0, || token.map_or(0, |token| token.0.expires_at()))
 }
 
 /// Returns for how many whole seconds the token is still valid, never less than
@@ -86,8 +106,8 @@ pub extern "C" fn amp_token_expires_at(token: *const amp_token) -> i64 {
 /// Threads: any.
 /// NULL: 0 for a NULL `token`.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_token_expires_in(token: *const amp_token) -> i64 {
-    ffi::infallible(0, || amp_token::as_ref(token).map_or(0, |token| token.expires_in(Clock::System.now())))
+pub extern "C" fn amp_token_expires_in(token: Option<&amp_token>) -> i64 {
+    ffi::infallible(0, || token.map_or(0, |token| token.0.expires_in(Clock::System.now())))
 }
 
 /// Returns for how many milliseconds the token may be used without asking the
@@ -98,10 +118,10 @@ pub extern "C" fn amp_token_expires_in(token: *const amp_token) -> i64 {
 /// Threads: any.
 /// NULL: 0 for a NULL `token`.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_token_refresh_in_ms(token: *const amp_token) -> i64 {
-    ffi::infallible(0, || match amp_token::as_ref(token) {
-        Some(token) if token.is_permanent() => i64::MAX,
-        Some(token) => i64::try_from(Clock::System.now().remaining_until(token.refresh_at()).as_millis()).unwrap_or(i64::MAX),
+pub extern "C" fn amp_token_refresh_in_ms(token: Option<&amp_token>) -> i64 {
+    ffi::infallible(0, || match token {
+        Some(token) if token.0.is_permanent() => i64::MAX,
+        Some(token) => i64::try_from(Clock::System.now().remaining_until(token.0.refresh_at()).as_millis()).unwrap_or(i64::MAX),
         None => 0,
     })
 }
@@ -113,8 +133,15 @@ pub extern "C" fn amp_token_refresh_in_ms(token: *const amp_token) -> i64 {
 /// Ownership: free it with amp_token_free(), in addition to `token`.
 #[unsafe(no_mangle)]
 #[must_use]
-pub extern "C" fn amp_token_clone(token: *const amp_token) -> *mut amp_token {
-    ffi::infallible(std::ptr::null_mut(), || amp_token::clone_raw(token))
+pub unsafe extern "C" fn amp_token_clone(token: *const amp_token) -> *mut amp_token {
+    ffi::infallible(std::ptr::null_mut(), || {
+        if !token.is_null() {
+            // SAFETY: the header asks for a token, whose owner is an `Arc<Token>`, that is not freed before
+            // the call returns.
+            unsafe { Arc::increment_strong_count(token.cast::<Token>()) };
+        }
+        token.cast_mut()
+    })
 }
 
 /// Frees a token. Its memory is wiped when the last reference is freed.
@@ -122,6 +149,7 @@ pub extern "C" fn amp_token_clone(token: *const amp_token) -> *mut amp_token {
 /// Threads: any, but not while another thread uses this reference.
 /// NULL: a NULL `token` is ignored.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_token_free(token: *mut amp_token) {
-    ffi::infallible((), || amp_token::from_raw(token));
+pub unsafe extern "C" fn amp_token_free(token: *mut amp_token) {
+    // SAFETY: the header asks for a handle of this type that is not used again.
+    unsafe { ffi::free(token) }
 }

@@ -1,14 +1,13 @@
-//! The two objects that an application's own transport works with.
+//! The request and the response that a transport of the application works with.
 
-use super::ffi::{self, UserData, amp_transport_fn};
-use super::callback_guard::CallbackGuard;
+use super::ffi;
 use crate::error::{Error, Kind, Result, Phase};
 use crate::sanitize::sanitize;
 use crate::sys::secret;
 use crate::net::url::Url;
-use crate::net::transport::{Request, Response, Transport};
-use std::sync::Arc;
+use crate::net::transport::{Request, Response};
 use std::ffi::{CString, c_char, c_void};
+use std::mem::MaybeUninit;
 use std::time::Duration;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -39,16 +38,9 @@ pub struct amp_http_reply {
     failure: Option<Error>,
 }
 
-/// A transport that is a function of the application's.
-pub(super) struct CallbackTransport {
-    pub(super) send: amp_transport_fn,
-    pub(super) user_data: UserData,
-    pub(super) guard: Arc<CallbackGuard>,
-}
-
-impl Transport for CallbackTransport {
-    fn send(&self, request: &Request, timeout: Duration) -> Result<Response> {
-        let for_c = amp_http_request {
+impl amp_http_request {
+    pub(super) fn new(request: &Request, timeout: Duration) -> Self {
+        amp_http_request {
             method: ffi::to_c_string(&request.method),
             url: ffi::to_c_string(&request.url),
             headers: request
@@ -58,30 +50,41 @@ impl Transport for CallbackTransport {
                 .collect(),
             body: request.body.clone(),
             timeout,
-        };
-        let mut reply = amp_http_reply {
+        }
+    }
+}
+
+impl amp_http_reply {
+    /// A reply that is not there yet, whose body may have `limit` bytes.
+    pub(super) fn new(limit: usize) -> Self {
+        // The capacity fits the largest token response from the start: a buffer that grows would copy.
+        let capacity = limit.min(crate::oauth::client_credentials::MAX_RESPONSE_BYTES);
+        amp_http_reply {
             response: Response {
                 status: 0,
                 headers: Vec::new(),
-                // Room for the largest token response from the start.
-                body: Zeroizing::new(Vec::with_capacity(request.max_response_bytes.min(crate::oauth::client_credentials::MAX_RESPONSE_BYTES))),
+                body: Zeroizing::new(Vec::with_capacity(capacity)),
             },
-            limit: request.max_response_bytes,
+            limit,
             failure: None,
-        };
-        let host = Url::parse(&request.url).map_or("the server", |url| url.host);
-        let result = self.guard.enter(|| ffi::call_transport(self.send, &for_c, &mut reply, self.user_data)).unwrap_or(-1);
-        if let Some(failure) = reply.failure {
-            return Err(failure.with_phase(Phase::Send).with_host(host));
         }
-        if result != 0 || reply.response.status == 0 {
-            let what = format!("the application's transport brought no reply from {host} (it returned {result})");
+    }
+
+    /// What the application's transport made of a request; `result` is what it returned.
+    pub(super) fn into_response(self, request: &Request, result: i32) -> Result<Response> {
+        let host = || Url::parse(&request.url).map_or("the server", |url| url.host);
+        if let Some(failure) = self.failure {
+            return Err(failure.with_phase(Phase::Send).with_host(host()));
+        }
+        if result != 0 || self.response.status == 0 {
+            let what =
+                format!("the application's transport returned no response from {} (its result is {result})", host());
             return Err(Error::new(Kind::Connect, what)
                 .with_phase(Phase::Send)
-                .with_host(host)
-                .with_hint("see the application's own messages, or have it call amp_http_reply_fail"));
+                .with_host(host())
+                .with_hint("see the application's own messages, or call amp_http_reply_fail in the transport"));
         }
-        Ok(reply.response)
+        Ok(self.response)
     }
 }
 
@@ -125,9 +128,11 @@ pub extern "C" fn amp_http_request_header_name(request: Option<&amp_http_request
 ///   `name`.
 /// Ownership: borrowed from `request`.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_http_request_header(request: Option<&amp_http_request>, name: *const c_char) -> *const c_char {
+pub unsafe extern "C" fn amp_http_request_header(request: Option<&amp_http_request>, name: *const c_char) -> *const c_char {
     ffi::infallible(std::ptr::null(), || {
-        let (Some(request), Ok(name)) = (request, ffi::str_arg(name, "name")) else { return std::ptr::null() };
+        // SAFETY: the header asks for a string that does not change during the call.
+        let name = unsafe { ffi::str_arg(name, "name") };
+        let (Some(request), Ok(name)) = (request, name) else { return std::ptr::null() };
         let has_name = |have: &CString| have.as_bytes().eq_ignore_ascii_case(name.as_bytes());
         request.headers.iter().find(|(have, _)| has_name(have)).map_or(std::ptr::null(), |(_, value)| value.as_ptr())
     })
@@ -141,7 +146,7 @@ pub extern "C" fn amp_http_request_header(request: Option<&amp_http_request>, na
 ///   then 0. `length` may be NULL.
 /// Ownership: borrowed from `request`.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_http_request_body(request: Option<&amp_http_request>, length: *mut usize) -> *const c_void {
+pub extern "C" fn amp_http_request_body(request: Option<&amp_http_request>, length: Option<&mut MaybeUninit<usize>>) -> *const c_void {
     ffi::infallible(std::ptr::null(), || {
         let body = request.map_or(&[][..], |request| &request.body);
         ffi::write_if_set(length, body.len());
@@ -179,13 +184,15 @@ pub extern "C" fn amp_http_reply_set_status(reply: Option<&mut amp_http_reply>, 
 /// NULL: the call is ignored if `reply`, `name` or `value` is NULL.
 /// Ownership: the strings are copied.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_http_reply_add_header(
+pub unsafe extern "C" fn amp_http_reply_add_header(
     reply: Option<&mut amp_http_reply>,
     name: *const c_char,
     value: *const c_char,
 ) {
     ffi::infallible((), || {
-        if let (Some(reply), Ok(name), Ok(value)) = (reply, ffi::str_arg(name, "name"), ffi::str_arg(value, "value")) {
+        // SAFETY: the header asks for strings that do not change during the call.
+        let (name, value) = unsafe { (ffi::str_arg(name, "name"), ffi::str_arg(value, "value")) };
+        if let (Some(reply), Ok(name), Ok(value)) = (reply, name, value) {
             reply.response.headers.push((name.to_owned(), value.to_owned()));
         }
     });
@@ -199,17 +206,19 @@ pub extern "C" fn amp_http_reply_add_header(
 /// NULL: false for a NULL `reply`, and for a NULL `data` unless `length` is 0.
 /// Ownership: the bytes are copied.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_http_reply_append_body(
+pub unsafe extern "C" fn amp_http_reply_append_body(
     reply: Option<&mut amp_http_reply>,
     data: *const c_void,
     length: usize,
 ) -> bool {
     ffi::infallible(false, || {
-        let (Some(reply), Ok(data)) = (reply, ffi::bytes(data, length, "data")) else { return false };
+        // SAFETY: the header asks for `length` bytes at `data` that do not change during the call.
+        let data = unsafe { ffi::bytes(data, length, "data") };
+        let (Some(reply), Ok(data)) = (reply, data) else { return false };
         let body = &mut reply.response.body;
         if data.len() > reply.limit - body.len() {
-            let what = format!("the reply is larger than {} bytes", reply.limit);
-            reply.failure = Some(Error::new(Kind::Protocol, what).with_hint("check that the URL is the right one"));
+            let what = format!("the response is larger than {} bytes", reply.limit);
+            reply.failure = Some(Error::new(Kind::Protocol, what).with_hint("check the URL"));
             return false;
         }
         secret::append(body, data);
@@ -226,12 +235,13 @@ pub extern "C" fn amp_http_reply_append_body(
 /// NULL: a NULL `reply` is ignored. `message` may be NULL.
 /// Ownership: the message is copied.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_http_reply_fail(reply: Option<&mut amp_http_reply>, status: i32, message: *const c_char) {
+pub unsafe extern "C" fn amp_http_reply_fail(reply: Option<&mut amp_http_reply>, status: i32, message: *const c_char) {
     ffi::infallible((), || {
         let Some(reply) = reply else { return };
         let kinds = [Kind::Resolve, Kind::Connect, Kind::Tls, Kind::Proxy, Kind::Timeout, Kind::Protocol, Kind::Io];
         let kind = kinds.into_iter().find(|kind| kind.number() == status).unwrap_or(Kind::Connect);
-        let message = ffi::str_arg(message, "message").unwrap_or("no reason given");
+        // SAFETY: the header asks for a string that does not change during the call.
+        let message = unsafe { ffi::str_arg(message, "message") }.unwrap_or("no reason given");
         reply.failure = Some(Error::new(kind, format!("the application's transport failed: {}", sanitize(message, &[]))));
     });
 }

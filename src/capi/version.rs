@@ -1,7 +1,7 @@
-//! Which library is this?
+//! The version of the library.
 
+use super::error::status_name;
 use super::ffi;
-use crate::error::Kind;
 use std::ffi::{CStr, c_char};
 
 const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
@@ -41,9 +41,5 @@ pub extern "C" fn amp_abi_version() -> u32 {
 /// Ownership: the string is static.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_status_name(status: i32) -> *const c_char {
-    ffi::infallible(c"AMP_UNKNOWN".as_ptr(), || {
-        let names = super::error::STATUSES;
-        let known = names.iter().find(|(kind, _)| kind.map_or(0, Kind::number) == status);
-        known.map_or(c"AMP_UNKNOWN", |(_, name)| *name).as_ptr()
-    })
+    ffi::infallible(c"AMP_UNKNOWN".as_ptr(), || status_name(status).as_ptr())
 }
