@@ -175,7 +175,7 @@ class CReference:
                 code.append(line[4:])
                 continue
             if code and line.strip():
-                blocks.append("```c\n" + "\n".join(code).strip("\n") + "\n```\n")
+                blocks.append("\n```c\n" + "\n".join(code).strip("\n") + "\n```\n")
                 code = []
             if code:
                 code.append("")
@@ -183,7 +183,7 @@ class CReference:
             found = re.match(r"(Threads|NULL|Ownership|Errors|Returns|Blocks|Blocking|Example): ?(.*)", line)
             blocks.append(f"\n- **{found[1]}:** {self.words(found[2])}" if found else self.words(line))
         if code:
-            blocks.append("```c\n" + "\n".join(code).strip("\n") + "\n```\n")
+            blocks.append("\n```c\n" + "\n".join(code).strip("\n") + "\n```\n")
         return re.sub(r"\n{3,}", "\n\n", "\n".join(blocks)).strip() + "\n"
 
     def words(self, line):
