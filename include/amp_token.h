@@ -963,12 +963,10 @@ const void *amp_response_body(const amp_response *response,
  *   NULL `response`.
  * Ownership: borrowed from `response`.
  * Example: print every page of a collection.
- *
  *     amp_status print_all(const amp_token_cache *cache, amp_error **error) {
  *         const char *path = "/v2/content/hubs?size=100";
  *         amp_response *page = NULL;
  *         amp_status status = AMP_OK;
- *
  *         while (path != NULL) {
  *             amp_response *next;
  *             size_t length;
