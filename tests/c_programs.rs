@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::{C_FLAGS, CPP_FLAGS, compile, library_dir, program, root, run, scratch};
 
-/// A secret with every character that an encoding could get wrong.
+/// A secret with the characters that encoders get wrong.
 const NASTY_SECRET: &str = "a+secret/with=chars &%~é";
 
 fn flags(base: &[&'static str]) -> Vec<&'static str> {
@@ -23,17 +23,17 @@ fn flags(base: &[&'static str]) -> Vec<&'static str> {
     [base, extra].concat()
 }
 
-/// A folder of this test's own: tests run at once, and some compile the same program.
-fn own_folder() -> PathBuf {
-    let folder = scratch("programs").join(std::thread::current().name().unwrap_or("main"));
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
+/// A directory of this test's own: tests run in parallel, and some compile the same program.
+fn own_directory() -> PathBuf {
+    let directory = scratch("programs").join(std::thread::current().name().unwrap_or("main"));
+    std::fs::create_dir_all(&directory).unwrap();
+    directory
 }
 
 /// Compiles a C program of the repository.
 fn built(source: &str, libraries: &[&str]) -> PathBuf {
     let source = root().join(source);
-    let target = own_folder().join(source.file_stem().unwrap());
+    let target = own_directory().join(source.file_stem().unwrap());
     compile("cc", &flags(C_FLAGS), &source, &target, libraries);
     target
 }
@@ -86,7 +86,7 @@ fn get_token_says_what_is_wrong_and_nothing_secret() {
     }
 }
 
-/// A token endpoint as other servers have it: `token_type`, a refresh token, a scope, no
+/// A token endpoint like that of other servers: with `token_type`, a refresh token and a scope, without
 /// `session_expires_in`.
 #[test]
 fn get_token_works_with_any_server_of_the_standard() {
@@ -155,7 +155,7 @@ const ITEMS: &str = "/v2/content/content-repositories/";
 
 /// A file with a content item.
 fn item_file() -> PathBuf {
-    let file = own_folder().join("item.json");
+    let file = own_directory().join("item.json");
     std::fs::write(&file, r#"{"label":"Grüße","body":{"_meta":{"name":"a"}}}"#).unwrap();
     file
 }
@@ -165,7 +165,7 @@ fn upload_item_repeats_what_is_safe_to_repeat() {
     let upload_item = built("bindings/c/upload_item.c", &["-lcurl"]);
     let emulator = Emulator::builder().start().unwrap();
     let (repository, item) = (repository(&emulator), item_file());
-    // How it ends with these faults, what it says, and how many requests and tokens it took.
+    // The exit status with these faults, the output, and how many requests and tokens it took.
     let upload = |faults: &[Fault]| {
         emulator.reset();
         emulator.faults(faults.iter().cloned());
@@ -178,14 +178,14 @@ fn upload_item_repeats_what_is_safe_to_repeat() {
     assert!(said.contains(r#""label":"Grüße""#) && said.contains(r#""id":"#), "{said}");
     assert_eq!((code, requests, tokens), (0, 1, 1));
     for (faults, expected) in [
-        // Revoked under way: the next token, once.
+        // Revoked meanwhile: retried once, with the next token.
         (vec![Fault::status(401).for_path(ITEMS)], (0, 2, 2)),
         (vec![Fault::status(403).for_path(ITEMS)], (0, 2, 2)),
         (vec![Fault::status(401).for_path(ITEMS), Fault::status(401).for_path(ITEMS)], (1, 2, 2)),
-        // Too many: again, and not for ever.
+        // Rate limited: retried, but not forever.
         (vec![Fault::status(429).for_path(ITEMS), Fault::status(429).for_path(ITEMS).retry_after(1)], (0, 3, 1)),
         (vec![Fault::status(429).for_path(ITEMS).forever()], (1, 5, 1)),
-        // What the server may have acted on is not sent again.
+        // A request that the server may have processed is not sent again.
         (vec![Fault::status(503).for_path(ITEMS).retry_after(1)], (1, 1, 1)),
         (vec![Fault::close().for_path(ITEMS)], (1, 1, 1)),
         (vec![Fault::status(400)], (2, 0, 1)),
@@ -220,7 +220,7 @@ fn publish_publishes_each_item_once() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // Not when it refuses to begin.
+        // Fails if the program has ended already.
         let _ = child.stdin.take().unwrap().write_all((ids.join("\n") + "\n").as_bytes());
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
@@ -237,12 +237,12 @@ fn publish_publishes_each_item_once() {
     assert_eq!((code, publications, tokens), (0, 24, 1), "{said}");
     assert!(said.contains("24 published, 0 not; 1 token(s)"), "{said}");
 
-    // Some are put off, and one token is refused under way.
+    // Some requests are rate limited, and one token is rejected meanwhile.
     fresh(vec![Fault::status(401).for_path(path), Fault::status(429).for_path(path).times(5)]);
     let (code, said, publications, tokens) = run("16", &ids);
     assert_eq!((code, publications, tokens), (0, 24, 2), "{said}");
 
-    // What fails is named, and the rest goes on; a connection that broke is not tried again.
+    // Failures are listed, and the rest continues; a request on a broken connection is not retried.
     fresh(vec![Fault::close().for_path(path)]);
     let (code, said, publications, _) = run("1", &[&ids[..3], &["0".to_owned(), "../hubs".to_owned()]].concat());
     assert_eq!((code, publications), (1, 2), "{said}");
@@ -266,7 +266,7 @@ fn the_cpp_example_works_in_every_standard() {
     }
 }
 
-/// Each program under tests/c is a test: it ends with 0, or says what is wrong.
+/// Each program under tests/c is a test: it exits with 0, or reports what is wrong.
 macro_rules! programs {
     ($($name:ident),*) => {$(
         #[test]
@@ -282,7 +282,7 @@ programs!(lifecycle, threads, fork, dlopen, two_copies, exit_during_call);
 /// Compiles a C++ program of the repository.
 fn built_cpp(compiler: &str, source: &str, standard: &'static str) -> PathBuf {
     let source = root().join(source);
-    let target = own_folder().join(format!("{}-{compiler}{standard}", source.file_stem().unwrap().display()));
+    let target = own_directory().join(format!("{}-{compiler}{standard}", source.file_stem().unwrap().display()));
     compile(compiler, &[flags(CPP_FLAGS), vec![standard]].concat(), &source, &target, &[]);
     target
 }
@@ -294,7 +294,7 @@ fn the_cpp_binding() {
     }
 }
 
-/// Clang warns of other things than GCC; it is not needed for anything else.
+/// Clang has other warnings than GCC. Nothing else needs it.
 #[test]
 fn the_cpp_binding_with_clang() {
     if !support::has("clang++") {
@@ -302,18 +302,18 @@ fn the_cpp_binding_with_clang() {
         return;
     }
     if std::env::var_os("AMP_C_SANITIZERS").is_some() {
-        return; // its sanitizers are a package of their own
+        return; // its sanitizers are in another package
     }
     for standard in ["-std=c++11", "-std=c++17", "-std=c++20"] {
         run(&mut program(&built_cpp("clang++", "tests/c/cpp_test.cpp", standard)));
     }
 }
 
-/// No error and no lost byte in a whole run, TLS and all.
+/// No memory error and no leak in whole programs, including TLS.
 #[test]
 fn valgrind_finds_nothing() {
     if std::env::var_os("AMP_C_SANITIZERS").is_some() {
-        return; // the two do not go together; CI runs this test without them too
+        return; // valgrind cannot run them; CI runs this test without sanitizers too
     }
     assert!(support::has("valgrind"), "valgrind is missing: apt-get install valgrind");
     let tls = Emulator::builder().tls(true).start().unwrap();

@@ -1,13 +1,13 @@
-//! The C interface as a random program uses it: any order, any argument, handles shared by threads.
+//! Random programs that use the C interface: calls in any order, with any argument, with handles shared by threads.
 #![no_main]
-// Nothing of the crate is named: its C functions are what is linked.
+// Links the crate for its C functions; no Rust item of it is used.
 use amp_token as _;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use std::ffi::{CString, c_char, c_void};
 use std::ptr::{null, null_mut};
 
-// What the header declares, with every handle a plain pointer.
+// The declarations of the header, with every handle as a plain pointer.
 type Handle = *mut c_void;
 unsafe extern "C" {
     fn amp_version() -> *const c_char;
@@ -109,12 +109,12 @@ extern "C" fn log(_: i32, message: *const c_char, _: *mut c_void) {
     assert!(unsafe { libc::strlen(message) } > 0);
 }
 
-/// Takes small pieces only.
+/// Accepts small pieces only.
 extern "C" fn write(_: *const c_void, length: usize, _: *mut c_void) -> bool {
     length < 60
 }
 
-/// A service whose answers go round.
+/// A service that cycles through different responses.
 extern "C" fn send(request: Handle, reply: Handle, data: *mut c_void) -> i32 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -182,7 +182,7 @@ fn text(text: &str) -> CString {
     CString::new(text.replace('\0', "")).unwrap()
 }
 
-/// Live handles that several threads use at once.
+/// Handles that several threads use at once.
 struct Shared {
     config: Handle,
     cache: Handle,
@@ -190,7 +190,7 @@ struct Shared {
 }
 unsafe impl Sync for Shared {}
 
-/// All that any thread may do with handles that others use, each thread beginning at another place.
+/// Everything that a thread may do with handles that other threads use. Each thread starts with another step.
 fn use_together(shared: &Shared, start: usize) {
     for step in start..start + 8 {
         let (mut token, mut other, mut response) = (null_mut(), null_mut(), null_mut());
@@ -238,7 +238,7 @@ fuzz_target!(|steps: Vec<Step>| unsafe {
     let (mut config, mut cache, mut response) = (null_mut(), null_mut(), null_mut());
     let mut tokens: Vec<Handle> = Vec::new();
     let check = |status: i32, error: Handle| {
-        // An error object comes with a failure, and only with one.
+        // There is an error object if and only if the call failed.
         assert_eq!(status != 0, !error.is_null());
         if !error.is_null() {
             assert_eq!(amp_error_status(error), status);
@@ -255,7 +255,7 @@ fuzz_target!(|steps: Vec<Step>| unsafe {
             Step::Config => {
                 amp_config_free(config);
                 config = amp_config_new();
-                // Requests must not take their time, and must not leave this process.
+                // Requests must be fast, and must not leave this process.
                 for (name, value) in [("client_id", "i"), ("client_secret", "s"), ("retries", "0"), ("timeout_ms", "50")] {
                     amp_config_set(config, text(name).as_ptr(), text(value).as_ptr(), null_mut());
                 }
@@ -272,7 +272,7 @@ fuzz_target!(|steps: Vec<Step>| unsafe {
                 let data = if *fails { 1 as *mut c_void } else { null_mut() };
                 check(amp_config_set_transport(config, Some(send), data, &mut error), error);
             }
-            // Only settings that are unset, so that the requests stay within this process.
+            // Load sets only unset settings, so requests stay within this process.
             Step::Load => check(amp_config_load(config, &mut error), error),
             Step::Logger(on) => check(amp_config_set_logger(config, on.then_some(log), null_mut(), &mut error), error),
             Step::StopCallbacks => amp_config_stop_callbacks(config),
@@ -371,7 +371,7 @@ fuzz_target!(|steps: Vec<Step>| unsafe {
                 std::thread::scope(|scope| {
                     let shared = &shared;
                     let threads = [0, 2, 4, 6].map(|start| scope.spawn(move || use_together(shared, start)));
-                    // The scope alone would not wait for the very end of a thread, which looks like a leak.
+                    // The scope does not wait until a thread has fully ended, which looks like a leak.
                     threads.map(|thread| thread.join().unwrap());
                 });
             }

@@ -162,7 +162,7 @@ pub unsafe extern "C" fn amp_token_cache_copy(
         }
         Err(Error::new(
             Kind::BufferTooSmall,
-            format!("the token and its NUL need {needed} bytes, and the buffer has {capacity}"),
+            format!("cannot copy the token: it needs {needed} bytes including its NUL, and the buffer has {capacity}"),
         )
         .with_hint("call again with a larger buffer"))
     })

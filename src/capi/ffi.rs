@@ -154,7 +154,8 @@ pub(super) unsafe fn bytes<'a>(data: *const c_void, length: usize, name: &str) -
         (true, _) => Err(null(name)),
         // Rust does not allow a larger slice, and no allocation is larger.
         (false, _) if isize::try_from(length).is_err() => {
-            Err(Error::invalid(format!("the length of {name} is {length}")).with_hint("pass the number of bytes"))
+            Err(Error::invalid(format!("the length of {name} is not possible: {length} bytes"))
+                .with_hint("pass the number of bytes"))
         }
         // SAFETY: not NULL, the length fits, and the rest is the caller's contract.
         (false, _) => Ok(unsafe { std::slice::from_raw_parts(data.cast(), length) }),

@@ -77,12 +77,11 @@ impl amp_http_reply {
             return Err(failure.with_phase(Phase::Send).with_host(host()));
         }
         if result != 0 || self.response.status == 0 {
-            let what =
-                format!("the application's transport returned no response from {} (its result is {result})", host());
+            let what = format!("no response from {}: the application's transport returned {result}", host());
             return Err(Error::new(Kind::Connect, what)
                 .with_phase(Phase::Send)
                 .with_host(host())
-                .with_hint("see the application's own messages, or call amp_http_reply_fail in the transport"));
+                .with_hint("see the application's own messages, or call amp_http_reply_fail() in the transport"));
         }
         Ok(self.response)
     }
