@@ -337,6 +337,24 @@ fn help_mentions_every_command_setting_and_status() {
 }
 
 #[test]
+fn the_help_of_a_command_only_names_the_settings() {
+    let env = TestEnv::new();
+    for (arguments, in_seconds) in
+        [(&["get", "--help"][..], true), (&["exec", "--help"], true), (&["pat", "create", "--help"], false)]
+    {
+        let help = env.run(arguments).stdout_ok();
+        assert!(help.lines().count() < 40, "{help}");
+        for setting in SETTINGS.iter().filter(|setting| setting.value_type != ValueType::Secret) {
+            let named = help.split_whitespace().any(|word| word == format!("--{}", setting.name.replace('_', "-")));
+            assert_eq!(named, !(in_seconds && setting.name == "min_validity_ms"), "{}: {help}", setting.name);
+            assert!(!help.contains(setting.description), "{}: {help}", setting.name);
+        }
+    }
+    // It is still accepted.
+    env.run(&["get", "--min-validity-ms", "1000"]).stdout_ok();
+}
+
+#[test]
 fn the_manual_mentions_all_there_is() {
     let env = TestEnv::new();
     let manual = env.run(&["man"]).stdout_ok();

@@ -166,7 +166,7 @@ const COMMANDS: &[Entry] = &[
     Entry::new("hubs", "List the hubs that the credentials may see",
         "All of them, page by page: a table for people, JSON for programs.",
         "  amp-token hubs\n  amp-token hubs --json | jq -r '.[].id'",
-        |command| command.arg(flag("json", "Answer in JSON")).args(settings())),
+        |command| takes_settings(command.arg(flag("json", "Answer in JSON")))),
     Entry::new("request", "Send a request to the Content Management API",
         "Prints the body of the reply. The path is taken below api_url; a whole URL must be of the same origin,\n\
          because the token goes nowhere else. A token that is refused is replaced once. Any HTTP status but\n\
@@ -174,48 +174,44 @@ const COMMANDS: &[Entry] = &[
         "  amp-token request GET /v2/content/hubs\n\
          \x20 amp-token request POST /v2/content/content-repositories/ID/content-items -d @item.json",
         |command| {
-            command
-                .args([
-                    positional("method", "METHOD", "GET, POST, PUT, PATCH or DELETE"),
-                    positional("path", "PATH", "Such as /v2/content/hubs, with its query"),
-                    data("data", "The body: text, @FILE, or @- for standard input").short('d'),
-                    data("content-type", "The media type of the body; else application/json").value_name("TYPE"),
-                ])
-                .args(settings())
+            takes_settings(command.args([
+                positional("method", "METHOD", "GET, POST, PUT, PATCH or DELETE"),
+                positional("path", "PATH", "Such as /v2/content/hubs, with its query"),
+                data("data", "The body: text, @FILE, or @- for standard input").short('d'),
+                data("content-type", "The media type of the body; else application/json").value_name("TYPE"),
+            ]))
         }),
     Entry::new("graphql", "Send a request to the GraphQL API",
         "Prints the body of the reply. Problems of GraphQL itself are in it, as \"errors\".",
         "  amp-token graphql '{ __typename }'\n  amp-token graphql @query.graphql --variables @variables.json",
         |command| {
-            command
-                .args([
-                    positional("query", "QUERY", "The query: text, @FILE, or @- for standard input"),
-                    data("variables", "Its variables, a JSON object: text, @FILE, or @- for standard input"),
-                ])
-                .args(settings())
+            takes_settings(command.args([
+                positional("query", "QUERY", "The query: text, @FILE, or @- for standard input"),
+                data("variables", "Its variables, a JSON object: text, @FILE, or @- for standard input"),
+            ]))
         }),
     Entry::new("pat", "Create a personal access token",
         "A personal access token does not expire and has the permissions of its user, who may have five per\n\
          organization. (How the API lists and deletes them is not documented; \"amp-token graphql\" can send\n\
          what you know of it.)",
         "  (umask 077; amp-token pat create 'build server' --organization ID > token)",
-        |command| command.subcommand_required(true).subcommand(
+        |command| command.subcommand_required(true).subcommand(takes_settings(
             Command::new("create").about("Create one, and print it: nothing will ever show it again").args([
                 positional("name", "NAME", "What to call it"),
                 data("organization", "The organization that it is for").value_name("ID").required(true),
-            ]).args(settings()),
-        )),
+            ]),
+        ))),
     Entry::new("status", "Show what a command would work with",
         "Shows where the credentials come from, the store, how long the stored token is good and when it\n\
          is renewed. Asks no server and shows no secret.",
         "  amp-token status --json | jq .token.expires_in",
-        |command| command.arg(flag("json", "Answer in JSON")).args(settings())),
+        |command| takes_settings(command.arg(flag("json", "Answer in JSON")))),
     Entry::new("invalidate", "Drop the stored token",
         "The next command asks for a new one. With --stdin the token is only dropped if it is the one that\n\
          is read there, so that of many jobs whose token was refused, none drops its successor.",
         "  printenv AMPLIENCE_ACCESS_TOKEN | amp-token invalidate --stdin",
         |command| {
-            command.arg(flag("stdin", "Only drop the token that is given on standard input")).args(settings())
+            takes_settings(command.arg(flag("stdin", "Only drop the token that is given on standard input")))
         }),
     Entry::new("config", "Show the settings in force, and where each is from",
         "A value that may hold a secret is shown as [secret]. An environment variable whose name looks like\n\
@@ -226,14 +222,14 @@ const COMMANDS: &[Entry] = &[
             let markdown = flag("markdown", "Print all settings with their defaults and variables, as a table in Markdown")
                 .alias("table")
                 .conflicts_with("json");
-            command.args([json, markdown]).args(settings())
+            takes_settings(command.args([json, markdown]))
         }),
     Entry::new("doctor", "Find out why there is no token",
         "Goes the way of a request: credentials, name lookup, proxy, TCP, TLS, clock, token, and a request\n\
          with that token; one line each, with the time it took. The first step that fails says what to do,\n\
          and the exit status tells its class. The store is not used, and no secret is shown.",
         "  amp-token doctor --timeout-ms 10000",
-        |command| command.args(settings())),
+        takes_settings),
     #[cfg(feature = "emulator")]
     Entry::new("demo", "Show it all at work, without an account or a network",
         "Starts a server that stands in for Amplience, within this process, gets a token from it, lists hubs\n\
@@ -262,7 +258,47 @@ fn takes_token(command: Command) -> Command {
         .value_name("SECONDS")
         .value_parser(value_parser!(u64))
         .help("The token must be good for at least so long");
-    command.arg(min_validity).args(settings())
+    takes_settings(command.arg(min_validity))
+}
+
+/// Adds the options for settings. The help of a command names them only: `amp-token --help` describes them.
+fn takes_settings(command: Command) -> Command {
+    // One option for this is enough, where it can be given in seconds.
+    let in_seconds = command.get_arguments().any(|option| option.get_id() == MIN_VALIDITY);
+    let is_hidden = |option: &Arg| in_seconds && option.get_id() == "min_validity_ms";
+    let options: Vec<_> = settings()
+        .map(|option| {
+            let hidden = is_hidden(&option);
+            option.hide(hidden).hide_long_help(true)
+        })
+        .collect();
+    let names = options.iter().filter(|option| !option.is_hide_set()).filter_map(Arg::get_long);
+    let help = format!(
+        "Settings (\"amp-token --help\" describes them):\n{}",
+        paragraph(names.map(|name| format!("--{name}")))
+    );
+    let help = match command.get_after_help() {
+        Some(examples) => format!("{examples}\n\n{help}"),
+        None => help,
+    };
+    command.args(options).after_long_help(help)
+}
+
+/// Words in indented lines of at most 110 columns.
+fn paragraph(words: impl Iterator<Item = String>) -> String {
+    let mut lines = String::new();
+    let mut width = 0;
+    for word in words {
+        if width == 0 || width + 1 + word.len() > 110 {
+            lines.push_str(if lines.is_empty() { "  " } else { "\n  " });
+            width = 2 + word.len();
+        } else {
+            lines.push(' ');
+            width += 1 + word.len();
+        }
+        lines.push_str(&word);
+    }
+    lines
 }
 
 #[cfg(feature = "emulator")]
