@@ -166,7 +166,7 @@ fn a_secret_is_not_taken_from_an_argument() {
         &["get", "--proxy", &format!("http://user:{SECRET}@127.0.0.1:1")],
         &["get", "--store", &format!("redis://:{SECRET}@127.0.0.1:1")],
     ] {
-        env.run(arguments).assert_failed(2, "shows in ps: use AMPLIENCE_");
+        env.run(arguments).assert_failed(2, "is visible to all users in ps; use AMPLIENCE_");
     }
 }
 
@@ -426,8 +426,8 @@ fn the_demo_needs_nothing() {
     assert!(text.contains("The server saw 1 token request and 1 API request."), "{text}");
     assert!(text.contains("lists 2 hubs") && !text.contains("eyJ"), "{text}");
     assert_eq!(env.emulator.stats().connections, 0);
-    env.run(&["--timeout-ms", "5", "demo"]).assert_failed(2, "--timeout-ms means nothing to demo");
-    env.run(&["demo", "--timeout-ms", "5"]).assert_failed(2, "--timeout-ms means nothing to this command");
+    env.run(&["--timeout-ms", "5", "demo"]).assert_failed(2, "--timeout-ms cannot be used with demo");
+    env.run(&["demo", "--timeout-ms", "5"]).assert_failed(2, "--timeout-ms cannot be used with this command");
 }
 
 #[cfg(feature = "emulator")]

@@ -1,8 +1,8 @@
-//! The arguments: every command, every option and every text of help.
+//! The command line: all commands and options, and their help.
 //!
-//! Parsing, `--help`, the manual and the shells' completions are all made from [`command`]. The
-//! options for settings are made from the library's table, so that none can be missing. They may
-//! stand before and after the command's name.
+//! Parsing, `--help`, the manual page and the completions of shells are all derived from [`command`]. The
+//! options for settings are derived from the library's table of settings, so that none is missing. They
+//! can be given before or after the name of the command.
 
 use crate::exit::{CliError, EXIT_CODES};
 use amp_token::config::settings::{SETTINGS, Setting, ValueType};
@@ -10,26 +10,27 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
 use std::ffi::{OsStr, OsString};
 
-/// The option for how long a token must be good.
+/// The option for how long a token must be valid.
 pub const MIN_VALIDITY: &str = "min-validity";
 
 /// The shells for which `completions` makes a script.
 pub const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
-/// The headings under which `--help` lists settings and the options of every command.
+/// The heading under which `--help` lists the settings.
 pub const SETTINGS_HEADING: &str = "Settings";
 
-const ABOUT: &str = "Always a valid Amplience access token, for the shell";
+const ABOUT: &str = "Get and use Amplience access tokens from the shell";
 
 const LONG_ABOUT: &str = "\
-Always a valid Amplience access token, for the shell.
+Get and use Amplience access tokens from the shell.
 
-A token is taken from a store that all processes of the user share, sealed; one that is missing or due
-for renewal is asked for, by one process on behalf of all. So every step of a build just calls
-amp-token when it needs a token, instead of passing one on that dies after five minutes.
+Tokens are kept in an encrypted store that all processes of a user share. If no token is stored, or the
+stored one is due for refresh, one process requests a new token, and the others use it too. So each step of
+a build can call amp-token when it needs a token. It need not pass on a token that expires after five
+minutes.
 
-Credentials are taken from AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET, from AMPLIENCE_PAT, from files
-that settings name, or from the configuration of dc-cli; never from an argument.";
+The credentials come from AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET, from AMPLIENCE_PAT, from files that
+settings name, or from the configuration of dc-cli. They are never taken from an argument.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,7 +43,7 @@ pub fn command() -> Command {
     root()
         .about(ABOUT)
         .long_about(LONG_ABOUT)
-        .after_help(format!("{EXAMPLES}\n\nUse --help, in place of -h, for the settings and exit statuses."))
+        .after_help(format!("{EXAMPLES}\n\n--help describes the settings and exit statuses, too."))
         .after_long_help(format!("{EXAMPLES}\n\nExit statuses:\n{}", statuses()))
         .args(settings())
         .subcommands(COMMANDS.iter().map(Entry::command))
@@ -54,8 +55,8 @@ fn generate() -> Command {
     Command::new("generate").hide(true).about("Print the manual page, or the completions of a shell").arg(what)
 }
 
-/// The command line as far as it is needed when this is the first argument: if that is a command, no other
-/// command and nothing that stands before one. Making them all takes longer than all else that `get` does.
+/// The part of the command line that is needed if this is the first argument: only that command, if it is
+/// the name of one. To build all commands takes longer than everything else that `get` does.
 pub fn command_for(first: Option<&OsStr>) -> Command {
     match COMMANDS.iter().find(|entry| first.is_some_and(|first| first == entry.name)) {
         Some(entry) => root().subcommand(entry.command()),
@@ -63,7 +64,7 @@ pub fn command_for(first: Option<&OsStr>) -> Command {
     }
 }
 
-/// What every command line has.
+/// The part that all commands have in common.
 fn root() -> Command {
     Command::new("amp-token")
         .version(env!("CARGO_PKG_VERSION"))
@@ -75,14 +76,14 @@ fn root() -> Command {
                 .long("verbose")
                 .action(ArgAction::Count)
                 .global(true)
-                .help("Tell on standard error what happens to tokens; twice: each step"),
+                .help("Report on standard error what happens to tokens; given twice, report each step"),
             Arg::new("quiet")
                 .short('q')
                 .long("quiet")
                 .action(ArgAction::SetTrue)
                 .global(true)
                 .conflicts_with("verbose")
-                .help("Give no warnings on standard error"),
+                .help("Print no warnings on standard error"),
         ])
 }
 
@@ -94,11 +95,11 @@ fn statuses() -> String {
 struct Entry {
     name: &'static str,
     about: &'static str,
-    /// What follows that in the long help.
+    /// The rest of the long help.
     more: &'static str,
-    /// Lines to try.
+    /// Command lines, indented by two spaces.
     examples: &'static str,
-    /// Adds its options, once it is the command that was called.
+    /// Adds the options. Only called if this is the command that runs.
     options: fn(Command) -> Command,
 }
 
@@ -125,29 +126,30 @@ impl Entry {
 #[rustfmt::skip]
 const COMMANDS: &[Entry] = &[
     Entry::new("get", "Print a token",
-        "Prints an access token: the stored one while it is good, else a new one.",
+        "Prints an access token: the stored one while it is valid, otherwise a new one.",
         "  set +x    # a trace would show the token\n\
          \x20 token=$(amp-token get --min-validity 60) || exit",
         takes_token),
     Entry::new("header", "Print the header \"Authorization: Bearer ...\"",
-        "Prints a line that curl 7.55 or later takes from its standard input, so that the token appears in no\n\
-         argument list, where every user of the machine could read it. A pipe from amp-token itself would\n\
-         hide its failure from the shell. \"amp-token request\" needs neither curl nor a variable.",
+        "Prints a line that curl 7.55 or later reads from its standard input. The token is then in no argument\n\
+         list, which every user of the machine can read. Do not pipe amp-token itself into curl: the shell\n\
+         would ignore a failure of amp-token. \"amp-token request\" needs neither curl nor a variable.",
         "  (set +x    # a trace would show the token\n\
          \x20  header=$(amp-token header) && printf '%s\\n' \"$header\" |\n\
          \x20    curl -fsS -H @- https://api.amplience.net/v2/content/hubs)",
         takes_token),
     Entry::new("curl-config", "Print the header as a configuration of curl",
-        "Prints a line for curl's option -K, to which more lines can be added.",
+        "Prints a line for curl's option -K. More lines can be added to it.",
         "  (set +x    # a trace would show the token\n\
          \x20  config=$(amp-token curl-config) && printf '%s\\n' \"$config\" |\n\
          \x20    curl -fsS -K - https://api.amplience.net/v2/content/hubs)",
         takes_token),
     Entry::new("exec", "Run a command with AMPLIENCE_ACCESS_TOKEN set",
-        "Becomes the command, with a token in its environment: signals and exit status are the command's own.\n\n\
-         A token dies minutes later, and nothing can change the environment of a running process. A job\n\
-         that runs for longer should call \"amp-token get\" each time that it needs a token. For that the\n\
-         credentials stay in the command's environment, unless --clean is given.",
+        "Replaces itself with the command, which has a token in its environment. Signals and exit status are\n\
+         those of the command.\n\n\
+         A token expires after minutes, and the environment of a running process cannot be changed. A job\n\
+         that runs longer should call \"amp-token get\" each time it needs a token. For that purpose the\n\
+         credentials stay in the environment of the command, unless --clean is given.",
         "  amp-token exec --min-validity 120 -- ./publish.sh --all",
         |command| {
             takes_token(command)
@@ -163,91 +165,95 @@ const COMMANDS: &[Entry] = &[
                         .help("The command and its arguments"),
                 )
         }),
-    Entry::new("hubs", "List the hubs that the credentials may see",
-        "All of them, page by page: a table for people, JSON for programs.",
+    Entry::new("hubs", "List the hubs that the credentials can access",
+        "Lists all of them, page by page, as a table or as JSON.",
         "  amp-token hubs\n  amp-token hubs --json | jq -r '.[].id'",
-        |command| takes_settings(command.arg(flag("json", "Answer in JSON")))),
+        |command| takes_settings(command.arg(flag("json", "Print JSON")))),
     Entry::new("request", "Send a request to the Content Management API",
-        "Prints the body of the reply. The path is taken below api_url; a whole URL must be of the same origin,\n\
-         because the token goes nowhere else. A token that is refused is replaced once. Any HTTP status but\n\
-         success is told on standard error and makes for an exit status other than 0.",
+        "Prints the body of the response. The path is relative to api_url. A complete URL must have the same\n\
+         origin, because the token is sent to no other server. If the token is rejected, it is replaced and\n\
+         the request repeated, once. An HTTP status other than success is reported on standard error, and\n\
+         the exit status is then not 0.",
         "  amp-token request GET /v2/content/hubs\n\
          \x20 amp-token request POST /v2/content/content-repositories/ID/content-items -d @item.json",
         |command| {
             takes_settings(command.args([
                 positional("method", "METHOD", "GET, POST, PUT, PATCH or DELETE"),
-                positional("path", "PATH", "Such as /v2/content/hubs, with its query"),
-                data("data", "The body: text, @FILE, or @- for standard input").short('d'),
-                data("content-type", "The media type of the body; else application/json").value_name("TYPE"),
+                positional("path", "PATH", "The path and query, such as /v2/content/hubs"),
+                data("data", "The body: a string, @FILE, or @- for standard input").short('d'),
+                data("content-type", "The media type of the body (default: application/json)").value_name("TYPE"),
             ]))
         }),
     Entry::new("graphql", "Send a request to the GraphQL API",
-        "Prints the body of the reply. Problems of GraphQL itself are in it, as \"errors\".",
+        "Prints the body of the response. Errors of GraphQL are part of it, as \"errors\".",
         "  amp-token graphql '{ __typename }'\n  amp-token graphql @query.graphql --variables @variables.json",
         |command| {
             takes_settings(command.args([
-                positional("query", "QUERY", "The query: text, @FILE, or @- for standard input"),
-                data("variables", "Its variables, a JSON object: text, @FILE, or @- for standard input"),
+                positional("query", "QUERY", "The query: a string, @FILE, or @- for standard input"),
+                data("variables", "Its variables, a JSON object: a string, @FILE, or @- for standard input"),
             ]))
         }),
     Entry::new("pat", "Create a personal access token",
-        "A personal access token does not expire and has the permissions of its user, who may have five per\n\
-         organization. (How the API lists and deletes them is not documented; \"amp-token graphql\" can send\n\
-         what you know of it.)",
+        "A personal access token does not expire and has the permissions of its user. A user can have five per\n\
+         organization. (The requests that list and delete them are not documented. If you know them,\n\
+         \"amp-token graphql\" can send them.)",
         "  (umask 077; amp-token pat create 'build server' --organization ID > token)",
         |command| command.subcommand_required(true).subcommand(takes_settings(
-            Command::new("create").about("Create one, and print it: nothing will ever show it again").args([
-                positional("name", "NAME", "What to call it"),
-                data("organization", "The organization that it is for").value_name("ID").required(true),
+            Command::new("create").about("Create a token and print it. It cannot be retrieved again").args([
+                positional("name", "NAME", "The name of the token"),
+                data("organization", "The organization of the token").value_name("ID").required(true),
             ]),
         ))),
-    Entry::new("status", "Show what a command would work with",
-        "Shows where the credentials come from, the store, how long the stored token is good and when it\n\
-         is renewed. Asks no server and shows no secret.",
+    Entry::new("status", "Show the credentials, the store and the stored token",
+        "Shows where the credentials come from, where the store is, how long the stored token is valid and\n\
+         when it is refreshed. Sends no request to a server and shows no secret.",
         "  amp-token status --json | jq .token.expires_in",
-        |command| takes_settings(command.arg(flag("json", "Answer in JSON")))),
-    Entry::new("invalidate", "Drop the stored token",
-        "The next command asks for a new one. With --stdin the token is only dropped if it is the one that\n\
-         is read there, so that of many jobs whose token was refused, none drops its successor.",
+        |command| takes_settings(command.arg(flag("json", "Print JSON")))),
+    Entry::new("invalidate", "Remove the stored token",
+        "The next command requests a new token. With --stdin the stored token is only removed if it is the\n\
+         one on standard input. So if a token is rejected, and several jobs report that, none of them\n\
+         removes the token that replaced it.",
         "  printenv AMPLIENCE_ACCESS_TOKEN | amp-token invalidate --stdin",
         |command| {
-            takes_settings(command.arg(flag("stdin", "Only drop the token that is given on standard input")))
+            takes_settings(command.arg(flag("stdin", "Only remove the token that standard input contains")))
         }),
-    Entry::new("config", "Show the settings in force, and where each is from",
-        "A value that may hold a secret is shown as [secret]. An environment variable whose name looks like\n\
-         that of a setting, but is not, is reported on standard error.",
+    Entry::new("config", "Show the settings and where each one comes from",
+        "A value that may hold a secret is shown as [secret]. An environment variable whose name resembles\n\
+         that of a setting, but is not one, is reported on standard error.",
         "  amp-token config\n  amp-token config --json | jq -r .auth_url.value",
         |command| {
-            let json = flag("json", "Answer in JSON");
+            let json = flag("json", "Print JSON");
             let markdown = flag("markdown", "Print all settings with their defaults and variables, as a table in Markdown")
                 .alias("table")
                 .conflicts_with("json");
             takes_settings(command.args([json, markdown]))
         }),
-    Entry::new("doctor", "Find out why there is no token",
-        "Goes the way of a request: credentials, name lookup, proxy, TCP, TLS, clock, token, and a request\n\
-         with that token; one line each, with the time it took. The first step that fails says what to do,\n\
-         and the exit status tells its class. The store is not used, and no secret is shown.",
+    Entry::new("doctor", "Check each step of a request and explain a failure",
+        "Checks the credentials, DNS, proxy, TCP, TLS, clock, token, and a request to the API with that token.\n\
+         Prints one line for each step, with the time it took. The line of the first step that fails says\n\
+         what to do, and the exit status is that of its class of failure. The store is not used, and no\n\
+         secret is shown.",
         "  amp-token doctor --timeout-ms 10000",
         takes_settings),
     #[cfg(feature = "emulator")]
-    Entry::new("demo", "Show it all at work, without an account or a network",
-        "Starts a server that stands in for Amplience, within this process, gets a token from it, lists hubs\n\
-         with the token, and says what happened. Uses no setting and no store.",
+    Entry::new("demo", "Show a token at work, without an account or a network",
+        "Starts an emulator of Amplience within this process, gets a token from it, lists hubs with the token,\n\
+         and prints what happened. Uses no settings and no store.",
         "  amp-token demo",
         |command| command),
     #[cfg(feature = "emulator")]
-    Entry::new("emulator", "Run a local server that stands in for Amplience",
-        "Prints what clients need to know, one name=value a line, and serves on the loopback interface until\n\
-         it is told to end. It can be told to misbehave: see /_emulator/faults in its documentation.",
+    Entry::new("emulator", "Run a local emulator of Amplience",
+        "Prints the settings of a client, one name=value per line, and serves on the loopback interface until\n\
+         it receives SIGTERM or SIGINT. A POST to /_emulator/faults makes requests fail as it describes: see\n\
+         docs/testing-your-program.md.",
         "  amp-token emulator --port 8080 --expires-in 30",
         emulator),
-    Entry::new("completions", "Print the completions of a shell",
-        "Prints a script that completes commands and options when the tab key is pressed. The packages install it.",
+    Entry::new("completions", "Print a completion script for a shell",
+        "Prints a script with which bash, zsh or fish completes commands and options. The packages install it.",
         "  amp-token completions bash > ~/.local/share/bash-completion/completions/amp-token",
         |command| command.arg(positional("shell", "SHELL", "The shell").value_parser(SHELLS))),
     Entry::new("man", "Print the manual page",
-        "Prints amp-token(1) in the format that man(1) reads.",
+        "Prints amp-token(1) in the format that man(1) reads. The packages install it.",
         "  amp-token man > amp-token.1; man ./amp-token.1",
         |command| command),
 ];
@@ -257,7 +263,7 @@ fn takes_token(command: Command) -> Command {
         .long(MIN_VALIDITY)
         .value_name("SECONDS")
         .value_parser(value_parser!(u64))
-        .help("The token must be good for at least so long");
+        .help("The token must be valid for at least this long");
     takes_settings(command.arg(min_validity))
 }
 
@@ -307,13 +313,14 @@ fn emulator(command: Command) -> Command {
         Arg::new(name).long(name).value_name(value).help(help)
     };
     command.args([
-        option("port", "NUMBER", "Listen on this port; else on any that is free").value_parser(value_parser!(u16)),
-        flag("tls", "Serve https, with a certificate by an authority of its own"),
-        flag("mutual-tls", "And ask clients for a certificate by the same authority"),
-        option("ca-file", "PATH", "Write the authority's certificate there; else to a temporary file"),
-        option("expires-in", "SECONDS", "The lifetime of access tokens; else 300").value_parser(value_parser!(u64)),
-        option("client-id", "TEXT", "The API key to accept; else a random one"),
-        option("client-secret-file", "PATH", "The file that holds its secret; else a random one"),
+        option("port", "NUMBER", "Listen on this port (default: any free port)").value_parser(value_parser!(u16)),
+        flag("tls", "Serve https, with a certificate signed by the emulator's own CA"),
+        flag("mutual-tls", "Serve https and require a client certificate signed by the same CA"),
+        option("ca-file", "PATH", "Write the CA certificate to this file (default: a temporary file)"),
+        option("expires-in", "SECONDS", "The lifetime of access tokens (default: 300)")
+            .value_parser(value_parser!(u64)),
+        option("client-id", "TEXT", "The client ID (API key) to accept (default: random)"),
+        option("client-secret-file", "PATH", "A file that contains the client secret to accept (default: random)"),
     ])
 }
 
@@ -329,12 +336,12 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
-/// The option for a setting, as it is typed.
+/// The option for a setting, as on the command line.
 pub fn option(setting: &Setting) -> String {
     format!("--{}", setting.name.replace('_', "-"))
 }
 
-/// An option for every setting that is no secret.
+/// An option for each setting that is not a secret.
 fn settings() -> impl Iterator<Item = Arg> {
     SETTINGS.iter().filter(|setting| setting.value_type != ValueType::Secret).map(|setting| {
         let (value, hint) = match setting.value_type {
@@ -357,7 +364,7 @@ fn settings() -> impl Iterator<Item = Arg> {
     })
 }
 
-/// The default of a setting on the command line, in words.
+/// The default of a setting on the command line, for the help.
 pub fn default(setting: &Setting) -> String {
     match (setting.name, setting.default) {
         ("store", _) => format!("default {}", crate::context::STORE),
@@ -366,7 +373,7 @@ pub fn default(setting: &Setting) -> String {
     }
 }
 
-/// What is wrong with the arguments. A secret that was put there is not repeated.
+/// The error for invalid arguments. It does not repeat a secret that is one of them.
 pub fn usage_error(error: &clap::Error) -> CliError {
     if let (ErrorKind::UnknownArgument, Some(ContextValue::String(unknown))) =
         (error.kind(), error.get(ContextKind::InvalidArg))
@@ -375,18 +382,18 @@ pub fn usage_error(error: &clap::Error) -> CliError {
         return if setting.value_type == ValueType::Secret {
             secret_in_argv(setting)
         } else {
-            CliError::usage(format!("{unknown} means nothing to this command: leave it out"))
+            CliError::usage(format!("{unknown} cannot be used with this command"))
         };
     }
     let text = error.render().to_string();
     CliError::usage(text.strip_prefix("error: ").unwrap_or(&text))
 }
 
-/// Says why a secret is not taken from an argument.
+/// The error for a secret in an argument.
 pub fn secret_in_argv(setting: &Setting) -> CliError {
     let option = option(setting);
     let file = SETTINGS.iter().find(|file| file.name.strip_suffix("_file") == Some(setting.name));
     let file = file.map_or(String::new(), |file| format!(" or {}", self::option(file)));
     let variable = setting.environment[0];
-    CliError::usage(format!("a secret in an argument ({option}) shows in ps: use {variable}{file}"))
+    CliError::usage(format!("a secret in an argument ({option}) is visible to all users in ps; use {variable}{file}"))
 }

@@ -116,9 +116,7 @@ fn unread(name: &str) -> Option<String> {
 /// Says that an option was given to a command that has no use for it.
 pub fn reject_settings(before: &ArgMatches, command: &str) -> Outcome<()> {
     match SETTINGS.iter().find(|setting| before.try_contains_id(setting.name).unwrap_or(false)) {
-        Some(setting) => {
-            Err(CliError::usage(format!("{} means nothing to {command}: leave it out", cli::option(setting))))
-        }
+        Some(setting) => Err(CliError::usage(format!("{} cannot be used with {command}", cli::option(setting)))),
         None => Ok(()),
     }
 }

@@ -10,16 +10,16 @@ pub type Outcome<T> = Result<T, CliError>;
 
 /// The exit statuses, and what they mean: for `--help` and the manual.
 pub const EXIT_CODES: &[(u8, &str)] = &[
-    (0, "the answer is on standard output"),
-    (EXIT_INTERNAL, "a defect of this program"),
-    (USAGE, "wrong arguments or settings"),
-    (CREDENTIALS, "no credentials were found, or they were refused"),
-    (NETWORK, "no connection: name lookup, TCP, TLS, proxy, time limit"),
-    (SERVER, "the server failed, asked for fewer requests, or answered nonsense"),
-    (EXIT_IO, "a local file, the clock, or standard output"),
+    (0, "success: the result is on standard output"),
+    (EXIT_INTERNAL, "an internal error: a bug in amp-token"),
+    (USAGE, "invalid arguments or settings"),
+    (CREDENTIALS, "no credentials were found, or they were rejected"),
+    (NETWORK, "the connection failed: DNS, TCP, TLS, proxy or timeout"),
+    (SERVER, "the server returned an error or an unexpected response, or is rate limiting requests"),
+    (EXIT_IO, "a local error: a file, the clock, or standard output"),
     (CANNOT_RUN, "exec: the command cannot be run"),
-    (NOT_FOUND, "exec: there is no such command"),
-    (EXIT_SIGPIPE, "nobody reads standard output any more"),
+    (NOT_FOUND, "exec: the command was not found"),
+    (EXIT_SIGPIPE, "standard output was closed (SIGPIPE)"),
 ];
 
 pub const EXIT_INTERNAL: u8 = 1;
