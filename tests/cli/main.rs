@@ -368,7 +368,10 @@ fn the_manual_mentions_all_there_is() {
     for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "SETTINGS", "ENVIRONMENT", "FILES", "EXIT STATUS"] {
         assert!(text.contains(&format!("\n.SH {section}\n")), "{section}");
     }
-    // No text was taken for a request to the formatter.
+    // The synopsis is one paragraph.
+    assert!(text.contains("\n.SH SYNOPSIS\n.B amp-token\n[settings] command [options]\n.SH "), "{text}");
+    assert!(text.contains("$XDG_CACHE_HOME/amp-token") && text.contains("\ncurl(1), "), "{text}");
+    // No text is taken for a request to the formatter.
     let requests: BTreeSet<_> =
         manual.lines().filter(|line| line.starts_with(['.', '\''])).map(|line| &line[..line.len().min(3)]).collect();
     assert_eq!(requests, [".B ", ".EE", ".EX", ".PP", ".SH", ".SS", ".TH", ".TP"].into());

@@ -1,9 +1,12 @@
-//! `amp-token generate`: the manual and the shells' completions, from the arguments' own description.
+//! `amp-token man` and `amp-token completions`: both are derived from the definition of the command line.
+//!
+//! The manual page is written here and not by clap_mangen, which makes a page for each command. This is one
+//! page for all of them, with the files, the environment variables and the exit statuses.
 
 use crate::cli::{self, SETTINGS_HEADING};
 use crate::exit::{EXIT_CODES, Outcome};
 use crate::output;
-use crate::token_commands::VARIABLE;
+use crate::token_commands::VARIABLE as TOKEN_VARIABLE;
 use amp_token::config::settings::{SETTINGS, ValueType};
 use clap::{Arg, ArgMatches, Command};
 use clap_complete::shells::{Bash, Fish, Zsh};
@@ -47,23 +50,32 @@ fn with_matching_labels(script: &str) -> String {
     script.replace("amp__subcmd__token__subcmd__", "amp__token__subcmd__")
 }
 
-/// Variables that are read besides those of the settings, or set.
+/// The environment variables that are read, or set, in addition to those of the settings.
 const VARIABLES: &[(&str, &str)] = &[
-    (VARIABLE, "the token, for the command that exec runs"),
-    ("HTTPS_PROXY, ALL_PROXY, NO_PROXY", "the proxy for https, as curl reads them; also in lower case"),
-    ("SSL_CERT_FILE, SSL_CERT_DIR", "certificates to trust in place of the system's"),
-    ("XDG_RUNTIME_DIR, XDG_CACHE_HOME, HOME", "where the store is, unless store_dir is set"),
-    ("NO_COLOR", "if it is set and not empty, doctor uses no colours"),
+    (TOKEN_VARIABLE, "the token, in the environment of the command that exec runs"),
+    (
+        "HTTPS_PROXY, ALL_PROXY, NO_PROXY",
+        "the proxy for https, with the meaning that they have for curl; also in lower case",
+    ),
+    ("SSL_CERT_FILE, SSL_CERT_DIR", "certificates to trust instead of the system's"),
+    ("XDG_RUNTIME_DIR, XDG_CACHE_HOME, HOME", "the directory of the store, unless store_dir is set: see FILES"),
+    ("NO_COLOR", "if it is set and not empty, doctor prints no colours"),
 ];
 
 const FILES: &[(&str, &str)] = &[
+    (
+        "$XDG_RUNTIME_DIR/amp-token, $XDG_CACHE_HOME/amp-token, ~/.cache/amp-token",
+        "the directory of the store, unless store_dir is set: the first of these that the environment names",
+    ),
     ("~/.amplience/dc-cli-config.json", "the configuration of dc-cli, where credentials are looked for last"),
-    ("~/.amplience/hubs.json", "the hubs of dc-cli, after that"),
+    ("~/.amplience/hubs.json", "the hubs of dc-cli, which are read after its configuration"),
 ];
+
+const SEE_ALSO: &str = "curl(1), jq(1), the guide for pipelines among the documents of libamp_token, and dc-cli at https://github.com/amplience/dc-cli";
 
 /// The manual page, in the language of man(7).
 fn manual(mut command: Command) -> String {
-    // Makes what is deferred.
+    // Adds the options of the commands, which are deferred.
     command.build();
     let mut page = Page::default();
     let name = command.get_name().to_owned();
@@ -72,8 +84,7 @@ fn manual(mut command: Command) -> String {
     page.section("Name");
     page.text(&format!("{name} - {}", plain(command.get_about())));
     page.section("Synopsis");
-    page.macros(&format!(".B {}", escaped(&name)));
-    page.text("[settings] command [options]");
+    page.macros(&format!(".B {}\n[settings] command [options]", escaped(&name)));
     page.section("Description");
     let about = plain(command.get_long_about());
     page.text(about.split_once("\n\n").map_or(about.as_str(), |(_, rest)| rest));
@@ -92,7 +103,7 @@ fn manual(mut command: Command) -> String {
         page.item(&usage(option), &plain(option.get_help()));
     }
     page.section("Settings");
-    page.text("May stand before or after the command. A variable of the environment serves in place of an option; secrets are only taken from there, or from files.");
+    page.text("They can be given before or after the command. An environment variable can be used instead of an option. Secrets are only taken from environment variables or files.");
     for setting in SETTINGS {
         let option = match setting.value_type {
             ValueType::Secret => setting.name.to_owned(),
@@ -105,25 +116,25 @@ fn manual(mut command: Command) -> String {
         );
     }
     page.section("Environment");
-    page.text("Those of the settings, and:");
+    page.text("In addition to the variables of the settings:");
     VARIABLES.iter().for_each(|(name, meaning)| page.item(name, meaning));
     page.section("Files");
     FILES.iter().for_each(|(name, meaning)| page.item(name, meaning));
     page.section("Exit status");
     EXIT_CODES.iter().for_each(|(status, meaning)| page.item(&status.to_string(), meaning));
-    page.text("The exit status of exec is that of the command that it runs.");
+    page.text("The exit status of exec is that of the command it runs.");
     page.section("See also");
-    page.text("curl(1)");
+    page.text(SEE_ALSO);
     page.0
 }
 
-/// Whether an option belongs to one command only.
+/// Whether an option is specific to a command.
 fn own(option: &Arg) -> bool {
     let everywhere = option.is_global_set() || option.get_help_heading() == Some(SETTINGS_HEADING);
     !everywhere && !["help", "version"].contains(&option.get_id().as_str())
 }
 
-/// An option as it is typed.
+/// An option as on the command line.
 fn usage(option: &Arg) -> String {
     let names = [option.get_short().map(|c| format!("-{c}")), option.get_long().map(|long| format!("--{long}"))];
     let names: Vec<_> = names.into_iter().flatten().collect();
@@ -138,12 +149,12 @@ fn plain(text: Option<&clap::builder::StyledStr>) -> String {
     text.map(ToString::to_string).unwrap_or_default()
 }
 
-/// A page that is written from top to bottom.
+/// A page, written from top to bottom.
 #[derive(Default)]
 struct Page(String);
 
 impl Page {
-    /// A line that is not text.
+    /// A line for the formatter, such as a macro.
     fn macros(&mut self, line: &str) {
         self.0.push_str(line);
         self.0.push('\n');
@@ -157,7 +168,7 @@ impl Page {
         self.macros(&format!(".SS {}", escaped(title)));
     }
 
-    /// Paragraphs, divided by empty lines.
+    /// Paragraphs, separated by empty lines.
     fn text(&mut self, text: &str) {
         for paragraph in text.split("\n\n") {
             self.macros(".PP");
@@ -177,7 +188,7 @@ impl Page {
     }
 }
 
-/// Text in which nothing means anything to the formatter.
+/// Escapes all characters that have a meaning for the formatter.
 fn escaped(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     let line = |line: &str| if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line.to_owned() };
@@ -189,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_in_a_text_is_a_request_to_the_formatter() {
+    fn text_is_never_a_request_to_the_formatter() {
         assert_eq!(escaped(".a\n'b\nc.'\\-"), "\\&.a\n\\&'b\nc.'\\e\\-");
     }
 }
