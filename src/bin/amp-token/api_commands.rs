@@ -4,7 +4,7 @@
 //! standard error, and decides the exit status.
 
 use crate::context::Context;
-use crate::exit::{CREDENTIALS, CliError, Outcome, SERVER};
+use crate::exit::{CREDENTIALS, CliError, CliResult, SERVER};
 use crate::output;
 use amp_token::api::{self, ApiRequest};
 use amp_token::error::{Error, Kind};
@@ -20,9 +20,9 @@ use std::process::ExitCode;
 use zeroize::Zeroizing;
 
 /// `amp-token request METHOD PATH`
-pub fn request(session: &Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
+pub fn request(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     let body = match arguments.get_one::<String>("data") {
-        Some(data) => content(data)?,
+        Some(data) => read_arg(data)?,
         None => Zeroizing::default(),
     };
     let method = text(arguments, "method").to_ascii_uppercase();
@@ -33,27 +33,28 @@ pub fn request(session: &Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
         content_type: arguments.contains_id("data").then_some(kind),
         body: &body,
     };
-    told(&api::request(&cache(session)?, &call)?)
+    print_response(&api::request(&cache(context)?, &call)?)
 }
 
 /// `amp-token graphql QUERY`
-pub fn graphql(session: &Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
-    let query = words(content(text(arguments, "query"))?)?;
-    let variables = arguments.get_one::<String>("variables").map(|text| content(text).and_then(words)).transpose()?;
-    told(&api::graphql(&cache(session)?, &query, variables.as_deref().map(String::as_str))?)
+pub fn graphql(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
+    let query = to_utf8(read_arg(text(arguments, "query"))?)?;
+    let variables =
+        arguments.get_one::<String>("variables").map(|text| read_arg(text).and_then(to_utf8)).transpose()?;
+    print_response(&api::graphql(&cache(context)?, &query, variables.as_deref().map(String::as_str))?)
 }
 
 /// `amp-token hubs`: a table for people, JSON for programs.
-pub fn hubs(session: &Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
-    let cache = cache(session)?;
+pub fn hubs(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
+    let cache = cache(context)?;
     let (mut path, mut hubs) = (Some("/v2/content/hubs?size=100".to_owned()), Vec::new());
     while let Some(this) = path {
         let response = api::request(&cache, &ApiRequest { method: "GET", path: &this, content_type: None, body: b"" })?;
         if response.status != 200 {
-            return Ok(refused(&response));
+            return Ok(http_error(&response));
         }
         path = api::next_page(&this, &response.body);
-        let page: Value = serde_json::from_slice(&response.body).map_err(|error| strange(&error))?;
+        let page: Value = serde_json::from_slice(&response.body).map_err(|error| unexpected_body(&error))?;
         hubs.extend(page["_embedded"]["hubs"].as_array().cloned().unwrap_or_default());
     }
     if arguments.get_flag("json") {
@@ -81,21 +82,21 @@ pub fn hubs(session: &Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
 }
 
 /// `amp-token pat create NAME`: prints the new token, which nothing will ever show again.
-pub fn create_personal_access_token(session: &Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
+pub fn create_personal_access_token(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     let (name, organization) = (text(arguments, "name"), text(arguments, "organization"));
-    let cache = cache(session)?;
+    let cache = cache(context)?;
     let response = api::create_personal_access_token(&cache, name, organization)?;
     if response.status != 200 {
-        return Ok(refused(&response));
+        return Ok(http_error(&response));
     }
-    let reply: Reply = serde_json::from_slice(&response.body).map_err(|error| strange(&error))?;
-    if let Some(problem) = reply.errors.first() {
+    let body: GraphqlResponse = serde_json::from_slice(&response.body).map_err(|error| unexpected_body(&error))?;
+    if let Some(problem) = body.errors.first() {
         let token = cache.get().ok();
         let secrets: Vec<_> = token.iter().map(|token| token.value()).collect();
         let message = sanitize(&problem.message, &secrets);
         return Err(CliError::new(SERVER, format!("the API created no token: {message}")));
     }
-    match reply.data.and_then(|data| data.created) {
+    match body.data.and_then(|data| data.created) {
         Some(created) => {
             output::secret(&[created.token.expose(), "\n"])?;
             Ok(ExitCode::SUCCESS)
@@ -105,10 +106,10 @@ pub fn create_personal_access_token(session: &Context, arguments: &ArgMatches) -
 }
 
 #[derive(serde::Deserialize)]
-struct Reply {
+struct GraphqlResponse {
     data: Option<Data>,
     #[serde(default)]
-    errors: Vec<Problem>,
+    errors: Vec<GraphqlError>,
 }
 
 #[derive(serde::Deserialize)]
@@ -123,12 +124,12 @@ struct Created {
 }
 
 #[derive(serde::Deserialize)]
-struct Problem {
+struct GraphqlError {
     message: String,
 }
 
-fn cache(session: &Context) -> Outcome<TokenCache> {
-    Ok(TokenCache::new(&session.config)?)
+fn cache(context: &Context) -> CliResult<TokenCache> {
+    Ok(TokenCache::new(&context.config)?)
 }
 
 fn text<'a>(arguments: &'a ArgMatches, name: &str) -> &'a str {
@@ -136,26 +137,26 @@ fn text<'a>(arguments: &'a ArgMatches, name: &str) -> &'a str {
 }
 
 /// What an argument stands for: itself, or with `@` in front the content of a file, `@-` standard input.
-fn content(argument: &str) -> Outcome<Zeroizing<Vec<u8>>> {
+fn read_arg(argument: &str) -> CliResult<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::new());
     match argument.strip_prefix('@') {
         None => bytes.extend_from_slice(argument.as_bytes()),
         Some("-") => {
-            io::stdin().lock().read_to_end(&mut bytes).map_err(|error| unread("standard input", &error))?;
+            io::stdin().lock().read_to_end(&mut bytes).map_err(|error| read_error("standard input", &error))?;
         }
         Some(path) => {
             let read = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
-            read.map_err(|error| unread(path, &error))?;
+            read.map_err(|error| read_error(path, &error))?;
         }
     }
     Ok(bytes)
 }
 
-fn unread(what: &str, error: &io::Error) -> CliError {
+fn read_error(what: &str, error: &io::Error) -> CliError {
     Error::new(Kind::Io, format!("{what} cannot be read: {error}")).into()
 }
 
-fn words(bytes: Zeroizing<Vec<u8>>) -> Outcome<Zeroizing<String>> {
+fn to_utf8(bytes: Zeroizing<Vec<u8>>) -> CliResult<Zeroizing<String>> {
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
         Err(_) => Err(CliError::usage("a query and its variables must be UTF-8")),
@@ -163,19 +164,19 @@ fn words(bytes: Zeroizing<Vec<u8>>) -> Outcome<Zeroizing<String>> {
 }
 
 /// What is wrong with a reply. The words of `error` may quote it, and it may hold a new token.
-fn strange(error: &serde_json::Error) -> CliError {
+fn unexpected_body(error: &serde_json::Error) -> CliError {
     let problem = if error.is_data() { "a member has another type" } else { "it is not JSON" };
     let (line, column) = (error.line(), error.column());
     CliError::new(SERVER, format!("the API's reply is not what it should be: {problem} (line {line}, column {column})"))
 }
 
 /// Prints the body, and tells of a status that is no success.
-fn told(response: &Response) -> Outcome<ExitCode> {
+fn print_response(response: &Response) -> CliResult<ExitCode> {
     output::foreign(&response.body)?;
-    Ok(if is_success(response.status) { ExitCode::SUCCESS } else { refused(response) })
+    Ok(if is_success(response.status) { ExitCode::SUCCESS } else { http_error(response) })
 }
 
-fn refused(response: &Response) -> ExitCode {
+fn http_error(response: &Response) -> ExitCode {
     let (status, advice) = match response.status {
         401 | 403 => (CREDENTIALS, ": the API key may not do this, or the hub is another account's"),
         300..=399 => (SERVER, ": redirects are not followed with a token; set api_url to where the API is"),

@@ -10,6 +10,13 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
 use std::ffi::{OsStr, OsString};
 
+/// The default of the setting `store` for this command. A library must not write files without being asked to.
+/// But a build runs this command a thousand times, and without a store each run would request a token.
+pub const DEFAULT_STORE: &str = "file";
+
+/// The environment variable that contains the token for the command that `exec` runs.
+pub const TOKEN_VARIABLE: &str = "AMPLIENCE_ACCESS_TOKEN";
+
 /// The option for how long a token must be valid.
 pub const MIN_VALIDITY: &str = "min-validity";
 
@@ -367,7 +374,7 @@ fn settings() -> impl Iterator<Item = Arg> {
 /// The default of a setting on the command line, for the help.
 pub fn default(setting: &Setting) -> String {
     match (setting.name, setting.default) {
-        ("store", _) => format!("default {}", crate::context::STORE),
+        ("store", _) => format!("default {}", DEFAULT_STORE),
         (_, "") => format!("default: {}", setting.default_description),
         (_, value) => format!("default {value}"),
     }

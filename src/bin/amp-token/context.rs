@@ -1,27 +1,22 @@
 //! The settings of one run: options, then the environment, then the defaults of the command line.
 
 use crate::cli;
-use crate::exit::{CliError, Outcome, tell};
-use crate::token_commands::VARIABLE;
+use crate::exit::{CliError, CliResult, eprintln_prefixed};
 use amp_token::config::settings::{Config, Origin, SETTINGS, Setting, ValueType, edit_distance, nearest};
 use amp_token::log::{Level, Log};
 use amp_token::sanitize::sanitize;
 use clap::ArgMatches;
 
-/// The default of `store` here. A library must not write files unasked; but of a command that is
-/// started a thousand times in a build, every call would ask for a token of its own.
-pub const STORE: &str = "file";
-
 /// See the module's documentation.
 pub struct Context {
     /// The settings.
     pub config: Config,
-    store_by_default: bool,
+    is_default_store: bool,
 }
 
 impl Context {
     /// Takes the options from before and after the command's name; the latter win.
-    pub fn new(before: &ArgMatches, after: &ArgMatches) -> Outcome<Self> {
+    pub fn new(before: &ArgMatches, after: &ArgMatches) -> CliResult<Self> {
         let mut config = Config::new();
         config.log = log(after);
         for setting in SETTINGS.iter().filter(|setting| setting.value_type != ValueType::Secret) {
@@ -36,17 +31,17 @@ impl Context {
             config.set("min_validity_ms", Some(&seconds.saturating_mul(1000).to_string()))?;
         }
         config.load()?;
-        let store_by_default = config.text("store").is_none();
-        if store_by_default {
-            config.set("store", Some(STORE))?;
+        let is_default_store = config.text("store").is_none();
+        if is_default_store {
+            config.set("store", Some(cli::DEFAULT_STORE))?;
         }
-        Ok(Context { config, store_by_default })
+        Ok(Context { config, is_default_store })
     }
 
     /// Where the value of a setting is from, in words.
     pub fn origin(&self, setting: &Setting) -> String {
         match self.config.origin(setting.name) {
-            Some(Origin::Set) if setting.name == "store" && self.store_by_default => "default".to_owned(),
+            Some(Origin::Set) if setting.name == "store" && self.is_default_store => "default".to_owned(),
             Some(Origin::Set) => "option".to_owned(),
             Some(Origin::Environment(variable)) => variable.to_owned(),
             None => "default".to_owned(),
@@ -57,7 +52,7 @@ impl Context {
 /// Log lines go to standard error, as many as were asked for. Failures (`Level::Error`) are told
 /// by whoever ends the run, so they are not told twice.
 fn log(matches: &ArgMatches) -> Log {
-    let most = match (matches.get_flag("quiet"), matches.get_count("verbose")) {
+    let verbosity = match (matches.get_flag("quiet"), matches.get_count("verbose")) {
         (true, _) => return Log::default(),
         (_, 0) => Level::Warning,
         (_, 1) => Level::Info,
@@ -70,8 +65,8 @@ fn log(matches: &ArgMatches) -> Log {
             Level::Info => "info",
             Level::Debug => "debug",
         };
-        if level <= most && (level != Level::Error || most > Level::Warning) {
-            tell(&format!("{name}: {line}"));
+        if level <= verbosity && (level != Level::Error || verbosity > Level::Warning) {
+            eprintln_prefixed(&format!("{name}: {line}"));
         }
     })
 }
@@ -80,16 +75,16 @@ fn log(matches: &ArgMatches) -> Log {
 const PREFIX: &str = "AMPLIENCE";
 
 /// The environment variables that were probably meant for a setting, but are not read: a line for each.
-pub fn unread_variables() -> Vec<String> {
+pub fn misspelled_variables() -> Vec<String> {
     let set = std::env::vars_os().filter(|(_, value)| !value.is_empty());
-    let mut lines: Vec<_> = set.filter_map(|(name, _)| unread(&name.to_string_lossy())).collect();
+    let mut lines: Vec<_> = set.filter_map(|(name, _)| misspelled(&name.to_string_lossy())).collect();
     lines.sort();
     lines
 }
 
 /// Such a line, if the variable is one of these.
-fn unread(name: &str) -> Option<String> {
-    let known = || SETTINGS.iter().flat_map(|setting| setting.environment).copied().chain([VARIABLE]);
+fn misspelled(name: &str) -> Option<String> {
+    let known = || SETTINGS.iter().flat_map(|setting| setting.environment).copied().chain([cli::TOKEN_VARIABLE]);
     // On Windows a variable is found in any case.
     if known().any(|known| name == known || cfg!(windows) && name.eq_ignore_ascii_case(known)) {
         return None;
@@ -114,7 +109,7 @@ fn unread(name: &str) -> Option<String> {
 }
 
 /// Says that an option was given to a command that has no use for it.
-pub fn reject_settings(before: &ArgMatches, command: &str) -> Outcome<()> {
+pub fn reject_settings(before: &ArgMatches, command: &str) -> CliResult<()> {
     match SETTINGS.iter().find(|setting| before.try_contains_id(setting.name).unwrap_or(false)) {
         Some(setting) => Err(CliError::usage(format!("{} cannot be used with {command}", cli::option(setting)))),
         None => Ok(()),
@@ -139,11 +134,11 @@ mod tests {
             ("AMPLIANCE_CLIENT_ID", "AMPLIENCE_CLIENT_ID"),
             ("AMPLIENC_STORE", "AMPLIENCE_STORE"),
         ] {
-            assert_eq!(unread(name), Some(format!("{name} is not a setting: did you mean {meant}?")));
+            assert_eq!(misspelled(name), Some(format!("{name} is not a setting: did you mean {meant}?")));
         }
-        let lower = unread("amplience_client_id");
+        let lower = misspelled("amplience_client_id");
         assert_eq!(lower.is_some(), cfg!(unix), "{lower:?}");
-        let unlike = unread("AMPLIENCE_HUB_ID").unwrap();
+        let unlike = misspelled("AMPLIENCE_HUB_ID").unwrap();
         assert!(unlike.starts_with("AMPLIENCE_HUB_ID is not a setting; "), "{unlike}");
     }
 
@@ -151,8 +146,10 @@ mod tests {
     fn other_variables_are_not_reported() {
         let known = SETTINGS.iter().flat_map(|setting| setting.environment).copied();
         let long = "A".repeat(100_000);
-        for name in known.chain([VARIABLE, "", "PATH", "CLIENT_ID", "AMPLIFY_CLIENT_ID", "APPLIANCE_ID", "é", &long]) {
-            assert_eq!(unread(name), None);
+        for name in
+            known.chain([cli::TOKEN_VARIABLE, "", "PATH", "CLIENT_ID", "AMPLIFY_CLIENT_ID", "APPLIANCE_ID", "é", &long])
+        {
+            assert_eq!(misspelled(name), None);
         }
     }
 }

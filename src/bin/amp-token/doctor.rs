@@ -3,8 +3,8 @@
 //! It sends a real request over the library's own transport and reports what was seen on the way,
 //! so what works here works for a program. The store is left out, nothing is retried.
 
-use crate::context::{Context, unread_variables};
-use crate::exit::{Outcome, status_of};
+use crate::context::{Context, misspelled_variables};
+use crate::exit::{CliResult, status_of};
 use crate::output;
 use amp_token::config::credentials::Credentials;
 use amp_token::config::settings::Options;
@@ -28,30 +28,30 @@ use std::time::{Duration, Instant};
 const MAX_CLOCK_SKEW: i64 = 10;
 
 /// See the module's documentation.
-pub fn run(session: &Context) -> Outcome<ExitCode> {
+pub fn run(context: &Context) -> CliResult<ExitCode> {
     let mut report = Report { colour: output::is_colourful(), status: 0 };
-    match run_checks(session, &mut report) {
+    match run_checks(context, &mut report) {
         // Whatever failed has been told.
         Ok(()) | Err(Abort::Failed) => Ok(ExitCode::from(report.status)),
-        Err(Abort::NoReader(failure)) => Err(failure),
+        Err(Abort::Output(failure)) => Err(failure),
     }
 }
 
 /// Why no further step is taken.
 enum Abort {
     Failed,
-    NoReader(crate::exit::CliError),
+    Output(crate::exit::CliError),
 }
 
 /// What a step brought.
 type CheckResult<T> = std::result::Result<T, Abort>;
 
-fn run_checks(session: &Context, report: &mut Report) -> CheckResult<()> {
-    for line in unread_variables() {
+fn run_checks(context: &Context, report: &mut Report) -> CheckResult<()> {
+    for line in misspelled_variables() {
         report.warn("environment", &line)?;
     }
     let start = Instant::now();
-    let found = ProviderConfig::new(&session.config).and_then(|config| {
+    let found = ProviderConfig::new(&context.config).and_then(|config| {
         let (credentials, from) = TokenProvider::resolve_credentials(&config)?;
         Ok((config.options, credentials, from))
     });
@@ -256,7 +256,7 @@ impl Report {
         let mark = format!("{mark:<7}");
         let mark = if self.colour { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark };
         let took = took.map_or_else(String::new, |took| format!("{:.1} ms", took.as_secs_f64() * 1000.0));
-        output::answer(&format!("{mark} {name:<12} {took:>10}  {text}\n")).map_err(Abort::NoReader)
+        output::answer(&format!("{mark} {name:<12} {took:>10}  {text}\n")).map_err(Abort::Output)
     }
 
     fn pass(&self, name: &str, took: Option<Duration>, text: &str) -> CheckResult<()> {

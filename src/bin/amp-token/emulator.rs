@@ -1,6 +1,6 @@
 //! `amp-token demo` and `amp-token emulator`: a stand-in for Amplience, to look at and to work with.
 
-use crate::exit::{CliError, EXIT_IO, Outcome};
+use crate::exit::{CliError, CliResult, EXIT_IO};
 use crate::output;
 use amp_emulator::Emulator;
 use amp_token::config::settings::Config;
@@ -19,7 +19,7 @@ fn failed(error: &io::Error) -> CliError {
 }
 
 /// `amp-token emulator`
-pub fn serve(arguments: &ArgMatches) -> Outcome<()> {
+pub fn serve(arguments: &ArgMatches) -> CliResult<()> {
     let text = |name| arguments.get_one::<String>(name);
     let mut builder = Emulator::builder().tls(arguments.get_flag("tls")).mutual_tls(arguments.get_flag("mutual-tls"));
     if let Some(port) = arguments.get_one::<u16>("port") {
@@ -43,7 +43,7 @@ pub fn serve(arguments: &ArgMatches) -> Outcome<()> {
 }
 
 /// `amp-token demo`
-pub fn demo() -> Outcome<()> {
+pub fn demo() -> CliResult<()> {
     let step = |number: u32, start: Instant, text: String| {
         output::answer(&format!("{number}. {text} ({:.1} ms)\n", start.elapsed().as_secs_f64() * 1000.0))
     };
@@ -86,7 +86,7 @@ pub fn demo() -> Outcome<()> {
     ))
 }
 
-fn hubs(cache: &TokenCache, api_url: &str, authorization: &str) -> Outcome<Vec<String>> {
+fn hubs(cache: &TokenCache, api_url: &str, authorization: &str) -> CliResult<Vec<String>> {
     let request = Request {
         method: "GET".to_owned(),
         url: format!("{api_url}/v2/content/hubs"),

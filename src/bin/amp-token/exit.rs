@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// What a command returns.
-pub type Outcome<T> = Result<T, CliError>;
+pub type CliResult<T> = Result<T, CliError>;
 
 /// The exit statuses, and what they mean: for `--help` and the manual.
 pub const EXIT_CODES: &[(u8, &str)] = &[
@@ -75,7 +75,7 @@ impl CliError {
     /// Tells it, and gives the status to exit with.
     pub fn report(&self) -> ExitCode {
         if !self.message.is_empty() {
-            tell(&self.message);
+            eprintln_prefixed(&self.message);
         }
         ExitCode::from(self.status)
     }
@@ -88,6 +88,6 @@ impl From<Error> for CliError {
 }
 
 /// Writes a line to standard error. If that is closed, there is nobody to tell.
-pub fn tell(line: &str) {
+pub fn eprintln_prefixed(line: &str) {
     let _ = writeln!(io::stderr().lock(), "amp-token: {}", output::lines(line.trim_end().as_bytes()).as_str());
 }

@@ -7,7 +7,7 @@
 //! - **No secret is taken from an argument or shown.** Arguments can be read by every user of the
 //!   machine. A token is printed only by the commands that are asked for one, from a buffer that is
 //!   wiped.
-//! - **The exit status tells the class of a failure**: see [`io_error`].
+//! - **The exit status tells the class of a error**: see [`io_error`].
 //! - **It starts fast.** Nothing is set up that a command does not need; above all no TLS where the
 //!   token is already in the store.
 //!
@@ -39,14 +39,14 @@ mod token_commands;
 
 use clap::error::ErrorKind;
 use context::Context;
-use exit::{CliError, Outcome};
+use exit::{CliError, CliResult};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|failure| failure.report())
+    run().unwrap_or_else(|error| error.report())
 }
 
-fn run() -> Outcome<ExitCode> {
+fn run() -> CliResult<ExitCode> {
     let first = std::env::args_os().nth(1);
     let matches = match cli::command_for(first.as_deref()).try_get_matches() {
         Ok(matches) => matches,
@@ -63,26 +63,26 @@ fn run() -> Outcome<ExitCode> {
         },
     };
     let Some((name, arguments)) = matches.subcommand() else { return Err(CliError::usage("no command is given")) };
-    let session = || Context::new(&matches, arguments);
+    let context = || Context::new(&matches, arguments);
     let no_settings = || context::reject_settings(&matches, name);
     match name {
-        "get" => token_commands::get(session()?),
-        "header" => token_commands::header(session()?),
-        "curl-config" => token_commands::curl_config(session()?),
-        "exec" => return token_commands::exec(session()?, arguments),
-        "invalidate" => token_commands::invalidate(&session()?, arguments),
-        "request" => return api_commands::request(&session()?, arguments),
-        "graphql" => return api_commands::graphql(&session()?, arguments),
-        "hubs" => return api_commands::hubs(&session()?, arguments),
+        "get" => token_commands::get(context()?),
+        "header" => token_commands::header(context()?),
+        "curl-config" => token_commands::curl_config(context()?),
+        "exec" => return token_commands::exec(context()?, arguments),
+        "invalidate" => token_commands::invalidate(&context()?, arguments),
+        "request" => return api_commands::request(&context()?, arguments),
+        "graphql" => return api_commands::graphql(&context()?, arguments),
+        "hubs" => return api_commands::hubs(&context()?, arguments),
         "pat" => match arguments.subcommand() {
             Some((_, arguments)) => {
                 return api_commands::create_personal_access_token(&Context::new(&matches, arguments)?, arguments);
             }
             None => Err(CliError::usage("pat needs to be told what to do: create")),
         },
-        "status" => status::run(&session()?, arguments),
-        "config" => settings::run(&session()?, arguments),
-        "doctor" => return doctor::run(&session()?),
+        "status" => status::run(&context()?, arguments),
+        "config" => settings::run(&context()?, arguments),
+        "doctor" => return doctor::run(&context()?),
         #[cfg(feature = "emulator")]
         "demo" => no_settings().and_then(|()| emulator::demo()),
         #[cfg(feature = "emulator")]

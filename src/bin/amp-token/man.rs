@@ -3,27 +3,26 @@
 //! The manual page is written here and not by clap_mangen, which makes a page for each command. This is one
 //! page for all of them, with the files, the environment variables and the exit statuses.
 
-use crate::cli::{self, SETTINGS_HEADING};
-use crate::exit::{EXIT_CODES, Outcome};
+use crate::cli::{self, SETTINGS_HEADING, TOKEN_VARIABLE};
+use crate::exit::{CliResult, EXIT_CODES};
 use crate::output;
-use crate::token_commands::VARIABLE as TOKEN_VARIABLE;
 use amp_token::config::settings::{SETTINGS, ValueType};
 use clap::{Arg, ArgMatches, Command};
 use clap_complete::shells::{Bash, Fish, Zsh};
 use std::fmt::Write;
 
 /// `amp-token man`
-pub fn page() -> Outcome<()> {
+pub fn page() -> CliResult<()> {
     output::answer(&manual(cli::command()))
 }
 
 /// `amp-token completions SHELL`
-pub fn completions(arguments: &ArgMatches) -> Outcome<()> {
+pub fn completions(arguments: &ArgMatches) -> CliResult<()> {
     script(arguments.get_one::<String>("shell").map_or("", String::as_str))
 }
 
 /// `amp-token generate`, the former spelling of both.
-pub fn generate(arguments: &ArgMatches) -> Outcome<()> {
+pub fn generate(arguments: &ArgMatches) -> CliResult<()> {
     match arguments.get_one::<String>("what").map(String::as_str) {
         Some("man") | None => page(),
         Some(shell) => script(shell),
@@ -31,7 +30,7 @@ pub fn generate(arguments: &ArgMatches) -> Outcome<()> {
 }
 
 /// Prints the completions of a shell.
-fn script(shell: &str) -> Outcome<()> {
+fn script(shell: &str) -> CliResult<()> {
     let mut command = cli::command();
     let name = command.get_name().to_owned();
     let mut script = Vec::new();

@@ -3,23 +3,23 @@
 //! The standard library's own standard output keeps what it was given in a buffer that nobody
 //! wipes, so the descriptor is written to directly.
 
-use crate::exit::{CliError, Outcome};
+use crate::exit::{CliError, CliResult};
 use amp_token::sanitize::{is_unprintable, printable};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use zeroize::Zeroizing;
 
 /// Prints an answer.
-pub fn answer(text: &str) -> Outcome<()> {
+pub fn answer(text: &str) -> CliResult<()> {
     bytes(text.as_bytes())
 }
 
-fn bytes(bytes: &[u8]) -> Outcome<()> {
+fn bytes(bytes: &[u8]) -> CliResult<()> {
     stdout().and_then(|mut stdout| stdout.write_all(bytes)).map_err(|error| CliError::output(&error))
 }
 
 /// Prints what a server sent: to a program as it is, to a terminal without what would control that.
-pub fn foreign(body: &[u8]) -> Outcome<()> {
+pub fn foreign(body: &[u8]) -> CliResult<()> {
     if io::stdout().is_terminal() { answer(&lines(body)) } else { bytes(body) }
 }
 
@@ -45,7 +45,7 @@ pub fn lines(text: &[u8]) -> Zeroizing<String> {
 }
 
 /// Prints an answer that is put together from parts, one of which is a secret.
-pub fn secret(parts: &[&str]) -> Outcome<()> {
+pub fn secret(parts: &[&str]) -> CliResult<()> {
     // Filled once, never grown: a buffer that grows leaves copies behind.
     let mut whole = Zeroizing::new(String::with_capacity(parts.iter().map(|part| part.len()).sum()));
     parts.iter().for_each(|part| whole.push_str(part));

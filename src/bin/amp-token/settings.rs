@@ -1,7 +1,7 @@
 //! `amp-token config`: the settings in force and where each is from, or the table of all there are.
 
-use crate::context::{Context, unread_variables};
-use crate::exit::Outcome;
+use crate::context::{Context, misspelled_variables};
+use crate::exit::CliResult;
 use crate::output;
 use amp_token::config::settings::{SETTINGS, Setting, display_value};
 use amp_token::sanitize::printable;
@@ -10,45 +10,45 @@ use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
 /// See the module's documentation.
-pub fn run(session: &Context, arguments: &ArgMatches) -> Outcome<()> {
-    for line in unread_variables() {
-        session.config.log.warning(|| line);
+pub fn run(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
+    for line in misspelled_variables() {
+        context.config.log.warning(|| line);
     }
     let text = if arguments.get_flag("markdown") {
-        markdown()
+        to_markdown()
     } else if arguments.get_flag("json") {
-        output::json(&machine(session))
+        output::json(&to_json(context))
     } else {
-        human(session)
+        to_table(context)
     };
     output::answer(&text)
 }
 
 /// The value in force, as it may be shown; empty: there is none.
-fn value<'a>(session: &'a Context, setting: &Setting) -> Cow<'a, str> {
-    match session.config.text(setting.name) {
+fn value<'a>(context: &'a Context, setting: &Setting) -> Cow<'a, str> {
+    match context.config.text(setting.name) {
         Some(text) => display_value(setting, text),
         None => setting.default.into(),
     }
 }
 
-fn machine(session: &Context) -> Value {
+fn to_json(context: &Context) -> Value {
     let entry = |setting: &Setting| {
-        let value = Some(value(session, setting)).filter(|value| !value.is_empty());
-        (setting.name.to_owned(), json!({ "value": value, "from": session.origin(setting) }))
+        let value = Some(value(context, setting)).filter(|value| !value.is_empty());
+        (setting.name.to_owned(), json!({ "value": value, "from": context.origin(setting) }))
     };
     Value::Object(SETTINGS.iter().map(entry).collect::<Map<_, _>>())
 }
 
-fn human(session: &Context) -> String {
+fn to_table(context: &Context) -> String {
     let rows: Vec<_> = SETTINGS
         .iter()
         .map(|setting| {
-            let value = match value(session, setting) {
+            let value = match value(context, setting) {
                 value if value.is_empty() => format!("({})", setting.default_description),
                 value => printable(&value),
             };
-            (setting.name, value, session.origin(setting))
+            (setting.name, value, context.origin(setting))
         })
         .collect();
     let width = |column: fn(&(&str, String, String)) -> usize| rows.iter().map(column).max().unwrap_or(0);
@@ -57,7 +57,7 @@ fn human(session: &Context) -> String {
 }
 
 /// The table of docs/configuration.md.
-fn markdown() -> String {
+fn to_markdown() -> String {
     let row = |setting: &Setting| {
         let variables: Vec<_> = setting.environment.iter().map(|variable| format!("`{variable}`")).collect();
         let default = match setting.default {

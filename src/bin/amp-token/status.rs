@@ -1,7 +1,7 @@
 //! `amp-token status`: what a command would work with. Asks no server and shows no secret.
 
 use crate::context::Context;
-use crate::exit::Outcome;
+use crate::exit::CliResult;
 use crate::output;
 use amp_token::config::credentials::Credentials;
 use amp_token::config::settings::Options;
@@ -13,22 +13,22 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// See the module's documentation.
-pub fn run(session: &Context, arguments: &ArgMatches) -> Outcome<()> {
-    let config = Arc::new(ProviderConfig::new(&session.config)?);
+pub fn run(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
+    let config = Arc::new(ProviderConfig::new(&context.config)?);
     let (credentials, from) = TokenProvider::resolve_credentials(&config)?;
-    let source = TokenProvider::new(config.clone())?;
-    let found = Found {
+    let provider = TokenProvider::new(config.clone())?;
+    let found = Status {
         credentials,
         from,
-        place: source.store_location(),
-        stored: Stored::look(&source, &config.options),
+        store: provider.store_location(),
+        stored: StoredToken::load(&provider, &config.options),
         options: &config.options,
     };
-    output::answer(&if arguments.get_flag("json") { output::json(&found.machine()) } else { found.human() })
+    output::answer(&if arguments.get_flag("json") { output::json(&found.to_json()) } else { found.to_table() })
 }
 
 /// A token in the store, in whole seconds.
-struct Stored {
+struct StoredToken {
     expires_at: i64,
     expires_in: i64,
     /// How long until a command renews it.
@@ -36,11 +36,11 @@ struct Stored {
     usable: bool,
 }
 
-impl Stored {
-    fn look(source: &TokenProvider, options: &Options) -> Option<Self> {
-        let token: Token = source.load_from_store()?;
+impl StoredToken {
+    fn load(provider: &TokenProvider, options: &Options) -> Option<Self> {
+        let token: Token = provider.load_from_store()?;
         let now = options.clock.now();
-        Some(Stored {
+        Some(StoredToken {
             expires_at: token.expires_at(),
             expires_in: token.expires_in(now),
             renewal_in: now.remaining_until(token.refresh_at()).as_secs(),
@@ -50,18 +50,18 @@ impl Stored {
 }
 
 /// All that is shown.
-struct Found<'a> {
+struct Status<'a> {
     credentials: Credentials,
     /// Where they are from.
     from: String,
     /// Where the store is, if there is one.
-    place: Option<String>,
-    stored: Option<Stored>,
+    store: Option<String>,
+    stored: Option<StoredToken>,
     options: &'a Options,
 }
 
-impl Found<'_> {
-    fn machine(&self) -> Value {
+impl Status<'_> {
+    fn to_json(&self) -> Value {
         let (kind, id) = match &self.credentials {
             Credentials::Client { id, .. } => ("client", Some(id)),
             Credentials::PersonalAccessToken(_) => ("personal_access_token", None),
@@ -70,7 +70,7 @@ impl Found<'_> {
             "credentials": { "kind": kind, "client_id": id, "from": self.from },
             "token_url": redact_url(&self.options.token_url),
             "api_url": redact_url(&self.options.api_url),
-            "store": self.place,
+            "store": self.store,
             "token": self.stored.as_ref().map(|stored| json!({
                 "expires_at": stored.expires_at,
                 "expires_in": stored.expires_in,
@@ -80,7 +80,7 @@ impl Found<'_> {
         })
     }
 
-    fn human(&self) -> String {
+    fn to_table(&self) -> String {
         let (who, server) = match &self.credentials {
             Credentials::Client { id, .. } => (format!("API key {id}"), &self.options.token_url),
             Credentials::PersonalAccessToken(_) => ("a personal access token".to_owned(), &self.options.api_url),
@@ -102,7 +102,7 @@ impl Found<'_> {
         output::columns([
             ("credentials", format!("{who}, from {}", self.from)),
             ("server", redact_url(server)),
-            ("store", self.place.clone().unwrap_or_else(|| "none".to_owned())),
+            ("store", self.store.clone().unwrap_or_else(|| "none".to_owned())),
             ("token", token),
             ("renewal", renewal),
         ])

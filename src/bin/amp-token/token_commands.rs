@@ -1,7 +1,8 @@
 //! The commands that hand out a token, and the one that takes it back.
 
+use crate::cli;
 use crate::context::Context;
-use crate::exit::{CANNOT_RUN, CliError, NOT_FOUND, Outcome};
+use crate::exit::{CANNOT_RUN, CliError, CliResult, NOT_FOUND};
 use crate::output;
 use amp_token::config::settings::{SETTINGS, Setting};
 use amp_token::error::{Error, Kind};
@@ -14,22 +15,19 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-/// The variable in which `exec` passes the token on.
-pub const VARIABLE: &str = "AMPLIENCE_ACCESS_TOKEN";
-
 /// `amp-token get`
-pub fn get(session: Context) -> Outcome<()> {
-    output::secret(&[obtain(session)?.value(), "\n"])
+pub fn get(context: Context) -> CliResult<()> {
+    output::secret(&[get_token(context)?.value(), "\n"])
 }
 
 /// `amp-token header`
-pub fn header(session: Context) -> Outcome<()> {
-    output::secret(&["Authorization: ", obtain(session)?.authorization(), "\n"])
+pub fn header(context: Context) -> CliResult<()> {
+    output::secret(&["Authorization: ", get_token(context)?.authorization(), "\n"])
 }
 
 /// `amp-token curl-config`
-pub fn curl_config(session: Context) -> Outcome<()> {
-    let token = obtain(session)?;
+pub fn curl_config(context: Context) -> CliResult<()> {
+    let token = get_token(context)?;
     // Within quotes curl takes a backslash as the start of an escape. Tokens have no control characters.
     let mut quoted = Zeroizing::new(String::with_capacity(token.authorization().len() * 2));
     for c in token.authorization().chars() {
@@ -42,31 +40,31 @@ pub fn curl_config(session: Context) -> Outcome<()> {
 }
 
 /// `amp-token exec`: becomes the command, so that signals and exit status are the command's own.
-pub fn exec(session: Context, arguments: &ArgMatches) -> Outcome<ExitCode> {
-    let mut words = arguments.get_many::<OsString>("command").into_iter().flatten();
-    let Some(program) = words.next() else { return Err(CliError::usage("exec needs a command to run")) };
+pub fn exec(context: Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
+    let mut command_line = arguments.get_many::<OsString>("command").into_iter().flatten();
+    let Some(program) = command_line.next() else { return Err(CliError::usage("exec needs a command to run")) };
     let mut command = Command::new(program);
-    command.args(words);
+    command.args(command_line);
     if arguments.get_flag("clean") {
         for variable in secret_variables() {
             command.env_remove(variable);
         }
     }
-    command.env(VARIABLE, obtain(session)?.value());
-    run(&mut command).map_err(|error| {
+    command.env(cli::TOKEN_VARIABLE, get_token(context)?.value());
+    replace_process(&mut command).map_err(|error| {
         let status = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
         CliError::new(status, format!("{} cannot be run: {error}", program.display()))
     })
 }
 
 #[cfg(unix)]
-fn run(command: &mut Command) -> io::Result<ExitCode> {
+fn replace_process(command: &mut Command) -> io::Result<ExitCode> {
     use std::os::unix::process::CommandExt;
     Err(command.exec())
 }
 
 #[cfg(not(unix))]
-fn run(command: &mut Command) -> io::Result<ExitCode> {
+fn replace_process(command: &mut Command) -> io::Result<ExitCode> {
     // There is no exec here: the command runs as a child, and its status is passed on.
     let code = command.status()?.code().unwrap_or(crate::exit::EXIT_INTERNAL.into());
     std::process::exit(code)
@@ -79,23 +77,23 @@ pub fn secret_variables() -> impl Iterator<Item = &'static str> {
 }
 
 /// `amp-token invalidate`: drops the stored token, or only if it is the one on standard input.
-pub fn invalidate(session: &Context, arguments: &ArgMatches) -> Outcome<()> {
-    let refused = if arguments.get_flag("stdin") { Some(token_from_stdin()?) } else { None };
-    let source = TokenProvider::new(Arc::new(ProviderConfig::new(&session.config)?))?;
-    let said = match source.load_from_store() {
+pub fn invalidate(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
+    let rejected = if arguments.get_flag("stdin") { Some(token_from_stdin()?) } else { None };
+    let provider = TokenProvider::new(Arc::new(ProviderConfig::new(&context.config)?))?;
+    let result = match provider.load_from_store() {
         None => "no token is stored",
-        Some(token) if refused.is_some_and(|refused| refused.trim() != token.value()) => {
+        Some(token) if rejected.is_some_and(|rejected| rejected.trim() != token.value()) => {
             "another token is stored by now, and stays"
         }
         Some(token) => {
-            source.remove_from_store(&token);
+            provider.remove_from_store(&token);
             "the stored token is dropped"
         }
     };
-    output::answer(&format!("{said}\n"))
+    output::answer(&format!("{result}\n"))
 }
 
-fn token_from_stdin() -> Outcome<Zeroizing<String>> {
+fn token_from_stdin() -> CliResult<Zeroizing<String>> {
     // Room for any token that the library accepts, and white space around it.
     const MAX_BYTES: usize = amp_token::oauth::client_credentials::MAX_TOKEN_BYTES + 1024;
     let failed = |what: String| CliError::from(Error::new(Kind::Io, format!("standard input {what}")));
@@ -109,8 +107,8 @@ fn token_from_stdin() -> Outcome<Zeroizing<String>> {
 }
 
 /// A token from the store, else from the service.
-fn obtain(mut session: Context) -> Outcome<Token> {
+fn get_token(mut context: Context) -> CliResult<Token> {
     // A thread would be cut off in the middle of its request when this process ends.
-    session.config.set("background_refresh", Some("false"))?;
-    Ok(provider::get_token(&session.config)?)
+    context.config.set("background_refresh", Some("false"))?;
+    Ok(provider::get_token(&context.config)?)
 }
