@@ -132,7 +132,7 @@ fn the_doctor_asks_once_and_tells_what_the_servers_said() {
         (Fault::close(), "token", "without a response", 4),
         (Fault::status(400), "token", "check client_id and client_secret", 3),
         (Fault::status(403).for_path("/v2/"), "request", "check what the API key", 3),
-        (Fault::status(429).for_path("/v2/"), "request", "asks for fewer requests", 5),
+        (Fault::status(429).for_path("/v2/"), "request", "is rate limiting requests", 5),
         (Fault::not_json().for_path("/v2/"), "request", "check api_url", 5),
         (
             Fault::status(302).header("Location", "https://elsewhere.example/").for_path("/v2/"),
@@ -169,12 +169,12 @@ fn the_doctor_examines_personal_access_tokens() {
     let env = TestEnv::new();
     let good = env.run(&["get", "--store", "none"]).stdout_ok();
     for (token, last, status) in
-        [(good.trim(), "lists 2 hubs", 0), ("amp_pat_0123456789abcdefghijkl.x", "does not accept", 3)]
+        [(good.trim(), "lists 2 hubs", 0), ("amp_pat_0123456789abcdefghijkl.x", "rejected the token", 3)]
     {
         let mut command = env.command();
         command.env_remove("AMPLIENCE_CLIENT_ID").env_remove("AMPLIENCE_CLIENT_SECRET").env("AMPLIENCE_PAT", token);
         let output = CommandResult::of(command.args(["-q", "doctor"]));
-        assert!(output.stdout.contains("from AMPLIENCE_PAT") && output.stdout.contains("none is needed"));
+        assert!(output.stdout.contains("from AMPLIENCE_PAT") && output.stdout.contains("not needed"));
         assert!(output.stdout.lines().last().unwrap().contains(last), "{}", output.stdout);
         assert!(!output.stdout.contains(token));
         assert_eq!(output.status, Some(status));
@@ -215,9 +215,9 @@ fn the_doctor_sees_the_way_through_a_proxy() {
     let open = proxy(None);
     let text = env.run(&["doctor", "--ca-file", ca_file, "--proxy", &open]).stdout_ok();
     let line = |step: &str| text.lines().find(|line| line.split_whitespace().nth(1) == Some(step)).unwrap();
-    assert!(line("dns").ends_with("127.0.0.1 is an address already"), "{text}");
+    assert!(line("dns").ends_with("127.0.0.1 is an IP address"), "{text}");
     assert!(line("proxy").contains(&format!("{open} at")), "{text}");
-    assert!(line("proxy").ends_with(&format!("leads to localhost:{port}")), "{text}");
+    assert!(line("proxy").ends_with(&format!("connects to localhost:{port}")), "{text}");
     assert!(line("tcp").ends_with(&format!("localhost:{port}, through the proxy")), "{text}");
     assert!(line("tls").contains("TLS 1.3") && line("request").contains("lists 2 hubs"), "{text}");
 

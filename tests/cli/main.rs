@@ -95,7 +95,7 @@ fn exec_becomes_the_command() {
 #[test]
 fn exec_fails_as_shells_do() {
     let env = TestEnv::new();
-    env.run(&["exec", "--", "no-such-program"]).assert_failed(127, "no-such-program cannot be run");
+    env.run(&["exec", "--", "no-such-program"]).assert_failed(127, "cannot run no-such-program");
     let file = env.home.join("no-program");
     File::create(&file).unwrap();
     env.run(&["exec", "--", file.to_str().unwrap()]).assert_failed(126, "Permission denied");
@@ -176,7 +176,7 @@ fn an_answer_that_cannot_be_written_is_a_failure() {
     for arguments in [&["get"][..], &["config"], &["--help"], &["doctor"], &["man"], &["completions", "bash"]] {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let output = CommandResult::of(env.command().args(arguments).stdout(full));
-        output.assert_failed(6, "standard output could not be written");
+        output.assert_failed(6, "cannot write to standard output");
         // Nobody reads any more: no words about it.
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -195,7 +195,7 @@ fn status_tells_what_is_without_asking_anybody() {
     assert!(status["store"].as_str().unwrap().starts_with(env.home.to_str().unwrap()), "{status}");
     assert_eq!(status["token"], Value::Null);
     let text = env.run(&["status"]).stdout_ok();
-    assert!(text.contains("the-id") && text.contains("none is stored"), "{text}");
+    assert!(text.contains("the-id") && text.contains("none stored"), "{text}");
     let text = env.run(&["status", "--store", "none"]).stdout_ok();
     assert!(text.contains("store        none"), "{text}");
     #[cfg(feature = "redis")]
@@ -277,8 +277,8 @@ fn mistyped_variables_are_reported() {
         assert_eq!((output.status, output.stdout), (Some(0), env.run(arguments).stdout_ok()));
         assert_eq!(
             output.stderr,
-            "amp-token: warning: AMPLIENCE_CLIENTID is not a setting: did you mean AMPLIENCE_CLIENT_ID?\n\
-             amp-token: warning: AMPLIENCE_TIMEOUT is not a setting: did you mean AMPLIENCE_TIMEOUT_MS?\n"
+            "amp-token: warning: AMPLIENCE_CLIENTID is not a setting; did you mean AMPLIENCE_CLIENT_ID?\n\
+             amp-token: warning: AMPLIENCE_TIMEOUT is not a setting; did you mean AMPLIENCE_TIMEOUT_MS?\n"
         );
     }
     assert_eq!(with_typos(&["-q", "config"]).stderr, "");
@@ -286,7 +286,7 @@ fn mistyped_variables_are_reported() {
     let report = with_typos(&["doctor"]).stdout_ok();
     let lines: Vec<Vec<_>> = report.lines().map(|line| line.split_whitespace().collect()).collect();
     let sees = |line: usize, name, meant| {
-        let says = ["warning", "environment", name, "is", "not", "a", "setting:", "did", "you", "mean", meant];
+        let says = ["warning", "environment", name, "is", "not", "a", "setting;", "did", "you", "mean", meant];
         assert_eq!(lines[line], says, "{report}");
     };
     sees(0, "AMPLIENCE_CLIENTID", "AMPLIENCE_CLIENT_ID?");

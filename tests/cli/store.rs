@@ -46,7 +46,7 @@ fn a_token_that_is_due_is_renewed_by_whoever_comes_by() {
     let folder = env.home.join("amp_token");
     let get = || env.run(&["get", "--store-dir", folder.to_str().unwrap()]);
     let status = env.run(&["status", "--store-dir", folder.to_str().unwrap()]).stdout_ok();
-    assert!(status.contains("due: the next command renews it"), "{status}");
+    assert!(status.contains("due: the next command refreshes it"), "{status}");
 
     let LockResult::Held(others) = store.lock(Duration::ZERO) else { panic!("nobody else is here") };
     assert_eq!(get().stdout_ok(), "the-old-one\n", "somebody else is renewing it");
@@ -77,7 +77,7 @@ fn status_shows_the_stored_token_without_its_text() {
     assert!((1..=300).contains(&seconds("expires_in")) && seconds("renewal_in") < seconds("expires_in"), "{status}");
     assert_eq!(status["token"]["usable"], true);
     let text = env.run(&["status"]).stdout_ok();
-    assert!(text.contains("good for") && !text.contains(token.trim()), "{text}");
+    assert!(text.contains("valid for") && !text.contains(token.trim()), "{text}");
     assert_eq!(env.emulator.stats().connections, 1);
 }
 
@@ -86,7 +86,7 @@ fn invalidate_drops_the_stored_token() {
     let env = TestEnv::new();
     assert_eq!(env.run(&["invalidate"]).stdout_ok(), "no token is stored\n");
     let first = env.run(&["get"]).stdout_ok();
-    assert_eq!(env.run(&["invalidate"]).stdout_ok(), "the stored token is dropped\n");
+    assert_eq!(env.run(&["invalidate"]).stdout_ok(), "the stored token is removed\n");
     assert_ne!(env.run(&["get"]).stdout_ok(), first);
     assert_eq!(env.emulator.stats().token_requests, 2);
 }
@@ -102,9 +102,9 @@ fn invalidate_leaves_the_successor_of_a_refused_token() {
         CommandResult::from(child.wait_with_output().unwrap())
     };
     let first = env.run(&["get"]).stdout_ok();
-    assert_eq!(invalidate(&first).stdout_ok(), "the stored token is dropped\n");
+    assert_eq!(invalidate(&first).stdout_ok(), "the stored token is removed\n");
     let second = env.run(&["get"]).stdout_ok();
-    assert_eq!(invalidate(first.trim()).stdout_ok(), "another token is stored by now, and stays\n");
+    assert_eq!(invalidate(first.trim()).stdout_ok(), "kept: the stored token is a different one\n");
     assert_eq!(env.run(&["get"]).stdout_ok(), second);
-    invalidate("  \n").assert_failed(6, "holds no token");
+    invalidate("  \n").assert_failed(6, "contains no token");
 }

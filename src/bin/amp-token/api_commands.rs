@@ -94,14 +94,14 @@ pub fn create_personal_access_token(context: &Context, arguments: &ArgMatches) -
         let token = cache.get().ok();
         let secrets: Vec<_> = token.iter().map(|token| token.value()).collect();
         let message = sanitize(&problem.message, &secrets);
-        return Err(CliError::new(SERVER, format!("the API created no token: {message}")));
+        return Err(CliError::new(SERVER, format!("the API did not create a token: {message}")));
     }
     match body.data.and_then(|data| data.created) {
         Some(created) => {
             output::secret(&[created.token.expose(), "\n"])?;
             Ok(ExitCode::SUCCESS)
         }
-        None => Err(CliError::new(SERVER, "the API's reply holds no token")),
+        None => Err(CliError::new(SERVER, "the response of the API contains no token")),
     }
 }
 
@@ -153,21 +153,22 @@ fn read_arg(argument: &str) -> CliResult<Zeroizing<Vec<u8>>> {
 }
 
 fn read_error(what: &str, error: &io::Error) -> CliError {
-    Error::new(Kind::Io, format!("{what} cannot be read: {error}")).into()
+    Error::new(Kind::Io, format!("cannot read {what}: {error}")).into()
 }
 
 fn to_utf8(bytes: Zeroizing<Vec<u8>>) -> CliResult<Zeroizing<String>> {
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err(CliError::usage("a query and its variables must be UTF-8")),
+        Err(_) => Err(CliError::usage("the query and its variables must be UTF-8")),
     }
 }
 
-/// What is wrong with a reply. The words of `error` may quote it, and it may hold a new token.
+/// The error for a response of an unexpected form. It does not contain the text of `error`, which may quote the
+/// response: that may contain a new token.
 fn unexpected_body(error: &serde_json::Error) -> CliError {
     let problem = if error.is_data() { "a member has another type" } else { "it is not JSON" };
     let (line, column) = (error.line(), error.column());
-    CliError::new(SERVER, format!("the API's reply is not what it should be: {problem} (line {line}, column {column})"))
+    CliError::new(SERVER, format!("unexpected response from the API: {problem} (line {line}, column {column})"))
 }
 
 /// Prints the body, and tells of a status that is no success.
@@ -177,10 +178,13 @@ fn print_response(response: &Response) -> CliResult<ExitCode> {
 }
 
 fn http_error(response: &Response) -> ExitCode {
-    let (status, advice) = match response.status {
-        401 | 403 => (CREDENTIALS, ": the API key may not do this, or the hub is another account's"),
-        300..=399 => (SERVER, ": redirects are not followed with a token; set api_url to where the API is"),
+    let (status, hint) = match response.status {
+        401 | 403 => (CREDENTIALS, "; the API key lacks the permission, or the hub belongs to another account"),
+        300..=399 => (
+            SERVER,
+            "; redirects are not followed because the request carries a token; set api_url to the URL of the API",
+        ),
         _ => (SERVER, ""),
     };
-    CliError::new(status, format!("the API answered HTTP {}{advice}", response.status)).report()
+    CliError::new(status, format!("the API responded with HTTP {}{hint}", response.status)).report()
 }

@@ -102,7 +102,7 @@ fn misspelled(name: &str) -> Option<String> {
         }
     }?;
     let hint = match meant {
-        Some(meant) => format!(": did you mean {meant}?"),
+        Some(meant) => format!("; did you mean {meant}?"),
         None => "; \"amp-token config --markdown\" lists the variables of all settings".to_owned(),
     };
     Some(format!("{} is not a setting{hint}", sanitize(name, &[])))
@@ -134,7 +134,7 @@ mod tests {
             ("AMPLIANCE_CLIENT_ID", "AMPLIENCE_CLIENT_ID"),
             ("AMPLIENC_STORE", "AMPLIENCE_STORE"),
         ] {
-            assert_eq!(misspelled(name), Some(format!("{name} is not a setting: did you mean {meant}?")));
+            assert_eq!(misspelled(name), Some(format!("{name} is not a setting; did you mean {meant}?")));
         }
         let lower = misspelled("amplience_client_id");
         assert_eq!(lower.is_some(), cfg!(unix), "{lower:?}");

@@ -73,7 +73,7 @@ fn run_checks(context: &Context, report: &mut Report) -> CheckResult<()> {
                 client_credentials::parse_token_response(&response, &options.token_url, &[secret.expose()], wall);
             let grant = report.check("token", Some(took), grant, |grant| {
                 let length = grant.access_token.expose().len();
-                format!("of {length} bytes, good for {} s", grant.lifetime.as_secs())
+                format!("{length} bytes, valid for {} s", grant.lifetime.as_secs())
             })?;
             let request = api_request(&options, &grant.access_token);
             let start = Instant::now();
@@ -83,7 +83,7 @@ fn run_checks(context: &Context, report: &mut Report) -> CheckResult<()> {
         Credentials::PersonalAccessToken(token) => {
             let request = api_request(&options, token);
             let (response, took) = send_and_report(report, &transport, &request, &options, "request")?;
-            report.skip("token", "none is needed: a personal access token is sent as it is")?;
+            report.skip("token", "not needed: a personal access token is used as it is")?;
             check_api(report, Ok(response), &options, took, &[token.expose()])
         }
     }
@@ -115,11 +115,11 @@ fn send_and_report(
         Some(proxy) => proxy.host,
         None => host,
     };
-    let found = if found == [named.as_str()] { "an address already".to_owned() } else { found.join(", ") };
+    let found = if found == [named.as_str()] { "an IP address".to_owned() } else { found.join(", ") };
     let (proxy_steps, proxy, tcp_steps, tcp): (&[Phase], _, &[Phase], _) = match &observed.proxy {
         Some(proxy) => (
             &[Phase::Connect, Phase::Tunnel],
-            format!("{proxy} at {address} leads to {server}"),
+            format!("{proxy} at {address} connects to {server}"),
             &[],
             format!("{server}, through the proxy"),
         ),
@@ -161,7 +161,7 @@ fn wall_seconds(clock: &Clock) -> i64 {
 /// Compares this machine's clock with the server's. A wrong one stops nothing here, but is a failure.
 fn clock(report: &mut Report, response: &Response, before: i64, after: i64) -> CheckResult<()> {
     let Some(server) = response.header("date").and_then(parse_http_date) else {
-        return report.skip("clock", "cannot be compared: the reply has no date");
+        return report.skip("clock", "cannot be compared: the response has no Date header");
     };
     // The reply was dated at some moment between the two.
     let off = if server < before { before - server } else { (after - server).min(0) };
@@ -170,9 +170,7 @@ fn clock(report: &mut Report, response: &Response, before: i64, after: i64) -> C
     }
     let direction = if off > 0 { "ahead of" } else { "behind" };
     let error = Error::new(Kind::Io, format!("this machine's clock is {} s {direction} the server's", off.abs()))
-        .with_hint(
-            "set it, best by a time service (NTP): certificates and tokens that machines share are judged by it",
-        );
+        .with_hint("set it, preferably with NTP: certificates and the expiry of shared tokens are checked with it");
     match report.fail("clock", None, &error) {
         Err(Abort::Failed) => Ok(()),
         other => other,
@@ -221,26 +219,26 @@ fn hubs(response: &Response, options: &Options, secrets: &[&str]) -> Result<u64>
                 Some(total) => return Ok(total),
                 None => (
                     Kind::Protocol,
-                    format!("{api} does not answer as the Content Management API does"),
-                    "check api_url, and that no proxy or login page answers in its place",
+                    format!("{api} did not respond like the Content Management API"),
+                    "check api_url, and that no proxy or login page responds instead",
                 ),
             }
         }
         401 | 403 => (
             Kind::CredentialsRejected,
-            format!("{api} does not accept the token"),
+            format!("{api} rejected the token"),
             "check what the API key or personal access token may do, whether it was deleted, \
              and that api_url and auth_url belong together",
         ),
-        300..=399 => {
-            (Kind::Protocol, format!("{api} redirects to {}", target()), "set api_url to where the API really is")
-        }
+        300..=399 => (Kind::Protocol, format!("{api} redirects to {}", target()), "set api_url to the URL of the API"),
         404 => (Kind::Protocol, format!("{api} has no Content Management API"), "check api_url"),
-        429 => (Kind::RateLimited, format!("{api} asks for fewer requests"), "try again later"),
-        500.. => {
-            (Kind::Server, format!("{api} fails to answer the request"), "try again later; if it lasts, ask Amplience")
-        }
-        _ => (Kind::Protocol, format!("{api} does not take the request"), "check api_url"),
+        429 => (Kind::RateLimited, format!("{api} is rate limiting requests"), "try again later"),
+        500.. => (
+            Kind::Server,
+            format!("{api} returned a server error"),
+            "try again later; if the problem persists, contact Amplience",
+        ),
+        _ => (Kind::Protocol, format!("{api} rejected the request"), "check api_url"),
     };
     Err(Error::new(kind, message).with_phase(Phase::Parse).with_http_status(response.status).with_hint(advice))
 }

@@ -15,7 +15,11 @@ use std::io;
 use std::time::{Duration, Instant};
 
 fn failed(error: &io::Error) -> CliError {
-    CliError::new(EXIT_IO, format!("the emulator failed: {error}"))
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => "; choose another --port, or leave the option out",
+        _ => "",
+    };
+    CliError::new(EXIT_IO, format!("cannot run the emulator: {error}{hint}"))
 }
 
 /// `amp-token emulator`
@@ -36,7 +40,7 @@ pub fn serve(arguments: &ArgMatches) -> CliResult<()> {
     }
     if let Some(path) = text("client-secret-file") {
         let secret = std::fs::read_to_string(path)
-            .map_err(|error| CliError::new(EXIT_IO, format!("client-secret-file {path} cannot be read: {error}")))?;
+            .map_err(|error| CliError::new(EXIT_IO, format!("cannot read the client secret from {path}: {error}")))?;
         builder = builder.client_secret(secret.trim());
     }
     amp_emulator::serve(builder).map_err(|error| failed(&error))
@@ -49,7 +53,7 @@ pub fn demo() -> CliResult<()> {
     };
     let start = Instant::now();
     let emulator = Emulator::builder().start().map_err(|error| failed(&error))?;
-    step(1, start, format!("A server that stands in for Amplience listens on {}", emulator.url()))?;
+    step(1, start, format!("An emulator of Amplience listens on {}", emulator.url()))?;
 
     let start = Instant::now();
     let mut config = Config::new();
@@ -66,7 +70,7 @@ pub fn demo() -> CliResult<()> {
     let token = cache.get()?;
     let seconds = token.expires_in(cache.options().clock.now());
     let length = token.value().len();
-    step(2, start, format!("POST /oauth/token brought a token of {length} bytes, good for {seconds} s"))?;
+    step(2, start, format!("POST /oauth/token returned a token of {length} bytes, valid for {seconds} s"))?;
 
     const REPEATS: u32 = 1000;
     let start = Instant::now();

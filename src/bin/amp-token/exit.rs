@@ -68,7 +68,7 @@ impl CliError {
         match error.kind() {
             // Whoever was reading has seen enough, as in `amp-token status | head -1`.
             io::ErrorKind::BrokenPipe => CliError::new(EXIT_SIGPIPE, ""),
-            _ => CliError::new(EXIT_IO, format!("standard output could not be written: {error}")),
+            _ => CliError::new(EXIT_IO, format!("cannot write to standard output: {error}")),
         }
     }
 

@@ -62,7 +62,7 @@ fn run() -> CliResult<ExitCode> {
             _ => return Err(cli::usage_error(&error)),
         },
     };
-    let Some((name, arguments)) = matches.subcommand() else { return Err(CliError::usage("no command is given")) };
+    let Some((name, arguments)) = matches.subcommand() else { return Err(CliError::usage("a command is required")) };
     let context = || Context::new(&matches, arguments);
     let no_settings = || context::reject_settings(&matches, name);
     match name {
@@ -78,7 +78,7 @@ fn run() -> CliResult<ExitCode> {
             Some((_, arguments)) => {
                 return api_commands::create_personal_access_token(&Context::new(&matches, arguments)?, arguments);
             }
-            None => Err(CliError::usage("pat needs to be told what to do: create")),
+            None => Err(CliError::usage("pat requires a command: create")),
         },
         "status" => status::run(&context()?, arguments),
         "config" => settings::run(&context()?, arguments),

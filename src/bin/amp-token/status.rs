@@ -85,16 +85,16 @@ impl Status<'_> {
             Credentials::Client { id, .. } => (format!("API key {id}"), &self.options.token_url),
             Credentials::PersonalAccessToken(_) => ("a personal access token".to_owned(), &self.options.api_url),
         };
-        let (token, renewal) = match (&self.credentials, &self.stored) {
+        let (token, refresh) = match (&self.credentials, &self.stored) {
             (Credentials::PersonalAccessToken(_), _) => ("does not expire".to_owned(), "never".to_owned()),
-            (_, None) => ("none is stored".to_owned(), "the next command asks for one".to_owned()),
+            (_, None) => ("none stored".to_owned(), "the next command requests one".to_owned()),
             (_, Some(stored)) if !stored.usable => {
-                (format!("dies in {} s", stored.expires_in), "the next command asks for another one".to_owned())
+                (format!("expires in {} s", stored.expires_in), "the next command requests another one".to_owned())
             }
             (_, Some(stored)) => (
-                format!("good for {} s", stored.expires_in),
+                format!("valid for {} s", stored.expires_in),
                 match stored.renewal_in {
-                    0 => "due: the next command renews it".to_owned(),
+                    0 => "due: the next command refreshes it".to_owned(),
                     seconds => format!("in {seconds} s"),
                 },
             ),
@@ -104,7 +104,7 @@ impl Status<'_> {
             ("server", redact_url(server)),
             ("store", self.store.clone().unwrap_or_else(|| "none".to_owned())),
             ("token", token),
-            ("renewal", renewal),
+            ("refresh", refresh),
         ])
     }
 }

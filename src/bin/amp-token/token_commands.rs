@@ -42,7 +42,7 @@ pub fn curl_config(context: Context) -> CliResult<()> {
 /// `amp-token exec`: becomes the command, so that signals and exit status are the command's own.
 pub fn exec(context: Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     let mut command_line = arguments.get_many::<OsString>("command").into_iter().flatten();
-    let Some(program) = command_line.next() else { return Err(CliError::usage("exec needs a command to run")) };
+    let Some(program) = command_line.next() else { return Err(CliError::usage("exec requires a command")) };
     let mut command = Command::new(program);
     command.args(command_line);
     if arguments.get_flag("clean") {
@@ -53,7 +53,7 @@ pub fn exec(context: Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     command.env(cli::TOKEN_VARIABLE, get_token(context)?.value());
     replace_process(&mut command).map_err(|error| {
         let status = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
-        CliError::new(status, format!("{} cannot be run: {error}", program.display()))
+        CliError::new(status, format!("cannot run {}: {error}", program.display()))
     })
 }
 
@@ -83,11 +83,11 @@ pub fn invalidate(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
     let result = match provider.load_from_store() {
         None => "no token is stored",
         Some(token) if rejected.is_some_and(|rejected| rejected.trim() != token.value()) => {
-            "another token is stored by now, and stays"
+            "kept: the stored token is a different one"
         }
         Some(token) => {
             provider.remove_from_store(&token);
-            "the stored token is dropped"
+            "the stored token is removed"
         }
     };
     output::answer(&format!("{result}\n"))
@@ -102,8 +102,8 @@ fn token_from_stdin() -> CliResult<Zeroizing<String>> {
         .lock()
         .take(MAX_BYTES as u64)
         .read_to_string(&mut text)
-        .map_err(|error| failed(format!("could not be read as a token: {error}")))?;
-    if text.trim().is_empty() { Err(failed("holds no token".to_owned())) } else { Ok(text) }
+        .map_err(|error| failed(format!("cannot be read as a token: {error}")))?;
+    if text.trim().is_empty() { Err(failed("contains no token".to_owned())) } else { Ok(text) }
 }
 
 /// A token from the store, else from the service.
