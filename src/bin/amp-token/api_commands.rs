@@ -1,7 +1,7 @@
-//! The commands that use a token: `with_request_id`, `graphql`, `hubs`, `pat`.
+//! The commands that send requests to the APIs: `request`, `graphql`, `hubs`, `pat`.
 //!
-//! The body of a reply is the answer, whatever its status; a status that is no success is told on
-//! standard error, and decides the exit status.
+//! `request` and `graphql` print the body of every response, whatever its status. A status that is not a
+//! success is reported on standard error and determines the exit status.
 
 use crate::context::Context;
 use crate::exit::{CREDENTIALS, CliError, CliResult, SERVER};
@@ -44,7 +44,7 @@ pub fn graphql(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode>
     print_response(&api::graphql(&cache(context)?, &query, variables.as_deref().map(String::as_str))?)
 }
 
-/// `amp-token hubs`: a table for people, JSON for programs.
+/// `amp-token hubs`: prints a table, or JSON with `--json`.
 pub fn hubs(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     let cache = cache(context)?;
     let (mut path, mut hubs) = (Some("/v2/content/hubs?size=100".to_owned()), Vec::new());
@@ -64,7 +64,8 @@ pub fn hubs(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     const COLUMNS: [&str; 4] = ["id", "name", "label", "status"];
     let token = cache.get().ok();
     let secrets: Vec<_> = token.iter().map(|token| token.value()).collect();
-    // What a server sent must not reach a terminal as it is, and the server knows the token.
+    // A string from a server may contain control characters, which must not reach a terminal, and the token,
+    // which the server knows.
     let cell = |hub: &Value, column: &str| sanitize(hub[column].as_str().unwrap_or("-"), &secrets);
     let rows: Vec<_> = hubs.iter().map(|hub| COLUMNS.map(|column| cell(hub, column))).collect();
     let widths = [0, 1, 2, 3].map(|at| {
@@ -81,7 +82,7 @@ pub fn hubs(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `amp-token pat create NAME`: prints the new token, which nothing will ever show again.
+/// `amp-token pat create NAME`: prints the new token, which cannot be retrieved again.
 pub fn create_personal_access_token(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     let (name, organization) = (text(arguments, "name"), text(arguments, "organization"));
     let cache = cache(context)?;
@@ -136,7 +137,7 @@ fn text<'a>(arguments: &'a ArgMatches, name: &str) -> &'a str {
     arguments.get_one::<String>(name).map_or("", String::as_str)
 }
 
-/// What an argument stands for: itself, or with `@` in front the content of a file, `@-` standard input.
+/// Reads an argument: the string itself, or the contents of the file for `@FILE`, or standard input for `@-`.
 fn read_arg(argument: &str) -> CliResult<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::new());
     match argument.strip_prefix('@') {
@@ -171,7 +172,7 @@ fn unexpected_body(error: &serde_json::Error) -> CliError {
     CliError::new(SERVER, format!("unexpected response from the API: {problem} (line {line}, column {column})"))
 }
 
-/// Prints the body, and tells of a status that is no success.
+/// Prints the body, and reports a status that is not a success.
 fn print_response(response: &Response) -> CliResult<ExitCode> {
     output::foreign(&response.body)?;
     Ok(if is_success(response.status) { ExitCode::SUCCESS } else { http_error(response) })

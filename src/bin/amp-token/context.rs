@@ -1,4 +1,4 @@
-//! The settings of one run: options, then the environment, then the defaults of the command line.
+//! The settings of one run, from the options, then the environment, then the defaults of the command.
 
 use crate::cli;
 use crate::exit::{CliError, CliResult, eprintln_prefixed};
@@ -15,7 +15,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// Takes the options from before and after the command's name; the latter win.
+    /// Reads the options before and after the name of the command. The latter take precedence.
     pub fn new(before: &ArgMatches, after: &ArgMatches) -> CliResult<Self> {
         let mut config = Config::new();
         config.log = log(after);
@@ -38,7 +38,7 @@ impl Context {
         Ok(Context { config, is_default_store })
     }
 
-    /// Where the value of a setting is from, in words.
+    /// Where the value of a setting comes from, for `config`.
     pub fn origin(&self, setting: &Setting) -> String {
         match self.config.origin(setting.name) {
             Some(Origin::Set) if setting.name == "store" && self.is_default_store => "default".to_owned(),
@@ -49,8 +49,8 @@ impl Context {
     }
 }
 
-/// Log lines go to standard error, as many as were asked for. Failures (`Level::Error`) are told
-/// by whoever ends the run, so they are not told twice.
+/// The log: lines on standard error, as many as `--verbose` and `--quiet` ask for. Without `--verbose` it
+/// leaves out errors (`Level::Error`): `main` prints the error that ends the run.
 fn log(matches: &ArgMatches) -> Log {
     let verbosity = match (matches.get_flag("quiet"), matches.get_count("verbose")) {
         (true, _) => return Log::default(),
@@ -71,10 +71,10 @@ fn log(matches: &ArgMatches) -> Log {
     })
 }
 
-/// What the environment variables of settings begin with.
+/// The prefix of the environment variables of settings.
 const PREFIX: &str = "AMPLIENCE";
 
-/// The environment variables that were probably meant for a setting, but are not read: a line for each.
+/// A warning for each environment variable that resembles one of a setting, but is none.
 pub fn misspelled_variables() -> Vec<String> {
     let set = std::env::vars_os().filter(|(_, value)| !value.is_empty());
     let mut lines: Vec<_> = set.filter_map(|(name, _)| misspelled(&name.to_string_lossy())).collect();
@@ -82,10 +82,10 @@ pub fn misspelled_variables() -> Vec<String> {
     lines
 }
 
-/// Such a line, if the variable is one of these.
+/// The warning for this variable, if there is one.
 fn misspelled(name: &str) -> Option<String> {
     let known = || SETTINGS.iter().flat_map(|setting| setting.environment).copied().chain([cli::TOKEN_VARIABLE]);
-    // On Windows a variable is found in any case.
+    // On Windows the names of variables are not case-sensitive.
     if known().any(|known| name == known || cfg!(windows) && name.eq_ignore_ascii_case(known)) {
         return None;
     }
@@ -95,7 +95,7 @@ fn misspelled(name: &str) -> Option<String> {
             let meant = nearest(&name[PREFIX.len()..], known().map(rest));
             Some(meant.and_then(|meant| known().find(|known| rest(known) == meant)))
         }
-        // The prefix itself may be mistyped. Other names resemble none of these.
+        // The prefix itself may be misspelled. All other names are of no interest.
         _ => {
             let typo = |known: &&str| name.len().abs_diff(known.len()) <= 2 && edit_distance(name, known) <= 2;
             known().find(typo).map(Some)
@@ -108,7 +108,7 @@ fn misspelled(name: &str) -> Option<String> {
     Some(format!("{} is not a setting{hint}", sanitize(name, &[])))
 }
 
-/// Says that an option was given to a command that has no use for it.
+/// Rejects the options for settings, which can stand before every command, for a command without settings.
 pub fn reject_settings(before: &ArgMatches, command: &str) -> CliResult<()> {
     match SETTINGS.iter().find(|setting| before.try_contains_id(setting.name).unwrap_or(false)) {
         Some(setting) => Err(CliError::usage(format!("{} cannot be used with {command}", cli::option(setting)))),

@@ -1,7 +1,7 @@
-//! `amp-token doctor`: goes the way of a token request, step by step, and says where it ends.
+//! `amp-token doctor`: checks each step of a token request and of a request to the API.
 //!
-//! It sends a real request over the library's own transport and reports what was seen on the way,
-//! so what works here works for a program. The store is left out, nothing is retried.
+//! It sends real requests through the library's own transport and reports each step, so what works here works
+//! for a program. It does not use the store and does not retry.
 
 use crate::context::{Context, misspelled_variables};
 use crate::exit::{CliResult, status_of};
@@ -23,27 +23,28 @@ use serde_json::Value;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// How far the clock may be off: by more than the margin that the library leaves at the end of a
-/// token's life, a token that was stored by another machine may be dead when it is used.
+/// The largest difference from the server's clock, in seconds, that is no failure. It is the largest margin that
+/// the library leaves before the end of a token's lifetime: if the clocks differ by more, a token that another
+/// machine has stored may have expired when it is used.
 const MAX_CLOCK_SKEW: i64 = 10;
 
 /// See the module's documentation.
 pub fn run(context: &Context) -> CliResult<ExitCode> {
     let mut report = Report { colour: output::is_colourful(), status: 0 };
     match run_checks(context, &mut report) {
-        // Whatever failed has been told.
+        // The failed step has been reported.
         Ok(()) | Err(Abort::Failed) => Ok(ExitCode::from(report.status)),
-        Err(Abort::Output(failure)) => Err(failure),
+        Err(Abort::Output(error)) => Err(error),
     }
 }
 
-/// Why no further step is taken.
+/// Why no further step is checked.
 enum Abort {
     Failed,
     Output(crate::exit::CliError),
 }
 
-/// What a step brought.
+/// The result of a step.
 type CheckResult<T> = std::result::Result<T, Abort>;
 
 fn run_checks(context: &Context, report: &mut Report) -> CheckResult<()> {
@@ -89,8 +90,8 @@ fn run_checks(context: &Context, report: &mut Report) -> CheckResult<()> {
     }
 }
 
-/// Sends a request and reports the steps up to its reply, and the server's clock. `last` is the
-/// step that fails if no reply comes over a connection that stands.
+/// Sends a request, and reports the steps up to its response and the server's clock. `last` is the step that
+/// fails if the connection is established, but no response arrives.
 fn send_and_report(
     report: &mut Report,
     transport: &HttpTransport,
@@ -133,7 +134,7 @@ fn send_and_report(
         None if request.url.starts_with("https") => (&[Phase::TlsHandshake], String::new()),
         None => (&[], "none: http, which does not leave this machine".to_owned()),
     };
-    // Without a route nobody knows which name to look up.
+    // Without a route the name to resolve is not known: it is the proxy's or the server's.
     let first: &[(&'static str, &[Phase], String)] = match took(&[Phase::Route]) {
         Some(_) => &[("dns", &[Phase::Resolve], format!("{named} is {found}"))],
         None => &[],
@@ -145,7 +146,7 @@ fn send_and_report(
         match (took(steps), &reply) {
             (Some(time), _) => report.pass(name, (!steps.is_empty()).then_some(time), &text)?,
             (None, Err(error)) => return report.fail(name, None, error),
-            // A reply cannot have come without its steps.
+            // Unreachable: a response arrives only after all steps.
             (None, Ok(_)) => {}
         }
     }
@@ -158,12 +159,12 @@ fn wall_seconds(clock: &Clock) -> i64 {
     clock.now().wall.div_euclid(1_000_000_000)
 }
 
-/// Compares this machine's clock with the server's. A wrong one stops nothing here, but is a failure.
+/// Compares this machine's clock with the server's. A difference is a failure, but the checks go on.
 fn clock(report: &mut Report, response: &Response, before: i64, after: i64) -> CheckResult<()> {
     let Some(server) = response.header("date").and_then(parse_http_date) else {
         return report.skip("clock", "cannot be compared: the response has no Date header");
     };
-    // The reply was dated at some moment between the two.
+    // The server dated the response at a time between the two.
     let off = if server < before { before - server } else { (after - server).min(0) };
     if off.abs() <= MAX_CLOCK_SKEW {
         return report.pass("clock", None, &format!("within {} s of the server's", off.abs().max(1)));
@@ -193,7 +194,7 @@ fn api_request(options: &Options, token: &Secret) -> Request {
     }
 }
 
-/// Reports how the API took the token.
+/// Reports how the API responded to the token.
 fn check_api(
     report: &mut Report,
     reply: Result<Response>,
@@ -206,11 +207,11 @@ fn check_api(
     Ok(())
 }
 
-/// The number of hubs in the reply of the API, or what is wrong with it.
+/// The number of hubs in the response of the API, or what is wrong with it.
 fn hubs(response: &Response, options: &Options, secrets: &[&str]) -> Result<u64> {
     let api = redact_url(&options.api_url);
     let target = || sanitize(response.header("location").unwrap_or("nowhere"), secrets);
-    let (kind, message, advice) = match response.status {
+    let (kind, message, hint) = match response.status {
         200 => {
             let total = serde_json::from_slice::<Value>(&response.body)
                 .ok()
@@ -240,10 +241,10 @@ fn hubs(response: &Response, options: &Options, secrets: &[&str]) -> Result<u64>
         ),
         _ => (Kind::Protocol, format!("{api} rejected the request"), "check api_url"),
     };
-    Err(Error::new(kind, message).with_phase(Phase::Parse).with_http_status(response.status).with_hint(advice))
+    Err(Error::new(kind, message).with_phase(Phase::Parse).with_http_status(response.status).with_hint(hint))
 }
 
-/// Prints one line per step, and remembers how the first one failed.
+/// Prints a line for each step, and keeps the exit status of the first failure.
 struct Report {
     colour: bool,
     status: u8,

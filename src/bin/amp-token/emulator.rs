@@ -1,4 +1,7 @@
-//! `amp-token demo` and `amp-token emulator`: a stand-in for Amplience, to look at and to work with.
+//! `amp-token demo` and `amp-token emulator`: a local server that responds as Amplience does.
+//!
+//! The options of `amp-token emulator` are those of `amp-emulator`, but clap parses them, so that `--help`, the
+//! manual page, the completions and the exit statuses are as for all other commands.
 
 use crate::exit::{CliError, CliResult, EXIT_IO};
 use crate::output;

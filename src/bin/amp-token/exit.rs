@@ -1,4 +1,4 @@
-//! How a run fails: one line on standard error, and an exit status that tells the class.
+//! Errors of the command: a line on standard error, and an exit status for each class of failure.
 
 use crate::output;
 use amp_token::error::{Error, Kind};
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 /// What a command returns.
 pub type CliResult<T> = Result<T, CliError>;
 
-/// The exit statuses, and what they mean: for `--help` and the manual.
+/// The exit statuses and their meanings, for `--help` and the manual page.
 pub const EXIT_CODES: &[(u8, &str)] = &[
     (0, "success: the result is on standard output"),
     (EXIT_INTERNAL, "an internal error: a bug in amp-token"),
@@ -30,7 +30,7 @@ pub const SERVER: u8 = 5;
 pub const EXIT_IO: u8 = 6;
 pub const CANNOT_RUN: u8 = 126;
 pub const NOT_FOUND: u8 = 127;
-/// What a shell says of a program that SIGPIPE ended (128 and the signal's number).
+/// The status that a shell reports for a program that SIGPIPE has ended: 128 plus the number of the signal.
 const EXIT_SIGPIPE: u8 = 141;
 
 /// The exit status for an error of the library.
@@ -45,11 +45,11 @@ pub fn status_of(error: &Error) -> u8 {
     }
 }
 
-/// Why a run ends early.
+/// An error that ends the run.
 #[derive(Debug)]
 pub struct CliError {
     status: u8,
-    /// What is told; empty for nothing.
+    /// The line for standard error. If it is empty, none is written.
     message: String,
 }
 
@@ -58,21 +58,21 @@ impl CliError {
         CliError { status, message: message.into() }
     }
 
-    /// The user asked for something that does not exist.
+    /// Invalid arguments.
     pub fn usage(message: impl Into<String>) -> Self {
         CliError::new(USAGE, message)
     }
 
-    /// Standard output did not take the answer.
+    /// An error while writing to standard output.
     pub fn output(error: &io::Error) -> Self {
         match error.kind() {
-            // Whoever was reading has seen enough, as in `amp-token status | head -1`.
+            // The reader has closed the pipe, as in `amp-token status | head -1`. That needs no message.
             io::ErrorKind::BrokenPipe => CliError::new(EXIT_SIGPIPE, ""),
             _ => CliError::new(EXIT_IO, format!("cannot write to standard output: {error}")),
         }
     }
 
-    /// Tells it, and gives the status to exit with.
+    /// Writes the message to standard error and returns the exit status.
     pub fn report(&self) -> ExitCode {
         if !self.message.is_empty() {
             eprintln_prefixed(&self.message);
@@ -87,7 +87,7 @@ impl From<Error> for CliError {
     }
 }
 
-/// Writes a line to standard error. If that is closed, there is nobody to tell.
+/// Writes a line to standard error. An error is ignored: there is no other place to report it.
 pub fn eprintln_prefixed(line: &str) {
     let _ = writeln!(io::stderr().lock(), "amp-token: {}", output::lines(line.trim_end().as_bytes()).as_str());
 }

@@ -1,26 +1,25 @@
-//! `amp-token`: a valid Amplience access token for the shell, and a look at how it comes about.
+//! `amp-token`: Amplience access tokens for the shell.
 //!
-//! What it promises:
+//! Guarantees:
 //!
-//! - **Standard output holds the answer and nothing else**, in one piece, or there is an exit status
-//!   other than 0. What goes wrong is told on standard error, as `amp-token: what, and what to do`.
-//! - **No secret is taken from an argument or shown.** Arguments can be read by every user of the
-//!   machine. A token is printed only by the commands that are asked for one, from a buffer that is
-//!   wiped.
-//! - **The exit status tells the class of a error**: see [`io_error`].
-//! - **It starts fast.** Nothing is set up that a command does not need; above all no TLS where the
-//!   token is already in the store.
+//! - **Standard output contains the result and nothing else**, written at once. If it is incomplete, the exit
+//!   status is not 0. Errors and warnings go to standard error, as `amp-token: operation, object, cause; hint`.
+//! - **No secret is taken from an argument or shown.** All users of the machine can read arguments. Only the
+//!   commands whose purpose that is print a token, from a buffer that is wiped afterwards.
+//! - **The exit status is that of the class of failure**: see [`exit`].
+//! - **It starts fast.** A command sets up only what it needs. In particular, it sets up no TLS if the store
+//!   has a valid token.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! | --- | --- |
-//! | `arguments` | every command, option and text of help |
-//! | `session` | the settings of one run |
-//! | `tokens` | `get`, `header`, `curl-config`, `exec`, `invalidate` |
-//! | `requests` | `with_request_id`, `graphql`, `hubs`, `pat` |
-//! | `status`, `settings`, `doctor` | what is, and why |
+//! | `cli` | all commands and options, and their help |
+//! | `context` | the settings of one run |
+//! | `token_commands` | `get`, `header`, `curl-config`, `exec`, `invalidate` |
+//! | `api_commands` | `request`, `graphql`, `hubs`, `pat` |
+//! | `status`, `settings`, `doctor` | `status`, `config`, `doctor` |
 //! | `emulator` | `demo` and `emulator` (a cargo feature) |
-//! | `generate` | the manual, and completions for shells |
-//! | `io_error`, `output` | how a run ends, and how its answer leaves |
+//! | `man` | `man` and `completions` |
+//! | `exit`, `output` | errors and exit statuses; writing to standard output |
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
-//! How an answer leaves: in one piece, and wiped where it holds a token.
+//! Writing to standard output.
 //!
-//! The standard library's own standard output keeps what it was given in a buffer that nobody
-//! wipes, so the descriptor is written to directly.
+//! A result is written at once, and its buffer is wiped if it contains a token. `std::io::Stdout` is not used
+//! for that: it has a buffer that is not wiped. The bytes are written to the descriptor itself.
 
 use crate::exit::{CliError, CliResult};
 use amp_token::sanitize::{is_unprintable, printable};
@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use zeroize::Zeroizing;
 
-/// Prints an answer.
+/// Prints a result.
 pub fn answer(text: &str) -> CliResult<()> {
     bytes(text.as_bytes())
 }
@@ -18,14 +18,14 @@ fn bytes(bytes: &[u8]) -> CliResult<()> {
     stdout().and_then(|mut stdout| stdout.write_all(bytes)).map_err(|error| CliError::output(&error))
 }
 
-/// Prints what a server sent: to a program as it is, to a terminal without what would control that.
+/// Prints what a server sent. On a terminal, control characters are replaced.
 pub fn foreign(body: &[u8]) -> CliResult<()> {
     if io::stdout().is_terminal() { answer(&lines(body)) } else { bytes(body) }
 }
 
-/// Text of several lines, without what would control a terminal. It may hold a new token.
+/// Lines of text, with control characters replaced. They may contain a new token.
 pub fn lines(text: &[u8]) -> Zeroizing<String> {
-    // A byte becomes a character of three at most.
+    // A byte becomes a character of three bytes at most.
     let mut lines = Zeroizing::new(String::with_capacity(text.len() * 3));
     for chunk in text.utf8_chunks() {
         let mut chars = chunk.valid().chars().peekable();
@@ -44,9 +44,9 @@ pub fn lines(text: &[u8]) -> Zeroizing<String> {
     lines
 }
 
-/// Prints an answer that is put together from parts, one of which is a secret.
+/// Prints a result that consists of parts, one of which is a secret.
 pub fn secret(parts: &[&str]) -> CliResult<()> {
-    // Filled once, never grown: a buffer that grows leaves copies behind.
+    // The capacity is exact, because a buffer that grows leaves copies of its contents in memory.
     let mut whole = Zeroizing::new(String::with_capacity(parts.iter().map(|part| part.len()).sum()));
     parts.iter().for_each(|part| whole.push_str(part));
     answer(&whole)
@@ -64,18 +64,17 @@ fn stdout() -> io::Result<File> {
     Ok(io::stdout().as_handle().try_clone_to_owned()?.into())
 }
 
-/// Whether standard output may be coloured: it is a terminal, and nobody objects (no-color.org).
+/// Whether to print colours: if standard output is a terminal and NO_COLOR (no-color.org) is not set.
 pub fn is_colourful() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Puts rows of two columns under each other.
+/// Formats rows of two columns.
 pub fn columns<'a>(rows: impl IntoIterator<Item = (&'a str, String)>) -> String {
     rows.into_iter().map(|(name, value)| format!("{name:<12} {}\n", printable(&value))).collect()
 }
 
-/// A JSON value as it is printed: with escapes for all that would control a terminal, of which JSON itself
-/// escapes a part.
+/// Formats a JSON value, indented. All control characters are escaped: JSON itself requires that only for some.
 pub fn json(value: &serde_json::Value) -> String {
     let mut text = String::new();
     for c in format!("{value:#}\n").chars() {

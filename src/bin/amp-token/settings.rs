@@ -1,4 +1,4 @@
-//! `amp-token config`: the settings in force and where each is from, or the table of all there are.
+//! `amp-token config`: the settings and where each value comes from, or a table of all settings.
 
 use crate::context::{Context, misspelled_variables};
 use crate::exit::CliResult;
@@ -24,7 +24,7 @@ pub fn run(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
     output::answer(&text)
 }
 
-/// The value in force, as it may be shown; empty: there is none.
+/// The value of a setting, without secrets. It is empty if there is none.
 fn value<'a>(context: &'a Context, setting: &Setting) -> Cow<'a, str> {
     match context.config.text(setting.name) {
         Some(text) => display_value(setting, text),

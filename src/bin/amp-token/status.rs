@@ -1,4 +1,4 @@
-//! `amp-token status`: what a command would work with. Asks no server and shows no secret.
+//! `amp-token status`: the credentials, the store and the stored token. Sends no request and shows no secret.
 
 use crate::context::Context;
 use crate::exit::CliResult;
@@ -17,21 +17,21 @@ pub fn run(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
     let config = Arc::new(ProviderConfig::new(&context.config)?);
     let (credentials, from) = TokenProvider::resolve_credentials(&config)?;
     let provider = TokenProvider::new(config.clone())?;
-    let found = Status {
+    let status = Status {
         credentials,
         from,
         store: provider.store_location(),
         stored: StoredToken::load(&provider, &config.options),
         options: &config.options,
     };
-    output::answer(&if arguments.get_flag("json") { output::json(&found.to_json()) } else { found.to_table() })
+    output::answer(&if arguments.get_flag("json") { output::json(&status.to_json()) } else { status.to_table() })
 }
 
-/// A token in the store, in whole seconds.
+/// The times of a token in the store, in whole seconds.
 struct StoredToken {
     expires_at: i64,
     expires_in: i64,
-    /// How long until a command renews it.
+    /// The time until a command refreshes it.
     renewal_in: u64,
     usable: bool,
 }
@@ -49,12 +49,12 @@ impl StoredToken {
     }
 }
 
-/// All that is shown.
+/// Everything that the command prints.
 struct Status<'a> {
     credentials: Credentials,
-    /// Where they are from.
+    /// Where the credentials come from.
     from: String,
-    /// Where the store is, if there is one.
+    /// The location of the store, if there is one.
     store: Option<String>,
     stored: Option<StoredToken>,
     options: &'a Options,

@@ -1,4 +1,4 @@
-//! The commands that hand out a token, and the one that takes it back.
+//! The commands that print or pass on a token, and the one that removes it from the store.
 
 use crate::cli;
 use crate::context::Context;
@@ -28,7 +28,7 @@ pub fn header(context: Context) -> CliResult<()> {
 /// `amp-token curl-config`
 pub fn curl_config(context: Context) -> CliResult<()> {
     let token = get_token(context)?;
-    // Within quotes curl takes a backslash as the start of an escape. Tokens have no control characters.
+    // In a quoted string of curl a backslash starts an escape sequence. A token has no control characters.
     let mut quoted = Zeroizing::new(String::with_capacity(token.authorization().len() * 2));
     for c in token.authorization().chars() {
         if matches!(c, '"' | '\\') {
@@ -39,7 +39,7 @@ pub fn curl_config(context: Context) -> CliResult<()> {
     output::secret(&["header = \"Authorization: ", &quoted, "\"\n"])
 }
 
-/// `amp-token exec`: becomes the command, so that signals and exit status are the command's own.
+/// `amp-token exec`: replaces this process with the command, so that signals reach it and its exit status is seen.
 pub fn exec(context: Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     let mut command_line = arguments.get_many::<OsString>("command").into_iter().flatten();
     let Some(program) = command_line.next() else { return Err(CliError::usage("exec requires a command")) };
@@ -65,18 +65,18 @@ fn replace_process(command: &mut Command) -> io::Result<ExitCode> {
 
 #[cfg(not(unix))]
 fn replace_process(command: &mut Command) -> io::Result<ExitCode> {
-    // There is no exec here: the command runs as a child, and its status is passed on.
+    // This system has no exec: the command runs as a child process, and its exit status is passed on.
     let code = command.status()?.code().unwrap_or(crate::exit::EXIT_INTERNAL.into());
     std::process::exit(code)
 }
 
-/// The environment variables that hold secrets, or may.
+/// The environment variables that hold secrets or may hold one.
 pub fn secret_variables() -> impl Iterator<Item = &'static str> {
     let secret = |setting: &&Setting| setting.value_type.is_secret();
     SETTINGS.iter().filter(secret).flat_map(|setting| setting.environment.iter().copied())
 }
 
-/// `amp-token invalidate`: drops the stored token, or only if it is the one on standard input.
+/// `amp-token invalidate`: removes the stored token; with `--stdin`, only if it is the one on standard input.
 pub fn invalidate(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
     let rejected = if arguments.get_flag("stdin") { Some(token_from_stdin()?) } else { None };
     let provider = TokenProvider::new(Arc::new(ProviderConfig::new(&context.config)?))?;
@@ -94,7 +94,7 @@ pub fn invalidate(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
 }
 
 fn token_from_stdin() -> CliResult<Zeroizing<String>> {
-    // Room for any token that the library accepts, and white space around it.
+    // The longest token that the library accepts, and white space around it.
     const MAX_BYTES: usize = amp_token::oauth::client_credentials::MAX_TOKEN_BYTES + 1024;
     let failed = |what: String| CliError::from(Error::new(Kind::Io, format!("standard input {what}")));
     let mut text = Zeroizing::new(String::with_capacity(MAX_BYTES));
@@ -106,9 +106,9 @@ fn token_from_stdin() -> CliResult<Zeroizing<String>> {
     if text.trim().is_empty() { Err(failed("contains no token".to_owned())) } else { Ok(text) }
 }
 
-/// A token from the store, else from the service.
+/// Gets a token from the store, otherwise from the server.
 fn get_token(mut context: Context) -> CliResult<Token> {
-    // A thread would be cut off in the middle of its request when this process ends.
+    // The end of this process would interrupt a thread in the middle of its request.
     context.config.set("background_refresh", Some("false"))?;
     Ok(provider::get_token(&context.config)?)
 }
