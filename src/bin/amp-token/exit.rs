@@ -1,6 +1,6 @@
 //! Errors of the command: a line on standard error, and an exit status for each class of failure.
 
-use crate::output;
+use crate::terminal;
 use amp_token::error::{Error, Kind};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -89,5 +89,5 @@ impl From<Error> for CliError {
 
 /// Writes a line to standard error. An error is ignored: there is no other place to report it.
 pub fn eprintln_prefixed(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "amp-token: {}", output::lines(line.trim_end().as_bytes()).as_str());
+    let _ = writeln!(io::stderr().lock(), "amp-token: {}", terminal::lines(line.trim_end().as_bytes()).as_str());
 }

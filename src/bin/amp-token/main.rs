@@ -20,6 +20,7 @@
 //! | `emulator` | `demo` and `emulator` (a cargo feature) |
 //! | `man` | `man` and `completions` |
 //! | `exit`, `output` | errors and exit statuses; writing to standard output |
+//! | `terminal` | text without control characters |
 
 #![forbid(unsafe_code)]
 
@@ -34,6 +35,7 @@ mod man;
 mod output;
 mod settings;
 mod status;
+mod terminal;
 mod token_commands;
 
 use clap::error::ErrorKind;

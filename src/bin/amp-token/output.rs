@@ -4,6 +4,7 @@
 //! for that: it has a buffer that is not wiped. The bytes are written to the descriptor itself.
 
 use crate::exit::{CliError, CliResult};
+use crate::terminal;
 use amp_token::sanitize::{is_unprintable, printable};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -20,28 +21,7 @@ fn bytes(bytes: &[u8]) -> CliResult<()> {
 
 /// Prints what a server sent. On a terminal, control characters are replaced.
 pub fn foreign(body: &[u8]) -> CliResult<()> {
-    if io::stdout().is_terminal() { answer(&lines(body)) } else { bytes(body) }
-}
-
-/// Lines of text, with control characters replaced. They may contain a new token.
-pub fn lines(text: &[u8]) -> Zeroizing<String> {
-    // A byte becomes a character of three bytes at most.
-    let mut lines = Zeroizing::new(String::with_capacity(text.len() * 3));
-    for chunk in text.utf8_chunks() {
-        let mut chars = chunk.valid().chars().peekable();
-        while let Some(c) = chars.next() {
-            match c {
-                '\r' if chars.peek() == Some(&'\n') => {}
-                '\n' | '\t' => lines.push(c),
-                c if is_unprintable(c) => lines.push(char::REPLACEMENT_CHARACTER),
-                c => lines.push(c),
-            }
-        }
-        if !chunk.invalid().is_empty() {
-            lines.push(char::REPLACEMENT_CHARACTER);
-        }
-    }
-    lines
+    if io::stdout().is_terminal() { answer(&terminal::lines(body)) } else { bytes(body) }
 }
 
 /// Prints a result that consists of parts, one of which is a secret.
