@@ -435,6 +435,16 @@ fn the_demo_needs_nothing() {
 
 #[cfg(feature = "emulator")]
 #[test]
+fn the_emulator_names_the_port_that_is_in_use() {
+    let env = TestEnv::new();
+    let port = env.emulator.port().to_string();
+    let output = env.run(&["emulator", "--port", &port]);
+    output.assert_failed(6, &format!("cannot listen on port {port}: "));
+    assert!(output.stderr.ends_with("; choose another --port\n"), "{}", output.stderr);
+}
+
+#[cfg(feature = "emulator")]
+#[test]
 fn the_emulator_serves_until_it_is_told_to_end() {
     let env = TestEnv::new();
     let secret = env.home.join("secret");

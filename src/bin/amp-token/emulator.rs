@@ -18,11 +18,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 fn failed(error: &io::Error) -> CliError {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => "; choose another --port, or leave the option out",
-        _ => "",
-    };
-    CliError::new(EXIT_IO, format!("cannot run the emulator: {error}{hint}"))
+    CliError::new(EXIT_IO, format!("cannot run the emulator: {error}"))
 }
 
 /// `amp-token emulator`
@@ -46,7 +42,12 @@ pub fn serve(arguments: &ArgMatches) -> CliResult<()> {
             .map_err(|error| CliError::new(EXIT_IO, format!("cannot read the client secret from {path}: {error}")))?;
         builder = builder.client_secret(secret.trim());
     }
-    amp_emulator::serve(builder).map_err(|error| failed(&error))
+    amp_emulator::serve(builder).map_err(|error| match arguments.get_one::<u16>("port") {
+        Some(port) if error.kind() == io::ErrorKind::AddrInUse => {
+            CliError::new(EXIT_IO, format!("cannot listen on port {port}: {error}; choose another --port"))
+        }
+        _ => failed(&error),
+    })
 }
 
 /// `amp-token demo`
