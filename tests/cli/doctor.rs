@@ -1,4 +1,4 @@
-//! `amp-token doctor`, with one thing wrong at a time.
+//! `amp-token doctor`, with one failure at a time.
 
 use crate::support::{CommandResult, TestEnv};
 use amp_emulator::{CertificateKind, Fault};
@@ -6,11 +6,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-/// What a doctor's visit is to end with.
-struct Visit<'a> {
+/// A run of the doctor and its expected last line and exit status.
+struct Case<'a> {
     name: &'a str,
     arguments: Vec<String>,
-    /// The last step, and whether it is fine.
+    /// The last step and its result.
     last: (&'a str, &'a str),
     says: &'a str,
     status: i32,
@@ -19,58 +19,58 @@ struct Visit<'a> {
 #[test]
 fn the_doctor_names_the_step_that_fails() {
     let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let (plain, tls, stranger) = (TestEnv::new(), TestEnv::with_tls(), TestEnv::with_tls());
-    stranger.emulator.set_certificate(CertificateKind::UnknownAuthority).unwrap();
+    let (plain, tls, untrusted) = (TestEnv::new(), TestEnv::with_tls(), TestEnv::with_tls());
+    untrusted.emulator.set_certificate(CertificateKind::UnknownAuthority).unwrap();
     let trusting = text(&["--ca-file", tls.emulator.ca_file().to_str().unwrap()]);
-    let mistaken = text(&["--ca-file", stranger.emulator.ca_file().to_str().unwrap()]);
-    let tables: [(&TestEnv, Vec<Visit>); 3] = [
+    let mistaken = text(&["--ca-file", untrusted.emulator.ca_file().to_str().unwrap()]);
+    let tables: [(&TestEnv, Vec<Case>); 3] = [
         (
             &plain,
             vec![
-                Visit { name: "healthy", arguments: vec![], last: ("request", "ok"), says: "lists 2 hubs", status: 0 },
-                Visit {
+                Case { name: "healthy", arguments: vec![], last: ("request", "ok"), says: "lists 2 hubs", status: 0 },
+                Case {
                     name: "a proxy, and http",
                     arguments: text(&["--proxy", "http://127.0.0.1:1"]),
                     last: ("request", "ok"),
                     says: "lists 2 hubs",
                     status: 0,
                 },
-                Visit {
-                    name: "dead proxy",
+                Case {
+                    name: "unreachable proxy",
                     arguments: text(&["--auth-url", "https://auth.invalid", "--proxy", "http://127.0.0.1:1"]),
                     last: ("proxy", "FAILED"),
                     says: "check the proxy setting",
                     status: 4,
                 },
-                Visit {
-                    name: "dead server",
+                Case {
+                    name: "unreachable server",
                     arguments: text(&["--auth-url", "http://127.0.0.1:1"]),
                     last: ("tcp", "FAILED"),
                     says: "check the host and port",
                     status: 4,
                 },
-                Visit {
+                Case {
                     name: "no such name",
                     arguments: text(&["--auth-url", "https://no-such-host.invalid"]),
                     last: ("dns", "FAILED"),
                     says: "check the host name",
                     status: 4,
                 },
-                Visit {
-                    name: "dead API",
+                Case {
+                    name: "unreachable API",
                     arguments: text(&["--api-url", "http://127.0.0.1:1"]),
                     last: ("request", "FAILED"),
                     says: "cannot connect to 127.0.0.1:1",
                     status: 4,
                 },
-                Visit {
+                Case {
                     name: "no credentials",
                     arguments: text(&["--client-certificate", "x"]),
                     last: ("credentials", "FAILED"),
                     says: "set both, or neither",
                     status: 2,
                 },
-                Visit {
+                Case {
                     name: "not TLS",
                     arguments: text(&["--auth-url", &plain.emulator.url().replace("http:", "https:")]),
                     last: ("tls", "FAILED"),
@@ -81,7 +81,7 @@ fn the_doctor_names_the_step_that_fails() {
         ),
         (
             &tls,
-            vec![Visit {
+            vec![Case {
                 name: "healthy https",
                 arguments: trusting,
                 last: ("request", "ok"),
@@ -90,8 +90,8 @@ fn the_doctor_names_the_step_that_fails() {
             }],
         ),
         (
-            &stranger,
-            vec![Visit {
+            &untrusted,
+            vec![Case {
                 name: "unknown CA",
                 arguments: mistaken,
                 last: ("tls", "FAILED"),
@@ -100,20 +100,20 @@ fn the_doctor_names_the_step_that_fails() {
             }],
         ),
     ];
-    for (env, visits) in &tables {
-        for visit in visits {
-            let output = CommandResult::of(env.command().arg("doctor").args(&visit.arguments));
+    for (env, cases) in &tables {
+        for case in cases {
+            let output = CommandResult::of(env.command().arg("doctor").args(&case.arguments));
             let last = output.stdout.lines().last().unwrap_or_default();
             let words: Vec<_> = last.split_whitespace().take(2).collect();
-            assert_eq!(words, [visit.last.1, visit.last.0], "{}: {}", visit.name, output.stdout);
-            assert!(last.contains(visit.says), "{}: {last}", visit.name);
-            assert_eq!(output.status, Some(visit.status), "{}", visit.name);
+            assert_eq!(words, [case.last.1, case.last.0], "{}: {}", case.name, output.stdout);
+            assert!(last.contains(case.says), "{}: {last}", case.name);
+            assert_eq!(output.status, Some(case.status), "{}", case.name);
         }
     }
 }
 
 #[test]
-fn the_doctor_sees_the_whole_way() {
+fn the_doctor_reports_each_step() {
     let env = TestEnv::with_tls();
     let ca_file = env.emulator.ca_file().to_str().unwrap();
     let text = env.run(&["doctor", "--ca-file", ca_file]).stdout_ok();
@@ -125,7 +125,7 @@ fn the_doctor_sees_the_whole_way() {
 }
 
 #[test]
-fn the_doctor_asks_once_and_tells_what_the_servers_said() {
+fn the_doctor_sends_each_request_once_and_explains_a_failure() {
     let env = TestEnv::new();
     for (fault, last, says, status) in [
         (Fault::status(503), "token", "try again later", 5),
@@ -152,7 +152,7 @@ fn the_doctor_asks_once_and_tells_what_the_servers_said() {
 }
 
 #[test]
-fn the_doctor_goes_on_after_a_wrong_clock() {
+fn the_doctor_continues_after_a_wrong_clock() {
     let env = TestEnv::new();
     for (skew, says) in [(-3600, "s ahead of the server's; set it"), (3600, "s behind the server's; set it")] {
         env.emulator.fault(Fault::date_skew_s(skew));
@@ -165,7 +165,7 @@ fn the_doctor_goes_on_after_a_wrong_clock() {
 }
 
 #[test]
-fn the_doctor_examines_personal_access_tokens() {
+fn the_doctor_checks_personal_access_tokens() {
     let env = TestEnv::new();
     let good = env.run(&["get", "--store", "none"]).stdout_ok();
     for (token, last, status) in
@@ -182,8 +182,8 @@ fn the_doctor_examines_personal_access_tokens() {
     assert_eq!(env.emulator.stats().token_requests, 1);
 }
 
-/// A proxy that connects whoever asks, or refuses with this status.
-fn proxy(refusal: Option<u16>) -> String {
+/// A proxy that connects every client, or rejects them with this status.
+fn proxy(rejection: Option<u16>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
@@ -193,7 +193,7 @@ fn proxy(refusal: Option<u16>) -> String {
             let mut lines = (&mut reader).lines().map(Result::unwrap);
             let target = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
             let _ = lines.find(String::is_empty);
-            if let Some(status) = refusal {
+            if let Some(status) = rejection {
                 write!(client, "HTTP/1.1 {status} No\r\n\r\n").unwrap();
                 continue;
             }
@@ -208,7 +208,7 @@ fn proxy(refusal: Option<u16>) -> String {
 }
 
 #[test]
-fn the_doctor_sees_the_way_through_a_proxy() {
+fn the_doctor_reports_the_steps_through_a_proxy() {
     let env = TestEnv::with_tls();
     let ca_file = env.emulator.ca_file().to_str().unwrap();
     let port = env.emulator.port();
@@ -230,7 +230,7 @@ fn the_doctor_sees_the_way_through_a_proxy() {
 }
 
 #[test]
-fn the_doctor_does_not_wait_for_ever() {
+fn the_doctor_has_a_time_limit() {
     let env = TestEnv::new();
     env.emulator.fault(Fault::silent());
     let output = env.run(&["doctor", "--timeout-ms", "200"]);

@@ -1,4 +1,4 @@
-//! The command line, as real processes against the emulator.
+//! The command `amp-token`, run as a process against the emulator.
 
 #![cfg(all(feature = "cli", unix))]
 
@@ -22,7 +22,7 @@ const COMMANDS: &[&str] =
     &["get", "header", "curl-config", "exec", "status", "invalidate", "config", "doctor", "completions", "man"];
 
 #[test]
-fn a_token_comes_in_three_forms() {
+fn a_token_is_printed_in_three_forms() {
     let env = TestEnv::new();
     let token = env.run(&["get"]).stdout_ok();
     let token = token.strip_suffix('\n').unwrap();
@@ -48,7 +48,7 @@ fn curl_takes_the_header_from_standard_input() {
 }
 
 #[test]
-fn curl_reads_back_what_was_quoted() {
+fn curl_reads_a_quoted_token() {
     // A personal access token may hold any visible character; the emulator records what arrives.
     let env = TestEnv::new();
     let token = r#"amp_pat_a"b\c\\"d'$(e)"#;
@@ -61,7 +61,7 @@ fn curl_reads_back_what_was_quoted() {
 }
 
 #[test]
-fn a_token_is_good_for_as_long_as_asked() {
+fn a_token_is_valid_for_at_least_min_validity() {
     let env = TestEnv::new();
     env.run(&["get", "--min-validity", "200"]).stdout_ok();
     let output = env.run(&["get", "--min-validity", "400"]);
@@ -70,7 +70,7 @@ fn a_token_is_good_for_as_long_as_asked() {
 }
 
 #[test]
-fn exec_becomes_the_command() {
+fn exec_replaces_itself_with_the_command() {
     let env = TestEnv::new();
     let exec = |arguments: &[&str]| env.command().arg("exec").args(arguments).output().unwrap();
     let script =
@@ -79,12 +79,12 @@ fn exec_becomes_the_command() {
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "eyJ.the-id.kept");
     let output = exec(&["--clean", "sh", "-c", script]);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "eyJ.the-id.");
-    // The command's own options are its own.
+    // Options after the name of the command are not parsed.
     let output = exec(&["--", "printf", "%s", "--clean"]);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "--clean");
     assert_eq!(exec(&["sh", "-c", "exit 7"]).status.code(), Some(7));
     assert_eq!(exec(&["sh", "-c", "kill -TERM $$"]).status.signal(), Some(15));
-    // The process is the same one, and nothing of ours waits for it.
+    // The command runs in the same process: no parent waits for it.
     let mut child = env.command().args(["exec", "sh", "-c", "echo $$"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut pid = String::new();
     child.stdout.take().unwrap().read_to_string(&mut pid).unwrap();
@@ -103,7 +103,7 @@ fn exec_fails_as_shells_do() {
 }
 
 #[test]
-fn refused_credentials_are_told_without_the_secret() {
+fn rejected_credentials_are_reported_without_the_secret() {
     let env = TestEnv::new();
     env.emulator.set_credentials("the-id", "another");
     env.emulator.fault(
@@ -132,7 +132,7 @@ fn each_class_of_failure_has_its_status() {
 }
 
 #[test]
-fn settings_stand_before_and_after_the_command() {
+fn settings_can_be_given_before_and_after_the_command() {
     let env = TestEnv::new();
     let url = env.emulator.url();
     for arguments in [
@@ -171,13 +171,13 @@ fn a_secret_is_not_taken_from_an_argument() {
 }
 
 #[test]
-fn an_answer_that_cannot_be_written_is_a_failure() {
+fn a_result_that_cannot_be_written_is_a_failure() {
     let env = TestEnv::new();
     for arguments in [&["get"][..], &["config"], &["--help"], &["doctor"], &["man"], &["completions", "bash"]] {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let output = CommandResult::of(env.command().args(arguments).stdout(full));
         output.assert_failed(6, "cannot write to standard output");
-        // Nobody reads any more: no words about it.
+        // The reader has closed the pipe: that is no message, only a status.
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = CommandResult::of(env.command().args(arguments).stdout(writer));
@@ -186,7 +186,7 @@ fn an_answer_that_cannot_be_written_is_a_failure() {
 }
 
 #[test]
-fn status_tells_what_is_without_asking_anybody() {
+fn status_sends_no_request() {
     let env = TestEnv::new();
     let status: Value = serde_json::from_str(&env.run(&["status", "--json"]).stdout_ok()).unwrap();
     assert_eq!(status["credentials"]["kind"], "client");
@@ -210,7 +210,7 @@ fn status_tells_what_is_without_asking_anybody() {
 }
 
 #[test]
-fn status_knows_files_and_personal_access_tokens() {
+fn status_shows_a_personal_access_token_and_its_file() {
     let env = TestEnv::new();
     let file = env.home.join("pat");
     File::create(&file).unwrap().write_all(b"amp_pat_0123456789abcdefghijkl.x\n").unwrap();
@@ -222,7 +222,7 @@ fn status_knows_files_and_personal_access_tokens() {
 }
 
 #[test]
-fn a_file_that_all_can_read_earns_a_warning() {
+fn a_world_readable_file_with_a_secret_causes_a_warning() {
     let env = TestEnv::new();
     let file = env.home.join("secret");
     fs::write(&file, SECRET).unwrap();
@@ -239,7 +239,7 @@ fn a_file_that_all_can_read_earns_a_warning() {
 }
 
 #[test]
-fn config_shows_where_each_setting_is_from_and_no_secret() {
+fn config_shows_the_origin_of_each_setting_and_no_secret() {
     let env = TestEnv::new();
     let mut command = env.command();
     command
@@ -265,7 +265,7 @@ fn config_shows_where_each_setting_is_from_and_no_secret() {
 }
 
 #[test]
-fn mistyped_variables_are_reported() {
+fn misspelled_variables_are_reported() {
     let env = TestEnv::new();
     let with_typos = |arguments: &[&str]| {
         let mut command = env.command();
@@ -282,7 +282,7 @@ fn mistyped_variables_are_reported() {
         );
     }
     assert_eq!(with_typos(&["-q", "config"]).stderr, "");
-    // In the doctor's report they come first, and leave the exit status to its steps.
+    // The doctor reports them first. They do not change its exit status.
     let report = with_typos(&["doctor"]).stdout_ok();
     let lines: Vec<Vec<_>> = report.lines().map(|line| line.split_whitespace().collect()).collect();
     let sees = |line: usize, name, meant| {
@@ -292,7 +292,7 @@ fn mistyped_variables_are_reported() {
     sees(0, "AMPLIENCE_CLIENTID", "AMPLIENCE_CLIENT_ID?");
     sees(1, "AMPLIENCE_TIMEOUT", "AMPLIENCE_TIMEOUT_MS?");
     assert_eq!(lines[2][..2], ["ok", "credentials"], "{report}");
-    // They are named where they are the reason of a failure, too.
+    // They are also reported if they are the reason for a failure.
     let mut command = env.command();
     command.env_remove("AMPLIENCE_CLIENT_ID").env("AMPLIENCE_CLIENT_IT", "the-id").arg("doctor");
     let output = CommandResult::of(&mut command);
@@ -301,7 +301,7 @@ fn mistyped_variables_are_reported() {
 }
 
 #[test]
-fn the_table_holds_every_setting() {
+fn the_markdown_table_contains_every_setting() {
     let env = TestEnv::new();
     let table = env.run(&["config", "--markdown"]).stdout_ok();
     // The former spelling.
@@ -323,7 +323,7 @@ fn help_mentions_every_command_setting_and_status() {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
         let own = env.run(&[command, "--help"]).stdout_ok();
         assert!(own.contains("Example"), "{own}");
-        // With an option in front, all commands are made, not only the one that is called.
+        // After an option all commands are built, not only the one that runs.
         assert_eq!(env.run(&["-q", command, "--help"]).stdout_ok(), own);
     }
     for setting in SETTINGS.iter().filter(|setting| setting.value_type != ValueType::Secret) {
@@ -355,7 +355,7 @@ fn the_help_of_a_command_only_names_the_settings() {
 }
 
 #[test]
-fn the_manual_mentions_all_there_is() {
+fn the_manual_page_is_complete() {
     let env = TestEnv::new();
     let manual = env.run(&["man"]).stdout_ok();
     let text = manual.replace("\\-", "-");
@@ -397,7 +397,7 @@ fn bash_completes_commands_and_the_options_of_each_command() {
     let env = TestEnv::new();
     let script = env.home.join("completion");
     fs::write(&script, env.run(&["completions", "bash"]).stdout_ok()).unwrap();
-    // What bash does when the tab key is pressed behind these words.
+    // What bash does if the tab key is pressed after these words.
     let complete = |words: &str| {
         let line = format!(
             ". '{}'; set -- $(complete -p amp-token); while [ \"$1\" != -F ]; do shift; done; \
@@ -424,7 +424,7 @@ fn bash_completes_commands_and_the_options_of_each_command() {
 #[test]
 fn the_demo_needs_nothing() {
     let env = TestEnv::new();
-    // What is set for real work does not matter.
+    // The settings in the environment have no effect.
     let text = env.run(&["demo"]).stdout_ok();
     assert!(text.contains("The server saw 1 token request and 1 API request."), "{text}");
     assert!(text.contains("lists 2 hubs") && !text.contains("eyJ"), "{text}");
@@ -445,11 +445,11 @@ fn the_emulator_names_the_port_that_is_in_use() {
 
 #[cfg(feature = "emulator")]
 #[test]
-fn the_emulator_serves_until_it_is_told_to_end() {
+fn the_emulator_serves_until_sigterm() {
     let env = TestEnv::new();
     let secret = env.home.join("secret");
     fs::write(&secret, format!("{SECRET}\n")).unwrap();
-    // Also ends when an assertion fails.
+    // Ends the process even if an assertion fails.
     struct Running(Child);
     impl Drop for Running {
         fn drop(&mut self) {

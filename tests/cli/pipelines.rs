@@ -1,5 +1,5 @@
-//! The examples of bindings/pipelines, of the README and of `--help`, run as the tools run them, in their most
-//! talkative modes too. None prints a token or a secret, or has one in an argument.
+//! The examples of bindings/pipelines, of the README and of `--help`, run as their tools run them, also in the
+//! most verbose modes. None prints a token or a secret, or passes one in an argument.
 
 use crate::support::{CommandResult, SECRET, TestEnv};
 use amp_emulator::Fault;
@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How an access token and a personal access token of the emulator begin, and the client secret.
+/// The first characters of an access token and of a personal access token of the emulator, and the client secret.
 const HIDDEN: [&str; 3] = ["eyJ", "amp_pat_", SECRET];
 
 fn repository(path: &str) -> PathBuf {
@@ -22,25 +22,26 @@ fn example(name: &str) -> String {
     format!("'{}'", repository("bindings/pipelines").join(name).display())
 }
 
-/// Writes a script into the env's directory, for a shell that is to read it.
+/// Writes a script for a shell to the directory of the environment.
 fn script(env: &TestEnv, text: &str) {
     fs::write(env.home.join("step.sh"), text).unwrap();
 }
 
-/// A command, in the env's directory, that runs this command line and records the arguments of every process.
+/// A command in the directory of the environment. It runs this command line and records the arguments of every
+/// process.
 fn traced(env: &TestEnv, line: &str) -> Command {
     let mut command = env.shell(&format!("strace -f -qq -e trace=execve -s 1000000 -o arguments {line}"));
     command.current_dir(&env.home);
     command
 }
 
-/// Runs such a command. Neither its output nor an argument of any of its processes shows what is hidden.
+/// Runs such a command, and asserts that no token or secret is in its output or in an argument of its processes.
 #[track_caller]
 fn run(env: &TestEnv, command: &mut Command) -> CommandResult {
     let output = CommandResult::of(command);
     let arguments = fs::read_to_string(env.home.join("arguments")).expect("strace is needed: apt-get install strace");
     assert!(arguments.contains("execve("), "{arguments}");
-    // What is no visible ASCII stands as an escape there.
+    // strace escapes all characters that are not visible ASCII.
     let (secret, _) = SECRET.split_at(SECRET.find(|c: char| !c.is_ascii()).unwrap());
     for hidden in HIDDEN.into_iter().chain([secret]) {
         for text in [&output.stdout, &output.stderr, &arguments] {
@@ -57,7 +58,7 @@ fn succeeds(env: &TestEnv, line: &str) -> CommandResult {
     output
 }
 
-/// The hubs that an example has listed.
+/// The number of hubs that an example has listed.
 #[track_caller]
 fn hubs(env: &TestEnv, file: &str) -> usize {
     let path = env.home.join(file);
@@ -66,9 +67,9 @@ fn hubs(env: &TestEnv, file: &str) -> usize {
     hubs["_embedded"]["hubs"].as_array().unwrap().len()
 }
 
-/// Each of the command lines lists the hubs, all with one token; the first, which is the quiet one, says nothing on
-/// standard error. The last fails without credentials and where the API fails, and leaves no hubs.json then. It also
-/// takes a personal access token.
+/// Asserts that each of the command lines lists the hubs, all with one token, and that the first one prints nothing
+/// on standard error. The last one is also run without credentials and with an API that fails: it then fails too, and
+/// leaves no hubs.json. With a personal access token it lists the hubs.
 #[track_caller]
 fn lists_hubs(env: &TestEnv, lines: &[String]) {
     for (number, line) in lines.iter().enumerate() {
@@ -134,7 +135,7 @@ fn parallel_jobs_of_make_share_one_token() {
         let listed: usize = (0..8).map(|page| hubs(&env, &format!("hubs-{page}.json"))).sum();
         assert_eq!(listed, 2);
         assert_eq!((env.emulator.stats().token_requests, env.emulator.stats().api_requests), (1, 8));
-        // No file of a request that failed is left.
+        // A request that failed leaves no file.
         env.emulator.fault(Fault::status(500).for_path("/v2/").forever());
         let output = run(&env, &mut traced(&env, &format!("make -j8 -k {options} -f {path}")));
         assert_eq!(output.status, Some(2));
@@ -154,7 +155,7 @@ fn cmake() {
 #[test]
 fn ant() {
     if is_installed("ant") {
-        // Ant has to be told not to work in the directory of its file.
+        // By default Ant works in the directory of its file.
         let path = example("build.xml");
         let options = ["-q", "-v", "-d"];
         lists_hubs(&TestEnv::new(), &options.map(|options| format!("ant {options} -Dbasedir=. -f {path}")));
@@ -167,7 +168,7 @@ fn jenkins() {
     let file = fs::read_to_string(repository("bindings/pipelines/Jenkinsfile")).unwrap();
     let (_, rest) = file.split_once("sh '''").unwrap();
     let (step, _) = rest.split_once("'''").unwrap();
-    // Between three single quotes Groovy still reads escapes.
+    // Groovy replaces escape sequences even between three single quotes.
     assert!(!step.contains('\\'));
     assert_eq!(file.matches('{').count(), file.matches('}').count());
     let env = TestEnv::new();
@@ -204,10 +205,10 @@ fn the_examples_of_the_help() {
         let help = env.run(&[command, "-h"][usize::from(command.is_empty())..]).stdout_ok();
         let (_, examples) = help.split_once("Examples:\n").unwrap();
         let examples = examples.split("\n\n").next().unwrap();
-        // `exec` needs a program of the user's; the exit status of `doctor` is another than that of the request.
+        // `exec` needs a program of the user, and `doctor` ends with another exit status than a request.
         let lines: Vec<_> =
             examples.lines().filter(|line| !line.contains("exec") && !line.contains("doctor")).collect();
-        // A line that fails has to stop a script that goes on after it.
+        // A line that fails must end the script before its next line.
         script(&env, &format!("{}\ntouch after\n", against(&env, &lines.join("\n"))));
         let went_on = || fs::remove_file(env.home.join("after")).is_ok();
         let sent = || env.emulator.stats().api_requests + env.emulator.stats().graphql_requests;
@@ -219,7 +220,7 @@ fn the_examples_of_the_help() {
         let output = run(&env, &mut traced());
         assert_eq!((output.status, went_on()), (Some(0), true), "{command}: {}", output.stderr);
         assert_eq!((env.emulator.stats().token_requests, sent()), (1, requests), "{command}");
-        // The file of a personal access token is closed to other users from the start, not only in the end.
+        // Other users cannot read the file of a personal access token, from its creation on.
         let file = env.home.join("token");
         let is_closed = || fs::metadata(&file).unwrap().permissions().mode() & 0o077 == 0;
         assert!(if command == "pat" { is_closed() } else { !file.exists() });
@@ -252,7 +253,7 @@ fn the_examples_of_the_readmes() {
     }
 }
 
-/// Every tag that is opened is closed, in its turn.
+/// Asserts that every opening tag has its closing tag.
 fn well_formed(xml: &str) {
     let mut open = Vec::new();
     for piece in xml.split('<').skip(1) {

@@ -1,4 +1,4 @@
-//! The commands that use a token.
+//! The commands that send requests to the APIs.
 
 use crate::support::TestEnv;
 use amp_emulator::Fault;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::fs;
 
 #[test]
-fn hubs_are_listed_for_people_and_programs() {
+fn hubs_are_listed_as_a_table_and_as_json() {
     let env = TestEnv::new();
     let table = env.run(&["hubs"]).stdout_ok();
     let lines: Vec<_> = table.lines().collect();
@@ -19,7 +19,7 @@ fn hubs_are_listed_for_people_and_programs() {
 }
 
 #[test]
-fn a_request_s_reply_is_the_answer() {
+fn request_prints_the_body_of_the_response() {
     let env = TestEnv::new();
     let hubs: Value = serde_json::from_str(&env.run(&["request", "get", "/v2/content/hubs"]).stdout_ok()).unwrap();
     assert_eq!(hubs["page"]["totalElements"], 2);
@@ -49,7 +49,7 @@ fn a_request_s_reply_is_the_answer() {
 }
 
 #[test]
-fn a_refused_request_is_told_and_its_body_kept() {
+fn an_http_error_is_reported_and_its_body_printed() {
     let env = TestEnv::new();
     env.emulator.fault(Fault::status(404).body("gone").for_path("/v2"));
     let output = env.run(&["request", "GET", "/v2/content/x"]);

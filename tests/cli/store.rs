@@ -1,4 +1,4 @@
-//! What processes share: one token, and its end.
+//! Processes that share a token through the store, and its removal.
 
 use crate::support::{CommandResult, SECRET, TestEnv};
 use amp_emulator::Fault;
@@ -19,16 +19,16 @@ fn processes_share_one_token() {
     assert_eq!(env.run(&["get"]).stdout_ok(), first);
     assert_eq!(env.run(&["header"]).stdout_ok(), format!("Authorization: Bearer {first}"));
     assert_eq!(env.emulator.stats().connections, 1);
-    // Those who want none go their own way.
+    // Without a store a process requests its own token.
     assert_ne!(env.run(&["get", "--store", "none"]).stdout_ok(), first);
 }
 
-/// Opens the store of that env, as another process would.
+/// Opens the store of the environment, as another process would.
 fn open(env: &TestEnv) -> Arc<dyn Store> {
-    let folder = env.home.join("amp_token");
+    let directory = env.home.join("amp_token");
     let mut config = Config::new();
     for (name, value) in
-        [("auth_url", env.emulator.url().as_str()), ("store", "file"), ("store_dir", folder.to_str().unwrap())]
+        [("auth_url", env.emulator.url().as_str()), ("store", "file"), ("store_dir", directory.to_str().unwrap())]
     {
         config.set(name, Some(value)).unwrap();
     }
@@ -37,19 +37,19 @@ fn open(env: &TestEnv) -> Arc<dyn Store> {
 }
 
 #[test]
-fn a_token_that_is_due_is_renewed_by_whoever_comes_by() {
+fn a_token_that_is_due_is_refreshed_by_the_next_command() {
     let env = TestEnv::new();
     let store = open(&env);
-    // Of its 300 seconds 250 are over: it is due, and still good.
+    // 250 of its 300 seconds have passed: it is due for refresh, and still valid.
     let start = Clock::System.now().wall - 250 * 1_000_000_000;
     store.save(&Entry { token: "the-old-one".into(), issued: start, expires: start + 300 * 1_000_000_000 });
-    let folder = env.home.join("amp_token");
-    let get = || env.run(&["get", "--store-dir", folder.to_str().unwrap()]);
-    let status = env.run(&["status", "--store-dir", folder.to_str().unwrap()]).stdout_ok();
+    let directory = env.home.join("amp_token");
+    let get = || env.run(&["get", "--store-dir", directory.to_str().unwrap()]);
+    let status = env.run(&["status", "--store-dir", directory.to_str().unwrap()]).stdout_ok();
     assert!(status.contains("due: the next command refreshes it"), "{status}");
 
-    let LockResult::Held(others) = store.lock(Duration::ZERO) else { panic!("nobody else is here") };
-    assert_eq!(get().stdout_ok(), "the-old-one\n", "somebody else is renewing it");
+    let LockResult::Held(others) = store.lock(Duration::ZERO) else { panic!("the lock is free") };
+    assert_eq!(get().stdout_ok(), "the-old-one\n", "another process is refreshing it");
     assert_eq!(env.emulator.stats().connections, 0);
     drop(others);
 
@@ -69,7 +69,7 @@ fn a_token_that_is_due_is_renewed_by_whoever_comes_by() {
 }
 
 #[test]
-fn status_shows_the_stored_token_without_its_text() {
+fn status_shows_the_times_of_the_stored_token_only() {
     let env = TestEnv::new();
     let token = env.run(&["get"]).stdout_ok();
     let status: Value = serde_json::from_str(&env.run(&["status", "--json"]).stdout_ok()).unwrap();
@@ -82,7 +82,7 @@ fn status_shows_the_stored_token_without_its_text() {
 }
 
 #[test]
-fn invalidate_drops_the_stored_token() {
+fn invalidate_removes_the_stored_token() {
     let env = TestEnv::new();
     assert_eq!(env.run(&["invalidate"]).stdout_ok(), "no token is stored\n");
     let first = env.run(&["get"]).stdout_ok();
@@ -92,7 +92,7 @@ fn invalidate_drops_the_stored_token() {
 }
 
 #[test]
-fn invalidate_leaves_the_successor_of_a_refused_token() {
+fn invalidate_keeps_the_token_that_replaced_a_rejected_one() {
     let env = TestEnv::new();
     let invalidate = |token: &str| {
         let mut command = env.command();

@@ -1,4 +1,4 @@
-//! An emulator, an empty home folder, and processes that run in them.
+//! An emulator, an empty home directory, and processes that use them.
 
 use amp_emulator::Emulator;
 use std::fs;
@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The command under test.
 pub const AMP_TOKEN: &str = env!("CARGO_BIN_EXE_amp-token");
 
-/// A secret that would be noticed anywhere.
+/// A secret that cannot occur in any output by chance.
 pub const SECRET: &str = "se+cret/41&b7=%é";
 
-/// An empty home folder that goes in the end, and an emulator.
+/// An emulator, and an empty home directory that is removed at the end.
 pub struct TestEnv {
     pub home: PathBuf,
     pub emulator: Emulator,
@@ -35,7 +35,7 @@ impl TestEnv {
         TestEnv { home, emulator }
     }
 
-    /// The command with credentials and the emulator's addresses, in an environment without anything else.
+    /// The command, in an environment with the credentials and URLs of the emulator and nothing else.
     pub fn command(&self) -> Command {
         let mut command = self.bare(AMP_TOKEN);
         command
@@ -85,7 +85,7 @@ impl Drop for TestEnv {
     }
 }
 
-/// A process that has output.
+/// The exit status and the output of a process.
 pub struct CommandResult {
     pub status: Option<i32>,
     pub stdout: String,
@@ -111,14 +111,14 @@ impl CommandResult {
         }
     }
 
-    /// It gave its answer, and told nothing else.
+    /// The standard output of a run that succeeded and printed nothing on standard error.
     #[track_caller]
     pub fn stdout_ok(self) -> String {
         assert_eq!((self.status, self.stderr.as_str()), (Some(0), ""), "{}", self.stdout);
         self.stdout
     }
 
-    /// It failed like this, with nothing on standard output.
+    /// Asserts that the run failed with this status and message, and printed nothing on standard output.
     #[track_caller]
     pub fn assert_failed(&self, status: i32, says: &str) {
         assert_eq!((self.status, self.stdout.as_str()), (Some(status), ""), "{}", self.stderr);
