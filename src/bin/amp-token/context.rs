@@ -7,7 +7,7 @@ use amp_token::log::{Level, Log};
 use amp_token::sanitize::sanitize;
 use clap::ArgMatches;
 
-/// See the module's documentation.
+/// The settings of one run, and which of them are defaults of the command.
 pub struct Context {
     /// The settings.
     pub config: Config,

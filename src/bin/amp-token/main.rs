@@ -14,31 +14,25 @@
 //! | --- | --- |
 //! | `cli` | all commands and options, and their help |
 //! | `context` | the settings of one run |
-//! | `token_commands` | `get`, `header`, `curl-config`, `exec`, `invalidate` |
-//! | `api_commands` | `request`, `graphql`, `hubs`, `pat` |
-//! | `status`, `settings`, `doctor` | `status`, `config`, `doctor` |
-//! | `emulator` | `demo` and `emulator` (a cargo feature) |
-//! | `man` | `man` and `completions` |
+//! | `commands::token` | `get`, `header`, `curl-config`, `exec`, `invalidate` |
+//! | `commands::api` | `request`, `graphql`, `hubs`, `pat` |
+//! | `commands::{status, config, doctor}` | the commands of these names |
+//! | `commands::emulator` | `demo` and `emulator` (a cargo feature) |
+//! | `commands::man` | `man` and `completions` |
 //! | `exit`, `output` | errors and exit statuses; writing to standard output |
 //! | `terminal` | text without control characters |
 
 #![forbid(unsafe_code)]
 
-mod api_commands;
 mod cli;
+mod commands;
 mod context;
-mod doctor;
-#[cfg(feature = "emulator")]
-mod emulator;
 mod exit;
-mod man;
 mod output;
-mod settings;
-mod status;
 mod terminal;
-mod token_commands;
 
 use clap::error::ErrorKind;
+use commands::{api, config, doctor, man, status, token};
 use context::Context;
 use exit::{CliError, CliResult};
 use std::process::ExitCode;
@@ -67,27 +61,27 @@ fn run() -> CliResult<ExitCode> {
     let context = || Context::new(&matches, arguments);
     let no_settings = || context::reject_settings(&matches, name);
     match name {
-        "get" => token_commands::get(context()?),
-        "header" => token_commands::header(context()?),
-        "curl-config" => token_commands::curl_config(context()?),
-        "exec" => return token_commands::exec(context()?, arguments),
-        "invalidate" => token_commands::invalidate(&context()?, arguments),
-        "request" => return api_commands::request(&context()?, arguments),
-        "graphql" => return api_commands::graphql(&context()?, arguments),
-        "hubs" => return api_commands::hubs(&context()?, arguments),
+        "get" => token::get(context()?),
+        "header" => token::header(context()?),
+        "curl-config" => token::curl_config(context()?),
+        "exec" => return token::exec(context()?, arguments),
+        "invalidate" => token::invalidate(&context()?, arguments),
+        "request" => return api::request(&context()?, arguments),
+        "graphql" => return api::graphql(&context()?, arguments),
+        "hubs" => return api::hubs(&context()?, arguments),
         "pat" => match arguments.subcommand() {
             Some((_, arguments)) => {
-                return api_commands::create_personal_access_token(&Context::new(&matches, arguments)?, arguments);
+                return api::create_personal_access_token(&Context::new(&matches, arguments)?, arguments);
             }
             None => Err(CliError::usage("pat requires a command: create")),
         },
         "status" => status::run(&context()?, arguments),
-        "config" => settings::run(&context()?, arguments),
+        "config" => config::run(&context()?, arguments),
         "doctor" => return doctor::run(&context()?),
         #[cfg(feature = "emulator")]
-        "demo" => no_settings().and_then(|()| emulator::demo()),
+        "demo" => no_settings().and_then(|()| commands::emulator::demo()),
         #[cfg(feature = "emulator")]
-        "emulator" => no_settings().and_then(|()| emulator::serve(arguments)),
+        "emulator" => no_settings().and_then(|()| commands::emulator::serve(arguments)),
         "completions" => no_settings().and_then(|()| man::completions(arguments)),
         "man" => no_settings().and_then(|()| man::page()),
         _ => no_settings().and_then(|()| man::generate(arguments)),

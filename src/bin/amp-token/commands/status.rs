@@ -12,7 +12,7 @@ use clap::ArgMatches;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// See the module's documentation.
+/// `amp-token status`
 pub fn run(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
     let config = Arc::new(ProviderConfig::new(&context.config)?);
     let (credentials, from) = TokenProvider::resolve_credentials(&config)?;

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 /// machine has stored may have expired when it is used.
 const MAX_CLOCK_SKEW: i64 = 10;
 
-/// See the module's documentation.
+/// `amp-token doctor`
 pub fn run(context: &Context) -> CliResult<ExitCode> {
     let mut report = Report { colour: output::is_colourful(), status: 0 };
     match run_checks(context, &mut report) {

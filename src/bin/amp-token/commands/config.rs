@@ -9,7 +9,7 @@ use clap::ArgMatches;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
-/// See the module's documentation.
+/// `amp-token config`
 pub fn run(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
     for line in misspelled_variables() {
         context.config.log.warning(|| line);

@@ -1,0 +1,10 @@
+//! The commands, one module for each group of them. They print their results with [`output`](crate::output).
+
+pub mod api;
+pub mod config;
+pub mod doctor;
+#[cfg(feature = "emulator")]
+pub mod emulator;
+pub mod man;
+pub mod status;
+pub mod token;
