@@ -1,6 +1,6 @@
 //! The store of one machine.
 
-use crate::support::{Folder, LONG, Process, Settings, command, is_held, require_tool};
+use crate::support::{LONG, Process, Settings, command, entry_file, files, is_held, require_tool, temp_dir};
 use amp_emulator::Emulator;
 use amp_token::error::Kind;
 use amp_token::log::Log;
@@ -15,6 +15,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// How many processes are meant by "many".
 const MANY: usize = 64;
@@ -42,21 +43,21 @@ fn leader(emulator: &Emulator) -> u32 {
 
 #[test]
 fn many_processes_make_one_request() {
-    let (emulator, folder) = (emulator(), Folder::new());
-    let settings = Settings::of(&emulator).with_file_store(folder.path());
+    let (emulator, directory) = (emulator(), temp_dir());
+    let settings = Settings::of(&emulator).with_file_store(directory.path());
     let pause = emulator.pause_token_requests();
     let mut processes: Vec<_> = (0..MANY).map(|_| Process::start("get", &settings)).collect();
     assert!(emulator.wait_for_token_requests(1, LONG));
     pause.release();
     let tokens: BTreeSet<_> = processes.iter_mut().map(|process| process.expect_line("token ")).collect();
     assert_eq!((emulator.stats().token_requests, tokens.len()), (1, 1));
-    assert_eq!(folder.files(".tmp").len(), 0);
+    assert_eq!(files(&directory, ".tmp").len(), 0);
 }
 
 #[test]
 fn a_leader_that_is_killed_costs_one_more_request() {
-    let (emulator, folder) = (emulator(), Folder::new());
-    let settings = Settings::of(&emulator).with_file_store(folder.path());
+    let (emulator, directory) = (emulator(), temp_dir());
+    let settings = Settings::of(&emulator).with_file_store(directory.path());
     let pause = emulator.pause_token_requests();
     let mut processes: Vec<_> = (0..MANY).map(|_| Process::start("get", &settings)).collect();
     assert!(emulator.wait_for_token_requests(1, LONG));
@@ -73,8 +74,8 @@ fn a_leader_that_is_killed_costs_one_more_request() {
 
 #[test]
 fn a_leader_that_is_stopped_is_not_waited_for() {
-    let (emulator, folder) = (emulator(), Folder::new());
-    let settings = Settings::of(&emulator).with_file_store(folder.path()).with("timeout_ms", "3000");
+    let (emulator, directory) = (emulator(), temp_dir());
+    let settings = Settings::of(&emulator).with_file_store(directory.path()).with("timeout_ms", "3000");
     let pause = emulator.pause_token_requests();
     let mut leader = Process::start("get", &settings);
     assert!(emulator.wait_for_token_requests(1, LONG));
@@ -92,8 +93,8 @@ fn a_leader_that_is_stopped_is_not_waited_for() {
 
 #[test]
 fn a_token_is_there_before_it_is_stored() {
-    let (emulator, folder) = (emulator(), Folder::new());
-    let settings = Settings::of(&emulator).with_file_store(folder.path());
+    let (emulator, directory) = (emulator(), temp_dir());
+    let settings = Settings::of(&emulator).with_file_store(directory.path());
     let (cache, stored_before) = (Arc::new(OnceLock::<TokenCache>::new()), Arc::new(AtomicBool::new(true)));
     let (mut config, _) = settings.config();
     config.log = Log::new({
@@ -116,8 +117,8 @@ fn a_token_is_there_before_it_is_stored() {
 
 #[test]
 fn a_store_that_takes_all_the_time_is_named() {
-    let (emulator, folder) = (emulator(), Folder::new());
-    let file = folder.path().join("file");
+    let (emulator, directory) = (emulator(), temp_dir());
+    let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
     let settings = Settings::of(&emulator).with_file_store(&file).with("timeout_ms", "1000");
     let (mut config, _) = settings.config();
@@ -140,10 +141,10 @@ fn a_warm_store_needs_no_network() {
     if !require_tool("strace") {
         return;
     }
-    let (emulator, folder) = (emulator(), Folder::new());
-    let settings = Settings::of(&emulator).with_file_store(folder.path());
+    let (emulator, directory) = (emulator(), temp_dir());
+    let settings = Settings::of(&emulator).with_file_store(directory.path());
     let sockets = || {
-        let trace = folder.path().join("trace");
+        let trace = directory.path().join("trace");
         let program = std::env::current_exe().unwrap();
         let arguments = ["-f", "-e", "trace=socket,connect", "-o", trace.to_str().unwrap(), program.to_str().unwrap()];
         let mut traced = command("strace", &arguments, "get", &settings);
@@ -164,16 +165,16 @@ struct Holder {
     process: Process,
     child: libc::pid_t,
     store: Arc<dyn Store>,
-    _folder: Folder,
+    _directory: TempDir,
 }
 
 impl Holder {
     fn start(role: &str) -> Self {
-        let folder = Folder::new();
-        let settings = Settings::dummy().with_file_store(folder.path());
+        let directory = temp_dir();
+        let settings = Settings::dummy().with_file_store(directory.path());
         let mut process = Process::start(role, &settings);
         let child = process.expect_line("child ").parse().unwrap();
-        Holder { process, child, store: settings.store().0, _folder: folder }
+        Holder { process, child, store: settings.store().0, _directory: directory }
     }
 
     fn is_killed(&mut self) {
@@ -217,13 +218,13 @@ fn a_lock_that_is_given_up_is_free_although_a_child_has_inherited_it() {
 
 #[test]
 fn threads_of_one_process_exclude_each_other_too() {
-    let folder = Folder::new();
+    let directory = temp_dir();
     let settings = Settings::dummy();
-    symlink(folder.path(), folder.path().join("link")).unwrap();
-    fs::create_dir(folder.path().join("store")).unwrap();
-    fs::set_permissions(folder.path().join("store"), fs::Permissions::from_mode(0o700)).unwrap();
+    symlink(directory.path(), directory.path().join("link")).unwrap();
+    fs::create_dir(directory.path().join("store")).unwrap();
+    fs::set_permissions(directory.path().join("store"), fs::Permissions::from_mode(0o700)).unwrap();
     let [one, two, three, four] = ["store", "store", "./store/", "link/store"]
-        .map(|path| settings.clone().with_file_store(&folder.path().join(path)).store().0);
+        .map(|path| settings.clone().with_file_store(&directory.path().join(path)).store().0);
     let held = one.lock(Duration::ZERO);
     assert!(is_held(&held));
     assert!(matches!(two.lock(Duration::from_millis(20)), LockResult::Busy));
@@ -231,7 +232,7 @@ fn threads_of_one_process_exclude_each_other_too() {
     assert!(matches!(three.lock(Duration::ZERO), LockResult::Busy));
     assert!(matches!(four.lock(Duration::ZERO), LockResult::Busy));
     // Trying took nothing away from the holder.
-    let settings = settings.with_file_store(&folder.path().join("store"));
+    let settings = settings.with_file_store(&directory.path().join("store"));
     assert_eq!(Process::start("lock", &settings).expect_line(""), "not held");
     drop(held);
     assert!(is_held(&two.lock(Duration::ZERO)));
@@ -240,8 +241,8 @@ fn threads_of_one_process_exclude_each_other_too() {
 
 #[test]
 fn two_caches_of_one_process_make_one_request() {
-    let (emulator, folder) = (emulator(), Folder::new());
-    let settings = Settings::of(&emulator).with_file_store(folder.path());
+    let (emulator, directory) = (emulator(), temp_dir());
+    let settings = Settings::of(&emulator).with_file_store(directory.path());
     let pause = emulator.pause_token_requests();
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -255,8 +256,8 @@ fn two_caches_of_one_process_make_one_request() {
 
 #[test]
 fn only_that_token_is_removed() {
-    let folder = Folder::new();
-    let (store, lines) = Settings::dummy().with_file_store(folder.path()).store();
+    let directory = temp_dir();
+    let (store, lines) = Settings::dummy().with_file_store(directory.path()).store();
     store.remove("none");
     let kept = entry("kept");
     store.save(&kept);
@@ -276,11 +277,11 @@ fn only_that_token_is_removed() {
 fn one_renews_while_the_others_go_on() {
     // In virtual time: two caches that stand for two processes, and a service that looks at what the
     // other one does while it is asked.
-    let folder = Folder::new();
+    let directory = temp_dir();
     let manual = ManualClock::new(1);
     let asked = Arc::new(AtomicU32::new(0));
     let other: Arc<Mutex<Option<TokenCache>>> = Arc::default();
-    let settings = Settings::dummy().with_file_store(folder.path());
+    let settings = Settings::dummy().with_file_store(directory.path());
     let make = |watched: bool| {
         let (mut config, _) = settings.config();
         config.clock = Clock::Manual(manual.clone());
@@ -311,18 +312,18 @@ fn one_renews_while_the_others_go_on() {
 
 #[test]
 fn a_storm_of_kills_leaves_nothing_broken() {
-    let folder = Folder::new();
-    let settings = Settings::dummy().with_file_store(folder.path());
+    let directory = temp_dir();
+    let settings = Settings::dummy().with_file_store(directory.path());
     Process::start("storm", &settings).expect_line("survived");
     let (store, lines) = settings.store();
     assert!(is_held(&store.lock(LONG)));
-    let litter = folder.files(".tmp");
+    let litter = files(&directory, ".tmp");
     println!("{} unfinished files were left behind", litter.len());
     litter.iter().for_each(|file| make_old(file));
     let last = entry("last");
     store.save(&last);
     assert_eq!(store.load(), Some(last));
-    assert_eq!(folder.files("").len(), 2, "the entry and the lock");
+    assert_eq!(files(&directory, "").len(), 2, "the entry and the lock");
     assert_eq!(lines.warnings(), Vec::<String>::new());
 }
 
@@ -333,11 +334,11 @@ fn make_old(path: &std::path::Path) {
 
 #[test]
 fn only_stale_files_of_this_entry_are_cleaned_up() {
-    let folder = Folder::new();
-    let (store, lines) = Settings::dummy().with_file_store(folder.path()).store();
+    let directory = temp_dir();
+    let (store, lines) = Settings::dummy().with_file_store(directory.path()).store();
     store.save(&entry("first"));
-    let name = folder.entry().file_name().unwrap().to_str().unwrap().to_owned();
-    let path = |file: &str| folder.path().join(file);
+    let name = entry_file(&directory).file_name().unwrap().to_str().unwrap().to_owned();
+    let path = |file: &str| directory.path().join(file);
     let number = "0123456789abcdef";
     let stale = path(&format!("{name}.{number}.tmp"));
     fs::write(&stale, "left behind by a writer that was killed").unwrap();
@@ -396,10 +397,10 @@ fn only_stale_files_of_this_entry_are_cleaned_up() {
 #[test]
 fn whatever_lies_there_is_no_token() {
     // What `seal` promises of bytes, as files: every length, and a flip in every byte.
-    let folder = Folder::new();
-    let (store, _) = Settings::dummy().with_file_store(folder.path()).store();
+    let directory = temp_dir();
+    let (store, _) = Settings::dummy().with_file_store(directory.path()).store();
     store.save(&entry("token"));
-    let path = folder.entry();
+    let path = entry_file(&directory);
     let sealed = fs::read(&path).unwrap();
     for length in 0..sealed.len() {
         fs::write(&path, &sealed[..length]).unwrap();
@@ -417,49 +418,49 @@ fn whatever_lies_there_is_no_token() {
     assert!(store.load().is_some());
 }
 
-/// A process gets tokens although its store is broken, and says once what is wrong.
-fn gets_along_without(settings: &Settings, role: &str, says: &str, change: impl Fn(&mut Command)) {
+/// A process gets tokens although its store is broken, and reports the cause once.
+fn works_without(settings: &Settings, mode: &str, reported: &str, change: impl Fn(&mut Command)) {
     let program = std::env::current_exe().unwrap();
-    let mut command = command(program.to_str().unwrap(), &[], role, settings);
+    let mut command = command(program.to_str().unwrap(), &[], mode, settings);
     command.env("AMP_STORE_TEST_TWICE", "");
     change(&mut command);
     let output = command.output().unwrap();
-    let heard = String::from_utf8(output.stdout).unwrap();
-    let warnings: Vec<_> = heard.lines().filter(|line| line.starts_with("role: warning store: ")).collect();
-    assert!(heard.contains("role: token "), "{says}: {heard}");
-    assert!(warnings.len() == 1 && warnings[0].contains(says), "{says}: {heard}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let warnings: Vec<_> = printed.lines().filter(|line| line.starts_with("child: warning store: ")).collect();
+    assert!(printed.contains("child: token "), "{reported}: {printed}");
+    assert!(warnings.len() == 1 && warnings[0].contains(reported), "{reported}: {printed}");
 }
 
 #[test]
 fn a_broken_store_costs_one_line() {
     let emulator = emulator();
     let unstored = Settings::of(&emulator);
-    let broken = |says: &str, prepare: &dyn Fn(&Folder, &Settings)| {
-        let folder = Folder::new();
-        let settings = unstored.clone().with_file_store(&folder.path().join("store"));
-        prepare(&folder, &settings);
-        gets_along_without(&settings, "get", says, |_| {});
+    let broken = |says: &str, prepare: &dyn Fn(&TempDir, &Settings)| {
+        let directory = temp_dir();
+        let settings = unstored.clone().with_file_store(&directory.path().join("store"));
+        prepare(&directory, &settings);
+        works_without(&settings, "get", says, |_| {});
     };
     // The name of the entry that belongs there.
     let warm = |settings: &Settings| {
         settings.cache().0.get().unwrap();
     };
-    let store = |folder: &Folder| folder.path().join("store");
-    let entry = |folder: &Folder| {
-        let mut files: Vec<_> = fs::read_dir(store(folder)).unwrap().map(|file| file.unwrap().path()).collect();
+    let store = |directory: &TempDir| directory.path().join("store");
+    let entry = |directory: &TempDir| {
+        let mut files: Vec<_> = fs::read_dir(store(directory)).unwrap().map(|file| file.unwrap().path()).collect();
         files.retain(|file| file.extension().is_none());
         files.remove(0)
     };
-    broken("an entry is damaged", &|folder, settings| {
+    broken("an entry is damaged", &|directory, settings| {
         warm(settings);
-        fs::write(entry(folder), "garbage").unwrap();
+        fs::write(entry(directory), "garbage").unwrap();
     });
-    broken("an entry is damaged", &|folder, settings| {
-        let other = Settings::dummy().with_file_store(&folder.path().join("other"));
+    broken("an entry is damaged", &|directory, settings| {
+        let other = Settings::dummy().with_file_store(&directory.path().join("other"));
         other.store().0.save(&self::entry("theirs"));
-        let theirs = fs::read_dir(folder.path().join("other")).unwrap().next().unwrap().unwrap().path();
+        let theirs = fs::read_dir(directory.path().join("other")).unwrap().next().unwrap().unwrap().path();
         warm(settings);
-        fs::copy(theirs, entry(folder)).unwrap();
+        fs::copy(theirs, entry(directory)).unwrap();
     });
     broken("created later than the time of this machine's clock", &|_, settings| {
         let mut early = self::entry("early");
@@ -467,36 +468,36 @@ fn a_broken_store_costs_one_line() {
         early.expires += 10_000_000_000;
         settings.store().0.save(&early);
     });
-    broken("cannot open ", &|folder, settings| {
+    broken("cannot open ", &|directory, settings| {
         warm(settings);
-        let elsewhere = folder.path().join("elsewhere");
-        fs::rename(entry(folder), &elsewhere).unwrap();
-        let name = fs::read_dir(store(folder)).unwrap().next().unwrap().unwrap().path().with_extension("");
+        let elsewhere = directory.path().join("elsewhere");
+        fs::rename(entry(directory), &elsewhere).unwrap();
+        let name = fs::read_dir(store(directory)).unwrap().next().unwrap().unwrap().path().with_extension("");
         symlink(elsewhere, name).unwrap();
     });
-    broken("is not a regular file of this user", &|folder, settings| {
+    broken("is not a regular file of this user", &|directory, settings| {
         warm(settings);
-        let entry = entry(folder);
+        let entry = entry(directory);
         fs::remove_file(&entry).unwrap();
         // Opening this one would wait for a writer that never comes.
         assert!(Command::new("mkfifo").arg(entry).status().unwrap().success());
     });
-    broken("or is a symbolic link to one", &|folder, _| {
-        let real = folder.path().join("real");
+    broken("or is a symbolic link to one", &|directory, _| {
+        let real = directory.path().join("real");
         fs::create_dir(&real).unwrap();
         fs::set_permissions(&real, fs::Permissions::from_mode(0o700)).unwrap();
-        symlink(real, store(folder)).unwrap();
+        symlink(real, store(directory)).unwrap();
     });
-    broken("is not a directory", &|folder, _| fs::write(store(folder), "").unwrap());
-    broken("is accessible to other users", &|folder, _| {
-        fs::create_dir(store(folder)).unwrap();
-        fs::set_permissions(store(folder), fs::Permissions::from_mode(0o750)).unwrap();
+    broken("is not a directory", &|directory, _| fs::write(store(directory), "").unwrap());
+    broken("is accessible to other users", &|directory, _| {
+        fs::create_dir(store(directory)).unwrap();
+        fs::set_permissions(store(directory), fs::Permissions::from_mode(0o750)).unwrap();
     });
-    broken("cannot open ", &|folder, settings| {
-        // A folder in place of the lock file.
+    broken("cannot open ", &|directory, settings| {
+        // A directory in place of the lock file.
         warm(settings);
-        let lock = entry(folder).with_extension("lock");
-        fs::remove_file(entry(folder)).unwrap();
+        let lock = entry(directory).with_extension("lock");
+        fs::remove_file(entry(directory)).unwrap();
         fs::remove_file(&lock).unwrap();
         fs::create_dir(lock).unwrap();
     });
@@ -504,32 +505,32 @@ fn a_broken_store_costs_one_line() {
 
 #[test]
 fn a_store_that_cannot_be_written_costs_one_line() {
-    let (emulator, folder) = (emulator(), Folder::new());
+    let (emulator, directory) = (emulator(), temp_dir());
     let unstored = Settings::of(&emulator);
-    let full = unstored.clone().with_file_store(folder.path());
-    gets_along_without(&full, "get, and write nothing", ": File too large", |_| {});
-    assert_eq!(folder.files(".tmp").len(), 0, "what could not be finished is removed");
+    let full = unstored.clone().with_file_store(directory.path());
+    works_without(&full, "get, and write nothing", ": File too large", |_| {});
+    assert_eq!(files(&directory, ".tmp").len(), 0, "what could not be finished is removed");
 
-    // Nobody, not even root, can make a folder there.
+    // Nobody, not even root, can make a directory there.
     let nowhere = unstored.clone().with("store", "file").with("store_dir", "/proc/amp-token");
-    gets_along_without(&nowhere, "get", "cannot create ", |_| {});
+    works_without(&nowhere, "get", "cannot create ", |_| {});
     let homeless = unstored.clone().with("store", "file");
-    gets_along_without(&homeless, "get", "set store_dir", |command| {
+    works_without(&homeless, "get", "set store_dir", |command| {
         command.env_remove("XDG_RUNTIME_DIR").env_remove("XDG_CACHE_HOME").env_remove("HOME");
     });
 
-    let closed = Folder::new();
+    let closed = temp_dir();
     let settings = unstored.with_file_store(closed.path());
     fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o500)).unwrap();
     if is_root() {
         // Root may write anywhere; so it takes somebody else. And what is his is not root's.
         std::os::unix::fs::chown(closed.path(), Some(65534), None).unwrap();
-        gets_along_without(&settings, "get", "belongs to another user", |_| {});
-        gets_along_without(&settings, "get as nobody", "Permission denied", |_| {});
+        works_without(&settings, "get", "belongs to another user", |_| {});
+        works_without(&settings, "get as nobody", "Permission denied", |_| {});
     } else {
-        gets_along_without(&settings, "get", "Permission denied", |_| {});
+        works_without(&settings, "get", "Permission denied", |_| {});
         let roots = Settings::of(&emulator).with_file_store("/usr".as_ref());
-        gets_along_without(&roots, "get", "belongs to another user", |_| {});
+        works_without(&roots, "get", "belongs to another user", |_| {});
     }
 }
 
@@ -538,8 +539,8 @@ fn a_superuser_creates_nothing_in_a_directory_of_another_user() {
     if !is_root() {
         return;
     }
-    let (emulator, folder) = (emulator(), Folder::new());
-    let home = folder.path().join("home");
+    let (emulator, directory) = (emulator(), temp_dir());
+    let home = directory.path().join("home");
     fs::create_dir(&home).unwrap();
     std::os::unix::fs::chown(&home, Some(65534), None).unwrap();
     let settings = Settings::of(&emulator).with("store", "file");
@@ -550,30 +551,30 @@ fn a_superuser_creates_nothing_in_a_directory_of_another_user() {
         ("XDG_RUNTIME_DIR", ""),
         ("XDG_RUNTIME_DIR", "missing"),
     ] {
-        gets_along_without(&settings, "get", "set store_dir", |command| {
+        works_without(&settings, "get", "set store_dir", |command| {
             command.env_remove("XDG_RUNTIME_DIR").env_remove("XDG_CACHE_HOME").env_remove("HOME");
             command.env(variable, home.join(below));
         });
     }
     for below in ["store", ".cache/store", "missing/deeper/store"] {
         let settings = Settings::of(&emulator).with_file_store(&home.join(below));
-        gets_along_without(&settings, "get", "belongs to another user; create it first", |_| {});
+        works_without(&settings, "get", "belongs to another user; create it first", |_| {});
     }
     // Nor where a symbolic link of that user leads.
-    fs::create_dir(folder.path().join("own")).unwrap();
-    symlink("own", folder.path().join("link")).unwrap();
-    std::os::unix::fs::lchown(folder.path().join("link"), Some(65534), None).unwrap();
-    let linked = Settings::of(&emulator).with_file_store(&folder.path().join("link/store"));
-    gets_along_without(&linked, "get", "link belongs to another user; create it first", |_| {});
-    for directory in [home, folder.path().join("own")] {
+    fs::create_dir(directory.path().join("own")).unwrap();
+    symlink("own", directory.path().join("link")).unwrap();
+    std::os::unix::fs::lchown(directory.path().join("link"), Some(65534), None).unwrap();
+    let linked = Settings::of(&emulator).with_file_store(&directory.path().join("link/store"));
+    works_without(&linked, "get", "link belongs to another user; create it first", |_| {});
+    for directory in [home, directory.path().join("own")] {
         assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
     }
 
     // In a directory that is open to all and sticky, but the superuser's, it does; and one is used that is there.
-    let shared = folder.path().join("shared");
+    let shared = directory.path().join("shared");
     fs::create_dir(&shared).unwrap();
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
-    let theirs = folder.path().join("theirs");
+    let theirs = directory.path().join("theirs");
     fs::create_dir_all(theirs.join("store")).unwrap();
     fs::set_permissions(theirs.join("store"), fs::Permissions::from_mode(0o700)).unwrap();
     std::os::unix::fs::chown(&theirs, Some(65534), None).unwrap();
@@ -586,9 +587,9 @@ fn a_superuser_creates_nothing_in_a_directory_of_another_user() {
 }
 
 #[test]
-fn the_folder_and_its_files_are_closed_to_others() {
-    let folder = Folder::new();
-    let inner = folder.path().join("a/b");
+fn the_directory_and_its_files_are_closed_to_others() {
+    let directory = temp_dir();
+    let inner = directory.path().join("a/b");
     let (store, _) = Settings::dummy().with_file_store(&inner).store();
     let held = store.lock(Duration::ZERO);
     store.save(&entry("token"));
@@ -604,13 +605,13 @@ fn the_folder_and_its_files_are_closed_to_others() {
 
 #[test]
 fn a_link_at_the_end_of_the_path_is_not_followed() {
-    let folder = Folder::new();
-    let real = folder.path().join("real");
+    let directory = temp_dir();
+    let real = directory.path().join("real");
     fs::create_dir(&real).unwrap();
     fs::set_permissions(&real, fs::Permissions::from_mode(0o700)).unwrap();
-    symlink("real", folder.path().join("link")).unwrap();
-    symlink("missing", folder.path().join("dangling")).unwrap();
-    let store = |path: &str| Settings::dummy().with_file_store(&folder.path().join(path)).store();
+    symlink("real", directory.path().join("link")).unwrap();
+    symlink("missing", directory.path().join("dangling")).unwrap();
+    let store = |path: &str| Settings::dummy().with_file_store(&directory.path().join(path)).store();
     for path in ["link", "link/", "link//", "link/.", "link/./", "dangling", "dangling/", "dangling/deeper"] {
         let (store, lines) = store(path);
         store.save(&entry("token"));
@@ -619,7 +620,7 @@ fn a_link_at_the_end_of_the_path_is_not_followed() {
         assert_eq!(lines.warnings().len(), 1, "{path}");
     }
     assert_eq!(fs::read_dir(&real).unwrap().count(), 0);
-    assert_eq!(folder.files("").len(), 3);
+    assert_eq!(files(&directory, "").len(), 3);
     // On the way to the directory, a link is followed.
     for path in ["real/", "link/deeper/", "link/much/deeper/./"] {
         let (store, lines) = store(path);

@@ -16,6 +16,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use tempfile::TempDir;
 
 const PASSWORD: &str = "open sesame/@:%";
 const PASSWORD_IN_URL: &str = "open%20sesame%2F%40%3a%25";
@@ -33,7 +34,7 @@ struct Redis {
     server: Child,
     port: u16,
     arguments: Vec<String>,
-    folder: Folder,
+    directory: TempDir,
 }
 
 /// A port that was free a moment ago.
@@ -43,18 +44,18 @@ fn free_port() -> u16 {
 
 impl Redis {
     fn start(arguments: &[&str]) -> Self {
-        let folder = Folder::new();
+        let directory = temp_dir();
         // Somebody else may take the port in between: then with another one.
         for _ in 0..10 {
             let port = free_port();
             let arguments: Vec<_> = arguments
                 .iter()
                 .map(|word| {
-                    word.replace("{port}", &port.to_string()).replace("{folder}", folder.path().to_str().unwrap())
+                    word.replace("{port}", &port.to_string()).replace("{directory}", directory.path().to_str().unwrap())
                 })
                 .collect();
-            if let Some(server) = Redis::launch(&arguments, port, &folder) {
-                return Redis { server, port, arguments, folder };
+            if let Some(server) = Redis::launch(&arguments, port, &directory) {
+                return Redis { server, port, arguments, directory };
             }
         }
         panic!("redis-server does not start");
@@ -64,10 +65,10 @@ impl Redis {
         Redis::start(&["--port", "{port}"])
     }
 
-    fn launch(arguments: &[String], port: u16, folder: &Folder) -> Option<Child> {
+    fn launch(arguments: &[String], port: u16, directory: &TempDir) -> Option<Child> {
         let mut server = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--save", "", "--daemonize", "no", "--dir"])
-            .arg(folder.path())
+            .arg(directory.path())
             .args(arguments)
             .stdout(Stdio::null())
             .spawn()
@@ -90,7 +91,7 @@ impl Redis {
 
     fn restart(&mut self) {
         self.stop();
-        self.server = Redis::launch(&self.arguments, self.port, &self.folder).expect("the same port");
+        self.server = Redis::launch(&self.arguments, self.port, &self.directory).expect("the same port");
     }
 
     fn url(&self) -> String {
@@ -195,7 +196,7 @@ fn eight_machines_make_one_request_over_tls() {
     if !has_redis() {
         return;
     }
-    let files = Folder::new();
+    let files = temp_dir();
     eight_make_one_request(|| {
         let (ca, url, redis) = with_tls(&files, "no");
         (redis, url, Some(ca))
@@ -204,7 +205,7 @@ fn eight_machines_make_one_request_over_tls() {
 
 /// A server that speaks TLS only, its CA's file, and its URL. `auth_clients` is its setting for certificates of
 /// clients; the server's own, with its key, serves as one.
-fn with_tls(files: &Folder, auth_clients: &str) -> (String, String, Redis) {
+fn with_tls(files: &TempDir, auth_clients: &str) -> (String, String, Redis) {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let file = |name: &str, content: &str| {
         let path = files.path().join(name);
@@ -241,7 +242,7 @@ fn a_server_that_is_not_trusted_is_not_used() {
     if !has_redis() {
         return;
     }
-    let files = Folder::new();
+    let files = temp_dir();
     let (_, url, _redis) = with_tls(&files, "no");
     // Not the server's authority.
     let emulator = Emulator::builder().tls(true).start().unwrap();
@@ -256,7 +257,7 @@ fn a_client_certificate_is_not_shown_to_redis() {
     if !has_redis() {
         return;
     }
-    let (emulator, files) = (emulator(), Folder::new());
+    let (emulator, files) = (emulator(), temp_dir());
     let (ca, url, _redis) = with_tls(&files, "yes");
     let file = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
     let settings = Settings::of(&emulator).with("store", &url).with("ca_file", &ca);

@@ -15,9 +15,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tempfile::TempDir;
 
 pub use shared::net::{ClosedPort, RawServer, UNKNOWN_HOST, read_until_eof};
-pub use shared::require_tool;
+pub use shared::{require_tool, temp_dir};
 
 /// Longer than any operation takes that succeeds.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -89,42 +90,18 @@ impl Lines {
     }
 }
 
-/// A folder of a test's own, which is removed when it is over.
-pub struct Folder(PathBuf);
-
-impl Folder {
-    pub fn new() -> Self {
-        use std::os::unix::fs::DirBuilderExt;
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("amp-store-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
-        Folder(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The names of the files in it with this ending.
-    pub fn files(&self, ending: &str) -> Vec<PathBuf> {
-        let files = std::fs::read_dir(&self.0).unwrap().map(|file| file.unwrap().path());
-        files.filter(|file| file.to_str().unwrap().ends_with(ending)).collect()
-    }
-
-    /// The one entry in it.
-    pub fn entry(&self) -> PathBuf {
-        let mut files = self.files("");
-        files.retain(|file| file.extension().is_none());
-        assert_eq!(files.len(), 1, "{files:?}");
-        files.remove(0)
-    }
+/// The files in a directory whose names have this ending.
+pub fn files(directory: &TempDir, ending: &str) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().path());
+    files.filter(|file| file.to_str().unwrap().ends_with(ending)).collect()
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// The one entry in the directory of a file store.
+pub fn entry_file(directory: &TempDir) -> PathBuf {
+    let mut files = files(directory, "");
+    files.retain(|file| file.extension().is_none());
+    assert_eq!(files.len(), 1, "{files:?}");
+    files.remove(0)
 }
 
 pub fn is_held(lock: &LockResult) -> bool {

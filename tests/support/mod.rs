@@ -7,6 +7,7 @@ pub mod net;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
 
 /// The root directory of the repository.
 pub fn root() -> &'static Path {
@@ -23,6 +24,15 @@ pub fn scratch(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&directory).unwrap();
     directory
+}
+
+/// A directory that only this user may use, as the file store requires it; removed when it is dropped.
+pub fn temp_dir() -> TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("amp-test-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+    builder.tempdir().unwrap()
 }
 
 /// Runs a command and returns its output; fails with that output if it does not end with success.
