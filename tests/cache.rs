@@ -9,7 +9,7 @@ use amp_token::token::cache::TokenCache;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The service: a function from the number of a request to its reply, with a clock and a memory.
 struct Service {
@@ -116,9 +116,12 @@ impl Gate {
     }
 }
 
-/// Waits for something that another thread is sure to do.
+/// Waits for something that another thread does. A regression fails the test and does not hang it.
+#[track_caller]
 fn until(done: impl Fn() -> bool) {
+    let start = Instant::now();
     while !done() {
+        assert!(start.elapsed() < Duration::from_secs(300), "what is waited for does not happen");
         std::thread::yield_now();
     }
 }
