@@ -14,25 +14,25 @@ fn no_server_can_make_a_call_outlast_its_deadline() {
     type Treatment = fn(TcpStream) -> io::Result<()>;
     #[rustfmt::skip]
     let cases: [(&str, Treatment, Phase); 6] = [
-        ("silent", |mut stream| outlast(&mut stream), Phase::AwaitResponse),
-        ("headers byte by byte", |mut stream| drip(&mut stream, b"HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyyyyyyyyyyy"), Phase::ReceiveBody),
+        ("silent", |mut stream| read_until_eof(&mut stream), Phase::AwaitResponse),
+        ("headers byte by byte", |mut stream| send_slowly(&mut stream, b"HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyyyyyyyyyyy"), Phase::ReceiveBody),
         ("headers without end", |mut stream| {
             stream.write_all(b"HTTP/1.1 200 OK\r\n")?;
-            drip(&mut stream, b"X: y\r\n")
+            send_slowly(&mut stream, b"X: y\r\n")
         }, Phase::ReceiveBody),
         ("a body byte by byte", |mut stream| {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")?;
-            drip(&mut stream, b"x")
+            send_slowly(&mut stream, b"x")
         }, Phase::ReceiveBody),
         ("chunks byte by byte", |mut stream| {
             stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
-            drip(&mut stream, b"1\r\nx\r\n")
+            send_slowly(&mut stream, b"1\r\nx\r\n")
         }, Phase::ReceiveBody),
-        ("interim replies without end", |mut stream| drip(&mut stream, b"HTTP/1.1 100 Continue\r\n\r\n"), Phase::AwaitResponse),
+        ("interim replies without end", |mut stream| send_slowly(&mut stream, b"HTTP/1.1 100 Continue\r\n\r\n"), Phase::AwaitResponse),
     ];
     let transport = transport_in(&network(), &[]);
-    together(cases, |(name, treat, phase)| {
-        let server = Server::start(treat);
+    run_parallel(cases, |(name, treat, phase)| {
+        let server = RawServer::start(treat);
         let error = failure(&transport, &get(&server.url()), SHORT);
         println!("{name}: {error}");
         assert_error(&error, Kind::Timeout, phase, "within 1.0 s");
@@ -44,7 +44,7 @@ fn no_server_can_make_a_call_outlast_its_deadline() {
 /// So many that they fill the buffer for headers; which of the two limits is met first is chance.
 #[test]
 fn a_flood_of_interim_replies_is_cut_off() {
-    let server = Server::start(|mut stream| {
+    let server = RawServer::start(|mut stream| {
         loop {
             stream.write_all(&b"HTTP/1.1 100 Continue\r\n\r\n".repeat(100))?;
         }
@@ -56,8 +56,8 @@ fn a_flood_of_interim_replies_is_cut_off() {
 #[test]
 fn a_server_that_does_not_read_cannot_hold_up_a_call() {
     let transport = transport_in(&network(), &[]);
-    together([false, true], |reads_a_little| {
-        let server = Server::start(move |mut stream| {
+    run_parallel([false, true], |reads_a_little| {
+        let server = RawServer::start(move |mut stream| {
             let started = Instant::now();
             while started.elapsed() < PATIENCE {
                 // A bit at a time: each makes room for a bit more to be sent.
@@ -93,7 +93,7 @@ fn a_server_that_accepts_nothing_is_given_up() {
 
 #[test]
 fn the_time_for_a_connection_does_not_limit_the_reply() {
-    let server = Server::start(|mut stream| {
+    let server = RawServer::start(|mut stream| {
         read_head(&mut stream)?;
         thread::sleep(SHORT + SHORT / 4);
         stream.write_all(OK.as_bytes())
@@ -105,7 +105,7 @@ fn the_time_for_a_connection_does_not_limit_the_reply() {
 
 #[test]
 fn no_time_is_no_call() {
-    let server = Server::replying(OK);
+    let server = RawServer::responding(OK);
     let error = failure(&transport_in(&network(), &[]), &get(&server.url()), Duration::ZERO);
     assert_eq!(error.kind(), Kind::Timeout);
     assert_eq!(server.connections(), 0);

@@ -5,14 +5,13 @@ use amp_token::error::{Kind, Phase};
 use amp_token::net::transport::Transport;
 use amp_token::sys::secret::Secret;
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 #[test]
 fn a_request_carries_what_it_was_given_and_no_more() {
     let seen = Arc::new(Mutex::new(None));
     let kept = Arc::clone(&seen);
-    let server = Server::start(move |mut stream| {
+    let server = RawServer::start(move |mut stream| {
         *kept.lock().unwrap() = Some(read_request(&mut stream)?);
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\nX-Request-Id: 7\r\ncontent-length: 3\r\n\r\nno!")
     });
@@ -54,13 +53,13 @@ fn replies_of_every_framing_are_read() {
             "hi",
         ),
     ] {
-        let response = send(&get(&Server::replying(reply).url())).unwrap();
+        let response = send(&get(&RawServer::responding(reply).url())).unwrap();
         assert_eq!(response.body.as_slice(), body.as_bytes(), "{reply}");
     }
-    let server = Server::replying(OK);
+    let server = RawServer::responding(OK);
     let loud = format!("HTTP://{}?x=y#z", server.address);
     assert_eq!(send(&get(&loud)).unwrap().status, 200);
-    let mut request = get(&Server::replying("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").url());
+    let mut request = get(&RawServer::responding("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").url());
     request.method = "HEAD".to_owned();
     assert!(send(&request).unwrap().body.is_empty());
 }
@@ -71,12 +70,12 @@ fn a_body_of_any_size_comes_whole() {
         let expected: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
         for head in ["".to_owned(), format!("Content-Length: {size}\r\n")] {
             let reply = [format!("HTTP/1.1 200 OK\r\n{head}\r\n").as_bytes(), &expected].concat();
-            let response = send(&get(&Server::replying(reply).url())).unwrap();
+            let response = send(&get(&RawServer::responding(reply).url())).unwrap();
             assert_eq!(response.body.as_slice(), expected, "{size} {head}");
         }
     }
     let large = vec![b'x'; 1 << 20];
-    let server = Server::start(|mut stream| {
+    let server = RawServer::start(|mut stream| {
         let (_, body) = read_request(&mut stream)?;
         write!(stream, "HTTP/1.1 200 OK\r\n\r\n{}", body.len())
     });
@@ -86,23 +85,23 @@ fn a_body_of_any_size_comes_whole() {
 
 #[test]
 fn a_redirect_is_a_reply_like_any_other() {
-    let elsewhere = Server::replying(OK);
+    let elsewhere = RawServer::responding(OK);
     for (status, tail) in [(302, "Content-Length: 0\r\n\r\n"), (301, "\r\nmoved"), (307, "Content-Length: 1\r\n\r\nx")]
     {
         let reply = format!("HTTP/1.1 {status} Moved\r\nLocation: {}\r\n{tail}", elsewhere.url());
-        let server = Server::replying(reply);
+        let server = RawServer::responding(reply);
         let response = send(&post(&server.url(), b"client_secret=hush")).unwrap();
         assert_eq!(response.status, status);
         assert_eq!(server.connections(), 1);
     }
-    let response = send(&get(&Server::replying("HTTP/1.1 302 No Location\r\nContent-Length: 0\r\n\r\n").url()));
+    let response = send(&get(&RawServer::responding("HTTP/1.1 302 No Location\r\nContent-Length: 0\r\n\r\n").url()));
     assert_eq!(response.unwrap().status, 302);
     assert_eq!(elsewhere.connections(), 0);
 }
 
 #[test]
 fn an_answer_that_comes_before_the_request_is_through_is_heard() {
-    let server = Server::start(|mut stream| {
+    let server = RawServer::start(|mut stream| {
         read_head(&mut stream)?;
         stream.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
         // Closing with the body unread resets the connection.
@@ -111,24 +110,22 @@ fn an_answer_that_comes_before_the_request_is_through_is_heard() {
     let response = send(&post(&server.url(), &large)).unwrap();
     assert_eq!(response.status, 413);
 
-    let (folder, ca) = (Folder::new(), authority("Root"));
-    let paper = paper(&["localhost"], Some(&ca), |_| {});
-    let server = tls_server(server_config(&paper, BOTH), |stream| {
+    let (directory, ca) = (temp_dir(), authority("Root"));
+    let leaf = certificate(&["localhost"], Some(&ca), |_| {});
+    let server = tls_server(server_config(&leaf, BOTH), |stream| {
         read_head(stream)?;
         stream.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")?;
         stream.flush()
     });
     let request = post(&secure(&server, "localhost").url, &large);
-    let response = transport_in(&trusting(&folder, &ca), &[]).send(&request, PATIENCE);
+    let response = transport_in(&trusting(&directory, &ca), &[]).send(&request, PATIENCE);
     assert_eq!(response.unwrap().status, 413);
 }
 
 #[test]
 fn a_refused_connection_says_so() {
-    let address = {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    };
+    let port = ClosedPort::new();
+    let address = port.address();
     let error = send(&get(&format!("http://{address}/"))).unwrap_err();
     assert_error(&error, Kind::Connect, Phase::Connect, "connection refused");
     assert_eq!(error.host(), Some(address.to_string().as_str()));
@@ -152,7 +149,7 @@ fn a_reply_that_ends_early_is_an_error_and_is_not_asked_for_again() {
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhalf", "in the middle of its response"),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", "in the middle of its response"),
     ] {
-        let server = Server::replying(reply);
+        let server = RawServer::responding(reply);
         let error = send(&post(&server.url(), b"x")).unwrap_err();
         assert_error(
             &error,
@@ -168,7 +165,7 @@ fn a_reply_that_ends_early_is_an_error_and_is_not_asked_for_again() {
 /// The end of such a body is the end of the connection: a reset must not pass for it.
 #[test]
 fn a_reset_does_not_complete_a_body_without_a_length() {
-    let server = Server::start(|mut stream| {
+    let server = RawServer::start(|mut stream| {
         read_head(&mut stream)?;
         // Where one byte of the body is, there is the rest, which fits one packet.
         stream.read_exact(&mut [0])?;

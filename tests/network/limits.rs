@@ -23,7 +23,7 @@ fn secrets_only_travel_encrypted_or_not_at_all() {
 
 #[test]
 fn what_cannot_be_sent_costs_no_connection() {
-    let server = Server::replying(OK);
+    let server = RawServer::responding(OK);
     let with = |name, value: &str| {
         let mut request = get(&server.url());
         request.headers.push((name, Secret::from(value).into()));
@@ -60,7 +60,7 @@ fn a_reply_may_be_as_large_as_allowed_and_not_larger() {
     for limit in [10, 40_000] {
         for (size, fits) in [(limit, true), (limit + 1, false)] {
             for reply in replies(size) {
-                let mut request = get(&Server::replying(reply).url());
+                let mut request = get(&RawServer::responding(reply).url());
                 request.max_response_bytes = limit;
                 match send(&request) {
                     Ok(response) => assert!(fits && response.body.len() == size),
@@ -77,7 +77,7 @@ fn a_reply_may_be_as_large_as_allowed_and_not_larger() {
 
 #[test]
 fn an_announced_size_is_believed_no_further_than_the_limit() {
-    let server = Server::replying("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n");
+    let server = RawServer::responding("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n");
     let error = send(&get(&server.url())).unwrap_err();
     assert_error(&error, Kind::Protocol, Phase::ReceiveBody, "larger than");
 }
@@ -85,14 +85,14 @@ fn an_announced_size_is_believed_no_further_than_the_limit() {
 #[test]
 fn headers_have_a_limit() {
     let reply = |size| format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: {}\r\n\r\n", "x".repeat(size));
-    let response = send(&get(&Server::replying(reply(HEADER_LIMIT - 100)).url())).unwrap();
+    let response = send(&get(&RawServer::responding(reply(HEADER_LIMIT - 100)).url())).unwrap();
     assert_eq!(response.header("x").unwrap().len(), HEADER_LIMIT - 100);
     for size in [HEADER_LIMIT, 4 * HEADER_LIMIT] {
-        let error = send(&get(&Server::replying(reply(size)).url())).unwrap_err();
+        let error = send(&get(&RawServer::responding(reply(size)).url())).unwrap_err();
         assert_error(&error, Kind::Protocol, Phase::ReceiveBody, "headers");
     }
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(5000));
-    let error = send(&get(&Server::replying(many).url())).unwrap_err();
+    let error = send(&get(&RawServer::responding(many).url())).unwrap_err();
     assert_eq!(error.kind(), Kind::Protocol, "{error}");
 }
 
@@ -104,7 +104,7 @@ fn what_is_not_http_is_a_protocol_error() {
         "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhi",
     ] {
-        let error = send(&get(&Server::replying(reply).url())).unwrap_err();
+        let error = send(&get(&RawServer::responding(reply).url())).unwrap_err();
         assert_error(&error, Kind::Protocol, Phase::ReceiveBody, "invalid HTTP response");
     }
 }

@@ -12,14 +12,14 @@ use std::thread;
 
 #[test]
 fn the_systems_certificates_are_those_of_the_environment() {
-    let (folder, ca) = (Folder::new(), authority("Root"));
-    let paper = paper(&["localhost"], Some(&ca), |_| {});
-    let server = tls_server(server_config(&paper, BOTH), answer_inside);
+    let (directory, ca) = (temp_dir(), authority("Root"));
+    let leaf = certificate(&["localhost"], Some(&ca), |_| {});
+    let server = tls_server(server_config(&leaf, BOTH), answer_inside);
     let port = server.address.port().to_string();
     for (file, expected) in [
-        (folder.file("ca.pem", &ca.pem()), "200"),
-        (folder.0.join("missing.pem"), "no CA certificates were found on this machine"),
-        (folder.file("empty.pem", ""), "no CA certificates were found on this machine"),
+        (file(&directory, "ca.pem", &ca.pem()), "200"),
+        (directory.path().join("missing.pem"), "no CA certificates were found on this machine"),
+        (file(&directory, "empty.pem", ""), "no CA certificates were found on this machine"),
     ] {
         alone("process::with_the_certificates_of_the_environment", |command| {
             command
@@ -27,7 +27,7 @@ fn the_systems_certificates_are_those_of_the_environment() {
                 .env_remove("SSL_CERT_DIR")
                 .env("TEST_PORT", &port)
                 .env("TEST_EXPECTED", expected)
-                .env("TEST_CA", folder.0.join("ca.pem"));
+                .env("TEST_CA", directory.path().join("ca.pem"));
         });
     }
 }
@@ -56,7 +56,7 @@ fn with_the_certificates_of_the_environment() {
 #[cfg(unix)]
 fn the_proxies_of_the_environment_may_have_any_bytes_in_their_passwords() {
     use std::os::unix::ffi::OsStringExt;
-    let (proxy, asked) = connect_proxy(SocketAddr::from(([127, 0, 0, 1], 1)), "HTTP/1.1 403 Forbidden\r\n\r\n");
+    let proxy = connect_proxy(SocketAddr::from(([127, 0, 0, 1], 1)), "HTTP/1.1 403 Forbidden\r\n\r\n");
     let names = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
     for name in names {
         alone("process::with_the_proxy_of_the_environment", |command| {
@@ -67,7 +67,7 @@ fn the_proxies_of_the_environment_may_have_any_bytes_in_their_passwords() {
             command.env(name, std::ffi::OsString::from_vec(value));
         });
         // "m\xe9:\xff" in base64.
-        assert!(asked.lock().unwrap().pop().unwrap().contains("\r\nProxy-Authorization: Basic bek6/w==\r\n"));
+        assert!(proxy.requests().pop().unwrap().contains("\r\nProxy-Authorization: Basic bek6/w==\r\n"));
     }
 }
 
@@ -89,12 +89,12 @@ fn a_lack_of_file_descriptors_is_a_local_problem() {
 #[cfg(unix)]
 #[ignore = "run by a_lack_of_file_descriptors_is_a_local_problem"]
 fn without_file_descriptors() {
-    let server = Server::replying(OK);
-    let (folder, ca) = (Folder::new(), authority("Root"));
-    let paper = paper(&["localhost"], Some(&ca), |_| {});
-    let secure_server = tls_server(server_config(&paper, BOTH), answer_inside);
+    let server = RawServer::responding(OK);
+    let (directory, ca) = (temp_dir(), authority("Root"));
+    let leaf = certificate(&["localhost"], Some(&ca), |_| {});
+    let secure_server = tls_server(server_config(&leaf, BOTH), answer_inside);
     let request = secure(&secure_server, "localhost");
-    let transport = transport_in(&trusting(&folder, &ca), &[]);
+    let transport = transport_in(&trusting(&directory, &ca), &[]);
     let unattended = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut open = Vec::new();
     while let Ok(file) = std::fs::File::open("/dev/null") {
@@ -126,11 +126,11 @@ fn a_broken_connection_raises_no_signal() {
 fn with_sigpipe_as_in_a_c_program() {
     // SAFETY: sets the signal to its default, which every program but those of Rust starts with.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    let (folder, ca) = (Folder::new(), authority("Root"));
-    let paper = paper(&["localhost"], Some(&ca), |_| {});
-    let secure_server = tls_server(server_config(&paper, BOTH), |stream| read_head(stream).map(|_| ()));
-    let plain_server = Server::start(|mut stream| read_head(&mut stream).map(|_| ()));
-    let transport = transport_in(&trusting(&folder, &ca), &[]);
+    let (directory, ca) = (temp_dir(), authority("Root"));
+    let leaf = certificate(&["localhost"], Some(&ca), |_| {});
+    let secure_server = tls_server(server_config(&leaf, BOTH), |stream| read_head(stream).map(|_| ()));
+    let plain_server = RawServer::start(|mut stream| read_head(&mut stream).map(|_| ()));
+    let transport = transport_in(&trusting(&directory, &ca), &[]);
     for url in [plain_server.url(), secure(&secure_server, "localhost").url] {
         let error = failure(&transport, &post(&url, &vec![b'x'; 8 << 20]), PATIENCE);
         assert_error(&error, Kind::Connect, Phase::Send, "before it had read the whole request");
@@ -147,10 +147,10 @@ fn a_forked_child_can_make_requests_of_its_own() {
 #[cfg(unix)]
 #[ignore = "run by a_forked_child_can_make_requests_of_its_own"]
 fn while_forking() {
-    let (folder, ca) = (Folder::new(), authority("Root"));
-    let paper = paper(&["localhost"], Some(&ca), |_| {});
-    let server = tls_server(server_config(&paper, BOTH), answer_inside);
-    let options = trusting(&folder, &ca);
+    let (directory, ca) = (temp_dir(), authority("Root"));
+    let leaf = certificate(&["localhost"], Some(&ca), |_| {});
+    let server = tls_server(server_config(&leaf, BOTH), answer_inside);
+    let options = trusting(&directory, &ca);
     let shared = Arc::new(transport_in(&options, &[]));
     let request = Arc::new(secure(&server, "localhost"));
     let busy = Arc::new(AtomicUsize::new(1));

@@ -10,18 +10,18 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, SupportedProtocolVersion};
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 #[test]
 fn a_proxy_is_given_the_name_and_the_password() {
-    let (folder, ca) = (Folder::new(), authority("Root"));
-    let paper = paper(&["far.invalid"], Some(&ca), |_| {});
-    let server = tls_server(server_config(&paper, BOTH), answer_inside);
-    let (proxy, asked) = connect_proxy(server.address, ESTABLISHED);
+    let (directory, ca) = (temp_dir(), authority("Root"));
+    let leaf = certificate(&["far.invalid"], Some(&ca), |_| {});
+    let server = tls_server(server_config(&leaf, BOTH), answer_inside);
+    let proxy = connect_proxy(server.address, ESTABLISHED);
     let url = format!("http://me:p%40ss@{}", proxy.address);
-    let transport = transport_in(&trusting(&folder, &ca), &[("HTTPS_PROXY", &url)]);
+    let transport = transport_in(&trusting(&directory, &ca), &[("HTTPS_PROXY", &url)]);
     let mut observed = ConnectionTrace::default();
     let request = get("https://far.invalid/oauth/token");
     let response = transport.send_traced(&request, PATIENCE, &mut observed).unwrap();
@@ -29,20 +29,20 @@ fn a_proxy_is_given_the_name_and_the_password() {
     assert_eq!(observed.proxy, Some(format!("http://{}", proxy.address)));
     assert_eq!(observed.address, Some(proxy.address));
     assert_eq!(
-        asked.lock().unwrap().as_slice(),
+        proxy.requests(),
         [
             "CONNECT far.invalid:443 HTTP/1.1\r\nHost: far.invalid:443\r\nProxy-Authorization: Basic bWU6cEBzcw==\r\n\r\n"
         ]
     );
     // The setting beats the environment.
-    let options = NetworkOptions { proxy: Some(Secret::from(url.as_str())), ..trusting(&folder, &ca) };
+    let options = NetworkOptions { proxy: Some(Secret::from(url.as_str())), ..trusting(&directory, &ca) };
     let transport = transport_in(&options, &[("HTTPS_PROXY", "http://127.0.0.1:1")]);
     assert!(transport.send(&request, PATIENCE).is_ok());
 }
 
 #[test]
 fn a_proxy_that_refuses_is_told_apart_from_the_server() {
-    let server = Server::replying(OK);
+    let server = RawServer::responding(OK);
     for (reply, words, status, retryable) in [
         (
             "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 4\r\n\r\nhush",
@@ -55,7 +55,7 @@ fn a_proxy_that_refuses_is_told_apart_from_the_server() {
         ("", "closed the connection", None, true),
         ("nonsense\r\n\r\n", "not HTTP", None, false),
     ] {
-        let (proxy, _) = connect_proxy(server.address, reply);
+        let proxy = connect_proxy(server.address, reply);
         let url = format!("http://me:hush@{}", proxy.address);
         let transport = transport_in(&network(), &[("https_proxy", &url)]);
         let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
@@ -71,10 +71,8 @@ fn a_proxy_that_refuses_is_told_apart_from_the_server() {
 
 #[test]
 fn a_proxy_that_cannot_be_reached_is_the_proxys_fault() {
-    let closed = {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().to_string()
-    };
+    let port = ClosedPort::new();
+    let closed = port.address().to_string();
     for scheme in ["http", "https", "socks4a", "socks5h"] {
         for (host, phase) in [(closed.as_str(), Phase::Connect), (UNKNOWN_HOST, Phase::Resolve)] {
             let url = format!("{scheme}://me:hush@{host}");
@@ -98,11 +96,13 @@ fn a_proxy_that_cannot_be_reached_is_the_proxys_fault() {
 #[test]
 fn a_proxy_cannot_make_a_call_outlast_its_deadline() {
     let hasty = NetworkOptions { connect_timeout: SHORT, ..network() };
-    let silent = Server::start(|mut stream| outlast(&mut stream));
-    let slow = Server::start(|mut stream| drip(&mut stream, b"HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy"));
-    let slow_socks = Server::start(|mut stream| {
+    let silent = RawServer::start(|mut stream| read_until_eof(&mut stream));
+    let slow = RawServer::start(|mut stream| {
+        send_slowly(&mut stream, b"HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy")
+    });
+    let slow_socks = RawServer::start(|mut stream| {
         stream.write_all(&[5, 0, 5, 0, 0, 3, 255])?;
-        drip(&mut stream, b"x")
+        send_slowly(&mut stream, b"x")
     });
     let cases = [
         ("http", &silent, Phase::Tunnel, "accepted the connection"),
@@ -112,7 +112,7 @@ fn a_proxy_cannot_make_a_call_outlast_its_deadline() {
         ("http", &slow, Phase::Tunnel, "accepted the connection"),
         ("socks5h", &slow_socks, Phase::Tunnel, "accepted the connection"),
     ];
-    together(cases, |(scheme, proxy, phase, words)| {
+    run_parallel(cases, |(scheme, proxy, phase, words)| {
         let url = format!("{scheme}://{}", proxy.address);
         let transport = transport_in(&hasty, &[("https_proxy", &url)]);
         let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
@@ -124,30 +124,30 @@ fn a_proxy_cannot_make_a_call_outlast_its_deadline() {
 
 #[test]
 fn an_inspecting_proxy_gives_itself_away_and_works_once_trusted() {
-    let (folder, inspector, other) = (Folder::new(), authority("Inspector"), authority("Root"));
-    let forged = paper(&["far.invalid"], Some(&inspector), |_| {});
+    let (directory, inspector, other) = (temp_dir(), authority("Inspector"), authority("Root"));
+    let forged = certificate(&["far.invalid"], Some(&inspector), |_| {});
     let inside = tls_server(server_config(&forged, BOTH), answer_inside);
-    let (proxy, _) = connect_proxy(inside.address, ESTABLISHED);
+    let proxy = connect_proxy(inside.address, ESTABLISHED);
     let url = format!("http://{}", proxy.address);
     let environment = [("https_proxy", url.as_str())];
     let request = get("https://far.invalid/");
-    let error = failure(&transport_in(&trusting(&folder, &other), &environment), &request, PATIENCE);
+    let error = failure(&transport_in(&trusting(&directory, &other), &environment), &request, PATIENCE);
     assert_error(&error, Kind::Tls, Phase::TlsHandshake, "issued by \"Inspector\" of \"Test & Co\"");
     assert!(error.to_string().contains("inspects TLS, set ca_file"), "{error}");
-    let transport = transport_in(&trusting(&folder, &inspector), &environment);
+    let transport = transport_in(&trusting(&directory, &inspector), &environment);
     assert!(transport.send(&request, PATIENCE).is_ok());
 }
 
 #[test]
 fn a_proxy_inside_tls_leads_to_a_server_inside_tls() {
-    let (folder, ca) = (Folder::new(), authority("Root"));
-    let server_paper = paper(&["far.invalid"], Some(&ca), |_| {});
-    let server = tls_server(server_config(&server_paper, BOTH), answer_inside);
-    let (inner, asked) = connect_proxy(server.address, ESTABLISHED);
+    let (directory, ca) = (temp_dir(), authority("Root"));
+    let server_leaf = certificate(&["far.invalid"], Some(&ca), |_| {});
+    let server = tls_server(server_config(&server_leaf, BOTH), answer_inside);
+    let inner = connect_proxy(server.address, ESTABLISHED);
     let inner_address = inner.address;
-    let proxy_paper = paper(&["localhost"], Some(&ca), |_| {});
+    let proxy_leaf = certificate(&["localhost"], Some(&ca), |_| {});
     // The outer layer only opens the TLS, for a client that waits for each answer in turn.
-    let proxy = tls_server(server_config(&proxy_paper, BOTH), move |outside| {
+    let proxy = tls_server(server_config(&proxy_leaf, BOTH), move |outside| {
         let mut inside = TcpStream::connect(inner_address)?;
         inside.set_read_timeout(Some(Duration::from_millis(100)))?;
         outside.conn.complete_io(&mut outside.sock)?;
@@ -172,25 +172,25 @@ fn a_proxy_inside_tls_leads_to_a_server_inside_tls() {
         }
     });
     let url = format!("https://me:pass@localhost:{}", proxy.address.port());
-    let transport = transport_in(&trusting(&folder, &ca), &[("https_proxy", &url)]);
+    let transport = transport_in(&trusting(&directory, &ca), &[("https_proxy", &url)]);
     let response = transport.send(&get("https://far.invalid/"), PATIENCE).unwrap();
     assert_eq!(response.body.as_slice(), b"hi");
-    assert!(asked.lock().unwrap()[0].contains("Proxy-Authorization: Basic bWU6cGFzcw=="));
+    assert!(inner.requests()[0].contains("Proxy-Authorization: Basic bWU6cGFzcw=="));
     // A proxy that is not trusted gets no password.
     let transport = transport_in(&network(), &[("https_proxy", &url)]);
     let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
     assert_error(&error, Kind::Tls, Phase::TlsHandshake, "the certificate of the proxy https://localhost");
-    assert_eq!(asked.lock().unwrap().len(), 1);
+    assert_eq!(inner.requests().len(), 1);
 }
 
 /// A proxy that asks for a client certificate, and whether each client showed it one. `insists`: without one
 /// there is no connection.
 fn asking_proxy(
-    paper: &Paper,
+    leaf: &Certificate,
     versions: &[&'static SupportedProtocolVersion],
     ca: &Authority,
     insists: bool,
-) -> (Server, mpsc::Receiver<bool>) {
+) -> (RawServer, mpsc::Receiver<bool>) {
     let mut roots = RootCertStore::empty();
     roots.add(ca.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -199,8 +199,8 @@ fn asking_proxy(
     let config = server_builder(versions)
         .with_client_cert_verifier(verifier)
         .with_single_cert(
-            vec![paper.certificate.der().clone()],
-            PrivateKeyDer::try_from(paper.key.serialize_der()).unwrap(),
+            vec![leaf.certificate.der().clone()],
+            PrivateKeyDer::try_from(leaf.key.serialize_der()).unwrap(),
         )
         .unwrap();
     let (shown, seen) = mpsc::channel();
@@ -217,18 +217,19 @@ fn asking_proxy(
 
 #[test]
 fn a_client_certificate_is_not_shown_to_a_proxy() {
-    let (folder, ca) = (Folder::new(), authority("Root"));
-    let (proxy_paper, client) = (paper(&["localhost"], Some(&ca), |_| {}), paper(&["client"], Some(&ca), |_| {}));
+    let (directory, ca) = (temp_dir(), authority("Root"));
+    let (proxy_leaf, client) =
+        (certificate(&["localhost"], Some(&ca), |_| {}), certificate(&["client"], Some(&ca), |_| {}));
     let set = NetworkOptions {
         client_certificate: Some((
-            folder.file("client.pem", &client.certificate.pem()),
-            folder.file("client.key", &client.key.serialize_pem()),
+            file(&directory, "client.pem", &client.certificate.pem()),
+            file(&directory, "client.key", &client.key.serialize_pem()),
         )),
-        ..trusting(&folder, &ca)
+        ..trusting(&directory, &ca)
     };
     for versions in [ONLY_1_2, ONLY_1_3] {
-        for (insists, options) in [(false, &set), (true, &set), (true, &trusting(&folder, &ca))] {
-            let (proxy, seen) = asking_proxy(&proxy_paper, versions, &ca, insists);
+        for (insists, options) in [(false, &set), (true, &set), (true, &trusting(&directory, &ca))] {
+            let (proxy, seen) = asking_proxy(&proxy_leaf, versions, &ca, insists);
             let url = format!("https://localhost:{}", proxy.address.port());
             let error =
                 failure(&transport_in(options, &[("https_proxy", &url)]), &get("https://far.invalid/"), PATIENCE);
@@ -247,13 +248,13 @@ fn a_client_certificate_is_not_shown_to_a_proxy() {
 
 #[test]
 fn socks_proxies_work_and_are_told_apart_when_they_refuse() {
-    let (folder, ca) = (Folder::new(), authority("Root"));
-    let paper = paper(&["far.invalid", "localhost"], Some(&ca), |_| {});
-    let server = tls_server(server_config(&paper, BOTH), answer_inside);
-    let options = trusting(&folder, &ca);
+    let (directory, ca) = (temp_dir(), authority("Root"));
+    let leaf = certificate(&["far.invalid", "localhost"], Some(&ca), |_| {});
+    let server = tls_server(server_config(&leaf, BOTH), answer_inside);
+    let options = trusting(&directory, &ca);
 
     // The name goes to the proxy as it is.
-    let (proxy, asked) = socks_proxy(server.address, Some("pass"), 0);
+    let proxy = socks5_proxy(Some(server.address), Some("pass"), 0);
     let url = format!("socks5h://me:pass@{}", proxy.address);
     let transport = transport_in(&options, &[("ALL_PROXY", &url)]);
     let response = transport.send(&get("https://far.invalid/"), PATIENCE).unwrap();
@@ -262,7 +263,7 @@ fn socks_proxies_work_and_are_told_apart_when_they_refuse() {
     let url = format!("socks5://me:pass@{}", proxy.address);
     let transport = transport_in(&options, &[("ALL_PROXY", &url)]);
     assert!(transport.send(&get("https://localhost/"), PATIENCE).is_ok());
-    assert_eq!(asked.lock().unwrap().as_slice(), ["far.invalid:443", "127.0.0.1:443"]);
+    assert_eq!(proxy.requests(), ["far.invalid:443", "127.0.0.1:443"]);
     let error = failure(&transport, &get(&format!("https://{UNKNOWN_HOST}/")), PATIENCE);
     assert_eq!(error.kind(), Kind::Resolve, "{error}");
 
@@ -271,7 +272,7 @@ fn socks_proxies_work_and_are_told_apart_when_they_refuse() {
         ("", 0, "requires a user name and password"),
         ("me:pass@", 5, "connection refused"),
     ] {
-        let (proxy, _) = socks_proxy(server.address, Some("pass"), code);
+        let proxy = socks5_proxy(Some(server.address), Some("pass"), code);
         let url = format!("socks5h://{login}{}", proxy.address);
         let transport = transport_in(&options, &[("ALL_PROXY", &url)]);
         let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
@@ -282,8 +283,8 @@ fn socks_proxies_work_and_are_told_apart_when_they_refuse() {
 /// A proxy on this machine, such as an SSH tunnel, may lead to the loopback address of another one.
 #[test]
 fn plain_http_goes_through_no_proxy() {
-    let server = Server::replying(OK);
-    let (proxy, asked) = connect_proxy(server.address, ESTABLISHED);
+    let server = RawServer::responding(OK);
+    let proxy = connect_proxy(server.address, ESTABLISHED);
     let direct = |options: &NetworkOptions, environment: &[(&str, &str)]| {
         let mut observed = ConnectionTrace::default();
         let transport = transport_in(options, environment);
@@ -297,7 +298,7 @@ fn plain_http_goes_through_no_proxy() {
         }
         direct(&NetworkOptions { proxy: Some(Secret::from(url.as_str())), ..network() }, &[]);
     }
-    assert_eq!(asked.lock().unwrap().len(), 0);
+    assert_eq!(proxy.requests().len(), 0);
 }
 
 #[test]

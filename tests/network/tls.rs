@@ -16,17 +16,17 @@ use std::sync::{Arc, Mutex};
 
 #[test]
 fn a_trusted_server_is_reached_and_observed() {
-    let (folder, ca) = (Folder::new(), authority("Root"));
-    let paper = paper(&["localhost", "127.0.0.1"], Some(&ca), |_| {});
+    let (directory, ca) = (temp_dir(), authority("Root"));
+    let leaf = certificate(&["localhost", "127.0.0.1"], Some(&ca), |_| {});
     let lines = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&lines);
     let options = NetworkOptions {
         log: Log::new(move |_, line| kept.lock().unwrap().push(line.to_owned())),
-        ..trusting(&folder, &ca)
+        ..trusting(&directory, &ca)
     };
     let transport = transport_in(&options, &[]);
     for (versions, version) in [(BOTH, "TLS 1.3"), (ONLY_1_3, "TLS 1.3"), (ONLY_1_2, "TLS 1.2")] {
-        let server = tls_server(server_config(&paper, versions), answer_inside);
+        let server = tls_server(server_config(&leaf, versions), answer_inside);
         for host in ["localhost", "127.0.0.1"] {
             let mut observed = ConnectionTrace::default();
             let mut request = secure(&server, host);
@@ -52,36 +52,36 @@ fn a_trusted_server_is_reached_and_observed() {
 
 #[test]
 fn a_certificate_that_is_not_trusted_is_told_with_its_reason_and_issuer() {
-    let (folder, ca, stranger) = (Folder::new(), authority("Root"), authority("Inspector"));
-    let transport = transport_in(&trusting(&folder, &ca), &[]);
+    let (directory, ca, stranger) = (temp_dir(), authority("Root"), authority("Inspector"));
+    let transport = transport_in(&trusting(&directory, &ca), &[]);
     let local = &["localhost"][..];
     let cases = [
         (
-            paper(local, Some(&ca), |params| params.not_after = date_time_ymd(2020, 2, 29)),
+            certificate(local, Some(&ca), |params| params.not_after = date_time_ymd(2020, 2, 29)),
             "expired on 29 Feb 2020 (issued by \"Root\" of \"Test & Co\")",
             "clock",
         ),
         (
-            paper(local, Some(&ca), |params| params.not_before = date_time_ymd(4000, 1, 2)),
+            certificate(local, Some(&ca), |params| params.not_before = date_time_ymd(4000, 1, 2)),
             "not valid before 02 Jan 4000",
             "clock",
         ),
         (
-            paper(&["other.example", "www.example"], Some(&ca), |_| {}),
+            certificate(&["other.example", "www.example"], Some(&ca), |_| {}),
             "for other hosts (other.example, www.example)",
             "host name",
         ),
         (
-            paper(local, Some(&stranger), |_| {}),
+            certificate(local, Some(&stranger), |_| {}),
             "not from a trusted CA (issued by \"Inspector\" of \"Test & Co\")",
             "ca_file",
         ),
-        (paper(local, None, |_| {}), "self-signed", "ca_file"),
-        (paper(local, None, |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), "", ""),
+        (certificate(local, None, |_| {}), "self-signed", "ca_file"),
+        (certificate(local, None, |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), "", ""),
     ];
     for versions in [ONLY_1_2, ONLY_1_3] {
-        for (paper, words, advice) in &cases {
-            let server = tls_server(server_config(paper, versions), answer_inside);
+        for (leaf, words, advice) in &cases {
+            let server = tls_server(server_config(leaf, versions), answer_inside);
             let error = failure(&transport, &secure(&server, "localhost"), PATIENCE);
             println!("{error}");
             assert_error(&error, Kind::Tls, Phase::TlsHandshake, words);
@@ -94,37 +94,37 @@ fn a_certificate_that_is_not_trusted_is_told_with_its_reason_and_issuer() {
 
 #[test]
 fn a_self_signed_certificate_works_once_it_is_in_ca_file() {
-    let folder = Folder::new();
-    let paper = paper(&["localhost"], None, |_| {});
-    let options = NetworkOptions { ca_file: Some(folder.file("ca.pem", &paper.certificate.pem())), ..network() };
-    let server = tls_server(server_config(&paper, BOTH), answer_inside);
+    let directory = temp_dir();
+    let leaf = certificate(&["localhost"], None, |_| {});
+    let options = NetworkOptions { ca_file: Some(file(&directory, "ca.pem", &leaf.certificate.pem())), ..network() };
+    let server = tls_server(server_config(&leaf, BOTH), answer_inside);
     let transport = transport_in(&options, &[]);
     assert!(transport.send(&secure(&server, "localhost"), PATIENCE).is_ok());
 }
 
 #[test]
 fn a_client_certificate_is_shown_to_who_asks() {
-    let (folder, ca, stranger) = (Folder::new(), authority("Root"), authority("Stranger"));
-    let server_paper = paper(&["localhost"], Some(&ca), |_| {});
+    let (directory, ca, stranger) = (temp_dir(), authority("Root"), authority("Stranger"));
+    let server_leaf = certificate(&["localhost"], Some(&ca), |_| {});
     let mut roots = RootCertStore::empty();
     roots.add(ca.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
-    let with = |name: &str, paper: &Paper| NetworkOptions {
+    let with = |name: &str, leaf: &Certificate| NetworkOptions {
         client_certificate: Some((
-            folder.file(&format!("{name}.pem"), &paper.certificate.pem()),
-            folder.file(&format!("{name}.key"), &paper.key.serialize_pem()),
+            file(&directory, &format!("{name}.pem"), &leaf.certificate.pem()),
+            file(&directory, &format!("{name}.key"), &leaf.key.serialize_pem()),
         )),
-        ..trusting(&folder, &ca)
+        ..trusting(&directory, &ca)
     };
-    let client = paper(&["client"], Some(&ca), |_| {});
-    let unknown = paper(&["client"], Some(&stranger), |_| {});
+    let client = certificate(&["client"], Some(&ca), |_| {});
+    let unknown = certificate(&["client"], Some(&stranger), |_| {});
     for versions in [ONLY_1_2, ONLY_1_3] {
         let config = server_builder(versions)
             .with_client_cert_verifier(verifier.clone())
             .with_single_cert(
-                vec![server_paper.certificate.der().clone()],
-                PrivateKeyDer::try_from(server_paper.key.serialize_der()).unwrap(),
+                vec![server_leaf.certificate.der().clone()],
+                PrivateKeyDer::try_from(server_leaf.key.serialize_der()).unwrap(),
             )
             .unwrap();
         let server = tls_server(config, answer_inside);
@@ -132,7 +132,7 @@ fn a_client_certificate_is_shown_to_who_asks() {
         let request = Request { url: secure(&server, "localhost").url, ..post("", &vec![b'x'; 4 << 20]) };
         let response = transport_in(&with("good", &client), &[]).send(&request, PATIENCE);
         assert_eq!(response.unwrap().status, 200);
-        let error = failure(&transport_in(&trusting(&folder, &ca), &[]), &request, PATIENCE);
+        let error = failure(&transport_in(&trusting(&directory, &ca), &[]), &request, PATIENCE);
         assert_error(&error, Kind::Tls, Phase::TlsHandshake, "requires a client certificate");
         assert!(error.to_string().contains("set client_certificate and client_key"), "{error}");
         let error = failure(&transport_in(&with("unknown", &unknown), &[]), &request, PATIENCE);
@@ -140,11 +140,11 @@ fn a_client_certificate_is_shown_to_who_asks() {
     }
 
     // Files that do not fit, or are none.
-    let server = tls_server(server_config(&server_paper, BOTH), answer_inside);
-    let pem = folder.file("c.pem", &client.certificate.pem());
-    let key = folder.file("c.key", &client.key.serialize_pem());
-    let other_key = folder.file("o.key", &unknown.key.serialize_pem());
-    let missing = folder.0.join("missing");
+    let server = tls_server(server_config(&server_leaf, BOTH), answer_inside);
+    let pem = file(&directory, "c.pem", &client.certificate.pem());
+    let key = file(&directory, "c.key", &client.key.serialize_pem());
+    let other_key = file(&directory, "o.key", &unknown.key.serialize_pem());
+    let missing = directory.path().join("missing");
     for (certificate, key, words) in [
         (&pem, &other_key, "client_key"),
         (&pem, &missing, "client_key"),
@@ -152,8 +152,10 @@ fn a_client_certificate_is_shown_to_who_asks() {
         (&missing, &key, "client_certificate"),
         (&key, &key, "client_certificate"),
     ] {
-        let options =
-            NetworkOptions { client_certificate: Some((certificate.clone(), key.clone())), ..trusting(&folder, &ca) };
+        let options = NetworkOptions {
+            client_certificate: Some((certificate.clone(), key.clone())),
+            ..trusting(&directory, &ca)
+        };
         let error = failure(&transport_in(&options, &[]), &secure(&server, "localhost"), PATIENCE);
         println!("{error}");
         assert_error(&error, Kind::Config, Phase::Setup, &format!("{words} ("));
@@ -162,16 +164,19 @@ fn a_client_certificate_is_shown_to_who_asks() {
 
 #[test]
 fn a_ca_file_that_cannot_be_used_is_named() {
-    let (folder, ca) = (Folder::new(), authority("Root"));
-    let paper = paper(&["localhost"], Some(&ca), |_| {});
-    let server = tls_server(server_config(&paper, BOTH), answer_inside);
-    let plain = Server::replying(OK);
+    let (directory, ca) = (temp_dir(), authority("Root"));
+    let leaf = certificate(&["localhost"], Some(&ca), |_| {});
+    let server = tls_server(server_config(&leaf, BOTH), answer_inside);
+    let plain = RawServer::responding(OK);
     for (path, words) in [
-        (folder.0.join("missing.pem"), "missing.pem"),
-        (folder.file("empty.pem", ""), "no certificate"),
-        (folder.file("key.pem", &paper.key.serialize_pem()), "no certificate"),
-        (folder.file("cut.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n"), "PEM"),
-        (folder.file("odd.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "certificate 1"),
+        (directory.path().join("missing.pem"), "missing.pem"),
+        (file(&directory, "empty.pem", ""), "no certificate"),
+        (file(&directory, "key.pem", &leaf.key.serialize_pem()), "no certificate"),
+        (file(&directory, "cut.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n"), "PEM"),
+        (
+            file(&directory, "odd.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            "certificate 1",
+        ),
     ] {
         let options = NetworkOptions { ca_file: Some(path.clone()), ..network() };
         let transport = transport_in(&options, &[]);
@@ -189,13 +194,13 @@ fn a_ca_file_that_cannot_be_used_is_named() {
 #[test]
 fn a_port_without_tls_and_a_broken_handshake_are_told_apart() {
     let transport = transport_in(&network(), &[]);
-    let server = Server::start(|mut stream| {
+    let server = RawServer::start(|mut stream| {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")?;
-        outlast(&mut stream)
+        read_until_eof(&mut stream)
     });
     let error = failure(&transport, &secure(&server, "localhost"), PATIENCE);
     assert_error(&error, Kind::Tls, Phase::TlsHandshake, "did not respond with TLS");
-    let server = Server::start(|mut stream| stream.read_exact(&mut [0; 16]));
+    let server = RawServer::start(|mut stream| stream.read_exact(&mut [0; 16]));
     let error = failure(&transport, &secure(&server, "localhost"), PATIENCE);
     assert_error(&error, Kind::Connect, Phase::TlsHandshake, "during the TLS handshake");
     assert!(error.is_retryable());
@@ -203,14 +208,14 @@ fn a_port_without_tls_and_a_broken_handshake_are_told_apart() {
 
 #[test]
 fn a_handshake_without_end_is_given_up_after_the_time_for_a_connection() {
-    let server = Server::start(|mut stream| outlast(&mut stream));
+    let server = RawServer::start(|mut stream| read_until_eof(&mut stream));
     let hasty = NetworkOptions { connect_timeout: SHORT, ..network() };
     let error = failure(&transport_in(&hasty, &[]), &secure(&server, "localhost"), PATIENCE);
     assert_error(&error, Kind::Timeout, Phase::TlsHandshake, "did not finish the TLS handshake within 1.0 s");
     // A record that never ends, byte by byte.
-    let server = Server::start(|mut stream| {
+    let server = RawServer::start(|mut stream| {
         stream.write_all(&[0x16, 3, 3, 0x3f, 0xff])?;
-        drip(&mut stream, &[0])
+        send_slowly(&mut stream, &[0])
     });
     let error = failure(&transport_in(&hasty, &[]), &secure(&server, "localhost"), PATIENCE);
     assert_eq!(error.phase(), Phase::TlsHandshake, "{error}");
@@ -220,11 +225,11 @@ fn a_handshake_without_end_is_given_up_after_the_time_for_a_connection() {
 /// Without the farewell of TLS, somebody on the way may have cut the reply short.
 #[test]
 fn a_body_without_a_length_needs_the_farewell_of_tls() {
-    let (folder, ca) = (Folder::new(), authority("Root"));
-    let paper = paper(&["localhost"], Some(&ca), |_| {});
-    let transport = transport_in(&trusting(&folder, &ca), &[]);
+    let (directory, ca) = (temp_dir(), authority("Root"));
+    let leaf = certificate(&["localhost"], Some(&ca), |_| {});
+    let transport = transport_in(&trusting(&directory, &ca), &[]);
     for polite in [true, false] {
-        let server = tls_server(server_config(&paper, BOTH), move |stream| {
+        let server = tls_server(server_config(&leaf, BOTH), move |stream| {
             read_request(stream)?;
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf?")?;
             if polite {
