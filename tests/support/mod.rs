@@ -129,6 +129,38 @@ pub fn require(is_there: bool, what: &str) -> bool {
     is_there
 }
 
+/// A message without what differs from run to run: `directory` becomes `…`, ports, times and names of entries become
+/// `N` or `NAME`. A vertical bar would end a table's cell and becomes `/`.
+pub fn normalize(message: &str, directory: &Path) -> String {
+    let message = message.replace(&directory.display().to_string(), "…").replace('|', "/");
+    let mut parts = message.split(" (next attempt in ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let message = parts.fold(first, |kept, part| kept + part.split_once(')').map_or("", |(_, after)| after));
+    let is_name = |word: &str| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let (mut normal, mut rest) = (String::new(), message.as_str());
+    while let Some(start) = rest.find(|c: char| c.is_ascii_alphanumeric()) {
+        let end = rest[start..].find(|c: char| !c.is_ascii_alphanumeric()).map_or(rest.len(), |length| start + length);
+        let word = &rest[start..end];
+        // The digits, points and hyphens of an address, a date or a number with decimals.
+        let number_length = rest[start..].find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-'));
+        let number = &rest[start..number_length.map_or(rest.len(), |length| start + length)];
+        let after = &rest[start + number.len()..];
+        let is_time = after.starts_with(" s") || after.starts_with(" ms");
+        let is_long = number.bytes().filter(u8::is_ascii_digit).count() >= 4 && !number.starts_with("127.");
+        normal.push_str(&rest[..start]);
+        let (replacement, length) = if is_name(word) {
+            ("NAME", word.len())
+        } else if number.is_empty() {
+            (word, word.len())
+        } else {
+            (if is_time || is_long { "N" } else { number }, number.len())
+        };
+        normal.push_str(replacement);
+        rest = &rest[start + length..];
+    }
+    normal + rest
+}
+
 /// One function of the header.
 pub struct Prototype {
     pub returns: String,
