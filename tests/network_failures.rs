@@ -148,7 +148,7 @@ fn row(name: &'static str, setup: impl Fn() -> Row + Send + Sync + 'static) -> (
     (name, Box::new(setup))
 }
 
-/// A success reply with a member changed.
+/// A successful response with one member changed.
 fn changed(name: &'static str, value: serde_json::Value) -> Row {
     let mut body = json!({"access_token": "{access_token}", "session_expires_in": 0, "expires_in": 300});
     body[name] = value;
@@ -159,7 +159,7 @@ fn rows() -> Vec<(&'static str, Setup)> {
     let rejected = || json!({"error": "invalid_client", "error_description": "no such client"});
     vec![
         row("a healthy service", || service(|builder| builder, vec![])),
-        row("a late reply", || plain(Fault::latency_ms(50))),
+        row("a late response", || plain(Fault::latency_ms(50))),
         row("a wrong secret (400)", || service(|b| b, vec![]).set("client_secret", format!("{} wrong", canary()))),
         row("400 without a body", || plain(Fault::status(400))),
         row("400 invalid_client", move || plain(Fault::status(400).body(rejected()))),
@@ -189,19 +189,19 @@ fn rows() -> Vec<(&'static str, Setup)> {
         row("504 for ever", || plain(Fault::status(504).forever())),
         row("501", || plain(Fault::status(501).forever())),
         row("302 to another host", || plain(Fault::status(302).header("Location", "http://127.0.0.1:9/").forever())),
-        row("307 that asks for the body again", || {
+        row("307, which would repeat the body", || {
             plain(Fault::status(307).header("Location", "http://127.0.0.1:9/").forever())
         }),
         row("204 without a body", || plain(Fault::status(204).forever())),
         row("a reset connection, once", || plain(Fault::reset())),
         row("a reset connection, for ever", || plain(Fault::reset().forever())),
         row("a closed connection, for ever", || plain(Fault::close().forever())),
-        row("a reply cut short, once", || plain(Fault::truncate())),
-        row("a reply cut short, for ever", || plain(Fault::truncate().forever())),
-        row("no reply", || plain(Fault::silent().forever()).set("timeout_ms", 1500)),
+        row("a truncated response, once", || plain(Fault::truncate())),
+        row("a truncated response, for ever", || plain(Fault::truncate().forever())),
+        row("no response", || plain(Fault::silent().forever()).set("timeout_ms", 1500)),
         row("a body of one byte a second", || plain(Fault::slow(1000).forever()).set("timeout_ms", 1500)),
         row("headers without end", || plain(Fault::slow_headers(100).forever()).set("timeout_ms", 1500)),
-        row("a reply of 1 MiB", || plain(Fault::oversized(1 << 20).forever())),
+        row("a response of 1 MiB", || plain(Fault::oversized(1 << 20).forever())),
         row("a page of HTML under 200", || plain(Fault::not_json().forever())),
         row("an error under 200", || plain(Fault::response(json!({"error": "server_error"})).forever())),
         row("a token with a line break", || changed("access_token", json!("a\r\nX-Evil: 1"))),
@@ -209,7 +209,7 @@ fn rows() -> Vec<(&'static str, Setup)> {
         row("a token of 20 KB", || changed("access_token", json!("t".repeat(20_000)))),
         row("no access_token", || changed("access_token", json!(null))),
         row("no expires_in", || changed("expires_in", json!(null))),
-        row("expires_in as text", || changed("expires_in", json!("300"))),
+        row("expires_in as a string", || changed("expires_in", json!("300"))),
         row("expires_in: -1", || changed("expires_in", json!(-1))),
         row("expires_in: 0", || changed("expires_in", json!(0))),
         row("expires_in: 1e400", || plain(Fault::response("{\"access_token\":\"t\",\"expires_in\":1e400}").forever())),
@@ -227,7 +227,7 @@ fn rows() -> Vec<(&'static str, Setup)> {
                 read_until_eof(&mut stream)
             })
         }),
-        row("interim replies without end", || {
+        row("interim responses without end", || {
             raw(|mut stream| {
                 read_head(&mut stream)?;
                 loop {
@@ -235,8 +235,12 @@ fn rows() -> Vec<(&'static str, Setup)> {
                 }
             })
         }),
-        row("accepted, and not a byte", || raw(|mut stream| read_until_eof(&mut stream)).set("timeout_ms", 1500)),
-        row("nobody listens", || plain(Fault::status(500)).set("auth_url", format!("http://{}", closed_port()))),
+        row("a connection on which nothing is sent", || {
+            raw(|mut stream| read_until_eof(&mut stream)).set("timeout_ms", 1500)
+        }),
+        row("a port without a listener", || {
+            plain(Fault::status(500)).set("auth_url", format!("http://{}", closed_port()))
+        }),
         row("a name that does not exist", || {
             // Longer than DNS allows, so that no resolver is asked.
             plain(Fault::status(500)).set("auth_url", format!("https://{}.invalid", "a".repeat(70)))
@@ -252,7 +256,7 @@ fn rows() -> Vec<(&'static str, Setup)> {
             service(move |builder| builder.tls(true).mutual_tls(true).ca_file(path), vec![])
                 .set("ca_file", ca.display())
         }),
-        row("HTTPS asked of a port that speaks HTTP", || {
+        row("HTTPS to a port that speaks HTTP", || {
             // As servers do that receive a ClientHello where a request is expected.
             let http = RawServer::start(|mut stream| {
                 let _ = stream.read(&mut [0; 4096])?;
@@ -291,11 +295,11 @@ fn rows() -> Vec<(&'static str, Setup)> {
         row("a proxy that cannot reach the host (502)", || {
             proxied(|address| format!("http://{address}"), |_| "HTTP/1.1 502 Bad Gateway\r\n\r\n")
         }),
-        row("a proxy that does not answer", || {
+        row("a proxy that does not respond", || {
             let proxy = format!("http://{}", silent().address);
             tls(CertificateKind::Valid).set("proxy", proxy).set("connect_timeout_ms", 700)
         }),
-        row("a proxy where nobody listens", || {
+        row("a proxy's port without a listener", || {
             tls(CertificateKind::Valid).set("proxy", format!("http://{}", closed_port()))
         }),
         row("a proxy that intercepts, with an authority of its own", || {
@@ -313,10 +317,10 @@ fn rows() -> Vec<(&'static str, Setup)> {
             row
         }),
         row("a SOCKS5 proxy", || socks(0)),
-        row("a SOCKS5 proxy that refuses", || socks(2)),
+        row("a SOCKS5 proxy that rejects the request", || socks(2)),
         row("a secret that was rotated in its file", || {
-            // The service takes the new secret; the file holds the old one until the service has
-            // refused it.
+            // The service accepts the new secret; the file holds the old one until the service has
+            // rejected it.
             let row = service(|builder| builder, vec![]);
             let path = file("rotated", &format!("{} old", canary()));
             let requests = row.requests;
@@ -415,7 +419,7 @@ fn the_fault_table() {
     println!("{table}");
     assert!(leaks.is_empty(), "the secret leaked:\n{}", leaks.join("\n"));
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/failure-modes.md");
-    let head = "# The fault table\n\nWhat goes wrong, and what the library makes of it. Made by tests/network_failures.rs, which sets up each fault on a\nreal socket; ports, times and paths in messages are left out. A call has 60 seconds here (where the server\nsends nothing, 1.5), a connection has as long (where it fails for lack of time, 0.7), and there are three retries,\nas by default.\n\n| fault | status | retryable | requests | message |\n| --- | --- | --- | --- | --- |\n";
+    let head = "# The fault table\n\nFailures of networks, servers and proxies, and how the library reports each. Written by\ntests/network_failures.rs, which sets up each fault on a real socket; ports, times and paths in messages are left out. A call has 60 seconds here (where the server\nsends nothing, 1.5), a connection has as long (where it fails for lack of time, 0.7), and there are three retries,\nas by default.\n\n| fault | status | retryable | requests | message |\n| --- | --- | --- | --- | --- |\n";
     let made = format!("{head}{table}");
     if std::env::var_os("AMP_UPDATE_FAULTS").is_some() {
         std::fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
