@@ -71,7 +71,7 @@ fn collections_are_walked_page_by_page() {
 }
 
 #[test]
-fn any_status_is_a_reply() {
+fn any_status_is_a_response() {
     let emulator = Emulator::builder().start().unwrap();
     let cache = cache(&emulator, &[]);
     for status in [204, 302, 400, 404, 409, 500, 503] {
@@ -82,7 +82,7 @@ fn any_status_is_a_reply() {
 }
 
 #[test]
-fn a_refused_token_is_replaced_once() {
+fn a_rejected_token_is_replaced_once() {
     // Its age makes the emulator answer with the 403 that Amplience answers.
     let emulator = Emulator::builder().expires_in(300).start().unwrap();
     let cache = cache(&emulator, &[]);
@@ -136,7 +136,7 @@ fn the_token_reaches_no_other_origin() {
 }
 
 #[test]
-fn patience_is_for_idempotent_methods() {
+fn only_idempotent_methods_are_retried_after_a_failure() {
     let emulator = Emulator::builder().start().unwrap();
     let cache = cache(&emulator, &[]);
     let busy = || Fault::status(503).retry_after(0).for_path("/v2");
@@ -254,7 +254,7 @@ fn deep_variables_of_graphql_need_no_stack() {
 }
 
 #[test]
-fn a_reply_has_a_limit() {
+fn a_response_has_a_limit() {
     let emulator = Emulator::builder().start().unwrap();
     let cache = cache(&emulator, &[("max_response_bytes", "100000")]);
     emulator.fault(Fault::oversized(1 << 20).for_path(HUBS));
@@ -263,7 +263,7 @@ fn a_reply_has_a_limit() {
 }
 
 #[test]
-fn a_download_of_any_size_goes_to_its_taker() {
+fn a_download_of_any_size_goes_to_its_sink() {
     let emulator = Emulator::builder().start().unwrap();
     let cache = cache(&emulator, &[("max_response_bytes", "1000")]);
     const SIZE: usize = 3_000_000;

@@ -127,7 +127,7 @@ fn until(done: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_token_is_asked_for_once_and_kept() {
+fn a_token_is_fetched_once_and_cached() {
     let service = Service::healthy();
     let cache = service.cache(&[]);
     for _ in 0..100 {
@@ -186,7 +186,7 @@ fn threads_on_a_cold_cache_share_one_request() {
 }
 
 #[test]
-fn a_failure_is_shared_once_and_poisons_nothing() {
+fn a_failure_is_shared_once_and_does_not_persist() {
     let gate = Arc::new(Gate::default());
     let held = gate.clone();
     let service = Service::new(move |service, number| {
@@ -214,7 +214,7 @@ fn a_failure_is_shared_once_and_poisons_nothing() {
 }
 
 #[test]
-fn nobody_waits_for_a_renewal_while_the_token_is_usable() {
+fn no_thread_waits_for_a_refresh_while_the_token_is_valid() {
     let gate = Arc::new(Gate::default());
     let held = gate.clone();
     let service = Service::new(move |service, number| {
@@ -240,7 +240,7 @@ fn nobody_waits_for_a_renewal_while_the_token_is_usable() {
 }
 
 #[test]
-fn a_failed_renewal_leaves_the_token_until_it_dies() {
+fn a_failed_refresh_keeps_the_token_until_it_expires() {
     let service = Service::new(|service, number| if number == 1 { Ok(service.grant(1)) } else { Ok(unavailable()) });
     let cache = service.cache(&[("retries", "0")]);
     for second in 0..290 {
@@ -255,7 +255,7 @@ fn a_failed_renewal_leaves_the_token_until_it_dies() {
 }
 
 #[test]
-fn a_pause_grows_and_its_cap_holds() {
+fn the_backoff_grows_up_to_its_cap() {
     let service = Service::new(|_, _| Ok(unavailable()));
     let cache = service.cache(&[("retries", "0")]);
     let start = service.clock.now();
@@ -326,7 +326,7 @@ fn a_retry_after_is_obeyed() {
 }
 
 #[test]
-fn refused_credentials_are_not_tried_again_at_once() {
+fn rejected_credentials_are_not_tried_again_at_once() {
     let service = Service::new(|_, _| Ok(response(400, &[], r#"{"error":"invalid_client"}"#.into())));
     let cache = service.cache(&[]);
     for _ in 0..50 {
@@ -338,7 +338,7 @@ fn refused_credentials_are_not_tried_again_at_once() {
 }
 
 #[test]
-fn the_same_or_a_dead_token_is_a_failure() {
+fn the_same_or_an_expired_token_is_a_failure() {
     let service = Service::new(|service, number| Ok(service.grant(if number == 2 { 1 } else { number })));
     let cache = service.cache(&[]);
     cache.get().unwrap();
@@ -361,7 +361,7 @@ fn the_same_or_a_dead_token_is_a_failure() {
 }
 
 #[test]
-fn clocks_that_jump_do_not_bring_back_the_dead() {
+fn clock_jumps_make_no_expired_token_valid() {
     let service = Service::healthy();
     let cache = service.cache(&[]);
     cache.get().unwrap();
@@ -391,7 +391,7 @@ fn only_the_current_token_is_invalidated() {
 }
 
 #[test]
-fn refusals_with_good_tokens_between_are_not_in_a_row() {
+fn rejections_with_valid_tokens_between_are_not_consecutive() {
     let service = Service::healthy();
     let cache = service.cache(&[]);
     for _ in 0..10 {
@@ -406,7 +406,7 @@ fn refusals_with_good_tokens_between_are_not_in_a_row() {
 }
 
 #[test]
-fn a_storm_of_refused_tokens_cannot_storm_the_service() {
+fn many_rejected_tokens_cause_few_requests() {
     let service = Service::healthy();
     let cache = service.cache(&[]);
     for _ in 0..10_000 {
@@ -448,7 +448,7 @@ fn min_validity_is_kept() {
 }
 
 #[test]
-fn a_leader_that_panics_leaves_nobody_waiting() {
+fn a_leader_that_panics_leaves_no_thread_waiting() {
     let gate = Arc::new(Gate::default());
     let held = gate.clone();
     let service = Service::new(move |service, number| {
@@ -493,7 +493,7 @@ fn a_waiter_waits_no_longer_than_its_own_deadline() {
 }
 
 #[test]
-fn a_short_budget_is_no_verdict() {
+fn a_short_deadline_is_inconclusive() {
     // The inline renewal has a short budget and times out; when the token is dead, a caller with
     // all its time is not turned away by that.
     let service = Service::new(|service, number| match number {
@@ -510,7 +510,7 @@ fn a_short_budget_is_no_verdict() {
 }
 
 #[test]
-fn the_background_thread_renews_for_those_who_use_the_token_and_rests_otherwise() {
+fn the_background_thread_refreshes_only_a_token_that_is_used() {
     let service = Service::healthy();
     let cache = service.cache(&[("background_refresh", "true")]);
     cache.get().unwrap();
@@ -561,7 +561,7 @@ fn a_cache_can_be_dropped_while_its_thread_is_in_a_request() {
 /// Threads, faults in a third of the replies, invalidations and clocks that jump: a million gets
 /// and thousands of refreshes, and every promise held.
 #[test]
-fn stress() {
+fn stress_with_faults_and_clock_jumps() {
     const THREADS: u64 = 8;
     const GETS: u64 = 125_000;
     let (paused_until, early) = (Arc::new(AtomicI64::new(i64::MIN)), Arc::new(AtomicU64::new(0)));

@@ -77,7 +77,7 @@ fn a_cold_cache_sends_one_request() {
 }
 
 #[test]
-fn a_failure_reaches_everybody_and_nobody_asks_in_the_pause() {
+fn a_failure_reaches_every_waiter_and_no_request_is_sent_during_backoff() {
     check(|| {
         let world = world(|_| Err(Error::new(Kind::Connect, "refused")));
         run([(); 4].map(|()| {
@@ -90,7 +90,7 @@ fn a_failure_reaches_everybody_and_nobody_asks_in_the_pause() {
 }
 
 #[test]
-fn a_due_token_is_renewed_once_and_served_meanwhile() {
+fn a_due_token_is_refreshed_once_and_returned_meanwhile() {
     check(|| {
         let world = world(|number| Ok(grant(number)));
         world.cache.get().unwrap();
@@ -105,7 +105,7 @@ fn a_due_token_is_renewed_once_and_served_meanwhile() {
 }
 
 #[test]
-fn an_invalidation_that_meets_a_renewal_drops_only_its_own_token() {
+fn an_invalidation_during_a_refresh_drops_only_its_own_token() {
     check(|| {
         let world = world(|number| Ok(grant(number)));
         let first = world.cache.get().unwrap();
@@ -130,7 +130,7 @@ fn an_invalidation_that_meets_a_renewal_drops_only_its_own_token() {
 }
 
 #[test]
-fn the_epoch_tells_of_every_swap() {
+fn the_epoch_changes_with_every_swap() {
     check(|| {
         let world = world(|number| Ok(grant(number)));
         world.cache.get().unwrap();

@@ -460,7 +460,7 @@ fn a_failed_request_frees_no_secret() {
 }
 
 #[test]
-fn a_refused_login_at_a_proxy_frees_no_secret() {
+fn a_rejected_login_at_a_proxy_frees_no_secret() {
     assert_none_holds_a_secret("logins");
 }
 

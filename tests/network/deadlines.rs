@@ -43,7 +43,7 @@ fn no_server_can_make_a_call_outlast_its_deadline() {
 
 /// So many that they fill the buffer for headers; which of the two limits is met first is chance.
 #[test]
-fn a_flood_of_interim_replies_is_cut_off() {
+fn a_flood_of_interim_responses_is_cut_off() {
     let server = RawServer::start(|mut stream| {
         loop {
             stream.write_all(&b"HTTP/1.1 100 Continue\r\n\r\n".repeat(100))?;
@@ -54,7 +54,7 @@ fn a_flood_of_interim_replies_is_cut_off() {
 }
 
 #[test]
-fn a_server_that_does_not_read_cannot_hold_up_a_call() {
+fn a_server_that_does_not_read_cannot_delay_a_call() {
     let transport = transport_in(&network(), &[]);
     run_parallel([false, true], |reads_a_little| {
         let server = RawServer::start(move |mut stream| {
@@ -75,7 +75,7 @@ fn a_server_that_does_not_read_cannot_hold_up_a_call() {
 }
 
 #[test]
-fn a_server_that_accepts_nothing_is_given_up() {
+fn a_server_that_accepts_no_connection_is_a_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     // Fill the queue of connections that wait to be accepted, until one finds no place.
@@ -92,7 +92,7 @@ fn a_server_that_accepts_nothing_is_given_up() {
 }
 
 #[test]
-fn the_time_for_a_connection_does_not_limit_the_reply() {
+fn the_connect_timeout_does_not_limit_the_response() {
     let server = RawServer::start(|mut stream| {
         read_head(&mut stream)?;
         thread::sleep(SHORT + SHORT / 4);
@@ -104,7 +104,7 @@ fn the_time_for_a_connection_does_not_limit_the_reply() {
 }
 
 #[test]
-fn no_time_is_no_call() {
+fn without_time_left_nothing_is_sent() {
     let server = RawServer::responding(OK);
     let error = failure(&transport_in(&network(), &[]), &get(&server.url()), Duration::ZERO);
     assert_eq!(error.kind(), Kind::Timeout);

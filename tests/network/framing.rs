@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 
 #[test]
-fn a_request_carries_what_it_was_given_and_no_more() {
+fn a_request_has_only_the_given_headers_and_body() {
     let seen = Arc::new(Mutex::new(None));
     let kept = Arc::clone(&seen);
     let server = RawServer::start(move |mut stream| {
@@ -40,7 +40,7 @@ fn a_request_carries_what_it_was_given_and_no_more() {
 }
 
 #[test]
-fn replies_of_every_framing_are_read() {
+fn responses_of_every_framing_are_read() {
     for (reply, body) in [
         (OK, "hi"),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n3;x=y\r\n yo\r\n0\r\nA: b\r\n\r\n", "hi yo"),
@@ -84,7 +84,7 @@ fn a_body_of_any_size_comes_whole() {
 }
 
 #[test]
-fn a_redirect_is_a_reply_like_any_other() {
+fn a_redirect_is_returned_like_any_other_response() {
     let elsewhere = RawServer::responding(OK);
     for (status, tail) in [(302, "Content-Length: 0\r\n\r\n"), (301, "\r\nmoved"), (307, "Content-Length: 1\r\n\r\nx")]
     {
@@ -100,7 +100,7 @@ fn a_redirect_is_a_reply_like_any_other() {
 }
 
 #[test]
-fn an_answer_that_comes_before_the_request_is_through_is_heard() {
+fn an_early_response_is_read_before_the_request_is_complete() {
     let server = RawServer::start(|mut stream| {
         read_head(&mut stream)?;
         stream.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
@@ -123,7 +123,7 @@ fn an_answer_that_comes_before_the_request_is_through_is_heard() {
 }
 
 #[test]
-fn a_refused_connection_says_so() {
+fn a_refused_connection_is_reported_as_such() {
     let port = ClosedPort::new();
     let address = port.address();
     let error = send(&get(&format!("http://{address}/"))).unwrap_err();
@@ -133,14 +133,14 @@ fn a_refused_connection_says_so() {
 }
 
 #[test]
-fn an_unknown_host_is_a_matter_of_lookup() {
+fn an_unknown_host_is_a_resolve_error() {
     let error = send(&get(&format!("https://{UNKNOWN_HOST}/"))).unwrap_err();
     assert_error(&error, Kind::Resolve, Phase::Resolve, UNKNOWN_HOST);
     assert!(error.is_retryable());
 }
 
 #[test]
-fn a_reply_that_ends_early_is_an_error_and_is_not_asked_for_again() {
+fn a_truncated_response_is_an_error_and_is_not_retried() {
     for (reply, words) in [
         ("", "without a response"),
         ("HTTP/1.1 200 OK\r\nContent-", "in the middle of its response"),

@@ -48,7 +48,7 @@ fn what_cannot_be_sent_costs_no_connection() {
 }
 
 #[test]
-fn a_reply_may_be_as_large_as_allowed_and_not_larger() {
+fn a_response_may_be_as_large_as_allowed_and_not_larger() {
     let replies = |size: usize| {
         let body = "x".repeat(size);
         [
@@ -76,7 +76,7 @@ fn a_reply_may_be_as_large_as_allowed_and_not_larger() {
 }
 
 #[test]
-fn an_announced_size_is_believed_no_further_than_the_limit() {
+fn a_content_length_above_the_limit_is_an_error() {
     let server = RawServer::responding("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n");
     let error = send(&get(&server.url())).unwrap_err();
     assert_error(&error, Kind::Protocol, Phase::ReceiveBody, "larger than");

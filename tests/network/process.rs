@@ -54,7 +54,7 @@ fn with_the_certificates_of_the_environment() {
 /// A variable that is not UTF-8 is not an unset one: that would be a direct connection.
 #[test]
 #[cfg(unix)]
-fn the_proxies_of_the_environment_may_have_any_bytes_in_their_passwords() {
+fn proxy_passwords_in_the_environment_may_have_any_bytes() {
     use std::os::unix::ffi::OsStringExt;
     let proxy = connect_proxy(SocketAddr::from(([127, 0, 0, 1], 1)), "HTTP/1.1 403 Forbidden\r\n\r\n");
     let names = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
@@ -73,7 +73,7 @@ fn the_proxies_of_the_environment_may_have_any_bytes_in_their_passwords() {
 
 #[test]
 #[cfg(unix)]
-#[ignore = "run by the_proxies_of_the_environment_may_have_any_bytes_in_their_passwords"]
+#[ignore = "run by proxy_passwords_in_the_environment_may_have_any_bytes"]
 fn with_the_proxy_of_the_environment() {
     let error = failure(&HttpTransport::new(&network()).unwrap(), &get("https://far.invalid/"), PATIENCE);
     assert_error(&error, Kind::Proxy, Phase::Tunnel, "could not connect to far.invalid:443");

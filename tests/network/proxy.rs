@@ -15,7 +15,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 #[test]
-fn a_proxy_is_given_the_name_and_the_password() {
+fn a_proxy_receives_the_name_and_the_password() {
     let (directory, ca) = (temp_dir(), authority("Root"));
     let leaf = certificate(&["far.invalid"], Some(&ca), |_| {});
     let server = tls_server(server_config(&leaf, BOTH), answer_inside);
@@ -41,7 +41,7 @@ fn a_proxy_is_given_the_name_and_the_password() {
 }
 
 #[test]
-fn a_proxy_that_refuses_is_told_apart_from_the_server() {
+fn a_rejection_by_a_proxy_is_reported_as_such() {
     let server = RawServer::responding(OK);
     for (reply, words, status, retryable) in [
         (
@@ -70,7 +70,7 @@ fn a_proxy_that_refuses_is_told_apart_from_the_server() {
 }
 
 #[test]
-fn a_proxy_that_cannot_be_reached_is_the_proxys_fault() {
+fn a_failed_connection_to_a_proxy_is_reported_as_such() {
     let port = ClosedPort::new();
     let closed = port.address().to_string();
     for scheme in ["http", "https", "socks4a", "socks5h"] {
@@ -123,7 +123,7 @@ fn a_proxy_cannot_make_a_call_outlast_its_deadline() {
 }
 
 #[test]
-fn an_inspecting_proxy_gives_itself_away_and_works_once_trusted() {
+fn an_inspecting_proxy_is_named_and_works_once_trusted() {
     let (directory, inspector, other) = (temp_dir(), authority("Inspector"), authority("Root"));
     let forged = certificate(&["far.invalid"], Some(&inspector), |_| {});
     let inside = tls_server(server_config(&forged, BOTH), answer_inside);
@@ -216,7 +216,7 @@ fn asking_proxy(
 }
 
 #[test]
-fn a_client_certificate_is_not_shown_to_a_proxy() {
+fn a_client_certificate_is_not_sent_to_a_proxy() {
     let (directory, ca) = (temp_dir(), authority("Root"));
     let (proxy_leaf, client) =
         (certificate(&["localhost"], Some(&ca), |_| {}), certificate(&["client"], Some(&ca), |_| {}));
@@ -247,7 +247,7 @@ fn a_client_certificate_is_not_shown_to_a_proxy() {
 }
 
 #[test]
-fn socks_proxies_work_and_are_told_apart_when_they_refuse() {
+fn socks_proxies_work_and_their_rejections_are_reported() {
     let (directory, ca) = (temp_dir(), authority("Root"));
     let leaf = certificate(&["far.invalid", "localhost"], Some(&ca), |_| {});
     let server = tls_server(server_config(&leaf, BOTH), answer_inside);
@@ -302,7 +302,7 @@ fn plain_http_goes_through_no_proxy() {
 }
 
 #[test]
-fn a_proxy_setting_that_makes_no_sense_is_refused_at_once() {
+fn an_invalid_proxy_setting_is_rejected_at_once() {
     let options = NetworkOptions { proxy: Some(Secret::from("gopher://me:hush@h")), ..network() };
     let error = HttpTransport::with_environment(&options, |_| None).unwrap_err();
     assert_eq!(error.kind(), Kind::Config);

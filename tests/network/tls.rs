@@ -15,7 +15,7 @@ use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 
 #[test]
-fn a_trusted_server_is_reached_and_observed() {
+fn a_connection_to_a_trusted_server_is_traced() {
     let (directory, ca) = (temp_dir(), authority("Root"));
     let leaf = certificate(&["localhost", "127.0.0.1"], Some(&ca), |_| {});
     let lines = Arc::new(Mutex::new(Vec::new()));
@@ -51,7 +51,7 @@ fn a_trusted_server_is_reached_and_observed() {
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_is_told_with_its_reason_and_issuer() {
+fn an_untrusted_certificate_is_reported_with_reason_and_issuer() {
     let (directory, ca, stranger) = (temp_dir(), authority("Root"), authority("Inspector"));
     let transport = transport_in(&trusting(&directory, &ca), &[]);
     let local = &["localhost"][..];
@@ -103,7 +103,7 @@ fn a_self_signed_certificate_works_once_it_is_in_ca_file() {
 }
 
 #[test]
-fn a_client_certificate_is_shown_to_who_asks() {
+fn a_client_certificate_is_sent_to_a_server_that_requests_it() {
     let (directory, ca, stranger) = (temp_dir(), authority("Root"), authority("Stranger"));
     let server_leaf = certificate(&["localhost"], Some(&ca), |_| {});
     let mut roots = RootCertStore::empty();
@@ -192,7 +192,7 @@ fn a_ca_file_that_cannot_be_used_is_named() {
 }
 
 #[test]
-fn a_port_without_tls_and_a_broken_handshake_are_told_apart() {
+fn a_port_without_tls_and_a_broken_handshake_have_their_own_errors() {
     let transport = transport_in(&network(), &[]);
     let server = RawServer::start(|mut stream| {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")?;
@@ -207,7 +207,7 @@ fn a_port_without_tls_and_a_broken_handshake_are_told_apart() {
 }
 
 #[test]
-fn a_handshake_without_end_is_given_up_after_the_time_for_a_connection() {
+fn an_endless_handshake_ends_at_the_connect_timeout() {
     let server = RawServer::start(|mut stream| read_until_eof(&mut stream));
     let hasty = NetworkOptions { connect_timeout: SHORT, ..network() };
     let error = failure(&transport_in(&hasty, &[]), &secure(&server, "localhost"), PATIENCE);
@@ -224,7 +224,7 @@ fn a_handshake_without_end_is_given_up_after_the_time_for_a_connection() {
 
 /// Without the farewell of TLS, somebody on the way may have cut the reply short.
 #[test]
-fn a_body_without_a_length_needs_the_farewell_of_tls() {
+fn a_body_without_a_length_requires_close_notify() {
     let (directory, ca) = (temp_dir(), authority("Root"));
     let leaf = certificate(&["localhost"], Some(&ca), |_| {});
     let transport = transport_in(&trusting(&directory, &ca), &[]);

@@ -116,7 +116,7 @@ fn a_token_is_there_before_it_is_stored() {
 }
 
 #[test]
-fn a_store_that_takes_all_the_time_is_named() {
+fn a_store_that_uses_all_the_time_is_named() {
     let (emulator, directory) = (emulator(), temp_dir());
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
@@ -274,7 +274,7 @@ fn only_that_token_is_removed() {
 }
 
 #[test]
-fn one_renews_while_the_others_go_on() {
+fn one_process_refreshes_while_the_others_use_the_old_token() {
     // In virtual time: two caches that stand for two processes, and a service that looks at what the
     // other one does while it is asked.
     let directory = temp_dir();
@@ -395,7 +395,7 @@ fn only_stale_files_of_this_entry_are_cleaned_up() {
 }
 
 #[test]
-fn whatever_lies_there_is_no_token() {
+fn a_damaged_entry_is_no_token() {
     // What `seal` promises of bytes, as files: every length, and a flip in every byte.
     let directory = temp_dir();
     let (store, _) = Settings::dummy().with_file_store(directory.path()).store();
@@ -432,7 +432,7 @@ fn works_without(settings: &Settings, mode: &str, reported: &str, change: impl F
 }
 
 #[test]
-fn a_broken_store_costs_one_line() {
+fn a_broken_store_costs_one_warning() {
     let emulator = emulator();
     let unstored = Settings::of(&emulator);
     let broken = |says: &str, prepare: &dyn Fn(&TempDir, &Settings)| {
@@ -504,7 +504,7 @@ fn a_broken_store_costs_one_line() {
 }
 
 #[test]
-fn a_store_that_cannot_be_written_costs_one_line() {
+fn a_store_that_cannot_be_written_costs_one_warning() {
     let (emulator, directory) = (emulator(), temp_dir());
     let unstored = Settings::of(&emulator);
     let full = unstored.clone().with_file_store(directory.path());
@@ -641,7 +641,7 @@ fn a_short_secret_is_not_used_as_a_key() {
 
 #[cfg(not(feature = "redis"))]
 #[test]
-fn a_build_without_redis_says_how_to_get_one_with_it() {
+fn a_build_without_redis_reports_how_to_get_one() {
     let (config, _) = Settings::dummy().with("store", "redis://:sesame@cache").config();
     let error = TokenCache::new(&config).err().unwrap();
     assert_eq!(error.kind(), amp_token::error::Kind::Config);

@@ -253,7 +253,7 @@ fn a_server_that_is_not_trusted_is_not_used() {
 }
 
 #[test]
-fn a_client_certificate_is_not_shown_to_redis() {
+fn a_client_certificate_is_not_sent_to_redis() {
     if !has_redis() {
         return;
     }
@@ -297,7 +297,7 @@ fn a_leader_that_is_killed_costs_one_more_request() {
 }
 
 #[test]
-fn an_entry_says_nothing_and_dies_in_time() {
+fn an_entry_reveals_nothing_and_expires_in_time() {
     if !has_redis() {
         return;
     }
@@ -340,7 +340,7 @@ fn only_that_token_is_removed() {
 }
 
 #[test]
-fn a_lock_is_ended_by_its_owner_only() {
+fn a_lock_is_released_by_its_owner_only() {
     if !has_redis() {
         return;
     }
@@ -376,7 +376,7 @@ fn a_forked_child_leaves_its_parents_connection_and_lock_alone() {
 }
 
 #[test]
-fn a_connection_that_was_cut_off_is_made_anew() {
+fn a_broken_connection_is_replaced() {
     if !has_redis() {
         return;
     }
@@ -390,7 +390,7 @@ fn a_connection_that_was_cut_off_is_made_anew() {
 }
 
 #[test]
-fn a_server_that_failed_is_left_alone_for_a_while() {
+fn a_server_that_failed_is_not_asked_during_the_cooldown() {
     let closing = RawServer::start(|_| Ok(()));
     let url = format!("redis://{}", closing.address);
     let clock = ManualClock::new(1);
@@ -433,7 +433,7 @@ fn works_without(url: &str, reported: &str) {
 }
 
 #[test]
-fn a_broken_server_costs_one_line() {
+fn a_broken_server_costs_one_warning() {
     // A port that is bound and does not listen rejects every connection.
     let closed = ClosedPort::new();
     works_without(&format!("redis://{}", closed.address()), "cannot connect to");
@@ -448,7 +448,7 @@ fn a_broken_server_costs_one_line() {
 }
 
 #[test]
-fn a_redis_server_that_rejects_or_stalls_costs_one_line() {
+fn a_redis_server_that_rejects_or_stalls_costs_one_warning() {
     if !has_redis() {
         return;
     }
@@ -463,7 +463,7 @@ fn a_redis_server_that_rejects_or_stalls_costs_one_line() {
 }
 
 #[test]
-fn of_the_words_about_a_login_only_the_code_is_shown() {
+fn only_the_code_of_a_login_error_is_reported() {
     if !has_redis() {
         return;
     }
@@ -487,7 +487,7 @@ fn of_the_words_about_a_login_only_the_code_is_shown() {
 }
 
 #[test]
-fn a_database_that_is_refused_is_named() {
+fn a_rejected_database_is_named() {
     if !has_redis() {
         return;
     }
@@ -497,7 +497,7 @@ fn a_database_that_is_refused_is_named() {
 
 /// An exchange may take an eighth of the time that the call has, so that enough is left for the request.
 #[test]
-fn a_silent_server_leaves_time_to_those_who_have_little() {
+fn a_silent_server_uses_an_eighth_of_the_time() {
     let silent = RawServer::start(|mut stream| read_until_eof(&mut stream));
     let settings = Settings::dummy().with("store", &format!("rediss://localhost:{}", silent.address.port()));
     let (mut config, lines) = settings.with("timeout_ms", "400").config();
@@ -515,7 +515,7 @@ fn a_silent_server_leaves_time_to_those_who_have_little() {
 }
 
 #[test]
-fn a_url_that_is_none_is_refused_without_being_repeated() {
+fn an_invalid_url_is_rejected_without_being_repeated() {
     let (config, _) = Settings::dummy().with("store", "redis://:sesame@cache/nonsense").config();
     let error = amp_token::token::cache::TokenCache::new(&config).err().unwrap();
     assert_eq!(error.kind(), amp_token::error::Kind::Config);
