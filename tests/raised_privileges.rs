@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{C_FLAGS, compile, library_dir, root};
+use support::{C_FLAGS, compile, library_dir, report_skipped, require_tool, root};
 
 /// The user who starts the program, and its group: neither root nor the owner of anything here.
 const CALLER: u32 = 65534;
@@ -88,8 +88,12 @@ impl Program {
 #[test]
 fn the_environment_has_no_effect() {
     // SAFETY: it takes nothing, and cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
-        eprintln!("SKIPPED: needs root");
+    let is_root = unsafe { libc::geteuid() } == 0;
+    if !is_root {
+        report_skipped("the_environment_has_no_effect needs root");
+        return;
+    }
+    if !require_tool("cc") {
         return;
     }
     let directory = Directory::new();
@@ -144,7 +148,7 @@ fn the_environment_has_no_effect() {
     set_mode(&path, 0o4755);
     let said = program.run(&[]);
     if said.starts_with("AT_SECURE: 0") {
-        eprintln!("SKIPPED: set-user-ID has no effect in {}", directory.0.display());
+        report_skipped(&format!("set-user-ID has no effect in {}", directory.0.display()));
         return;
     }
     assert!(said.starts_with(refused), "{said}");
@@ -194,7 +198,7 @@ fn the_environment_has_no_effect() {
         let said = program.run(&[]);
         assert!(said.starts_with(refused), "file capabilities: {said}");
     } else {
-        eprintln!("SKIPPED: file capabilities (setcap failed)");
+        report_skipped("file capabilities (setcap failed)");
     }
     untouched();
 }

@@ -123,10 +123,15 @@ pub fn require(is_there: bool, what: &str) -> bool {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("a test");
         assert!(std::env::var_os("AMP_REQUIRE_TOOLS").is_none(), "{name} needs {what}");
-        // Not with eprintln!, whose output the test harness shows only for a test that fails.
-        writeln!(std::io::stderr(), "SKIPPED: {name} needs {what}").unwrap();
+        report_skipped(&format!("{name} needs {what}"));
     }
     is_there
+}
+
+/// Reports a test, or a part of it, that is not run.
+pub fn report_skipped(what: &str) {
+    // Not with eprintln!, whose output the test harness shows only for a test that fails.
+    writeln!(std::io::stderr(), "SKIPPED: {what}").unwrap();
 }
 
 /// A message without what differs from run to run: `directory` becomes `…`, ports, times and names of entries become
