@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{C_FLAGS, compile, header, program, prototypes, root, run, scratch};
+use support::{C_FLAGS, compile, header, program, prototypes, require_tool, root, run, scratch};
 
 /// A shared library with the interface of this header, whose functions abort.
 fn stub_library(name: &str, header: &str) -> PathBuf {
@@ -62,6 +62,9 @@ fn versions() -> Vec<PathBuf> {
 
 #[test]
 fn nothing_is_lost_of_any_version() {
+    if !require_tool("abidiff") {
+        return;
+    }
     let today = stub_library("today", &header());
     if std::env::var_os("AMP_ADD_ABI").is_some() {
         let directory = root().join("tests/abi").join(env!("CARGO_PKG_VERSION"));
@@ -81,6 +84,9 @@ fn nothing_is_lost_of_any_version() {
 /// The check above can fail: it reports each of these changes.
 #[test]
 fn what_breaks_programs_is_found() {
+    if !require_tool("abidiff") {
+        return;
+    }
     let header = header();
     let old = stub_library("before", &header);
     for (name, from, to) in [

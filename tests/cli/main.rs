@@ -5,12 +5,15 @@
 mod doctor;
 mod pipelines;
 mod requests;
+#[path = "../support/mod.rs"]
+mod shared;
 mod store;
 mod support;
 
 use amp_emulator::Fault;
 use amp_token::config::settings::{SETTINGS, ValueType};
 use serde_json::Value;
+use shared::require_tool;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -35,6 +38,9 @@ fn a_token_is_printed_in_three_forms() {
 
 #[test]
 fn curl_takes_the_header_from_standard_input() {
+    if !require_tool("curl") {
+        return;
+    }
     let env = TestEnv::new();
     let url = format!("{}/v2/content/hubs", env.emulator.url());
     for (line, requests) in [
@@ -49,6 +55,9 @@ fn curl_takes_the_header_from_standard_input() {
 
 #[test]
 fn curl_reads_a_quoted_token() {
+    if !require_tool("curl") {
+        return;
+    }
     // A personal access token may hold any visible character; the emulator records what arrives.
     let env = TestEnv::new();
     let token = r#"amp_pat_a"b\c\\"d'$(e)"#;

@@ -1,6 +1,7 @@
 //! The examples of bindings/pipelines, of the README and of `--help`, run as their tools run them, also in the
 //! most verbose modes. None prints a token or a secret, or passes one in an argument.
 
+use crate::shared::require_tool;
 use crate::support::{CommandResult, SECRET, TestEnv};
 use amp_emulator::Fault;
 use serde_json::Value;
@@ -113,18 +114,27 @@ fn is_installed(program: &str) -> bool {
 
 #[test]
 fn a_shell_script() {
+    if !require_tool("strace") {
+        return;
+    }
     let path = example("hubs.sh");
     lists_hubs(&TestEnv::new(), &["sh ", "sh -v ", "bash -x ", "sh -x "].map(|shell| format!("{shell}{path}")));
 }
 
 #[test]
 fn a_shell_script_with_curl() {
+    if !require_tool("strace") || !require_tool("curl") {
+        return;
+    }
     let path = example("curl.sh");
     lists_hubs(&TestEnv::new(), &["sh ", "sh -v ", "bash -x ", "sh -xe "].map(|shell| format!("{shell}{path}")));
 }
 
 #[test]
 fn parallel_jobs_of_make_share_one_token() {
+    if !require_tool("strace") {
+        return;
+    }
     let path = example("hubs.mk");
     // The last has every recipe traced by its shell.
     for (number, options) in ["", "-d", "--trace", ".SHELLFLAGS=-xec"].into_iter().enumerate() {
@@ -145,7 +155,7 @@ fn parallel_jobs_of_make_share_one_token() {
 
 #[test]
 fn cmake() {
-    if is_installed("cmake") {
+    if require_tool("strace") && is_installed("cmake") {
         let path = example("hubs.cmake");
         let options = ["", "--trace", "--debug-output --log-level=TRACE", "--trace-expand"];
         lists_hubs(&TestEnv::new(), &options.map(|options| format!("cmake {options} -P {path}")));
@@ -154,7 +164,7 @@ fn cmake() {
 
 #[test]
 fn ant() {
-    if is_installed("ant") {
+    if require_tool("strace") && is_installed("ant") {
         // By default Ant works in the directory of its file.
         let path = example("build.xml");
         let options = ["-q", "-v", "-d"];
@@ -165,6 +175,9 @@ fn ant() {
 
 #[test]
 fn jenkins() {
+    if !require_tool("strace") {
+        return;
+    }
     let file = fs::read_to_string(repository("bindings/pipelines/Jenkinsfile")).unwrap();
     let (_, rest) = file.split_once("sh '''").unwrap();
     let (step, _) = rest.split_once("'''").unwrap();
@@ -179,6 +192,9 @@ fn jenkins() {
 
 #[test]
 fn a_github_workflow() {
+    if !require_tool("strace") {
+        return;
+    }
     let file = fs::read_to_string(repository("bindings/pipelines/workflow.yml")).unwrap();
     let (_, rest) = file.split_once("run: |\n").unwrap();
     let step: Vec<_> = rest.lines().map_while(|line| line.strip_prefix("          ")).collect();
@@ -198,6 +214,9 @@ fn against(env: &TestEnv, example: &str) -> String {
 
 #[test]
 fn the_examples_of_the_help() {
+    if !require_tool("strace") || !require_tool("curl") {
+        return;
+    }
     // The commands whose examples handle a token or can be run as they are, and the API requests that they send.
     for (command, requests) in [("", 1), ("get", 0), ("header", 1), ("curl-config", 1), ("pat", 1), ("invalidate", 0)] {
         let env = TestEnv::new();
@@ -234,6 +253,9 @@ fn the_examples_of_the_help() {
 
 #[test]
 fn the_examples_of_the_readmes() {
+    if !require_tool("strace") {
+        return;
+    }
     for page in ["README.md", "bindings/pipelines/README.md"] {
         let text = fs::read_to_string(repository(page)).unwrap();
         for block in text.split("\n```").skip(1).step_by(2) {
