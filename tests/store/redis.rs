@@ -141,6 +141,26 @@ fn entry(token: &str) -> Entry {
 /// A server, its URL, and perhaps the file of its authority's certificate.
 type Started = (Redis, String, Option<String>);
 
+/// Whether the store gave up an exchange with a server for lack of time.
+fn is_late(warning: &str) -> bool {
+    warning.contains("timed out") || warning.contains("within 500 ms")
+}
+
+/// The first warning of a process that gets a token is this one.
+fn warns(settings: &Settings, expected: &str) {
+    let mut warning = String::new();
+    for _ in 0..RUNS {
+        let (cache, lines) = settings.cache();
+        cache.get().unwrap();
+        warning = lines.warnings().remove(0);
+        if warning.contains(expected) {
+            return;
+        }
+        assert!(is_late(&warning), "{warning}");
+    }
+    panic!("{warning}");
+}
+
 /// Eight machines, which share nothing but a server, make one request. Returns the server.
 fn eight_make_one_request(start: impl Fn() -> Started) -> Redis {
     let mut warnings = Vec::new();
@@ -247,9 +267,8 @@ fn a_server_that_is_not_trusted_is_not_used() {
     // Not the server's authority.
     let emulator = Emulator::builder().tls(true).start().unwrap();
     let ca = emulator.ca_file().to_str().unwrap();
-    let (cache, lines) = Settings::of(&emulator).with("store", &url).with("ca_file", ca).cache();
-    cache.get().unwrap();
-    assert!(lines.warnings()[0].contains("certificate"), "{:?}", lines.warnings());
+    let settings = Settings::of(&emulator).with("store", &url).with("ca_file", ca);
+    warns(&settings, "certificate");
 }
 
 #[test]
@@ -261,11 +280,8 @@ fn a_client_certificate_is_not_sent_to_redis() {
     let (ca, url, _redis) = with_tls(&files, "yes");
     let file = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
     let settings = Settings::of(&emulator).with("store", &url).with("ca_file", &ca);
-    let (cache, lines) =
-        settings.with("client_certificate", &file("server.pem")).with("client_key", &file("key.pem")).cache();
-    cache.get().unwrap();
-    let warnings = lines.warnings();
-    assert!(warnings[0].contains("requires a client certificate, which is only sent to the servers"), "{warnings:?}");
+    let settings = settings.with("client_certificate", &file("server.pem")).with("client_key", &file("key.pem"));
+    warns(&settings, "requires a client certificate, which is only sent to the servers");
 }
 
 #[test]
@@ -380,13 +396,21 @@ fn a_broken_connection_is_replaced() {
     if !has_redis() {
         return;
     }
-    let mut redis = Redis::plain();
-    let (store, lines) = store(&redis.url());
-    store.save(&entry("one"));
-    redis.restart();
-    store.save(&entry("two"));
-    assert_eq!(store.load().unwrap().token.expose(), "two");
-    assert_eq!(lines.warnings(), Vec::<String>::new());
+    let mut warnings = Vec::new();
+    for _ in 0..RUNS {
+        let mut redis = Redis::plain();
+        let (store, lines) = store(&redis.url());
+        store.save(&entry("one"));
+        redis.restart();
+        store.save(&entry("two"));
+        let loaded = store.load();
+        warnings = lines.warnings();
+        if warnings.is_empty() {
+            assert_eq!(loaded.unwrap().token.expose(), "two");
+            return;
+        }
+    }
+    panic!("no run without warnings: {warnings:?}");
 }
 
 #[test]
@@ -426,8 +450,7 @@ fn works_without(url: &str, reported: &str) {
         if warnings[0].contains(reported) {
             return;
         }
-        let is_late = warnings[0].contains("timed out") || warnings[0].contains("within 500 ms");
-        assert!(is_late, "{reported}: {warnings:?}");
+        assert!(is_late(&warnings[0]), "{reported}: {warnings:?}");
     }
     panic!("{reported}: {warnings:?}");
 }
