@@ -1,51 +1,51 @@
-//! One error type, with one kind per `AMP_*` status of the C interface.
+//! The error type of the library, with one [`Kind`] per `AMP_*` status of the C interface.
 //!
-//! An error says what happened, to what, and what to do next, and carries what a program needs to
-//! decide: whether trying again can help, when, what the server said and how often it was asked.
-//! It never holds a secret: whatever comes from a server passes
-//! [`sanitize`](crate::sanitize::sanitize). Errors are immutable and cheap to clone, because one failure is handed to every
-//! thread that waited for it.
+//! - A message names the operation, the object and the cause, and gives a hint what to do.
+//! - An error carries what a program needs to decide: whether a retry may succeed, when, what the server
+//!   answered, and how many requests were sent.
+//! - It never contains a secret: all text from a server is [sanitized](crate::sanitize::sanitize).
+//! - It is immutable and cheap to clone, because every thread that waited for a request gets its error.
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The outcome classes of the library; each is one status of the C interface, with its number.
+/// The kinds of failure. Each is a status of the C interface, with the same number.
 ///
-/// The tens are families: arguments and configuration, credentials, network, server, reply, local.
+/// The tens are groups: arguments and configuration, credentials, network, server, response, local.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(i32)]
 pub enum Kind {
-    /// A required argument was NULL, not UTF-8, or not among the values that are allowed.
+    /// A required argument is NULL, is not UTF-8, or is not one of the allowed values.
     InvalidArgument = 10,
-    /// The settings do not fit together, or one of them cannot be used.
+    /// Settings conflict, or one of them cannot be used.
     Config = 11,
-    /// No client id and secret, and no personal access token, was found anywhere.
+    /// Neither a client id and secret nor a personal access token was found.
     NoCredentials = 20,
-    /// The server refused the client id and secret, or the personal access token.
+    /// The server rejected the client id and secret, or the personal access token.
     CredentialsRejected = 21,
-    /// The host name could not be turned into an address.
+    /// The host name could not be resolved.
     Resolve = 30,
-    /// No connection, or one that broke.
+    /// The connection could not be opened, or it broke.
     Connect = 31,
-    /// The TLS handshake failed: most often a certificate that is not trusted.
+    /// The TLS handshake failed, most often because a certificate is not trusted.
     Tls = 32,
-    /// The proxy refused, or wanted other credentials.
+    /// The proxy rejected the request, or its credentials.
     Proxy = 33,
-    /// The time that the caller gave was over.
+    /// The call timed out.
     Timeout = 34,
-    /// The server asked for fewer requests (HTTP 429).
+    /// The server is rate limiting requests (HTTP 429).
     RateLimited = 40,
-    /// The server failed (HTTP 5xx, 408).
+    /// The server returned an error (HTTP 5xx, 408).
     Server = 41,
-    /// The reply is not what the protocol allows.
+    /// The response violates the protocol.
     Protocol = 50,
     /// A local file or system call failed.
     Io = 60,
     /// The caller's buffer is too small for the token.
     BufferTooSmall = 61,
-    /// A defect of this library.
+    /// A bug in this library.
     Internal = 69,
 }
 
@@ -122,8 +122,8 @@ struct Details {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An error that says `message`: what happened, and to what. Kinds that a second attempt may
-    /// cure start out retryable.
+    /// An error with a message: operation, object and cause. It is retryable if a retry may succeed for this
+    /// kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         let retryable =
             matches!(kind, Kind::Resolve | Kind::Connect | Kind::Timeout | Kind::RateLimited | Kind::Server);
@@ -143,7 +143,7 @@ impl Error {
         }))
     }
 
-    /// An error that says `what` was wrong with an argument or setting.
+    /// An error about an argument or a setting.
     pub fn invalid(message: impl Into<String>) -> Self {
         Error::new(Kind::InvalidArgument, message)
     }
@@ -153,7 +153,7 @@ impl Error {
         self
     }
 
-    /// Adds what to do next; it follows the message after a colon.
+    /// Adds what to do next. It follows the message after a semicolon.
     #[must_use]
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
         self.with(|details| details.hint = hint.into())
@@ -165,19 +165,20 @@ impl Error {
         self.with(|details| details.phase = phase)
     }
 
-    /// Names the host that was talked to.
+    /// Adds the host and port of the peer.
     #[must_use]
     pub fn with_host(self, host: impl Into<String>) -> Self {
         self.with(|details| details.host = Some(host.into()))
     }
 
-    /// Adds the HTTP status that came back.
+    /// Adds the HTTP status of the response.
     #[must_use]
     pub fn with_http_status(self, status: u16) -> Self {
         self.with(|details| details.http_status = Some(status))
     }
 
-    /// Adds the server's own `error` and `error_description` (RFC 6749, 5.2), already [sanitized](crate::sanitize::sanitize).
+    /// Adds the server's `error` and `error_description` (RFC 6749, 5.2), already
+    /// [sanitized](crate::sanitize::sanitize).
     #[must_use]
     pub fn with_oauth_error(self, code: Option<String>, description: Option<String>) -> Self {
         self.with(|details| {
@@ -186,31 +187,31 @@ impl Error {
         })
     }
 
-    /// Adds the server's name for the request, already [sanitized](crate::sanitize::sanitize).
+    /// Adds the server's id of the request, already [sanitized](crate::sanitize::sanitize).
     #[must_use]
     pub fn with_request_id(self, id: Option<String>) -> Self {
         self.with(|details| details.request_id = id)
     }
 
-    /// Says how many requests were sent, or tried to be.
+    /// Adds the number of requests that were sent or attempted.
     #[must_use]
     pub fn with_attempts(self, attempts: u32) -> Self {
         self.with(|details| details.attempts = attempts)
     }
 
-    /// Overrides whether trying again may help.
+    /// Sets whether a retry may succeed.
     #[must_use]
     pub fn with_retryable(self, retryable: bool) -> Self {
         self.with(|details| details.retryable = retryable)
     }
 
-    /// Says how long to wait before trying again.
+    /// Adds how long to wait before a retry.
     #[must_use]
     pub fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
         self.with(|details| details.retry_after = retry_after)
     }
 
-    /// The class of the error.
+    /// The kind of failure.
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
@@ -220,12 +221,12 @@ impl Error {
         self.0.phase
     }
 
-    /// The host that was talked to, if it came to that.
+    /// The host and port of the peer, if there was one.
     pub fn host(&self) -> Option<&str> {
         self.0.host.as_deref()
     }
 
-    /// The HTTP status of the last reply, if one came.
+    /// The HTTP status of the last response, if there was one.
     pub fn http_status(&self) -> Option<u16> {
         self.0.http_status
     }
@@ -240,17 +241,17 @@ impl Error {
         self.0.oauth_description.as_deref()
     }
 
-    /// The server's name for the request, for a talk with its support.
+    /// The server's id of the request, for its support.
     pub fn request_id(&self) -> Option<&str> {
         self.0.request_id.as_deref()
     }
 
-    /// The number of requests that were sent, or tried to be.
+    /// The number of requests that were sent or attempted.
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }
 
-    /// Whether the same call may succeed later without anything else having changed.
+    /// Whether the same call may succeed later although nothing else has changed.
     pub fn is_retryable(&self) -> bool {
         self.0.retryable
     }
@@ -310,7 +311,7 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// What this machine has run out of, if that is the error, and what to do about it.
+/// If the error is that a local resource is exhausted: which one, and a hint.
 pub(crate) fn resource_limit(error: &io::Error) -> Option<(&'static str, &'static str)> {
     type Row = (i32, &'static str, &'static str);
     const CLOSE_FILES: &str = "raise the limit (ulimit -n) or close unused descriptors";

@@ -1,4 +1,4 @@
-//! HTTP over real sockets: connecting, proxies, TLS, and the [`transport::Transport`] interface.
+//! The HTTP client: the [`transport::Transport`] interface, and its implementation over sockets, proxies and TLS.
 
 pub mod http;
 pub mod proxy;

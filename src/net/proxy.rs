@@ -1,23 +1,23 @@
-//! Which proxy a request goes through.
+//! Proxy URLs, and the choice of the proxy for a request.
 //!
-//! [`select_proxy`] decides as curl does, with two exceptions: plain http goes through no proxy, and a proxy
-//! without a port has the default port of its scheme.
+//! [`select_proxy`] follows the rules of curl, with two exceptions: plain http never uses a proxy, and a proxy
+//! URL without a port has the default port of its scheme.
 //!
 //! - Plain http is allowed for this machine only. A proxy, even one that listens on this machine (an SSH
 //!   tunnel, a corporate agent), may connect to the loopback address of another machine, and the client
-//!   secret would travel there unencrypted. So http requests go through no proxy, whatever is set.
-//! - The `proxy` setting comes first; `none` means no proxy, whatever the environment says.
-//! - Otherwise `https_proxy` or `HTTPS_PROXY` counts, and failing that `all_proxy` or `ALL_PROXY`. Lower
-//!   case wins; an empty variable counts as unset.
-//! - `no_proxy` or `NO_PROXY` exempts hosts, also from the `proxy` setting. Entries are divided by
-//!   commas or spaces: `*` is every host, `example.com` and `.example.com` are that domain and all
-//!   below it, `host:port` is one port, and addresses and networks (`10.0.0.0/8`, `fd00::/8`) fit
-//!   hosts that are given as addresses. This machine itself is not exempt unless it is listed.
+//!   secret would be sent there unencrypted. So http requests never use a proxy, whatever is set.
+//! - The `proxy` setting has precedence; `none` means no proxy, whatever the environment contains.
+//! - Otherwise the proxy is `https_proxy` or `HTTPS_PROXY`, and if these are unset `all_proxy` or `ALL_PROXY`.
+//!   The lower-case name has precedence; an empty variable counts as unset.
+//! - `no_proxy` or `NO_PROXY` exempts hosts, also from the `proxy` setting. Entries are separated by commas or
+//!   spaces: `*` matches every host, `example.com` and `.example.com` match that domain and its subdomains,
+//!   `host:port` matches one port, and addresses and networks (`10.0.0.0/8`, `fd00::/8`) match hosts that are
+//!   given as addresses. This machine is not exempt unless it is listed.
 //!
-//! A proxy's user name and password are bytes, in any encoding, as they stand in the URL or as its
-//! percent-encoding says. They are sent to the proxy and shown nowhere: not in messages, not in
-//! `Debug`. A proxy that is set but cannot be understood is an error, never a direct connection. The server's name is given to the proxy as it is, so that it need not be known here;
-//! only `socks4` and `socks5` look it up here, which is what those two names mean.
+//! The user name and password of a proxy are bytes in any encoding, literal or percent-encoded in the URL. They
+//! are sent to the proxy, and never appear in messages or in `Debug`. A proxy URL that is invalid is an
+//! error, never a direct connection. The proxy resolves the server's name; only `socks4` and `socks5` resolve it
+//! on this machine, as these schemes require.
 
 use crate::error::{Error, Kind, Result};
 use crate::net::tcp::Peer;
@@ -26,23 +26,23 @@ use crate::sys::secret::SecretBytes;
 use std::fmt;
 use std::net::IpAddr;
 
-/// Every variable that [`select_proxy`] asks for.
+/// The environment variables that [`select_proxy`] reads.
 pub const VARIABLES: [&str; 6] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"];
 
-/// How a proxy is talked to.
+/// The protocol of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// The method `CONNECT`.
     Http,
     /// The method `CONNECT`, inside TLS.
     Https,
-    /// SOCKS 4, with an address.
+    /// SOCKS 4; the name is resolved on this machine.
     Socks4,
-    /// SOCKS 4, with a name.
+    /// SOCKS 4a; the proxy resolves the name.
     Socks4a,
-    /// SOCKS 5, with an address.
+    /// SOCKS 5; the name is resolved on this machine.
     Socks5,
-    /// SOCKS 5, with a name.
+    /// SOCKS 5; the proxy resolves the name.
     Socks5h,
 }
 
@@ -59,7 +59,7 @@ const SCHEMES: [(&str, Scheme, u16); 6] = [
 /// A proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyUrl {
-    /// How it is talked to.
+    /// The protocol.
     pub scheme: Scheme,
     /// Its host, without brackets around an IPv6 address.
     pub host: String,
@@ -70,7 +70,7 @@ pub struct ProxyUrl {
 }
 
 impl fmt::Display for ProxyUrl {
-    /// `scheme://host:port`, and nothing that was before the host.
+    /// `scheme://host:port`, without the user name and password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = SCHEMES.iter().find(|(_, scheme, _)| *scheme == self.scheme).map_or("", |(name, _, _)| name);
         write!(f, "{name}://{}", host_and_port(&self.host, self.port))
@@ -78,7 +78,7 @@ impl fmt::Display for ProxyUrl {
 }
 
 impl ProxyUrl {
-    /// Takes a proxy's URL apart; `None` if it cannot be understood.
+    /// Parses a proxy URL; `None` if it is invalid.
     pub fn parse(text: impl AsRef<[u8]>) -> Option<Self> {
         let text = text.as_ref().trim_ascii();
         let (scheme, rest) = match text.windows(3).position(|three| three == b"://") {
@@ -87,7 +87,7 @@ impl ProxyUrl {
         };
         let same = |name: &str| scheme.eq_ignore_ascii_case(name.as_bytes());
         let (_, scheme, default_port) = SCHEMES.into_iter().find(|(name, _, _)| same(name))?;
-        // The last `@` divides, so that a password may hold one that was not encoded.
+        // Split at the last `@`: a password may contain one that is not encoded.
         let (userinfo, rest) = match rest.iter().rposition(|byte| *byte == b'@') {
             Some(at) => (Some(&rest[..at]), &rest[at + 1..]),
             None => (None, rest),
@@ -99,7 +99,7 @@ impl ProxyUrl {
             let colon = userinfo.iter().position(|byte| *byte == b':').unwrap_or(userinfo.len());
             (decode(&userinfo[..colon]), decode(userinfo.get(colon + 1..).unwrap_or_default()))
         });
-        // A NUL ends the user name in SOCKS 4: the proxy would take the rest for the server's name.
+        // A NUL ends the user name in SOCKS 4: the proxy would read the rest as the server's name.
         let is_socks4 = matches!(scheme, Scheme::Socks4 | Scheme::Socks4a);
         if is_socks4 && userinfo.as_ref().is_some_and(|(user, _)| user.expose().contains(&0)) {
             return None;
@@ -107,19 +107,18 @@ impl ProxyUrl {
         Some(ProxyUrl { scheme, host: host.to_owned(), port: port.unwrap_or(default_port), userinfo })
     }
 
-    /// Whether the server's name is looked up here and not by the proxy.
+    /// Whether the server's name is resolved on this machine and not by the proxy.
     pub fn resolves_locally(&self) -> bool {
         matches!(self.scheme, Scheme::Socks4 | Scheme::Socks5)
     }
 
-    /// The proxy as somebody to talk to.
+    /// The proxy as the peer of a connection.
     pub(crate) fn peer(&self) -> Peer {
         Peer { name: format!("the proxy {self}"), address: host_and_port(&self.host, self.port), is_proxy: true }
     }
 }
 
-/// Decides which proxy a request for `url` goes through; `None` is none. See the module's
-/// documentation for the rules.
+/// The proxy for a request to `url`; `None` for a direct connection. The module documentation has the rules.
 pub fn select_proxy<'a>(
     url: &Url<'_>,
     setting: Option<&'a str>,
@@ -147,18 +146,18 @@ pub fn select_proxy<'a>(
     }
     match ProxyUrl::parse(text) {
         Some(proxy) => Ok(Some(proxy)),
-        // The value may hold a password, so it is not repeated.
+        // The value may contain a password, so the message does not repeat it.
         None => Err(Error::new(Kind::Config, format!("{source} is not a valid proxy URL"))
             .with_hint("use http://host:port, https://host:port or socks5h://host:port")),
     }
 }
 
-/// Whether a `NO_PROXY` list names this host.
+/// Whether a `NO_PROXY` list matches this host.
 fn no_proxy_matches(host: &str, port: u16, list: &[u8]) -> bool {
     let host = host.trim_end_matches('.');
     let address = parse_address(host);
     let entries = list.split(|byte| *byte == b',' || byte.is_ascii_whitespace());
-    // The hosts of URLs are ASCII: an entry that is not UTF-8 names none of them.
+    // The hosts of URLs are ASCII: an entry that is not UTF-8 matches none.
     entries.filter_map(|entry| std::str::from_utf8(entry).ok()).filter(|entry| !entry.is_empty()).any(|entry| {
         match (entry, address) {
             ("*", _) => true,
@@ -175,12 +174,12 @@ fn no_proxy_matches(host: &str, port: u16, list: &[u8]) -> bool {
     })
 }
 
-/// An address; one of IPv4 that is written as IPv6 is the same one.
+/// Parses an address. An IPv4 address that is mapped to IPv6 is the IPv4 address.
 pub(super) fn parse_address(text: &str) -> Option<IpAddr> {
     text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
-/// Divides `host:port`. The colons of an IPv6 address without brackets belong to the address.
+/// Splits `host:port`. The colons of an IPv6 address without brackets belong to the address.
 fn split_port(entry: &str) -> (&str, Option<u16>) {
     match entry.rsplit_once(':') {
         Some((name, port)) if name.ends_with(']') || !name.contains(':') => match parse_port(port) {
@@ -191,7 +190,7 @@ fn split_port(entry: &str) -> (&str, Option<u16>) {
     }
 }
 
-/// Whether `with_host` is the domain `entry` or lies below it.
+/// Whether `host` is the domain `entry` or a subdomain of it.
 fn domain_matches(host: &str, entry: &str) -> bool {
     let domain = entry.trim_end_matches('.');
     let domain = domain.strip_prefix('*').unwrap_or(domain);
@@ -203,7 +202,7 @@ fn domain_matches(host: &str, entry: &str) -> bool {
     }
 }
 
-/// Whether `address` lies in `network`, written as `address/bits`.
+/// Whether a network, written as `address/bits`, contains the address.
 fn cidr_contains(address: IpAddr, network: &str) -> bool {
     let Some((base, bits)) = network.split_once('/') else {
         return false;

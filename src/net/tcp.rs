@@ -1,9 +1,8 @@
-//! One TCP connection with a deadline: finding addresses, connecting, and saying what failed.
+//! A TCP connection with a deadline: resolving, connecting, and describing failures.
 //!
-//! Everything that a call does on the network goes through a [`Stream`] whose deadline is checked
-//! before each system call, so that a peer which sends one byte at a time, or takes one byte at a
-//! time, cannot make a call outlast the time that it was timeout. Each failure becomes an [`Error`]
-//! where it happens, because only there it is known who was talked to and what for.
+//! All network I/O of a call goes through a [`Stream`]. It checks the deadline before each system call, so a
+//! peer that sends or reads one byte at a time cannot delay a call beyond its timeout. A failure becomes an
+//! [`Error`] where it happens, because only there the peer and the phase are known.
 //!
 //! A broken connection must not raise SIGPIPE in the application. The standard library sends with
 //! `MSG_NOSIGNAL`, but only in `write`: its `write_vectored` is a bare `writev`. So [`TcpConnection`] keeps
@@ -17,7 +16,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
-/// A connection, bare or wrapped in TLS, whose operations all end by its deadline.
+/// A connection, with or without TLS. All its operations end by its deadline.
 pub(crate) trait Stream: Read + Write + Send + Sync {
     /// Replaces the deadline.
     fn set_deadline(&mut self, deadline: IoDeadline);
@@ -30,7 +29,7 @@ pub(crate) struct TcpConnection {
 }
 
 impl TcpConnection {
-    /// Runs one operation until it is through, undisturbed by signals and by early wake-ups.
+    /// Runs one operation until it completes, and repeats it after a signal or an early wake-up.
     fn run<T>(
         &mut self,
         limit: fn(&TcpStream, Option<Duration>) -> io::Result<()>,
@@ -42,8 +41,8 @@ impl TcpConnection {
                 Err(error)
                     if matches!(
                         error.kind(),
-                        // What a socket answers when the time set by `limit` is over. The next
-                        // round sees whether that was the deadline.
+                        // The timeout that `limit` has set is over. The next iteration checks whether that
+                        // was the deadline.
                         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
                     ) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && cfg!(windows) => {}
@@ -81,10 +80,10 @@ impl Stream for Box<dyn Stream> {
     }
 }
 
-/// Who is talked to.
+/// The other end of a connection: the server or a proxy.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
-    /// How messages call it: `auth.example:443`, or `the proxy http://proxy.example:3128`.
+    /// Its name in messages: `auth.example:443`, or `the proxy http://proxy.example:3128`.
     pub(crate) name: String,
     /// Host and port.
     pub(crate) address: String,
@@ -104,9 +103,9 @@ impl Peer {
         Error::new(kind, message).with_phase(phase).with_host(&self.address)
     }
 
-    /// What a failed operation means. `deadline` is the one that was in force.
+    /// The error for an operation that failed in this phase, under this deadline.
     pub(crate) fn io_error(&self, phase: Phase, error: &io::Error, deadline: IoDeadline) -> Error {
-        // Layers above the socket put the whole story into the error.
+        // Layers above the socket pass a complete `Error` through `io::Error`.
         if let Some(own) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
             return Error::clone(own);
         }
@@ -120,7 +119,7 @@ impl Peer {
         if let Some((problem, advice)) = resource_limit(error) {
             return self.error(Kind::Io, phase, format!("{failed}: {problem}")).with_hint(advice);
         }
-        // Only our own deadline comes without a number: the system's ETIMEDOUT is a lost connection.
+        // Only our own deadline has no errno. The system's ETIMEDOUT is a lost connection.
         if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
             let (before, after) = text.late;
             return self
@@ -175,13 +174,13 @@ fn phase_text(phase: Phase) -> PhaseText {
     PhaseText { late, closed }
 }
 
-/// Whether the other side ended the connection, politely or not.
+/// Whether the peer ended the connection, by a close or by a reset.
 pub(crate) fn is_disconnect(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
-/// An input or output error in words.
+/// Describes an I/O error.
 fn describe_io_error(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
@@ -193,7 +192,7 @@ fn describe_io_error(error: &io::Error) -> String {
     }
 }
 
-/// Looks up a host's addresses.
+/// Resolves a host name, within the deadline.
 pub(crate) fn resolve(host: &str, port: u16, peer: &Peer, deadline: IoDeadline) -> Result<Vec<SocketAddr>> {
     match resolve_host(host, port, deadline) {
         Ok(found) if found.is_empty() => {
@@ -210,39 +209,39 @@ fn resolve_host(host: &str, port: u16, deadline: IoDeadline) -> io::Result<Vec<S
     if let Ok(address) = host.parse() {
         return Ok(vec![at(address)]);
     }
-    // These names are trusted with plain http because they mean this machine. Whoever answers name
-    // lookups must not be able to change that.
+    // Plain http is allowed to these names because they mean this machine. A DNS server must not be able to
+    // change that.
     if is_loopback(host) {
         return Ok(vec![at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into())]);
     }
-    // The system's look-up knows no deadline.
+    // `getaddrinfo` has no timeout.
     let name = (host.to_owned(), port);
     RESOLVER_THREADS.run_with_deadline(deadline, move || {
         let found = name.to_socket_addrs().map(Iterator::collect);
-        // A resolver that cannot open its files or a socket says that there is no such name.
+        // A resolver that cannot open its files or a socket reports that the name does not exist.
         found.map_err(|error| socket_limit_error().unwrap_or(error))
     })?
 }
 
 static RESOLVER_THREADS: HelperThreads = HelperThreads::new("amp-lookup");
 
-/// The reason why this process can open no socket at present, if that is so.
+/// The reason why this process cannot open a socket at present, if it cannot.
 fn socket_limit_error() -> Option<io::Error> {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).err().filter(|error| resource_limit(error).is_some())
 }
 
-/// Connects to a host, trying the addresses that were found one after the other. None of them can
-/// use up the time of those behind it.
+/// Connects to one of the addresses, in their order. Each gets an equal share of the time that is left, so
+/// that an address that does not answer leaves time for the others.
 pub(crate) fn connect(found: &[SocketAddr], peer: &Peer, deadline: IoDeadline) -> Result<(TcpConnection, SocketAddr)> {
     let mut failure = io::Error::from(io::ErrorKind::TimedOut);
     for (tried, address) in found.iter().enumerate() {
         let remaining = u32::try_from(found.len() - tried).unwrap_or(u32::MAX);
         let Ok(left) = deadline.remaining() else { break };
-        // No time at all would be refused as an argument.
+        // A timeout of zero is an invalid argument.
         let share = (left / remaining).max(Duration::from_millis(1));
         match TcpStream::connect_timeout(address, share) {
             Ok(stream) => {
-                // A request is small and waits for its reply: holding it back gains nothing.
+                // A request is small and waits for its response: Nagle's algorithm would only delay it.
                 let _ = stream.set_nodelay(true);
                 return Ok((TcpConnection { stream, deadline }, *address));
             }
@@ -265,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_this_machine_are_not_looked_up() {
+    fn names_of_this_machine_are_not_resolved_by_dns() {
         for host in ["localhost", "LOCALHOST.", "any.localhost"] {
             let found = resolve_host(host, 7, soon()).unwrap();
             assert!(found.iter().all(|address| address.ip().is_loopback()));
@@ -305,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_say_who_and_what() {
+    fn failures_name_the_peer_and_the_cause() {
         let peer = Peer::server("::1", 443);
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         let error = peer.io_error(Phase::Connect, &refused, soon());

@@ -1,9 +1,8 @@
-//! What carries one HTTP request: the contract between the protocol and whatever moves its bytes.
+//! The interface to an HTTP client, [`Transport`], and what all its users read of a response.
 //!
-//! [`crate::net::http::HttpTransport`] does it over real sockets; an application may supply its own
-//! function; tests supply closures. A transport sends one request once, follows no redirect, adds no
-//! retry, and is back within the time it is given. A reply of any HTTP status is a success here:
-//! only the protocol knows what it means.
+//! [`crate::net::http::HttpTransport`] implements it with sockets, an application can set its own function,
+//! and tests use closures. A transport sends one request once, does not follow redirects or retry, and returns
+//! within the timeout. A response with any HTTP status is a success: the caller interprets the status.
 
 use crate::error::{Error, Kind, Phase, Result};
 use crate::sys::secret::MaybeSecret;
@@ -15,28 +14,28 @@ use zeroize::Zeroizing;
 pub struct Request {
     /// `GET`, `POST`, …
     pub method: String,
-    /// The whole URL; it never holds a secret.
+    /// The absolute URL. It never contains a secret.
     pub url: String,
-    /// Names and values. One of the values may be `Bearer …`, which is secret.
+    /// Names and values. `Authorization` is the only secret value.
     pub headers: Vec<(&'static str, MaybeSecret)>,
-    /// The body, empty for none. Secret because it may be the token request's.
+    /// The body; empty for none. Wiped when dropped, because it may contain the client secret.
     pub body: Zeroizing<Vec<u8>>,
-    /// The most bytes of a reply's body that may be read; more is [`Kind::Protocol`].
+    /// The maximum size of the response body in bytes. A larger one is an error of [`Kind::Protocol`].
     pub max_response_bytes: usize,
 }
 
-/// One reply.
+/// One response.
 pub struct Response {
     /// The HTTP status.
     pub status: u16,
-    /// Names (any case) and values, in the order they came.
+    /// Names (in any case) and values, in the order in which they were received.
     pub headers: Vec<(String, String)>,
-    /// The body, whole. Wiped when dropped, because it may hold a token.
+    /// The whole body. Wiped when dropped, because it may contain a token.
     pub body: Zeroizing<Vec<u8>>,
 }
 
 impl Response {
-    /// The first header of that name, in any case.
+    /// The value of the first header with this name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
@@ -73,16 +72,16 @@ impl std::fmt::Debug for Response {
     }
 }
 
-/// Takes the body of a reply, piece by piece; `false`: no more of it is wanted.
+/// Receives the body of a response in pieces; returns `false` to stop.
 pub type BodySink<'a> = dyn FnMut(&[u8]) -> bool + 'a;
 
-/// Something that carries requests. It may be called from many threads at once.
+/// An HTTP client. Several threads may call it at once.
 pub trait Transport: Send + Sync {
-    /// Sends `with_request_id` and returns the reply, or why there is none, within `timeout`.
+    /// Sends the request and returns the response, or an error, within `timeout`.
     fn send(&self, request: &Request, timeout: Duration) -> Result<Response>;
 
-    /// As [`Transport::send`], but the body of a success (2xx) goes to `sink`, of any size, and the
-    /// reply that is returned has none. This default takes it into memory first.
+    /// Like [`Transport::send`], but passes the body of a success (2xx), of any size, to `sink`, and returns a
+    /// response without a body. This default implementation reads the whole body into memory first.
     fn send_streaming(&self, request: &Request, timeout: Duration, sink: &mut BodySink) -> Result<Response> {
         let mut response = self.send(request, timeout)?;
         if is_success(response.status) {
@@ -95,12 +94,12 @@ pub trait Transport: Send + Sync {
     }
 }
 
-/// Whether a status means that the body is what was asked for.
+/// Whether a status is 2xx.
 pub fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-/// The error for a body that its taker does not want to the end.
+/// The error for a sink that returned `false`.
 pub fn sink_error() -> Error {
     Error::new(Kind::Io, "the application did not accept the whole response")
         .with_phase(Phase::ReceiveBody)

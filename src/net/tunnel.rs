@@ -17,7 +17,7 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use zeroize::Zeroizing;
 
-/// Where a proxy is asked to connect to.
+/// The server that a proxy connects to.
 pub(crate) struct Target<'a> {
     /// The server's host.
     pub(crate) host: &'a str,
@@ -27,8 +27,7 @@ pub(crate) struct Target<'a> {
     pub(crate) address: Option<IpAddr>,
 }
 
-/// Asks a proxy, over a connection to it, for a connection to the server. After that the stream
-/// leads to the server.
+/// Has a proxy connect to the server. `stream` is a connection to the proxy, and afterwards leads to the server.
 pub(crate) fn open_tunnel(
     stream: &mut (impl Read + Write + ?Sized),
     proxy: &ProxyUrl,
@@ -69,15 +68,15 @@ pub(crate) fn open_tunnel(
     })
 }
 
-/// Why a proxy made no connection.
+/// Why a proxy did not connect to the server.
 enum TunnelError {
     /// The connection to the proxy failed.
     Io(io::Error),
-    /// It wants credentials, or others than it got; with the HTTP status if it speaks HTTP.
+    /// It requires credentials, or rejected those it received; with the HTTP status if there is one.
     AuthRequired(Option<u16>),
-    /// It answered `CONNECT` with this status.
+    /// It responded to `CONNECT` with this status.
     HttpStatus(u16),
-    /// In words, and whether trying again may help.
+    /// The reason, and whether a retry may succeed.
     Rejected(&'static str, bool),
 }
 
@@ -87,7 +86,7 @@ impl From<io::Error> for TunnelError {
     }
 }
 
-/// The largest head of a reply to `CONNECT` that is read.
+/// The maximum size of the head of a response to `CONNECT`.
 const HEAD_LIMIT: usize = 16 * 1024;
 
 fn connect(
@@ -129,10 +128,10 @@ fn connect(
         .and_then(|rest| rest.split_whitespace().nth(1))
         .and_then(|status| status.parse::<u16>().ok());
     match status {
-        // Nobody at the other end speaks first, so whatever follows did not come from the server.
+        // A TLS server does not send first, so data that follows did not come from the server.
         Some(200..=299) if end < filled => Err(TunnelError::Rejected("it sent data before the server did", false)),
         Some(200..=299) => Ok(()),
-        // 401 would be the server's to say; tinyproxy says it of a wrong password.
+        // Only a server should send 401, but tinyproxy sends it for a wrong password.
         Some(status @ (401 | 407)) => Err(TunnelError::AuthRequired(Some(status))),
         Some(status) => Err(TunnelError::HttpStatus(status)),
         None => Err(TunnelError::Rejected("its response is not HTTP", false)),
@@ -154,7 +153,7 @@ fn socks4(
         Some(IpAddr::V6(_)) => {
             return Err(TunnelError::Rejected("SOCKS 4 does not support IPv6", false));
         }
-        // An address that cannot exist says that a name follows.
+        // An invalid address announces that a name follows.
         None => request.extend_from_slice(&[0, 0, 0, 1]),
     }
     if let Some((user, _)) = &proxy.userinfo {
@@ -195,7 +194,7 @@ fn socks5(
     target: &Target<'_>,
 ) -> std::result::Result<(), TunnelError> {
     const NOT_SOCKS: TunnelError = TunnelError::Rejected("its response is not SOCKS 5", false);
-    // One byte tells the length of a name or password.
+    // The length of a name or password is one byte.
     let short = |name: &[u8]| {
         u8::try_from(name.len())
             .map_err(|_| TunnelError::Rejected("SOCKS 5 allows at most 255 bytes for a name or password", false))
@@ -252,7 +251,7 @@ fn socks5(
         }
         _ => return Err(NOT_SOCKS),
     }
-    // The address that the proxy connects from tells nothing, but has to be read.
+    // The address that the proxy connects from is of no use, but has to be read.
     stream.read_exact(&mut reply[2..])?;
     let length = match reply[3] {
         1 => 4,
@@ -293,7 +292,7 @@ mod tests {
         }
     }
 
-    /// A proxy that says what it was told to say, and keeps what it was sent.
+    /// A proxy that sends fixed replies and records what it receives.
     struct Script {
         replies: io::Cursor<Vec<u8>>,
         sent: Vec<u8>,
@@ -359,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn socks5_refusals_are_told() {
+    fn socks5_failures_are_described() {
         let open = [5, 0];
         for (code, reason, retryable) in SOCKS5_REPLIES {
             let (_, outcome) = play("socks5h://h", None, &[&open[..], &[5, code]].concat());
@@ -384,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_bound_address_is_read_past() {
+    fn each_form_of_bound_address_is_skipped() {
         for bound in [
             &[1, 0, 0, 0, 0, 0, 0][..],
             &[3, 1, b'x', 0, 0],
@@ -396,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_to_connect() {
+    fn responses_to_connect() {
         let (sent, outcome) = play("http://h", None, b"HTTP/1.0 200 Connection established\r\nX: y\r\n\r\n");
         outcome.unwrap();
         assert_eq!(sent, b"CONNECT far.example:443 HTTP/1.1\r\nHost: far.example:443\r\n\r\n");
