@@ -1,18 +1,17 @@
-//! An authorized request, and a GraphQL request: what a token is for.
+//! Requests to the API with the cached token, and GraphQL requests.
 //!
-//! - **The token goes to the API's own origin and nowhere else.** A path is taken below `api_url`; a
-//!   whole URL, such as a `_links.href`, is accepted if scheme, host and port are those of `api_url`.
-//!   Redirects are not followed.
-//! - **Any HTTP status is a reply**, not an error: what a 404 means, only the caller knows.
-//! - **A token that was rejected is replaced once.** A 401, and the 403 by which Amplience says that a
-//!   token has expired, drop exactly that token and repeat the request with the next one. That 403 has
-//!   other meanings too (a missing permission, another account's hub), so a token that has just been
-//!   issued is not blamed for it.
-//! - **Each attempt carries a token that is valid then.** Between two there may be pauses, which a token
-//!   may not outlive: so each one asks the cache.
-//! - **Nothing is sent twice that must not be.** A request is repeated after a failure only if it cannot
-//!   have reached the server, or if its method is idempotent (RFC 9110, 9.2.2); a 429 or 503 with a
-//!   `Retry-After` is waited for on those methods, within `timeout_ms`.
+//! - **The token is only sent to the origin of `api_url`.** A path is relative to `api_url`. An absolute URL, such
+//!   as a `_links.href`, is accepted if its scheme, host and port are those of `api_url`. Redirects are not
+//!   followed.
+//! - **A response with any HTTP status is a success**: only the caller knows what a 404 means.
+//! - **A rejected token is replaced once.** After a 401, or the 403 by which Amplience reports an expired token,
+//!   exactly that token is discarded, and the request is retried with the next one. That 403 has other meanings
+//!   too (a missing permission, another account's hub), so a token that was just issued is kept.
+//! - **Each attempt has a valid token.** A token may expire during the delay between two attempts, so each attempt
+//!   gets the token from the cache.
+//! - **Requests are not duplicated.** A failed request is only retried if it cannot have reached the server, or if
+//!   its method is idempotent (RFC 9110, 9.2.2). With these methods, a 429 or 503 with a `Retry-After` is
+//!   retried after that time, within `timeout_ms`.
 
 use crate::config::settings::Options;
 use crate::error::{Error, Kind, Phase, Result};
@@ -27,26 +26,26 @@ use serde::Deserialize;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-/// What to send.
+/// A request to the API.
 #[derive(Clone, Copy, Debug)]
 pub struct ApiRequest<'a> {
     /// `GET`, `POST`, …
     pub method: &'a str,
-    /// A path below `api_url`, with its query, or a whole URL of the same origin.
+    /// A path relative to `api_url`, with its query, or an absolute URL of the same origin.
     pub path: &'a str,
-    /// The media type of the body; needed if there is one.
+    /// The media type of the body; required if there is one.
     pub content_type: Option<&'a str>,
     /// The body, empty for none.
     pub body: &'a [u8],
 }
 
-/// Sends a request with the cache's token and returns the reply, whatever its status.
+/// Sends a request with the cached token and returns the response, with any status.
 pub fn request(cache: &TokenCache, call: &ApiRequest) -> Result<Response> {
     send_with_token(cache, call, None)
 }
 
-/// Gets what is at a path, of any size, and hands it to `sink` piece by piece; the reply that is
-/// returned has a body only if it is no success. A transfer that broke off is not body_started anew.
+/// Downloads a resource of any size and passes it to `sink` in pieces. The returned response has a body only if
+/// its status is not 2xx. An interrupted download is not restarted.
 pub fn download(cache: &TokenCache, path: &str, sink: &mut BodySink) -> Result<Response> {
     send_with_token(cache, &ApiRequest { method: "GET", path, content_type: None, body: b"" }, Some(sink))
 }
@@ -60,7 +59,7 @@ fn send_with_token(cache: &TokenCache, call: &ApiRequest, mut sink: Option<&mut 
     loop {
         let (token, response) = match send_with_retries(cache, call, &url, deadline, sink.as_deref_mut())? {
             Ok(answered) => answered,
-            // If there is no other token to be had now, the refusal is the reply.
+            // If no other token is available, the rejection is the response.
             Err(no_token) => return rejected.ok_or(no_token),
         };
         if !is_token_rejected(&response) {
@@ -83,10 +82,10 @@ fn send_with_token(cache: &TokenCache, call: &ApiRequest, mut sink: Option<&mut 
     }
 }
 
-/// Sends a GraphQL request. `variables` is a JSON object, or nothing.
+/// Sends a GraphQL request. `variables` is a JSON object, or `None`.
 pub fn graphql(cache: &TokenCache, query: &str, variables: Option<&str>) -> Result<Response> {
     let variables = variables.unwrap_or("{}");
-    // They are sent as they are, and only checked: a `Value` would be made by recursion, and limit their depth.
+    // They are only checked and sent unchanged: parsing them into a `Value` is recursive, and limits their depth.
     if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(variables) {
         return Err(Error::invalid(format!("the GraphQL variables are not valid JSON: {error}"))
             .with_hint("pass a JSON object, or NULL"));
@@ -102,11 +101,11 @@ pub fn graphql(cache: &TokenCache, query: &str, variables: Option<&str>) -> Resu
     request(cache, &ApiRequest { method: "POST", path: "/graphql", content_type, body: body.as_bytes() })
 }
 
-/// Creates a personal access token for the user that the credentials belong to. The reply's
-/// `data.createPersonalAccessToken.token` is the only place that ever holds it.
+/// Creates a personal access token for the user of the credentials. It is only returned once, in
+/// `data.createPersonalAccessToken.token` of the response.
 pub fn create_personal_access_token(cache: &TokenCache, name: &str, organization: &str) -> Result<Response> {
-    // The type of the input is not documented, so the values stand where the documented example has
-    // them; as JSON strings, which GraphQL's strings are.
+    // The type of the input is not documented, so the values are inlined, as in the documented example. GraphQL
+    // strings have the syntax of JSON strings.
     let text = |value: &str| serde_json::Value::from(value).to_string();
     let query = format!(
         "mutation {{ createPersonalAccessToken(input: {{name: {}, organizationId: {}}}) {{ id name token createdDate lastUsedDate }} }}",
@@ -116,8 +115,8 @@ pub fn create_personal_access_token(cache: &TokenCache, name: &str, organization
     graphql(cache, &query, None)
 }
 
-/// The path of the next page of a HAL collection, from the reply that brought this one; `None` if
-/// it was the last, or no collection.
+/// The path of the next page of a HAL collection, from the path and the body of this one. `None` if this is the
+/// last page, or not a collection.
 pub fn next_page(path: &str, body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Collection {
@@ -137,7 +136,7 @@ pub fn next_page(path: &str, body: &[u8]) -> Option<String> {
     Some(format!("{path}?{}", query.join("&")))
 }
 
-/// The whole URL of a path, if the token may go there.
+/// The absolute URL of a path. Fails if the token must not be sent there.
 fn resolve(api_url: &str, path: &str) -> Result<String> {
     if path.is_empty() || !path.bytes().all(|byte| (b'!'..=b'~').contains(&byte) && byte != b'#') {
         return Err(Error::invalid(format!("invalid path {:?}", redact_url(path)))
@@ -175,8 +174,8 @@ fn validate(call: &ApiRequest) -> Result<()> {
     }
 }
 
-/// Sends it, again if that may be; also returns the token that the reply is an answer to. The inner error
-/// says that there is no token.
+/// Sends the request, with retries. Also returns the token of the response. The inner error is that of the cache,
+/// if there is no token.
 fn send_with_retries(
     cache: &TokenCache,
     call: &ApiRequest,
@@ -200,9 +199,9 @@ fn send_with_retries(
     };
     let others = request.headers.len();
     let transport = cache.transport()?;
-    // The last reply that asks for patience, for when there is none left, or no token.
+    // The last response with a `Retry-After`, which is returned if there is no time left, or no token.
     let mut throttled = None;
-    // Whether pieces of a body have been handed on, which cannot be taken back.
+    // Whether a part of a body was passed to the sink, which cannot be undone.
     let mut body_started = false;
     let result = retry::with_retries(clock, deadline, *retries, |_| {
         let token = match cache.get_before(deadline) {
@@ -211,7 +210,7 @@ fn send_with_retries(
         };
         request.headers.truncate(others);
         request.headers.push(("Authorization", Secret::from(token.authorization()).into()));
-        // The token may have taken its time.
+        // Getting the token may have taken time.
         let left = deadline.remaining(clock);
         throttled = None;
         let reply = match &mut sink {
@@ -239,7 +238,7 @@ fn send_with_retries(
     }
 }
 
-/// Whether the reply says that the token is not valid: 401, or the 403 of FACTS (dc-cli issue 94).
+/// Whether the server rejected the token: 401, or the 403 of Amplience (dc-cli issue 94).
 fn is_token_rejected(response: &Response) -> bool {
     #[derive(Deserialize)]
     struct Body<'a> {

@@ -1,38 +1,38 @@
-//! Log lines, handed to the application's own function; without one, nothing is written anywhere.
+//! Log lines, passed to a function of the application. Without one, nothing is written.
 //!
-//! There is no process-wide logger: each configuration has its own, so that a library inside a
-//! library never takes over another's. Lines hold no secret; a token appears as its
+//! There is no process-wide logger: each configuration has its own, so that two users of the library in one
+//! process do not share one. Lines contain no secret; a token appears as its
 //! [fingerprint](crate::sys::secret::fingerprint).
 
 use std::fmt;
 use std::sync::Arc;
 
-/// How much a line matters.
+/// The severity of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// A call failed.
     Error,
-    /// Something is wrong, and the library went on without it.
+    /// A problem that the call did not fail for.
     Warning,
-    /// A token was obtained or dropped.
+    /// A token was fetched or discarded.
     Info,
-    /// Each step on the way.
+    /// Details of each step.
     Debug,
 }
 
-type BodySink = dyn Fn(Level, &str) + Send + Sync;
+type LogSink = dyn Fn(Level, &str) + Send + Sync;
 
-/// Where log lines go. Cloning it shares the destination.
+/// A logger. Clones share its function.
 #[derive(Clone, Default)]
-pub struct Log(Option<Arc<BodySink>>);
+pub struct Log(Option<Arc<LogSink>>);
 
 impl Log {
-    /// Sends every line to `sink`, which may be called from any thread, with no lock held.
+    /// Passes each line to `sink`. Any thread may call it, and no lock is held then.
     pub fn new(sink: impl Fn(Level, &str) + Send + Sync + 'static) -> Self {
         Log(Some(Arc::new(sink)))
     }
 
-    /// Writes one line. `line` is only made when somebody listens.
+    /// Writes one line. `line` is only called if there is a function for it.
     pub fn write<T: AsRef<str>>(&self, level: Level, line: impl FnOnce() -> T) {
         if let Some(sink) = &self.0 {
             sink(level, line().as_ref());
@@ -44,12 +44,12 @@ impl Log {
         self.write(Level::Warning, line);
     }
 
-    /// Writes what happened to a token.
+    /// Writes an event of a token.
     pub fn info<T: AsRef<str>>(&self, line: impl FnOnce() -> T) {
         self.write(Level::Info, line);
     }
 
-    /// Writes one step.
+    /// Writes a detail.
     pub fn debug<T: AsRef<str>>(&self, line: impl FnOnce() -> T) {
         self.write(Level::Debug, line);
     }

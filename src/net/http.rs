@@ -1,32 +1,29 @@
-//! HTTP over real sockets: the [`Transport`] that the library uses unless it is given another.
+//! HTTP over sockets: the [`Transport`] that the library uses unless the application sets its own.
 //!
-//! What it promises:
+//! Guarantees:
 //!
-//! - **One request.** It opens one connection, sends one request on it, reads one reply and closes
-//!   it. Nothing is retried, no redirect is followed (a 3xx is a reply like any other), no cookie
-//!   is kept. No socket outlives a call, so that none can be shared with a forked child.
-//! - **Within the time given.** `timeout` bounds the whole call, whatever the server does: answer
-//!   slowly, byte by byte, without end, or not at all. `connect_timeout` bounds the making of the
-//!   connection: name lookup, proxy, TCP and TLS handshake together.
-//! - **Within bounds.** A reply has at most [`HEADER_LIMIT`] bytes of headers and the body that the
-//!   request allows; more is an error and is not read.
-//! - **Encrypted.** `https` only, unless the host is this machine itself. Such a plain request goes
-//!   through no proxy, whatever the settings and the environment say.
-//! - **Nothing added.** Headers are those of the request, and `Host`, `Content-Length` and
-//!   `Connection: close`, without which it would not be HTTP.
-//! - **No secrets left or shown.** Headers, bodies and the buffers for them are wiped (but for those
-//!   inside rustls, which are out of reach). Messages and log lines hold host names, sizes and
-//!   statuses, but no header values, bodies or passwords.
-//! - **Every failure is named**: what happened, to whom, and what to do next; a local problem never
-//!   looks like the server's, nor a network's like bad credentials.
+//! - **One request.** It opens one connection, sends one request, reads one response and closes the connection.
+//!   It does not retry, follow redirects (a 3xx is a response like any other) or keep cookies. No socket
+//!   outlives a call, so a forked child cannot share one.
+//! - **Timeouts.** `timeout` bounds the whole call, whether the server responds slowly, byte by byte, without
+//!   end, or not at all. `connect_timeout` bounds resolving, connecting, the proxy and the TLS handshake together.
+//! - **Limits.** A response has at most [`HEADER_LIMIT`] bytes of headers, and the body size that the request
+//!   allows. A larger one is an error, and the rest is not read.
+//! - **Encryption.** Only `https`, unless the host is this machine. Such a plain request never uses a proxy,
+//!   whatever the settings and the environment contain.
+//! - **No added headers** except `Host`, `Content-Length` and `Connection: close`, which HTTP requires.
+//! - **Secrets.** Headers, bodies and their buffers are wiped, except those inside rustls, which cannot be
+//!   reached. Messages and log lines contain host names, sizes and statuses, but no header values, bodies or
+//!   passwords.
+//! - **Errors** name the operation, the peer and a hint. A local problem is not reported as one of the server, nor
+//!   a network failure as rejected credentials.
 //!
-//! Proxies are chosen as [`crate::net::proxy`] says, from an environment that is read once, when the
-//! transport is made, because reading it later would race with a `setenv` elsewhere in the process.
-//! Certificates are read at the first https request; if that fails, the next request tries again.
+//! [`crate::net::proxy`] selects the proxy, from the environment as it was when the transport was created: reading
+//! it later would race with a `setenv` in another thread. CA certificates are read by the first https request; if
+//! that fails, the next request tries again.
 //!
-//! The connection is made here, in plain blocking code, and handed to ureq, which speaks HTTP over
-//! it. ureq's own connectors, timeouts, proxies and pools are not used: they restart the clock for
-//! each phase and do not tell a proxy's failure from a server's.
+//! The connection is opened here, and [`crate::net::ureq_adapter`] has ureq speak HTTP over it. That module says
+//! why ureq's own connectors, proxies and pools are not used.
 
 use crate::config::environment;
 use crate::config::settings::NetworkOptions;
@@ -58,7 +55,7 @@ pub struct ConnectionTrace {
     pub phases: Vec<(Phase, Duration)>,
     /// The proxy, as `scheme://host:port`.
     pub proxy: Option<String>,
-    /// The addresses that were found: the proxy's, if there is one.
+    /// The addresses that were resolved: the proxy's, if there is one.
     pub found: Vec<SocketAddr>,
     /// The address that was connected to: the proxy's, if there is one.
     pub address: Option<SocketAddr>,
@@ -75,10 +72,10 @@ impl ConnectionTrace {
     }
 }
 
-/// Carries requests over real sockets. See the module's documentation.
+/// Sends requests over sockets. See the module documentation.
 pub struct HttpTransport {
     options: NetworkOptions,
-    /// What [`proxy::VARIABLES`] were set to. Secret, because a proxy's URL may hold a password.
+    /// The values of [`proxy::VARIABLES`]. Secret, because a proxy URL may contain a password.
     environment: Vec<(&'static str, SecretBytes)>,
     /// Made by the first https request. Two threads may both make one, and one of the two is kept: a lock
     /// instead would stay locked for ever in a child that was forked meanwhile.
@@ -92,13 +89,13 @@ impl fmt::Debug for HttpTransport {
 }
 
 impl HttpTransport {
-    /// A transport with these settings and the process's environment. Opens nothing yet; a `proxy`
-    /// setting that cannot be understood is refused.
+    /// A transport with these settings and the environment of the process. Opens nothing yet. Fails if the
+    /// `proxy` setting is invalid.
     pub fn new(options: &NetworkOptions) -> Result<Self> {
         HttpTransport::with_environment(options, environment::variable)
     }
 
-    /// [`HttpTransport::new`], with the environment as a function.
+    /// Like [`HttpTransport::new`], with a function for the environment.
     pub fn with_environment(options: &NetworkOptions, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
         let value = |name| Some(environment::bytes(name, variable(name)?).map(|bytes| (name, bytes)));
         let transport = HttpTransport {
@@ -107,7 +104,7 @@ impl HttpTransport {
             tls: OnceBox::new(),
         };
         if let Some(setting) = &options.proxy {
-            // Any host would do: this is about the setting alone, not about NO_PROXY.
+            // Any host will do: this checks the setting, not NO_PROXY.
             if let Some(url) = Url::parse("https://localhost") {
                 proxy::select_proxy(&url, Some(setting.expose()), |_| None)?;
             }
@@ -115,7 +112,7 @@ impl HttpTransport {
         Ok(transport)
     }
 
-    /// [`Transport::send`], and what was seen on the way; also when it fails.
+    /// Like [`Transport::send`], and records what it sees, also when it fails.
     pub fn send_traced(
         &self,
         request: &Request,
@@ -144,11 +141,13 @@ impl HttpTransport {
         let connection = UreqConnection::new(stream, url.scheme == "https", &server, deadline);
         let response = ureq_adapter::exchange(message, connection, request.max_response_bytes, sink)?;
         observed.record(Phase::ReceiveBody, connected);
-        log.debug(|| format!("http: {} replied {} with {} bytes", server.name, response.status, response.body.len()));
+        log.debug(|| {
+            format!("http: {} responded with status {} and {} bytes", server.name, response.status, response.body.len())
+        });
         Ok(response)
     }
 
-    /// Opens the connection on which the request is sent.
+    /// Opens the connection for the request.
     fn connect(
         &self,
         url: &Url<'_>,
@@ -161,8 +160,8 @@ impl HttpTransport {
         let proxy = self.proxy_for(url)?;
         observed.record(Phase::Route, start);
         log.debug(|| match &proxy {
-            Some(proxy) => format!("http: {} is reached through the proxy {proxy}", server.name),
-            None => format!("http: {} is reached directly", server.name),
+            Some(proxy) => format!("http: connecting to {} through the proxy {proxy}", server.name),
+            None => format!("http: connecting to {} directly", server.name),
         });
         observed.proxy = proxy.as_ref().map(ToString::to_string);
         let mut stream: Box<dyn Stream> = match &proxy {
@@ -175,7 +174,7 @@ impl HttpTransport {
                 self.tls_connector()?.handshake(stream, url.host, server, ClientCertificate::Shown, deadline)?;
             log.debug(|| {
                 format!(
-                    "tls: {} speaks {}; its certificate is for {}, issued by {}",
+                    "tls: {} uses {}; its certificate is for {}, issued by {}",
                     server.name, identity.version, identity.subject, identity.issuer
                 )
             });
@@ -216,7 +215,7 @@ impl HttpTransport {
         Ok(stream)
     }
 
-    /// Finds and connects to the server or its proxy.
+    /// Resolves and connects to the server or its proxy.
     fn connect_tcp(
         &self,
         host: &str,
@@ -258,7 +257,7 @@ impl Transport for HttpTransport {
     }
 }
 
-/// Takes a URL apart that a secret or a token may be sent to.
+/// Parses a URL. Fails if no secret and no token may be sent to it.
 fn check_url(text: &str) -> Result<Url<'_>> {
     let refuse = |message: String, advice: &str| Err(Error::new(Kind::Config, message).with_hint(advice));
     let shown = redact_url(text);

@@ -1,15 +1,13 @@
-//! TLS: whom to trust, which certificate to show, and what to say when a handshake fails.
+//! TLS connections: trusted CA certificates, the client certificate, and the handshake.
 //!
-//! - Trusted are the certificates of the system (or, without raised privileges, of `SSL_CERT_FILE` and
-//!   `SSL_CERT_DIR`) and those of `ca_file`. A machine without any is an error, not a panic, and says
-//!   what to do about it.
-//! - TLS 1.2 and 1.3; sessions are never resumed, so every connection proves itself anew and a
-//!   forked child shares nothing with its parent.
-//! - A refused certificate is told with the reason and with its issuer as it was presented: a proxy
-//!   that opens TLS, and replaces every certificate by its own, gives itself away there.
-//! - The client certificate is shown to the servers of `auth_url` and `api_url` only, not to a proxy and
-//!   not to Redis.
-//! - Nothing is installed for the whole process: the cryptography is handed over explicitly.
+//! - The trusted certificates are those of the system (or, without raised privileges, of `SSL_CERT_FILE` and
+//!   `SSL_CERT_DIR`) and those of `ca_file`. If there are none, that is an error with a hint, not a panic.
+//! - TLS 1.2 and 1.3. Sessions are never resumed: each connection is authenticated, and a forked child shares no
+//!   session with its parent.
+//! - The error for a rejected certificate has the reason and the issuer that the certificate names. This reveals
+//!   a proxy that inspects TLS and replaces every certificate by its own.
+//! - The client certificate is only sent to the servers of `auth_url` and `api_url`, not to a proxy or to Redis.
+//! - Nothing is installed for the whole process: rustls gets its cryptography provider explicitly.
 
 use crate::config::environment;
 use crate::config::settings::NetworkOptions;
@@ -29,27 +27,28 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-/// What a server showed of itself in a handshake that succeeded.
+/// The server's part of a successful handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerTlsInfo {
     /// `TLS 1.2` or `TLS 1.3`.
     pub version: &'static str,
-    /// Who issued its certificate: organization and common name.
+    /// The issuer of its certificate: organization and common name.
     pub issuer: String,
-    /// Whom its certificate is for: organization and common name.
+    /// The subject of its certificate: organization and common name.
     pub subject: String,
 }
 
-/// Whether a peer that asks for a client certificate is shown the one that is set.
+/// Whether the client certificate is sent to a peer that requests one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClientCertificate {
     /// The servers of `auth_url` and `api_url`, for which it is set.
     Shown,
-    /// All other peers: proxies and Redis. The certificate names this client to them, and means nothing there.
+    /// All other peers: proxies and Redis. The certificate would disclose the identity of this client to them, and is
+    /// not meant for them.
     Withheld,
 }
 
-/// Everything that TLS connections have in common.
+/// The configuration that all TLS connections share.
 pub(crate) struct TlsConnector {
     config: ClientConfig,
     verifier: Arc<WebPkiServerVerifier>,
@@ -57,7 +56,7 @@ pub(crate) struct TlsConnector {
 }
 
 impl TlsConnector {
-    /// Reads the certificates and keys that the settings name, and the system's.
+    /// Reads the certificates and keys of the settings, and the CA certificates of the system.
     pub(crate) fn load(options: &NetworkOptions) -> Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let internal = |error: &dyn std::fmt::Display| {
@@ -67,7 +66,7 @@ impl TlsConnector {
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
             .map_err(|error| internal(&error))?;
-        // The verifier is replaced for each connection by one that remembers what it saw.
+        // Each connection replaces the verifier by one that records.
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| internal(&error))?
@@ -85,7 +84,7 @@ impl TlsConnector {
         Ok(TlsConnector { config, verifier, has_client_cert: options.client_certificate.is_some() })
     }
 
-    /// Makes `stream` a TLS connection to `with_host`.
+    /// Starts TLS with `host` over `stream`.
     pub(crate) fn handshake(
         &self,
         stream: Box<dyn Stream>,
@@ -132,11 +131,11 @@ impl TlsConnector {
     }
 }
 
-/// The certificates to trust.
+/// The CA certificates to trust.
 fn load_roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
     let mut store = RootCertStore::empty();
     let system = system_certificates();
-    // Half a store would be kept, and distrust servers for as long as this process runs.
+    // An incomplete store would be kept, and would reject servers for the lifetime of the process.
     let lack = system.errors.iter().find_map(|error| match &error.kind {
         rustls_native_certs::ErrorKind::Io { inner, .. } => resource_limit(inner),
         _ => None,
@@ -175,7 +174,7 @@ fn load_roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
     Ok(store)
 }
 
-/// The certificates of the system, or those that the environment names in their place, if it can be trusted.
+/// The certificates of the system, or those that the environment names instead, if it can be trusted.
 fn system_certificates() -> CertificateResult {
     // These replace the system's in rustls-native-certs, and in openssl-probe below it.
     let replaced = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some());
@@ -200,17 +199,17 @@ const SYSTEM_CA_FILES: &[&str] = &[
     "/etc/openssl/certs/ca-certificates.crt", // NetBSD
 ];
 
-/// Where they keep them in one file each.
+/// Where systems keep them in one file each.
 const SYSTEM_CA_DIRECTORIES: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/openssl/certs", "/etc/certs/CA"];
 
-/// Says which setting's file cannot be used, and why.
+/// The error for the file of a setting that cannot be used.
 fn file_error(setting: &str, path: &Path, reason: &str) -> Error {
     let path = sanitize(&path.display().to_string(), &[]);
     Error::new(Kind::Config, format!("cannot use {setting} ({path}): {}", sanitize(reason, &[])))
         .with_hint(format!("set {setting} to a PEM file that this process can read"))
 }
 
-/// Every certificate of a PEM file, at least one.
+/// All certificates of a PEM file, at least one.
 fn certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static>>> {
     let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
@@ -233,13 +232,13 @@ fn pem_problem(error: &pem::Error, wanted: &str) -> String {
     match error {
         pem::Error::NoItemsFound => format!("it contains no {wanted} in PEM format"),
         pem::Error::Io(error) => error.to_string(),
-        // The parser's own words may quote a line of the file. A PKCS #1 or SEC 1 key with a password comes
-        // here, for the lines in front of it that say so.
+        // The parser's message may quote a line of the file. A PKCS #1 or SEC 1 key with a password is such an
+        // error, because of the header lines in front of it.
         _ => format!("it contains no {wanted} in well-formed PEM"),
     }
 }
 
-/// Says which of the two files of a client certificate cannot be used.
+/// The error for the file of a client certificate, or of its key, that cannot be used.
 fn client_auth_error(certificate: &Path, key: &Path, error: &rustls::Error) -> Error {
     match error {
         rustls::Error::InconsistentKeys(_) => {
@@ -253,9 +252,8 @@ fn client_auth_error(certificate: &Path, key: &Path, error: &rustls::Error) -> E
 
 /// A TLS connection.
 ///
-/// rustls has a stream of its own, which does not read while something waits to be sent. This one
-/// does: a server that closes early has often said why, and that can still be read when sending has
-/// already failed.
+/// rustls has a stream too, but it does not read while data waits to be sent. This one does: a server that closes
+/// early has often sent an alert with the reason, which can still be read when sending has failed.
 pub(crate) struct TlsStream {
     tls: ClientConnection,
     inner: Box<dyn Stream>,
@@ -267,7 +265,7 @@ impl TlsStream {
     fn handshake(&mut self) -> io::Result<()> {
         while self.tls.is_handshaking() {
             if let Err(error) = self.tls.complete_io(&mut self.inner) {
-                // It may have said why before it hung up.
+                // The server may have sent the reason before it closed the connection.
                 if is_disconnect(&error) {
                     self.drain()?;
                 }
@@ -277,7 +275,7 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Reads what had come before the connection broke; an error if that tells of one.
+    /// Reads what arrived before the connection broke; an error if it contains an alert.
     fn drain(&mut self) -> io::Result<()> {
         while self.tls.read_tls(&mut self.inner).is_ok_and(|count| count > 0) {
             self.process_packets()?;
@@ -301,8 +299,8 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Puts the story behind a TLS failure into the error, for [`Peer::io_error`] to find. In TLS
-    /// 1.3 a server refuses a client certificate only after the handshake, so it may be any read.
+    /// Puts the description of a TLS failure into the error, for [`Peer::io_error`]. In TLS 1.3 a server rejects
+    /// a client certificate only after the handshake, so any read may fail with it.
     fn attach_description(&self, error: io::Error) -> io::Error {
         match error.get_ref().and_then(|inner| inner.downcast_ref()) {
             Some(tls) => io::Error::other(self.verifier.describe_error(tls, &self.peer)),
@@ -315,14 +313,14 @@ impl Read for TlsStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.tls.reader().read(buffer) {
-                // Nothing is there yet.
+                // No plaintext is available yet.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => return outcome,
             }
-            // An answer of the protocol itself, such as to a change of keys. If it cannot be sent,
-            // reading will show why.
+            // The response of TLS itself to a message, such as to a key update. If it cannot be sent, the read
+            // reports why.
             let _ = self.flush_tls();
-            // At the end of the connection, the reader says whether it was a proper one.
+            // At the end of the connection, the reader reports whether the peer closed TLS properly.
             self.tls.read_tls(&mut self.inner)?;
             self.process_packets()?;
         }

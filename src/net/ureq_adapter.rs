@@ -25,14 +25,14 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport as UreqTransport};
 use zeroize::Zeroizing;
 
-/// The most bytes of a reply's status line and headers.
+/// The maximum size of a response's status line and headers.
 pub const HEADER_LIMIT: usize = 64 * 1024;
 
-/// The longest line of a request's head, and the pieces in which a body is sent.
+/// The maximum length of a line in the head of a request, and the size of the pieces of a body that are sent.
 const OUTPUT_SIZE: usize = 16 * 1024;
 
-/// The text of a secret header, in the form that ureq's header type can share instead of copying it. So it
-/// is wiped when the request is dropped.
+/// The value of a secret header, which ureq's header type shares instead of copying it. So it is wiped when the
+/// request is dropped.
 struct SecretHeaderBytes(Secret);
 
 impl AsRef<[u8]> for SecretHeaderBytes {
@@ -141,7 +141,7 @@ fn run_exchange(
     })
 }
 
-/// Hands a body on as it comes; `false`: its taker had enough.
+/// Passes a body to the sink as it arrives; `false` if the sink stopped.
 fn copy_to_sink(reader: &mut impl Read, sink: &mut BodySink) -> io::Result<bool> {
     let mut piece = Zeroizing::new(vec![0; 64 * 1024]);
     loop {
@@ -153,7 +153,7 @@ fn copy_to_sink(reader: &mut impl Read, sink: &mut BodySink) -> io::Result<bool>
     }
 }
 
-/// Reads a whole body; `None`: it is larger than `limit`.
+/// Reads a whole body; `None` if it is larger than `limit`.
 fn read_body(reader: &mut impl Read, announced: Option<u64>, limit: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     const FIRST: usize = 16 * 1024;
     let announced = match announced.map(usize::try_from) {
@@ -164,7 +164,7 @@ fn read_body(reader: &mut impl Read, announced: Option<u64>, limit: usize) -> io
     let mut body = Zeroizing::new(vec![0; announced.unwrap_or(FIRST).min(limit)]);
     let mut filled = 0;
     loop {
-        // One byte apart from the body tells whether it needs more room at all.
+        // Reading one byte outside of the buffer shows whether a larger one is needed at all.
         let mut one = [0];
         if filled == body.len() {
             if reader.read(&mut one)? == 0 {
@@ -173,7 +173,7 @@ fn read_body(reader: &mut impl Read, announced: Option<u64>, limit: usize) -> io
             if filled == limit {
                 return Ok(None);
             }
-            // Not `resize`, which would leave the old buffer behind unwiped.
+            // Not `resize`, which would free the old buffer without wiping it.
             let mut larger = Zeroizing::new(vec![0; (filled * 2).max(FIRST).min(limit)]);
             larger[..filled].copy_from_slice(&body);
             larger[filled] = one[0];
@@ -190,7 +190,7 @@ fn read_body(reader: &mut impl Read, announced: Option<u64>, limit: usize) -> io
     Ok(Some(body))
 }
 
-/// Turns ureq's error into ours; most are ours already, from the [`UreqConnection`].
+/// Converts an error of ureq. Most are already an [`Error`], from [`UreqConnection`].
 fn from_ureq_error(error: ureq::Error, server: &Peer, deadline: IoDeadline) -> Error {
     let name = &server.name;
     let protocol = |what: String| {
@@ -235,9 +235,9 @@ pub(super) struct UreqConnection {
     peer: Peer,
     deadline: IoDeadline,
     buffers: ZeroizingBuffers,
-    /// Whether anything of a reply has come.
+    /// Whether any byte of a response has arrived.
     received: bool,
-    /// Why the request was not taken whole. The server may have sent the reason first.
+    /// Why the request could not be sent whole. The server may have sent a response before.
     send_failure: Option<io::Error>,
 }
 
@@ -254,7 +254,7 @@ impl UreqConnection {
         }
     }
 
-    /// An error with its whole story, in a form that ureq passes on unchanged.
+    /// A complete [`Error`], in a form that ureq passes on unchanged.
     fn failed(&self, phase: Phase, error: &io::Error) -> ureq::Error {
         let own = self.peer.io_error(phase, error, self.deadline);
         ureq::Error::Other(Box::new(own))
@@ -279,7 +279,7 @@ impl UreqTransport for UreqConnection {
         let output = self.buffers.output.get(..amount).unwrap_or_default();
         match self.stream.write_all(output).and_then(|()| self.stream.flush()) {
             Ok(()) => Ok(()),
-            // A server that has seen enough answers and closes. So the answer is looked for first.
+            // A server may respond before it has read the whole request, and close. So the response is read first.
             Err(error) if is_disconnect(&error) => {
                 self.send_failure = Some(error);
                 Ok(())
@@ -290,13 +290,13 @@ impl UreqTransport for UreqConnection {
 
     fn await_input(&mut self, _: NextTimeout) -> std::result::Result<bool, ureq::Error> {
         let room = self.buffers.input_append_buf();
-        // Without room a read would look like the end of the connection.
+        // With an empty buffer, a read would look like the end of the connection.
         if room.is_empty() {
             return Err(ureq::Error::BodyStalled);
         }
         let outcome = match self.stream.read(room) {
-            // The end of the connection may be the end of the body; but not before there is a
-            // reply, nor after sending has met a reset, which reading is then not told of again.
+            // The end of the connection may be the end of the body. It is not before any byte of a response, nor
+            // after a reset while sending, which a read does not report a second time.
             Ok(0) if !self.received || self.send_failure.is_some() => Err(io::ErrorKind::UnexpectedEof.into()),
             outcome => outcome,
         };
@@ -315,7 +315,7 @@ impl UreqTransport for UreqConnection {
     }
 
     fn is_open(&mut self) -> bool {
-        // Asked only before a connection is kept, and none is.
+        // Only called before a connection is kept, and none is.
         false
     }
 
@@ -324,13 +324,13 @@ impl UreqTransport for UreqConnection {
     }
 }
 
-/// Buffers that are as large from the start as they will ever be, and wiped in the end.
+/// Buffers of a fixed size that are wiped when dropped.
 struct ZeroizingBuffers {
     input: Zeroizing<Vec<u8>>,
-    /// `input[consumed..filled]` waits to be read.
+    /// `input[consumed..filled]` is not read yet.
     consumed: usize,
     filled: usize,
-    /// Whether something was read at the last attempt. If not, more has to come first.
+    /// Whether the last attempt consumed input. If not, more has to arrive first.
     progress: bool,
     output: Zeroizing<Vec<u8>>,
 }
@@ -338,7 +338,7 @@ struct ZeroizingBuffers {
 impl ZeroizingBuffers {
     fn new() -> Self {
         ZeroizingBuffers {
-            // One more than allowed, so that ureq notices headers that are too large.
+            // One byte more than allowed, so that ureq detects headers that are too large.
             input: Zeroizing::new(vec![0; HEADER_LIMIT + 1]),
             consumed: 0,
             filled: 0,
@@ -387,7 +387,7 @@ impl Buffers for ZeroizingBuffers {
     }
 }
 
-/// Hands one finished connection to ureq. There is no second one, so it cannot try twice.
+/// Passes the one open connection to ureq. There is no second one, so ureq cannot connect again.
 #[derive(Debug)]
 struct SingleConnection(Mutex<Option<UreqConnection>>);
 
@@ -403,7 +403,7 @@ impl Connector for SingleConnection {
     }
 }
 
-/// Looks up nothing: the connection is there already.
+/// Resolves nothing: the connection is already open.
 #[derive(Debug)]
 struct NoopResolver;
 
@@ -423,7 +423,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// A connection on which a reply comes in pieces of many sizes.
+    /// A connection on which a response arrives in pieces of many sizes.
     struct Script {
         reply: io::Cursor<Vec<u8>>,
         state: u64,
@@ -474,9 +474,9 @@ mod tests {
         exchange(to_http_request(&request, &peer)?, connection, 1000, None)
     }
 
-    /// The reset that sending met is not told again to whoever reads, who sees a proper end.
+    /// After a reset while sending, a read reports the end of the connection, not the reset.
     #[test]
-    fn after_a_failed_send_only_a_framed_reply_is_whole() {
+    fn after_a_failed_send_only_a_framed_response_is_complete() {
         let framed = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno";
         assert_eq!(play(framed.to_vec(), 1, false).unwrap().status, 413);
         for (reply, stage) in [(&b"HTTP/1.1 200 OK\r\n\r\nhalf"[..], Phase::ReceiveBody), (b"", Phase::Send)] {
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn no_reply_however_strange_is_a_defect() {
+    fn no_malformed_response_is_an_internal_error() {
         let replies = [
             "HTTP/1.1 200 OK\r\nContent-Length: 12\r\nA: b\r\n\r\n{\"a\": \"bcd\"}",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\na;x\r\n0123456789\r\n0\r\nT: u\r\n\r\n",

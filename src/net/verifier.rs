@@ -117,7 +117,7 @@ impl RecordingVerifier {
         peer.error(Kind::Tls, Phase::TlsHandshake, message).with_hint(advice)
     }
 
-    /// What it means that the server ended the handshake.
+    /// Describes the alert by which the server aborted the handshake.
     fn describe_alert(&self, name: &str, alert: AlertDescription) -> (String, &'static str) {
         use AlertDescription::{CertificateRequired, ProtocolVersion, UnrecognisedName};
         let asked = self.client_cert_requested.load(Ordering::Relaxed);
@@ -146,7 +146,7 @@ impl RecordingVerifier {
     }
 }
 
-/// Why a certificate is not trusted, and what can be done about it.
+/// Why a certificate was rejected, and a hint.
 fn describe_certificate_error(
     name: &str,
     reason: &CertificateError,
@@ -193,7 +193,7 @@ fn describe_certificate_error(
     (format!("the certificate of {name} {what} (issued by {issuer})"), advice)
 }
 
-/// The names of a certificate, of which rustls tells as `DnsName("a.example")`.
+/// The host names of a certificate, which rustls reports as `DnsName("a.example")`.
 fn format_sans(presented: &[String]) -> String {
     let bare = |name: &String| match name.split_once("(\"") {
         Some((_, rest)) => rest.trim_end_matches("\")").to_owned(),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_listed_without_their_wrapping() {
+    fn host_names_are_listed_without_rustls_syntax() {
         let presented = ["DnsName(\"a.example\")".to_owned(), "other".to_owned()];
         assert_eq!(format_sans(&presented), "a.example, other");
     }

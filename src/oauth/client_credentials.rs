@@ -1,10 +1,9 @@
-//! The wire protocol: one request, one reply, as pure functions over bytes.
+//! The client credentials grant (RFC 6749, 4.4): one request, one response, as pure functions over bytes.
 //!
-//! The request is RFC 6749's client credentials grant with the credentials in the form body, as
-//! Amplience documents it; never in the URL, never as HTTP Basic. The reply is read strictly where a
-//! mistake would hurt (a token that cannot go into a header, a lifetime that is no number) and
-//! leniently where Amplience differs from the RFC (there is no `token_type`). Of an error reply
-//! nothing is taken for granted: `error` and `error_description` are used if they are there.
+//! The credentials are in the form body, as Amplience documents it; never in the URL or in HTTP Basic
+//! authentication. The parser is strict where a mistake would do harm (a token that cannot be sent in a header, a
+//! lifetime that is not a number) and lenient where Amplience differs from the RFC (`token_type` is missing).
+//! An error response may have any form: `error` and `error_description` are used if they are present.
 
 use crate::error::{Error, Kind, Phase, Result};
 use crate::net::transport::{Request, Response, retry_after};
@@ -15,30 +14,30 @@ use serde::Deserialize;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// The most bytes of a reply that are read. A token is about 1.1 KB, and an error page may be some more.
+/// The maximum size of a response. A token has about 1.1 KB, and an error page may be larger.
 pub const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// The longest token that is accepted, in bytes: half of the header section that common servers take.
+/// The maximum length of a token in bytes: half of the header section that common servers accept.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
-/// The longest lifetime that is believed; more only risks overflow.
+/// The maximum lifetime; a longer one counts as this, so that nothing overflows.
 const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// What the server granted.
+/// A successful token response.
 #[derive(Debug)]
 pub struct TokenResponse {
     /// The access token: visible ASCII.
     pub access_token: Secret,
-    /// How long it lives, counted from before the request was sent.
+    /// Its lifetime, counted from before the request was sent.
     pub lifetime: Duration,
 }
 
-/// The request for a token.
+/// Builds the token request.
 pub fn token_request(token_url: &str, client_id: &str, client_secret: &Secret, user_agent: &str) -> Request {
     let secret = Zeroizing::new(form_encode(client_secret.expose()));
     let id = form_encode(client_id);
     let parts = ["client_id=", &id, "&client_secret=", &secret, "&grant_type=client_credentials"];
-    // Filled once, never grown: a buffer that grows leaves the secret behind in its old place.
+    // Allocated once: a buffer that grows leaves a copy of the secret behind.
     let mut body = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
     for part in parts {
         body.extend_from_slice(part.as_bytes());
@@ -56,8 +55,8 @@ pub fn token_request(token_url: &str, client_id: &str, client_secret: &Secret, u
     }
 }
 
-/// Understands the reply. `secrets` are the texts that must not show up in an error, `wall` is the
-/// local time in Unix seconds, for a `Retry-After` that is a date.
+/// Parses the response. `secrets` are the strings that an error must not contain. `wall` is the local time in
+/// Unix seconds, for a `Retry-After` that is a date.
 pub fn parse_token_response(response: &Response, url: &str, secrets: &[&str], wall: i64) -> Result<TokenResponse> {
     let body = Body::parse(&response.body);
     let host = Url::parse(url).map_or("the server", |url| url.host);
@@ -98,10 +97,10 @@ pub fn parse_token_response(response: &Response, url: &str, secrets: &[&str], wa
         .with_retry_after(retry_after(response, wall)))
 }
 
-/// Where servers and their front ends put the name of a request.
+/// The headers in which servers and their front ends send the id of a request.
 const REQUEST_ID_HEADERS: [&str; 4] = ["x-request-id", "x-amzn-requestid", "x-correlation-id", "cf-ray"];
 
-/// The error for a status other than success: what it means, and whether it may pass.
+/// The error for a status other than success, and whether a retry may succeed.
 fn status_error(status: u16, code: Option<&str>, host: &str) -> Error {
     let rejected = || {
         Error::new(Kind::CredentialsRejected, format!("{host} rejected the client id and secret"))
@@ -110,7 +109,7 @@ fn status_error(status: u16, code: Option<&str>, host: &str) -> Error {
     let misunderstood =
         |what: &str, advice: &str| Error::new(Kind::Protocol, format!("{host} {what}")).with_hint(advice);
     match (status, code) {
-        // Success with an error inside, and refusals that RFC 6749 (5.2) names.
+        // A success status with an OAuth error, and the rejections of RFC 6749 (5.2).
         (200 | 400 | 401 | 403, Some("invalid_client" | "invalid_grant" | "unauthorized_client" | "access_denied")) => {
             rejected()
         }
@@ -137,7 +136,7 @@ fn status_error(status: u16, code: Option<&str>, host: &str) -> Error {
     }
 }
 
-/// The members of a reply, success or not. Unknown ones are skipped.
+/// The members of a response, successful or not. Unknown ones are skipped.
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(borrow, default)]
@@ -152,9 +151,10 @@ struct Body<'a> {
     error_description: Option<SecretCow<'a>>,
 }
 
-/// A number, or a text that should be one: some servers quote it. `None`: it is not a whole one, or too large.
+/// A number, or a string that contains one: some servers quote it. `None` if it is not a whole number, or too
+/// large.
 ///
-/// By hand, because what serde derives for an untagged enum recurses over the value before it looks at it.
+/// By hand, because the implementation that serde derives for an untagged enum recurses over any value first.
 struct Seconds(Option<u64>);
 
 impl<'de> Deserialize<'de> for Seconds {
@@ -191,7 +191,7 @@ impl<'de> Deserialize<'de> for Seconds {
 
 impl<'a> Body<'a> {
     fn parse(body: &'a [u8]) -> serde_json::Result<Self> {
-        // Some servers put a byte order mark in front, which JSON does not have.
+        // Some servers send a byte order mark, which JSON does not allow.
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
         if !body.starts_with(b"{") {
             // Serde would also fill the members from an array, in their order.
@@ -201,7 +201,7 @@ impl<'a> Body<'a> {
     }
 }
 
-/// Takes the grant out of a success reply, or says what is wrong with it and what to do.
+/// Extracts the token from a success response, or returns what is wrong with it, and a hint.
 fn parse_success(body: &Body) -> std::result::Result<TokenResponse, (&'static str, &'static str)> {
     const ASK: &str = "this is a fault of the server; ask Amplience, or check that auth_url is right";
     let token =
@@ -222,7 +222,7 @@ fn parse_success(body: &Body) -> std::result::Result<TokenResponse, (&'static st
     }
 }
 
-/// Whether a text can be sent as a bearer token: visible ASCII, not empty, not absurdly long.
+/// Whether a string can be sent as a bearer token: visible ASCII, not empty, and within the maximum length.
 pub fn is_valid_bearer_token(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_TOKEN_BYTES && text.bytes().all(|byte| (b'!'..=b'~').contains(&byte))
 }

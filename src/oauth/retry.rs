@@ -1,52 +1,52 @@
-//! What is sent again, and when.
+//! The retry policy: exponential backoff with full jitter, within a deadline.
 //!
-//! A request is repeated when the failure may pass (no connection, 408, 429, 500, 502, 503, 504),
-//! after a pause that doubles with each failure and is drawn at random between nothing and that
-//! limit ("full jitter"), so that clients that failed together do not come back together. A
-//! `Retry-After` is obeyed. Nothing outlasts the caller's deadline: when the next attempt could only
-//! come after it, the failure is returned at once, with the time to wait.
+//! A request is retried if the failure may be temporary (no connection, 408, 429, 500, 502, 503, 504). The delay
+//! is random between zero and a limit that doubles with each failure ("full jitter"), so that clients that failed
+//! together do not retry together. A retry is never sent before the `Retry-After` of the response. Nothing
+//! exceeds the caller's deadline: if the next attempt could only start after it, the error is returned at once,
+//! with the time to wait.
 
 use crate::error::{Error, Result};
 use crate::sys::clock::Clock;
 use std::time::Duration;
 
-/// The limit of the first pause; each further one is twice as long.
+/// The limit of the first delay; each further limit is twice as long.
 const BACKOFF_BASE: Duration = Duration::from_millis(250);
 
-/// The longest pause between two attempts of one call.
+/// The maximum delay between two attempts of one call.
 const BACKOFF_CAP: Duration = Duration::from_secs(8);
 
-/// A moment on the monotonic clock by which a call must be over.
+/// The time on the monotonic clock by which a call must return.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(i64);
 
 impl Deadline {
-    /// The moment `timeout` from now.
+    /// The deadline that is `timeout` from now.
     pub fn after(clock: &Clock, timeout: Duration) -> Self {
         Deadline(clock.now().after(timeout).monotonic)
     }
 
-    /// The earlier of two moments.
+    /// The earlier of two deadlines.
     #[must_use]
     pub fn min(self, other: Deadline) -> Self {
         Deadline(self.0.min(other.0))
     }
 
-    /// The time left; zero when it is over.
+    /// The time that is left; zero after the deadline.
     pub fn remaining(self, clock: &Clock) -> Duration {
         Duration::from_nanos(u64::try_from(self.0.saturating_sub(clock.now().monotonic)).unwrap_or(0))
     }
 }
 
-/// A random pause before attempt `failures + 1`: below `first` doubled for every failure after the
-/// first, and below `longest`.
+/// A random delay before attempt `failures + 1`: less than `first`, doubled for each failure after the first, and
+/// less than `longest`.
 pub fn backoff(clock: &Clock, failures: u32, first: Duration, longest: Duration) -> Duration {
     let doubled = first.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
     clock.random_below(doubled.min(longest))
 }
 
-/// Calls `attempt` with the time left, until it succeeds, fails for good, or the deadline or the
-/// number of `retries` forbids another one. The error tells how many attempts there were.
+/// Calls `attempt` with the time that is left, until it succeeds, fails permanently, or the deadline or the number
+/// of `retries` does not allow another one. The error contains the number of attempts.
 pub fn with_retries<T>(
     clock: &Clock,
     deadline: Deadline,
@@ -73,14 +73,14 @@ pub fn with_retries<T>(
             return Err(error);
         }
         clock.sleep(asked + pause);
-        // A busy machine wakes us up too late for another one.
+        // On a busy machine, the sleep may end after the deadline.
         if deadline.remaining(clock).is_zero() {
             return Err(error);
         }
     }
 }
 
-/// The error for a server that wants a longer pause than the caller has.
+/// The error for a server that asks for a longer delay than the caller has time for.
 fn retry_after_exceeds_deadline(error: Error, left: Duration) -> Error {
     let left = left.as_millis().div_ceil(1000);
     error.with_hint(format!(
@@ -94,7 +94,7 @@ mod tests {
     use crate::error::Kind;
     use crate::sys::clock::ManualClock;
 
-    /// Runs with a failure that repeats, in virtual time: attempts made, and the time it took.
+    /// Runs an attempt that always fails, in virtual time; returns the number of attempts and the time they took.
     fn run_with(error: &Error, retries: u32, timeout: Duration) -> (Error, u32, Duration) {
         let clock = Clock::Manual(ManualClock::new(3));
         let start = clock.now();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_tried_again_and_what_may_not_is_not() {
+    fn temporary_failures_are_retried_and_permanent_ones_are_not() {
         let passing = Error::new(Kind::Server, "x");
         let (error, calls, took) = run_with(&passing, 3, Duration::from_secs(30));
         assert_eq!((calls, error.attempts()), (4, 4));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_tried_when_the_time_was_slept_away() {
+    fn nothing_is_retried_after_sleeping_past_the_deadline() {
         let manual = ManualClock::new(3);
         let clock = Clock::Manual(manual.clone());
         manual.set_oversleep(Duration::from_secs(40));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_their_limit() {
+    fn delays_double_up_to_their_limit() {
         let clock = Clock::Manual(ManualClock::new(9));
         let longest = |failures| (0..2000).map(|_| backoff(&clock, failures, BACKOFF_BASE, BACKOFF_CAP)).max().unwrap();
         assert!(longest(1) < BACKOFF_BASE);

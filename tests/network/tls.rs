@@ -43,7 +43,7 @@ fn a_connection_to_a_trusted_server_is_traced() {
     }
     let lines = lines.lock().unwrap().join("\n");
     for words in
-        ["is reached directly", "connected to localhost", "TLS 1.2", "issued by \"Root\"", "replied 200 with 2 bytes"]
+        ["directly", "connected to localhost", "TLS 1.2", "issued by \"Root\"", "responded with status 200 and 2 bytes"]
     {
         assert!(lines.contains(words), "{words} in {lines}");
     }
