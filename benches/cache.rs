@@ -4,7 +4,7 @@
 //! program. With `AMP_BENCH_RESULTS=FILE` the latencies during refreshes are also written there, as JSON, for
 //! `benches/run.py`.
 
-use amp_token::config::settings::Config;
+use amp_token::config::Config;
 use amp_token::error::Error;
 use amp_token::net::transport::{Request, Response};
 use amp_token::token::cache::TokenCache;

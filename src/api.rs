@@ -13,7 +13,7 @@
 //!   its method is idempotent (RFC 9110, 9.2.2). With these methods, a 429 or 503 with a `Retry-After` is
 //!   retried after that time, within `timeout_ms`.
 
-use crate::config::settings::Options;
+use crate::config::Options;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::net::transport::{BodySink, Request, Response, retry_after};
 use crate::net::url::Url;

@@ -3,7 +3,7 @@
 
 use amp_emulator::{Emulator, Fault};
 use amp_token::api::{self, ApiRequest};
-use amp_token::config::settings::Config;
+use amp_token::config::Config;
 use amp_token::error::{Error, Kind};
 use amp_token::log::Log;
 use amp_token::net::transport::{Request, Response};

@@ -6,7 +6,7 @@ mod support;
 
 use amp_emulator::{Emulator, Fault};
 use amp_token::api::{self, ApiRequest};
-use amp_token::config::settings::Config;
+use amp_token::config::Config;
 use amp_token::token::cache::TokenCache;
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -1,6 +1,6 @@
 //! The promises of the cache, held against a service of our own, in virtual time where time matters.
 
-use amp_token::config::settings::Config;
+use amp_token::config::Config;
 use amp_token::error::{Error, Kind};
 use amp_token::net::transport::{Request, Response};
 use amp_token::sys::clock::{Clock, ManualClock};

@@ -7,8 +7,9 @@
 //! The stack is 64 KiB, except where the code on the way needs more without any input ([`Stack`]).
 
 use amp_token::api::{self, ApiRequest};
+use amp_token::config::Config;
 use amp_token::config::dc_cli::from_dc_cli;
-use amp_token::config::settings::{Config, SETTINGS};
+use amp_token::config::settings::SETTINGS;
 use amp_token::error::Error;
 use amp_token::log::Log;
 use amp_token::net::transport::{Request, Response};

@@ -8,7 +8,7 @@
 mod support;
 
 use amp_emulator::{CertificateKind, Emulator, Fault};
-use amp_token::config::settings::Config;
+use amp_token::config::Config;
 use amp_token::error::{Error, Kind};
 use amp_token::log::Log;
 use amp_token::token::provider;

@@ -3,7 +3,7 @@
 //! `RUSTFLAGS="--cfg shuttle" cargo test --test shuttle --release`.
 #![cfg(shuttle)]
 
-use amp_token::config::settings::Config;
+use amp_token::config::Config;
 use amp_token::error::{Error, Kind};
 use amp_token::net::transport::{Request, Response};
 use amp_token::sys::clock::{Clock, ManualClock};

@@ -5,7 +5,7 @@ use super::callback_guard::CallbackGuard;
 use super::callbacks::{Callback, CallbackTransport, amp_log_fn, amp_transport_fn};
 use super::ffi::{self, Handle};
 use crate::log::{Level, Log};
-use crate::config::settings::Config;
+use crate::config::Config;
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 use std::sync::Arc;

@@ -9,8 +9,6 @@ use crate::net::url::{Url, is_loopback};
 use crate::sanitize::{as_word, redact_url, sanitize};
 use std::borrow::Cow;
 
-pub use super::{Config, NetworkOptions, Options, Origin};
-
 /// What the value of a setting must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueType {
@@ -316,6 +314,7 @@ fn check_url(url: &str) -> std::result::Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Config;
     use super::*;
     use crate::error::Kind;
 

@@ -25,8 +25,8 @@
 //! The connection is opened here, and [`crate::net::ureq_adapter`] has ureq speak HTTP over it. That module says
 //! why ureq's own connectors, proxies and pools are not used.
 
+use crate::config::NetworkOptions;
 use crate::config::environment;
-use crate::config::settings::NetworkOptions;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::net::proxy::{self, ProxyUrl, Scheme};
 use crate::net::tcp::{Peer, Stream, TcpConnection, connect, resolve};

@@ -9,8 +9,8 @@
 //! - The client certificate is only sent to the servers of `auth_url` and `api_url`, not to a proxy or to Redis.
 //! - Nothing is installed for the whole process: rustls gets its cryptography provider explicitly.
 
+use crate::config::NetworkOptions;
 use crate::config::environment;
-use crate::config::settings::NetworkOptions;
 use crate::error::{Error, Kind, Phase, Result, resource_limit};
 use crate::log::Log;
 use crate::net::tcp::{Peer, Stream, is_disconnect};

@@ -20,8 +20,8 @@ mod location;
 
 use super::seal::{self, EntryCipher};
 use super::{Entry, LockResult, Store, WarnOnce};
+use crate::config::Options;
 use crate::config::environment;
-use crate::config::settings::Options;
 use crate::sanitize::sanitize;
 use crate::sys::clock::Clock;
 use crate::sys::deadline::IoDeadline;

@@ -13,8 +13,8 @@ mod redis;
 mod resp;
 mod seal;
 
+use crate::config::Options;
 use crate::config::credentials::Credentials;
-use crate::config::settings::Options;
 use crate::error::Result;
 use crate::log::Log;
 use crate::sys::clock::Timestamps;

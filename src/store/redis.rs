@@ -14,7 +14,7 @@
 use super::resp::{Command, Value, encode, read_reply};
 use super::seal::EntryCipher;
 use super::{Entry, LockResult, Store, WarnOnce};
-use crate::config::settings::{NetworkOptions, Options};
+use crate::config::{NetworkOptions, Options};
 use crate::error::{Error, Kind, Result};
 use crate::net::tcp::{Peer, Stream, connect, resolve};
 use crate::net::tls::{ClientCertificate, TlsConnector};

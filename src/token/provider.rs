@@ -7,7 +7,7 @@
 
 use crate::config::credentials::Credentials;
 use crate::config::credentials_provider::CredentialsProvider;
-use crate::config::settings::{Config, Options};
+use crate::config::{Config, Options};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::net::http::HttpTransport;
 use crate::net::transport::Transport;

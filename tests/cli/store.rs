@@ -2,8 +2,8 @@
 
 use crate::support::{CommandResult, SECRET, TestEnv};
 use amp_emulator::Fault;
+use amp_token::config::Config;
 use amp_token::config::credentials::Credentials;
-use amp_token::config::settings::Config;
 use amp_token::store::{self, Entry, LockResult, Store};
 use amp_token::sys::clock::Clock;
 use serde_json::Value;

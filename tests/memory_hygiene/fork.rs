@@ -5,7 +5,7 @@
 use crate::peer::{SECRET, text};
 use crate::{find, masked};
 use amp_emulator::Emulator;
-use amp_token::config::settings::Config;
+use amp_token::config::Config;
 use amp_token::sys::clock::{Clock, ManualClock};
 use amp_token::token::cache::TokenCache;
 use std::process::Command;

@@ -7,7 +7,7 @@
 
 use crate::peer::{self, OUTCOMES, Outcome, SECRET, letter, text};
 use amp_token::api::{self, ApiRequest};
-use amp_token::config::settings::Config;
+use amp_token::config::Config;
 use amp_token::error::Kind;
 use amp_token::net::transport::{Request, Response};
 use amp_token::sys::allocator::ZeroizingAllocator;

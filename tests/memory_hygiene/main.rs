@@ -13,7 +13,7 @@ mod peer;
 
 use amp_emulator::Emulator;
 use amp_token::api::{self, ApiRequest};
-use amp_token::config::settings::Config;
+use amp_token::config::Config;
 use amp_token::token::cache::TokenCache;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};

@@ -1,7 +1,7 @@
 //! Every call ends by its deadline, whatever the server does.
 
 use crate::support::*;
-use amp_token::config::settings::NetworkOptions;
+use amp_token::config::NetworkOptions;
 use amp_token::error::{Kind, Phase};
 use amp_token::net::transport::Transport;
 use std::io::{self, Read, Write};

@@ -1,7 +1,7 @@
 //! What only a process of its own can show: environment variables, limits and signals.
 
 use crate::support::*;
-use amp_token::config::settings::NetworkOptions;
+use amp_token::config::NetworkOptions;
 use amp_token::error::{Kind, Phase};
 use amp_token::net::http::HttpTransport;
 use amp_token::net::transport::Transport;

@@ -1,7 +1,7 @@
 //! HTTP and SOCKS proxies.
 
 use crate::support::*;
-use amp_token::config::settings::NetworkOptions;
+use amp_token::config::NetworkOptions;
 use amp_token::error::{Kind, Phase};
 use amp_token::net::http::{ConnectionTrace, HttpTransport};
 use amp_token::net::transport::Transport;

@@ -8,7 +8,7 @@ pub use shared::net::{
 };
 pub use shared::temp_dir;
 
-use amp_token::config::settings::NetworkOptions;
+use amp_token::config::NetworkOptions;
 use amp_token::error::{Error, Kind, Phase};
 use amp_token::log::Log;
 use amp_token::net::http::HttpTransport;

@@ -1,7 +1,7 @@
 //! TLS: certificates of the server and of the client, and handshakes that fail.
 
 use crate::support::*;
-use amp_token::config::settings::NetworkOptions;
+use amp_token::config::NetworkOptions;
 use amp_token::error::{Kind, Phase};
 use amp_token::log::Log;
 use amp_token::net::http::ConnectionTrace;

@@ -4,8 +4,8 @@
 mod shared;
 
 use amp_emulator::Emulator;
+use amp_token::config::Config;
 use amp_token::config::credentials::Credentials;
-use amp_token::config::settings::Config;
 use amp_token::log::Level;
 use amp_token::store::{LockResult, Store};
 use amp_token::token::cache::TokenCache;

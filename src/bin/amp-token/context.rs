@@ -2,7 +2,8 @@
 
 use crate::cli;
 use crate::exit::{CliError, CliResult, eprintln_prefixed};
-use amp_token::config::settings::{Config, Origin, SETTINGS, Setting, ValueType, edit_distance, nearest};
+use amp_token::config::settings::{SETTINGS, Setting, ValueType, edit_distance, nearest};
+use amp_token::config::{Config, Origin};
 use amp_token::log::{Level, Log};
 use amp_token::sanitize::sanitize;
 use clap::ArgMatches;

@@ -6,8 +6,8 @@
 use crate::context::{Context, misspelled_variables};
 use crate::exit::{CliResult, status_of};
 use crate::output;
+use amp_token::config::Options;
 use amp_token::config::credentials::Credentials;
-use amp_token::config::settings::Options;
 use amp_token::error::{Error, Kind, Phase, Result};
 use amp_token::net::http::{ConnectionTrace, HttpTransport};
 use amp_token::net::proxy::ProxyUrl;

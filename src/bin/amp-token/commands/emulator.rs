@@ -6,7 +6,7 @@
 use crate::exit::{CliError, CliResult, EXIT_IO};
 use crate::output;
 use amp_emulator::Emulator;
-use amp_token::config::settings::Config;
+use amp_token::config::Config;
 use amp_token::error::{Error, Kind};
 use amp_token::net::http::HttpTransport;
 use amp_token::net::transport::{Request, Transport};

@@ -3,8 +3,8 @@
 use crate::context::Context;
 use crate::exit::CliResult;
 use crate::output;
+use amp_token::config::Options;
 use amp_token::config::credentials::Credentials;
-use amp_token::config::settings::Options;
 use amp_token::sanitize::redact_url;
 use amp_token::token::Token;
 use amp_token::token::provider::{ProviderConfig, TokenProvider};
