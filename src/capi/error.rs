@@ -231,6 +231,7 @@ pub unsafe extern "C" fn amp_error_free(error: *mut amp_error) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::mem::MaybeUninit;
 
     #[test]
     fn a_status_has_the_name_that_the_header_generates_for_it() {
@@ -240,5 +241,21 @@ mod tests {
             assert_eq!(format!("{status:?}"), camel);
         }
         assert_eq!(status_name(12), c"AMP_UNKNOWN");
+    }
+
+    #[test]
+    #[allow(clippy::panic)]
+    fn a_panic_becomes_an_internal_error() {
+        let mut place = MaybeUninit::uninit();
+        assert_eq!(fallible(Some(&mut place), || panic!("out of \u{1b}[1mluck")), amp_status::AmpInternal);
+        // SAFETY: a call that fails writes a new error object, which is freed below.
+        let error = unsafe { place.assume_init() };
+        // SAFETY: the same object; messages are NUL-terminated.
+        let message = unsafe { CStr::from_ptr(amp_error_message(error.as_ref())) }.to_str().unwrap().to_owned();
+        // SAFETY: the last use of the object.
+        unsafe { amp_error_free(error) };
+        assert!(message.starts_with("internal error in libamp_token: out of "), "{message}");
+        assert!(message.ends_with("please report it"), "{message}");
+        assert!(!message.contains('\u{1b}') && !message.contains("error.rs"), "{message}");
     }
 }
