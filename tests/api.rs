@@ -95,7 +95,7 @@ fn a_rejected_token_is_replaced_once() {
     let before = emulator.stats();
     let seen = api::request(&cache, &get(HUBS)).unwrap();
     let after = emulator.stats();
-    // Tokens that are refused as soon as they come make the cache pause; the refusal is a reply all the same.
+    // Tokens that are rejected as soon as they are issued make the cache back off; the rejection is still returned.
     assert_eq!(seen.status, 401);
     assert!(after.api_requests - before.api_requests <= 2);
     assert!(after.token_requests - before.token_requests <= 1);
@@ -121,12 +121,12 @@ fn the_token_reaches_no_other_origin() {
     let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
     elsewhere.set_nonblocking(true).unwrap();
     let other = format!("http://{}/v2/content/hubs", elsewhere.local_addr().unwrap());
-    // A redirect is a reply, not a way to go.
+    // A redirect is returned, and not followed.
     for status in [301, 302, 303, 307, 308] {
         emulator.fault(Fault::status(status).header("Location", &other).for_path(HUBS));
         assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, status);
     }
-    // A link to somewhere else is refused before anything is sent.
+    // A link to another origin is rejected before anything is sent.
     let before = emulator.stats().api_requests;
     let error = api::request(&cache, &get(&other)).unwrap_err();
     assert_eq!(error.kind(), Kind::InvalidArgument);
@@ -144,7 +144,7 @@ fn only_idempotent_methods_are_retried_after_a_failure() {
     assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 200);
     emulator.fault(busy());
     assert_eq!(api::request(&cache, &post("/v2/content/x", b"{}")).unwrap().status, 503);
-    // Longer than the call has: the reply is handed on at once.
+    // Longer than the call's timeout: the response is returned at once.
     emulator.fault(Fault::status(429).retry_after(3600).for_path("/v2"));
     assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 429);
 }
@@ -202,7 +202,7 @@ fn after_a_pause(auth_is_down_then: bool) -> (amp_token::error::Result<Response>
 fn a_repeated_request_carries_a_token_that_is_valid_by_then() {
     let (result, ages) = after_a_pause(false);
     assert_eq!((result.unwrap().status, ages), (200, vec![0, 0]));
-    // Without one, nothing is sent, and what the API has said is the reply.
+    // Without one, nothing is sent, and the API's last response is returned.
     let (result, ages) = after_a_pause(true);
     assert_eq!((result.unwrap().status, ages), (503, vec![0]));
 }
@@ -277,13 +277,13 @@ fn a_download_of_any_size_goes_to_its_sink() {
     let response = response.unwrap();
     assert_eq!((response.status, response.body.len(), length), (200, 0, SIZE));
     assert!(pieces > 10, "{pieces} pieces");
-    // Its taker may have enough, which is no reason to begin anew.
+    // The sink may stop the download, which is then not restarted.
     emulator.fault(Fault::oversized(SIZE).for_path(HUBS));
     let before = emulator.stats().api_requests;
     let error = api::download(&cache, HUBS, &mut |_| false).unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (Kind::Io, false));
     assert_eq!(emulator.stats().api_requests, before + 1);
-    // A transfer that breaks off is not begun anew, because its beginning cannot be taken back.
+    // An interrupted download is not restarted, because the sink already has its beginning.
     emulator.fault(Fault::truncate().for_path(HUBS));
     let before = emulator.stats().api_requests;
     let mut taken = 0;
@@ -294,7 +294,7 @@ fn a_download_of_any_size_goes_to_its_sink() {
     .unwrap_err();
     assert_eq!(error.kind(), Kind::Connect);
     assert!(taken > 0 && emulator.stats().api_requests == before + 1);
-    // What is no success is a reply like any other; a refused token is replaced.
+    // An error response is returned like any other; a rejected token is replaced.
     emulator.fault(Fault::status(404).body("gone").for_path(HUBS));
     let response = api::download(&cache, HUBS, &mut |_| panic!("not a success")).unwrap();
     assert_eq!((response.status, &response.body[..]), (404, &b"gone"[..]));
@@ -308,8 +308,8 @@ fn a_download_of_any_size_goes_to_its_sink() {
     assert!(serde_json::from_slice::<Value>(&taken).is_ok());
 }
 
-/// The service of the night: tokens that die by the virtual clock, an API that refuses dead ones with
-/// Amplience's 403, and a shelf of what was published.
+/// The service of the night: tokens that expire by the virtual clock, an API that rejects expired ones with
+/// Amplience's 403, and a record of the published items.
 struct Night {
     clock: Arc<ManualClock>,
     auth_is_down: AtomicBool,

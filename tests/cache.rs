@@ -11,15 +11,15 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// The service: a function from the number of a request to its reply, with a clock and a memory.
+/// A scripted service: a function from the number of a request to its response, with a clock, and the tokens it issued.
 struct Service {
     clock: Arc<ManualClock>,
     requests: AtomicU64,
     in_flight: AtomicU64,
     most_in_flight: AtomicU64,
     lifetime: AtomicU64,
-    /// When each token dies, on the wall clock.
-    deaths: Mutex<HashMap<String, i64>>,
+    /// When each token expires, on the wall clock.
+    expiries: Mutex<HashMap<String, i64>>,
     reply: Reply,
 }
 
@@ -41,7 +41,7 @@ impl Service {
             in_flight: AtomicU64::new(0),
             most_in_flight: AtomicU64::new(0),
             lifetime: AtomicU64::new(300),
-            deaths: Mutex::default(),
+            expiries: Mutex::default(),
             reply: Box::new(reply),
         })
     }
@@ -54,7 +54,7 @@ impl Service {
     fn grant(&self, number: u64) -> Response {
         let lifetime = self.lifetime.load(Ordering::SeqCst);
         let token = format!("token-{number}");
-        self.deaths.lock().unwrap().insert(token.clone(), self.clock.now().wall + lifetime as i64 * 1_000_000_000);
+        self.expiries.lock().unwrap().insert(token.clone(), self.clock.now().wall + lifetime as i64 * 1_000_000_000);
         response(200, &[], format!(r#"{{"access_token":"{token}","session_expires_in":0,"expires_in":{lifetime}}}"#))
     }
 
@@ -88,9 +88,9 @@ impl Service {
         self.clock.advance(Duration::from_secs_f64(seconds));
     }
 
-    fn assert_alive(&self, token: &Token) {
-        let death = self.deaths.lock().unwrap()[token.value()];
-        assert!(self.clock.now().wall < death, "{} was handed out dead", token.value());
+    fn assert_valid(&self, token: &Token) {
+        let expiry = self.expiries.lock().unwrap()[token.value()];
+        assert!(self.clock.now().wall < expiry, "{} was returned after it had expired", token.value());
     }
 }
 
@@ -161,7 +161,7 @@ fn windows_scale_with_the_lifetime() {
         cache.get().unwrap();
         assert_eq!(service.requests(), 1, "lifetime {lifetime}: still fresh at 75 %");
         service.pass(lifetime as f64 * 0.06);
-        assert_eq!(cache.get().unwrap().value(), "token-2", "lifetime {lifetime}: renewed at 81 %");
+        assert_eq!(cache.get().unwrap().value(), "token-2", "lifetime {lifetime}: refreshed at 81 %");
     }
 }
 
@@ -204,7 +204,7 @@ fn a_failure_is_shared_once_and_does_not_persist() {
         }
     });
     assert_eq!(service.requests(), 1);
-    // During the pause: the same failure, at once, with the time to wait.
+    // During the backoff: the same failure, at once, with the time to wait.
     let error = cache.get().unwrap_err();
     assert_eq!(error.kind(), Kind::Server);
     let wait = error.retry_after().unwrap();
@@ -267,7 +267,7 @@ fn the_backoff_grows_up_to_its_cap() {
         for _ in 0..50 {
             assert!(cache.get().unwrap_err().retry_after().unwrap() <= wait);
         }
-        assert_eq!(service.requests(), before + 1, "a burst in a pause sends nothing");
+        assert_eq!(service.requests(), before + 1, "no call during the backoff sends a request");
         waits.push(wait);
         service.clock.advance(wait);
     }
@@ -276,7 +276,7 @@ fn the_backoff_grows_up_to_its_cap() {
     assert!(start.remaining_until(service.clock.now()) > Duration::from_secs(600));
 }
 
-/// Attempts come thick at the end of a token's life; the pauses after it must not have grown by them.
+/// Attempts are frequent at the end of a token's lifetime; they must not lengthen the backoff after it.
 #[test]
 fn a_short_token_does_not_make_a_long_outage() {
     let down = Arc::new(AtomicBool::new(false));
@@ -396,7 +396,7 @@ fn rejections_with_valid_tokens_between_are_not_consecutive() {
     let cache = service.cache(&[]);
     for _ in 0..10 {
         cache.invalidate(&cache.get().unwrap());
-        // The next call asks, without a pause; the token that it gets lives its life.
+        // The next call sends a request, without backoff; its token is used until it is due.
         cache.get().unwrap();
         service.pass(300.0);
         cache.get().unwrap();
@@ -419,7 +419,7 @@ fn many_rejected_tokens_cause_few_requests() {
             }
         }
     }
-    // 100 virtual seconds: without the pauses there would have been thousands.
+    // 100 virtual seconds: without backoff there would have been thousands.
     assert!(service.requests() < 40, "{}", service.requests());
 }
 
@@ -494,8 +494,8 @@ fn a_waiter_waits_no_longer_than_its_own_deadline() {
 
 #[test]
 fn a_short_deadline_is_inconclusive() {
-    // The inline renewal has a short budget and times out; when the token is dead, a caller with
-    // all its time is not turned away by that.
+    // The inline refresh has a short deadline and times out. When the token has expired, that does not make a caller
+    // with its whole timeout fail.
     let service = Service::new(|service, number| match number {
         2 => {
             service.pass(46.0);
@@ -515,11 +515,11 @@ fn the_background_thread_refreshes_only_a_token_that_is_used() {
     let cache = service.cache(&[("background_refresh", "true")]);
     cache.get().unwrap();
     service.pass(245.0);
-    // This starts the thread, which renews; the caller does not wait.
+    // This starts the thread, which refreshes the token; the caller does not wait.
     assert_eq!(cache.get().unwrap().value(), "token-1");
     until(|| service.requests() == 2);
     until(|| cache.statistic("refreshes") == Some(2));
-    // Used during its life: renewed although nobody asks in the window.
+    // Used during its lifetime: refreshed although no thread calls while it is due.
     assert_eq!(cache.get().unwrap().value(), "token-2");
     service.pass(245.0);
     cache.wake();
@@ -558,8 +558,8 @@ fn a_cache_can_be_dropped_while_its_thread_is_in_a_request() {
     assert_eq!(token.value(), "token-1");
 }
 
-/// Threads, faults in a third of the replies, invalidations and clocks that jump: a million gets
-/// and thousands of refreshes, and every promise held.
+/// Threads, faults in a third of the responses, invalidations and clock jumps: a million gets and thousands of
+/// refreshes, and every promise is kept.
 #[test]
 fn stress_with_faults_and_clock_jumps() {
     const THREADS: u64 = 8;
@@ -584,17 +584,19 @@ fn stress_with_faults_and_clock_jumps() {
     let worker = |thread: u64| {
         barrier.wait();
         for turn in 0..GETS {
-            // The clocks as they were before: what is handed out was alive then. That holds for the
-            // wall clock only if nobody set it meanwhile.
-            // (An odd number of `jumps`: somebody is about to.)
+            // The clocks before the call: the returned token was valid then. That holds for the wall clock only if
+            // no thread set it meanwhile. (An odd number of `jumps`: a thread is about to.)
             let jumps_before = jumps.load(Ordering::SeqCst);
             let before = service.clock.now();
             match cache.get() {
                 Ok(token) => {
                     let expires = token.expires();
                     let set = jumps_before % 2 == 1 || jumps.load(Ordering::SeqCst) != jumps_before;
-                    assert!(before.monotonic < expires.monotonic, "{token:?} was handed out dead");
-                    assert!(set || before.wall < expires.wall, "{token:?} was handed out dead, by the wall clock");
+                    assert!(before.monotonic < expires.monotonic, "{token:?} was returned after it had expired");
+                    assert!(
+                        set || before.wall < expires.wall,
+                        "{token:?} was returned after it had expired by the wall clock"
+                    );
                     if turn % 501 == thread {
                         refused.fetch_add(1, Ordering::Relaxed);
                         cache.invalidate(&token);
@@ -635,7 +637,7 @@ fn stress_with_faults_and_clock_jumps() {
     });
     assert_eq!(gets.load(Ordering::SeqCst), THREADS * GETS, "every caller came back");
     assert_eq!(service.most_in_flight.load(Ordering::SeqCst), 1, "one request at a time");
-    assert_eq!(early.load(Ordering::SeqCst), 0, "no request in a pause");
+    assert_eq!(early.load(Ordering::SeqCst), 0, "no request during the backoff");
     let refreshes = cache.statistic("refreshes").unwrap();
     assert!(refreshes > 1000, "{refreshes} refreshes");
     println!(
@@ -686,7 +688,7 @@ fn a_day_with_outages() {
         }
         let before = service.clock.now();
         match cache.get() {
-            Ok(token) => service.assert_alive(&token),
+            Ok(token) => service.assert_valid(&token),
             Err(_) => {
                 if let Some(last) = outages.last_mut() {
                     last.1 += 1;

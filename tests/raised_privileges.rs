@@ -1,6 +1,6 @@
 //! A program with set-user-ID or the like, started by a user who has fewer privileges: the environment, which is
 //! that user's, has no effect. The program is tests/c/raised_privileges.c. This needs root, to make such a program
-//! and to start it as another user; elsewhere the test says that it was skipped.
+//! and to start it as another user; elsewhere the test is skipped, and reports that.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -52,13 +52,13 @@ fn write(path: &Path, content: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// All that lies in a directory, however deep.
+/// All files in a directory and its subdirectories.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// The program, in an environment that means harm.
+/// The program, in an environment that an attacker controls.
 struct Program {
     path: PathBuf,
     environment: Vec<(&'static str, String)>,

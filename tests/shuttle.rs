@@ -1,5 +1,5 @@
 //! The cache's own code under a model checker: thousands of interleavings of the swap, the single
-//! flight and an invalidation that meets a renewal. Run by
+//! flight, and an invalidation during a refresh. Run by
 //! `RUSTFLAGS="--cfg shuttle" cargo test --test shuttle --release`.
 #![cfg(shuttle)]
 
@@ -31,9 +31,9 @@ struct World {
     requests: Arc<AtomicU64>,
 }
 
-/// A cache over a service that answers its requests, counted from 1, with `parse_token_response`. Every request
+/// A cache over a service that answers its requests, counted from 1, with `respond`. Every request
 /// is a point where others may run; two at once end the model.
-fn world(reply: impl Fn(u64) -> Result<Response, Error> + Send + Sync + 'static) -> Arc<World> {
+fn world(respond: impl Fn(u64) -> Result<Response, Error> + Send + Sync + 'static) -> Arc<World> {
     let (clock, requests) = (ManualClock::new(1), Arc::new(AtomicU64::new(0)));
     let (counter, flying) = (requests.clone(), AtomicU64::new(0));
     let mut config = Config::new();
@@ -48,7 +48,7 @@ fn world(reply: impl Fn(u64) -> Result<Response, Error> + Send + Sync + 'static)
         thread::yield_now();
         let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
         flying.fetch_sub(1, Ordering::SeqCst);
-        reply(number)
+        respond(number)
     }));
     Arc::new(World { cache: TokenCache::new(&config).unwrap(), clock, requests })
 }
@@ -110,13 +110,13 @@ fn an_invalidation_during_a_refresh_drops_only_its_own_token() {
         let world = world(|number| Ok(grant(number)));
         let first = world.cache.get().unwrap();
         world.clock.advance(Duration::from_secs(245));
-        let (renewing, refusing, reading) = (world.clone(), world.clone(), world.clone());
+        let (refreshing, invalidating, reading) = (world.clone(), world.clone(), world.clone());
         run([
-            Box::new(move || drop(renewing.cache.get().unwrap())),
+            Box::new(move || drop(refreshing.cache.get().unwrap())),
             Box::new(move || {
-                refusing.cache.invalidate(&first);
+                invalidating.cache.invalidate(&first);
                 // From here on this thread never sees the token that it reported.
-                assert_ne!(refusing.cache.get().unwrap().value(), "token-1");
+                assert_ne!(invalidating.cache.get().unwrap().value(), "token-1");
             }),
             Box::new(move || drop(reading.cache.get().unwrap())),
         ]);

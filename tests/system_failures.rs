@@ -171,7 +171,7 @@ fn hanging_up(target: SocketAddr, cut: Cut) -> (SocketAddr, Arc<AtomicBool>) {
 fn reset(stream: &TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     // SAFETY: the descriptor is open for as long as `stream` is borrowed, and the option is read from
-    // `linger`, whose size is told, during the call only.
+    // `linger`, whose size is given, during the call only.
     let failure = unsafe {
         libc::setsockopt(
             stream.as_raw_fd(),
@@ -235,7 +235,7 @@ impl Redis {
                 .stdout(Stdio::null())
                 .spawn()
                 .expect("redis-server starts");
-            // Until it listens, or has ended because somebody else took the port.
+            // Until it listens, or has ended because another process took the port.
             while server.try_wait().unwrap().is_none() {
                 if TcpStream::connect(("127.0.0.1", port)).is_ok() {
                     return Ok(Redis(server, port));
@@ -426,7 +426,7 @@ fn outcome(name: &str, fault: &str, setup: Setup, program: &Path) -> Result<Stri
                 line = Some(format!("{status} | {again} | {}", normalize(says, &scratch("resources"))))
             }
             ["ask", what] => {
-                environment.answer.as_mut().expect("somebody who answers")(what);
+                environment.answer.as_mut().expect("a function for requests of the program")(what);
                 input.write_all(b"\n").unwrap();
             }
             ["measured", what] => println!("measured: {name}: {what}"),

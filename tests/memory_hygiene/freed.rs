@@ -95,7 +95,7 @@ unsafe impl GlobalAlloc for Watch {
 /// Whether one of the needles is in a block.
 ///
 /// # Safety
-/// The block has that many bytes, which nobody writes to meanwhile.
+/// The block has that many bytes, and no thread writes to them meanwhile.
 unsafe fn holds_needle(block: *const u8, length: usize) -> bool {
     // SAFETY: `at` is below the length. Volatile, because some bytes may never have been written.
     let byte = |at: usize| unsafe { block.add(at).read_volatile() };
@@ -244,7 +244,7 @@ mod c {
 fn by_c(outcome: Outcome, token: usize) {
     unsafe extern "C" fn send(request: *const c_void, reply: *mut c_void, data: *mut c_void) -> i32 {
         // SAFETY: `by_c` passes this along with its data, which live until it has freed the cache; the library
-        // passes a request and a reply that are valid until this returns, and so are their strings.
+        // passes a request and a response that are valid until this returns, and so are their strings.
         unsafe {
             let (outcome, token) = *data.cast::<(Outcome, usize)>();
             let mut canned = outcome.response(token);
@@ -331,7 +331,7 @@ fn with_settings(name: &str, url: &str, settings: &[(&'static str, String)]) -> 
     (name.to_owned(), 1077, Box::new(run))
 }
 
-/// Logins at proxies, which all refuse them.
+/// Logins at proxies that all reject them.
 fn logins(port: u16) -> Vec<Row<'static>> {
     let row = |scheme: &'static str| -> Row<'static> {
         let refused = move || {

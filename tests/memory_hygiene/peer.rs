@@ -178,7 +178,7 @@ fn serve(stream: impl Read + Write) -> std::io::Result<()> {
     writer.flush()
 }
 
-/// Takes the name and the password, and says that they are wrong.
+/// Reads the name and the password, and rejects them.
 fn refuse_socks5(stream: &mut BufReader<impl Read + Write>) -> std::io::Result<()> {
     let take = |stream: &mut BufReader<_>, count: u8| {
         let mut bytes = vec![0; count.into()];

@@ -49,7 +49,7 @@ fn what_cannot_be_sent_costs_no_connection() {
 
 #[test]
 fn a_response_may_be_as_large_as_allowed_and_not_larger() {
-    let replies = |size: usize| {
+    let responses = |size: usize| {
         let body = "x".repeat(size);
         [
             format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n{body}"),
@@ -59,7 +59,7 @@ fn a_response_may_be_as_large_as_allowed_and_not_larger() {
     };
     for limit in [10, 40_000] {
         for (size, fits) in [(limit, true), (limit + 1, false)] {
-            for reply in replies(size) {
+            for reply in responses(size) {
                 let mut request = get(&RawServer::responding(reply).url());
                 request.max_response_bytes = limit;
                 match send(&request) {

@@ -103,10 +103,10 @@ fn without_file_descriptors() {
     let error = failure(&transport, &get(&server.url()), PATIENCE);
     assert_error(&error, Kind::Io, Phase::Connect, "too many open files");
     assert!(error.to_string().contains("ulimit -n"), "{error}");
-    // Enough for the connection, which nobody has to accept, but not for reading certificates.
+    // Enough for the connection, which no server has to accept, but not for reading certificates.
     open.pop();
-    let nobody = format!("https://{}/", unattended.local_addr().unwrap());
-    let error = failure(&transport, &get(&nobody), PATIENCE);
+    let unaccepted = format!("https://{}/", unattended.local_addr().unwrap());
+    let error = failure(&transport, &get(&unaccepted), PATIENCE);
     assert_error(&error, Kind::Io, Phase::TlsHandshake, "too many open files");
     drop(open);
     assert!(transport.send(&get(&server.url()), PATIENCE).is_ok());

@@ -253,13 +253,13 @@ fn socks_proxies_work_and_their_rejections_are_reported() {
     let server = tls_server(server_config(&leaf, BOTH), answer_inside);
     let options = trusting(&directory, &ca);
 
-    // The name goes to the proxy as it is.
+    // With socks5h the proxy resolves the name.
     let proxy = socks5_proxy(Some(server.address), Some("pass"), 0);
     let url = format!("socks5h://me:pass@{}", proxy.address);
     let transport = transport_in(&options, &[("ALL_PROXY", &url)]);
     let response = transport.send(&get("https://far.invalid/"), PATIENCE).unwrap();
     assert_eq!(response.body.as_slice(), b"hi");
-    // Or, as the scheme says, its address does.
+    // With socks5 the library does, and sends the address.
     let url = format!("socks5://me:pass@{}", proxy.address);
     let transport = transport_in(&options, &[("ALL_PROXY", &url)]);
     assert!(transport.send(&get("https://localhost/"), PATIENCE).is_ok());

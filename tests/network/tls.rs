@@ -128,7 +128,7 @@ fn a_client_certificate_is_sent_to_a_server_that_requests_it() {
             )
             .unwrap();
         let server = tls_server(config, answer_inside);
-        // A large body: the refusal then arrives while the request is still being sent.
+        // A large body: the rejection then arrives while the request is still being sent.
         let request = Request { url: secure(&server, "localhost").url, ..post("", &vec![b'x'; 4 << 20]) };
         let response = transport_in(&with("good", &client), &[]).send(&request, PATIENCE);
         assert_eq!(response.unwrap().status, 200);
@@ -222,7 +222,7 @@ fn an_endless_handshake_ends_at_the_connect_timeout() {
     assert!(matches!(error.kind(), Kind::Timeout | Kind::Tls), "{error}");
 }
 
-/// Without the farewell of TLS, somebody on the way may have cut the reply short.
+/// Without close_notify, an attacker on the path may have truncated the response.
 #[test]
 fn a_body_without_a_length_requires_close_notify() {
     let (directory, ca) = (temp_dir(), authority("Root"));

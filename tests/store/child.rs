@@ -21,7 +21,7 @@ fn child_main() {
     );
     match mode.as_str() {
         "get" => get(&settings),
-        "get as nobody" => {
+        "get as another user" => {
             // SAFETY: it touches no memory.
             assert_eq!(unsafe { libc::setuid(65534) }, 0);
             get(&settings);
@@ -82,8 +82,8 @@ fn forbid_writing() {
     }
 }
 
-/// Holds the lock, and has a child that was forked meanwhile. It keeps what it inherited, as the
-/// children of a program do whose other thread was renewing; or it drops it.
+/// Holds the lock, and has a child that was forked meanwhile. It keeps what it inherited, like a
+/// child that was forked while another thread refreshed the token; or it drops it.
 fn lock_and_fork(settings: &Settings, child_drops: bool) {
     let (store, _) = settings.store();
     let lock = store.lock(Duration::ZERO);
@@ -148,7 +148,7 @@ fn now() -> i64 {
 /// The children of a storm.
 const ALL: usize = 1000;
 
-/// What they and their parent see of each other: who is inside the lock, and who is to be killed.
+/// What they share with their parent: which child holds the lock, and which are about to be killed.
 struct Shared {
     inside: AtomicU32,
     doomed: [AtomicU32; ALL + 1],
@@ -222,7 +222,7 @@ fn hammer(store: &dyn Store, lines: &Lines, shared: &Shared, number: usize) -> !
         check();
         let lock = store.lock(Duration::from_millis(2));
         if is_held(&lock) {
-            // Nobody else is here, but perhaps one who died here.
+            // No other child holds the lock, except perhaps one that was killed here.
             let other = shared.inside.swap(number, Ordering::SeqCst);
             if other != 0 && shared.doomed[other as usize].load(Ordering::SeqCst) == 0 {
                 end(4);

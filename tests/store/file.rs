@@ -103,7 +103,7 @@ fn a_token_is_there_before_it_is_stored() {
             if line.starts_with("got token") {
                 let cache = cache.get().unwrap();
                 stored_before.store(store.load().is_some(), Ordering::SeqCst);
-                // Nobody waits for the store; and what is refused now is not left in it.
+                // No caller waits for the store; and a token that is rejected now does not stay in it.
                 cache.invalidate(&cache.get().unwrap());
             }
         }
@@ -124,7 +124,7 @@ fn a_store_that_uses_all_the_time_is_named() {
     let (mut config, _) = settings.config();
     let manual = ManualClock::new(1);
     config.clock = Clock::Manual(manual.clone());
-    // The store is not usable, says so, and meanwhile the time goes by.
+    // The store is unusable and reports that; meanwhile the time passes.
     config.log = Log::new(move |_, line| {
         if line.starts_with("store: ") {
             manual.advance(Duration::from_secs(1));
@@ -511,7 +511,7 @@ fn a_store_that_cannot_be_written_costs_one_warning() {
     works_without(&full, "get, and write nothing", ": File too large", |_| {});
     assert_eq!(files(&directory, ".tmp").len(), 0, "what could not be finished is removed");
 
-    // Nobody, not even root, can make a directory there.
+    // No user, not even root, can create a directory there.
     let nowhere = unstored.clone().with("store", "file").with("store_dir", "/proc/amp-token");
     works_without(&nowhere, "get", "cannot create ", |_| {});
     let homeless = unstored.clone().with("store", "file");
@@ -523,10 +523,10 @@ fn a_store_that_cannot_be_written_costs_one_warning() {
     let settings = unstored.with_file_store(closed.path());
     fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o500)).unwrap();
     if is_root() {
-        // Root may write anywhere; so it takes somebody else. And what is his is not root's.
+        // Root may write anywhere, so this needs another user; and root does not use that user's directory.
         std::os::unix::fs::chown(closed.path(), Some(65534), None).unwrap();
         works_without(&settings, "get", "belongs to another user", |_| {});
-        works_without(&settings, "get as nobody", "Permission denied", |_| {});
+        works_without(&settings, "get as another user", "Permission denied", |_| {});
     } else {
         works_without(&settings, "get", "Permission denied", |_| {});
         let roots = Settings::of(&emulator).with_file_store("/usr".as_ref());

@@ -1,9 +1,8 @@
-//! The stores, with real processes: what they share, and what happens to those who share when one of
-//! them is killed, stopped or forked, or when the store is broken.
+//! The stores, with real processes: what processes share, and what happens to the others when one of them is killed,
+//! stopped or forked, or when the store is broken.
 //!
-//! Another process is this test program once more, told by its environment to play a role: see
-//! `roles`. Nothing here waits for a time to pass, but for something to happen; and no test expects
-//! anything to be quick, only to end.
+//! A child process is this test program, and its environment tells it what to do: see `child`. The tests wait for
+//! events, not for a time to pass, and assert that operations end, not how fast.
 
 mod child;
 mod file;
