@@ -132,7 +132,7 @@ fn the_token_reaches_no_other_origin() {
     assert_eq!(error.kind(), Kind::InvalidArgument);
     assert!(error.to_string().contains("the token is only sent to"), "{error}");
     assert_eq!(emulator.stats().api_requests, before);
-    assert!(elsewhere.accept().is_err(), "somebody connected");
+    assert!(elsewhere.accept().is_err(), "the token was sent to another origin");
 }
 
 #[test]
@@ -346,7 +346,7 @@ impl Night {
         *published.entry(item).or_default() += 1;
         // What happens in the night happens under this lock, so that the others cannot run ahead.
         match published.len() {
-            // Somebody revokes the key's tokens, when the current one has been at work for a while.
+            // The tokens of the key are revoked, when the current one has been used for a while.
             5_000 => {
                 self.clock.advance(Duration::from_secs(100));
                 self.deaths.lock().unwrap().values_mut().for_each(|death| *death = 0);

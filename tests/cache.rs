@@ -605,7 +605,7 @@ fn stress_with_faults_and_clock_jumps() {
                 Err(error) => {
                     failures.fetch_add(1, Ordering::Relaxed);
                     match error.retry_after() {
-                        // Nobody may ask before that, counted from before the call.
+                        // No request may be sent before that time, counted from before the call.
                         Some(wait) => {
                             paused_until.fetch_max(before.monotonic + wait.as_nanos() as i64, Ordering::SeqCst);
                             if turn % 3 == 0 {

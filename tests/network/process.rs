@@ -166,7 +166,7 @@ fn while_forking() {
         .collect();
     for _ in 0..20 {
         // SAFETY: the child only makes a request, and leaves by `_exit` without unwinding into the
-        // test harness. The C library makes its allocator and lookups usable after a fork.
+        // test harness. The C library keeps its allocator and resolver usable after a fork.
         let child = unsafe { libc::fork() };
         assert!(child >= 0);
         if child == 0 {

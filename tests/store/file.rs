@@ -263,7 +263,7 @@ fn only_that_token_is_removed() {
     store.save(&kept);
     store.remove("another");
     assert_eq!(store.load(), Some(kept));
-    // Somebody is about to replace it.
+    // Another process is about to replace it.
     let held = store.lock(Duration::ZERO);
     store.remove("kept");
     assert!(store.load().is_some());

@@ -45,7 +45,7 @@ fn free_port() -> u16 {
 impl Redis {
     fn start(arguments: &[&str]) -> Self {
         let directory = temp_dir();
-        // Somebody else may take the port in between: then with another one.
+        // Another process may take the port before the server does: then with another port.
         for _ in 0..10 {
             let port = free_port();
             let arguments: Vec<_> = arguments
