@@ -1,10 +1,11 @@
 #!/bin/sh
 # fuzz.sh SECONDS [TARGET…]: runs each fuzz target, or the named ones, for SECONDS. First runs every input that once
 # caused a crash (fuzz/crashes/TARGET); the corpus starts from fuzz/seeds/TARGET. Stops at the first crash, whose input
-# is then in fuzz/artifacts: copy it to fuzz/crashes/TARGET, together with the fix.
+# is then in fuzz/artifacts: copy it to fuzz/crashes/TARGET, together with the fix. Each input runs in
+# a thread with 64 KiB of stack (fuzz/src/lib.rs).
 set -eu
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || { sed -n 's/^# //p' scripts/fuzz.sh | head -n 3 >&2; exit 2; }
+[ $# -gt 0 ] || { sed -n 's/^# //p' scripts/fuzz.sh | head -n 4 >&2; exit 2; }
 seconds=$1
 shift
 if ! cargo +nightly --version >/dev/null 2>&1; then

@@ -2,6 +2,7 @@
 #![no_main]
 // Links the crate for its C functions; no Rust item of it is used.
 use amp_token as _;
+use amp_token_fuzz::on_small_stack;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use std::ffi::{CString, c_char, c_void};
@@ -232,7 +233,7 @@ fn look_at_response(response: Handle) {
     }
 }
 
-fuzz_target!(|steps: Vec<Step>| unsafe {
+fuzz_target!(|steps: Vec<Step>| on_small_stack(move || unsafe {
     amp_abi_version();
     assert!(!amp_version().is_null() && !amp_status_name(steps.len() as i32).is_null());
     let (mut config, mut cache, mut response) = (null_mut(), null_mut(), null_mut());
@@ -372,7 +373,7 @@ fuzz_target!(|steps: Vec<Step>| unsafe {
                     let shared = &shared;
                     let threads = [0, 2, 4, 6].map(|start| scope.spawn(move || use_together(shared, start)));
                     // The scope does not wait until a thread has fully ended, which looks like a leak.
-                    threads.map(|thread| thread.join().unwrap());
+                    threads.into_iter().for_each(|thread| thread.join().unwrap());
                 });
             }
         }
@@ -383,4 +384,4 @@ fuzz_target!(|steps: Vec<Step>| unsafe {
     amp_response_free(response);
     amp_token_cache_free(cache);
     amp_config_free(config);
-});
+}));

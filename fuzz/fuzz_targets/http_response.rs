@@ -3,6 +3,7 @@
 use amp_token::net::http::HttpTransport;
 use amp_token::config::Config;
 use amp_token::net::transport::{Request, Transport};
+use amp_token_fuzz::on_small_stack;
 use libfuzzer_sys::fuzz_target;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -11,7 +12,9 @@ use std::time::Duration;
 
 const LIMIT: usize = 4096;
 
-fuzz_target!(|pieces: Vec<Vec<u8>>| {
+fuzz_target!(|pieces: Vec<Vec<u8>>| on_small_stack(move || run(pieces)));
+
+fn run(pieces: Vec<Vec<u8>>) {
     static TRANSPORT: OnceLock<HttpTransport> = OnceLock::new();
     let transport = TRANSPORT.get_or_init(|| {
         let mut config = Config::new();
@@ -40,4 +43,4 @@ fuzz_target!(|pieces: Vec<Vec<u8>>| {
             assert!(response.body.len() <= LIMIT && (100..1000).contains(&response.status));
         }
     });
-});
+}

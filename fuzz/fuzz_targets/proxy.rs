@@ -2,9 +2,12 @@
 #![no_main]
 use amp_token::net::proxy;
 use amp_token::net::url::Url;
+use amp_token_fuzz::on_small_stack;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (Option<String>, String, Vec<u8>, Vec<u8>)| {
+fuzz_target!(|input: (Option<String>, String, Vec<u8>, Vec<u8>)| on_small_stack(move || run(input)));
+
+fn run(input: (Option<String>, String, Vec<u8>, Vec<u8>)) {
     let (setting, url, proxy, no_proxy) = input;
     let proxy = [b"http://user:hush-hush-hush@", proxy.as_slice()].concat();
     let environment = |name: &str| match name {
@@ -18,4 +21,4 @@ fuzz_target!(|input: (Option<String>, String, Vec<u8>, Vec<u8>)| {
             assert!(!error.to_string().contains("hush-hush-hush"), "{error}");
         }
     }
-});
+}

@@ -2,9 +2,12 @@
 #![no_main]
 use amp_token::sys::clock::Timestamps;
 use amp_token::store::{Entry, reopen};
+use amp_token_fuzz::on_small_stack;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (String, i64, u32, i64, Vec<(u16, u8)>, Option<u16>)| {
+fuzz_target!(|input: (String, i64, u32, i64, Vec<(u16, u8)>, Option<u16>)| on_small_stack(move || run(input)));
+
+fn run(input: (String, i64, u32, i64, Vec<(u16, u8)>, Option<u16>)) {
     let (token, issued, lifetime, now, flips, length) = input;
     let entry = Entry { token: token.as_str().into(), issued, expires: issued.saturating_add(lifetime.into()) };
     let change = |sealed: &mut Vec<u8>| {
@@ -21,4 +24,4 @@ fuzz_target!(|input: (String, i64, u32, i64, Vec<(u16, u8)>, Option<u16>)| {
         // (One that is a little in the future counts as made now.)
         assert!(is_same && opened.token == entry.token && opened.expires == entry.expires && opened.issued <= issued);
     }
-});
+}

@@ -3,9 +3,12 @@
 use amp_token::config::Config;
 use amp_token::config::settings::SETTINGS;
 use amp_token::net::url::Url;
+use amp_token_fuzz::on_small_stack;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|pairs: Vec<(u8, String)>| {
+fuzz_target!(|pairs: Vec<(u8, String)>| on_small_stack(move || run(pairs)));
+
+fn run(pairs: Vec<(u8, String)>) {
     let mut config = Config::new();
     for (row, value) in &pairs {
         let setting = &SETTINGS[usize::from(*row) % SETTINGS.len()];
@@ -18,4 +21,4 @@ fuzz_target!(|pairs: Vec<(u8, String)>| {
         assert!(Url::parse(&options.token_url).is_some() && Url::parse(&options.api_url).is_some());
     }
     let _ = format!("{config:?}");
-});
+}

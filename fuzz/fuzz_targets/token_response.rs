@@ -2,12 +2,15 @@
 #![no_main]
 use amp_token::oauth::client_credentials;
 use amp_token::net::transport::Response;
+use amp_token_fuzz::on_small_stack;
 use libfuzzer_sys::fuzz_target;
 use std::time::Duration;
 
 const SECRET: &str = "hush-hush-hush";
 
-fuzz_target!(|input: (u16, Option<String>, Vec<u8>)| {
+fuzz_target!(|input: (u16, Option<String>, Vec<u8>)| on_small_stack(move || run(input)));
+
+fn run(input: (u16, Option<String>, Vec<u8>)) {
     let (status, retry_after, body) = input;
     let headers = retry_after.map(|text| ("Retry-After".to_owned(), text)).into_iter().collect();
     let response = Response { status, headers, body: body.into() };
@@ -18,4 +21,4 @@ fuzz_target!(|input: (u16, Option<String>, Vec<u8>)| {
             assert!(!text.contains(SECRET) && !text.contains(['\n', '\r', '\u{1b}']) && text.len() < 8192, "{text}");
         }
     }
-});
+}
