@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_retried_after_sleeping_past_the_deadline() {
+    fn nothing_is_tried_when_the_time_was_slept_away() {
         let manual = ManualClock::new(3);
         let clock = Clock::Manual(manual.clone());
         manual.set_oversleep(Duration::from_secs(40));
