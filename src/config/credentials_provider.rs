@@ -10,9 +10,11 @@
 //! The first two are read when the configuration is made. Files are read here, each time that credentials are
 //! needed, so that a secret that was rotated on disk is found.
 
+use super::config::Origin;
 use super::credentials::Credentials;
 use super::dc_cli::from_dc_cli;
-use super::{CredentialOptions, Options, Origin, environment};
+use super::environment;
+use super::options::{CredentialOptions, Options};
 use crate::error::{Error, Kind, Result, resource_limit};
 use crate::log::Log;
 use crate::sanitize::sanitize;

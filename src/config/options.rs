@@ -1,7 +1,7 @@
 //! The settings as the library uses them: typed and complete.
 
+use super::config::{Config, Origin};
 use super::settings::{SETTINGS, parse_bool};
-use super::{Config, Origin};
 use crate::error::{Error, Kind, Result};
 use crate::log::Log;
 use crate::sys::clock::Clock;

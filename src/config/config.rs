@@ -1,0 +1,231 @@
+//! The settings of one client, as strings by name.
+
+use super::environment;
+use super::settings::{SETTINGS, ValueType, display_value, index_of, problem_with, validate};
+use crate::error::{Error, Kind, Phase, Result};
+use crate::log::Log;
+use crate::net::transport::Transport;
+use crate::sys::clock::Clock;
+use crate::sys::secret::Secret;
+use std::sync::Arc;
+
+/// Where a value came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The program set it.
+    Set,
+    /// It was read from this environment variable.
+    Environment(&'static str),
+}
+
+/// The settings of one client, and the functions that an application provides.
+///
+/// It has one owner at a time; a cache copies what it needs.
+#[derive(Clone)]
+pub struct Config {
+    values: Vec<Option<(Secret, Origin)>>,
+    /// Whether the environment was loaded.
+    loaded: bool,
+    /// Where log lines go.
+    pub log: Log,
+    /// Sends requests instead of the built-in HTTP client.
+    pub transport: Option<Arc<dyn Transport>>,
+    /// The source of time.
+    pub clock: Clock,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config::new()
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut map = f.debug_map();
+        for (setting, value) in SETTINGS.iter().zip(&self.values) {
+            if let Some((value, _)) = value {
+                map.entry(&setting.name, &display_value(setting, value.expose()));
+            }
+        }
+        map.finish()
+    }
+}
+
+impl Config {
+    /// A configuration without any value.
+    pub fn new() -> Self {
+        Config {
+            values: vec![None; SETTINGS.len()],
+            loaded: false,
+            log: Log::default(),
+            transport: None,
+            clock: Clock::System,
+        }
+    }
+
+    /// Sets one value; `None` unsets it. An error changes nothing.
+    pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<()> {
+        let row = index_of(name)?;
+        self.values[row] = match value {
+            Some(value) => {
+                validate(&SETTINGS[row], value).map_err(|problem| problem_with(SETTINGS[row].name, problem))?;
+                Some((Secret::from(value), Origin::Set))
+            }
+            None => None,
+        };
+        Ok(())
+    }
+
+    /// Reads the settings that are not set from environment variables. Credentials of another kind than those
+    /// that are set are skipped, and so is the file of a secret that is set. An empty variable counts as unset.
+    /// dc-cli's files are read later, if there are still no credentials.
+    ///
+    /// Fails in a process with raised privileges, because to read nothing and report success would mislead.
+    pub fn load(&mut self) -> Result<()> {
+        if environment::has_raised_privileges() {
+            let message = "the environment is not read, because this program runs with raised privileges \
+                           (setuid, setgid or file capabilities)";
+            return Err(Error::new(Kind::Config, message).with_hint("set the values with amp_config_set"));
+        }
+        self.load_from(environment::variable)
+    }
+
+    /// [`Config::load`], with the environment as a function.
+    pub fn load_from(&mut self, environment: impl Fn(&str) -> Option<std::ffi::OsString>) -> Result<()> {
+        let already = self.clone();
+        let has = |name: &str| already.text(name).is_some();
+        let pair = has("client_id") || has("client_secret") || has("client_secret_file");
+        let pat = has("personal_access_token") || has("personal_access_token_file");
+        for (row, setting) in SETTINGS.iter().enumerate() {
+            let overruled = match setting.name {
+                "client_id" => pat,
+                "client_secret" | "client_secret_file" => pat || has("client_secret") || has("client_secret_file"),
+                "personal_access_token" | "personal_access_token_file" => pair || pat,
+                _ => false,
+            };
+            if overruled || self.values[row].is_some() {
+                continue;
+            }
+            for &variable in setting.environment {
+                let Some(value) = environment(variable).filter(|value| !value.is_empty()) else {
+                    continue;
+                };
+                let value = value.into_string().map_err(|_| {
+                    let advice = match setting.value_type {
+                        ValueType::Proxy => "percent-encode the other bytes (%E9), or unset it",
+                        _ => "set it to UTF-8, or unset it",
+                    };
+                    Error::new(Kind::Config, format!("{variable} is not UTF-8")).with_hint(advice)
+                })?;
+                let value = zeroize::Zeroizing::new(value);
+                validate(setting, &value).map_err(|problem| as_config_error(&problem_with(variable, problem)))?;
+                self.values[row] = Some((Secret::from(value.as_str()), Origin::Environment(variable)));
+                break;
+            }
+        }
+        self.loaded = true;
+        Ok(())
+    }
+
+    /// Whether [`Config::load`] was called: only then are files read that no setting names.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded
+    }
+
+    /// The value of a setting that was set or loaded; not its default.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.entry(name).map(|(value, _)| value.expose())
+    }
+
+    /// The same, as a secret that shares its memory with the setting.
+    pub fn secret(&self, name: &str) -> Option<Secret> {
+        self.entry(name).map(|(value, _)| value.clone())
+    }
+
+    /// Where the value of a setting came from; `None` for the default.
+    pub fn origin(&self, name: &str) -> Option<Origin> {
+        self.entry(name).map(|(_, origin)| *origin)
+    }
+
+    fn entry(&self, name: &str) -> Option<&(Secret, Origin)> {
+        let row = SETTINGS.iter().position(|setting| setting.name == name)?;
+        self.values[row].as_ref()
+    }
+}
+
+/// The same error as one of the configuration: no caller passed a wrong argument.
+fn as_config_error(error: &Error) -> Error {
+    Error::new(Kind::Config, error.to_string()).with_phase(Phase::Setup)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+
+    fn loaded(set: &[(&str, &str)], environment: &[(&str, &str)]) -> Config {
+        let mut config = Config::new();
+        for (name, value) in set {
+            config.set(name, Some(value)).unwrap();
+        }
+        config
+            .load_from(|name| {
+                environment.iter().find(|(have, _)| *have == name).map(|(_, value)| OsString::from(value))
+            })
+            .unwrap();
+        config
+    }
+
+    #[test]
+    fn the_environment_supplies_what_is_not_set() {
+        let config = loaded(
+            &[("retries", "1")],
+            &[("AMPLIENCE_RETRIES", "9"), ("AMPLIENCE_TIMEOUT_MS", "50"), ("AMPLIENCE_CLIENT_ID", "")],
+        );
+        assert_eq!(config.text("retries"), Some("1"));
+        assert_eq!(config.text("timeout_ms"), Some("50"));
+        assert_eq!(config.origin("timeout_ms"), Some(Origin::Environment("AMPLIENCE_TIMEOUT_MS")));
+        assert_eq!(config.text("client_id"), None);
+    }
+
+    #[test]
+    fn credentials_that_are_set_exclude_the_other_kind() {
+        let environment = &[
+            ("AMPLIENCE_PAT", "pat"),
+            ("AMPLIENCE_CLIENT_ID", "id"),
+            ("AMPLIENCE_CLIENT_SECRET", "secret"),
+            ("AMPLIENCE_CLIENT_SECRET_FILE", "/f"),
+        ];
+        let config = loaded(&[("client_id", "mine")], environment);
+        assert_eq!(config.text("client_id"), Some("mine"));
+        assert_eq!(config.text("client_secret"), Some("secret"));
+        assert_eq!(config.text("personal_access_token"), None);
+        let config = loaded(&[("personal_access_token", "mine")], environment);
+        assert_eq!(config.text("client_id"), None);
+        assert_eq!(config.text("client_secret"), None);
+        let config = loaded(&[("client_id", "mine"), ("client_secret", "mine")], environment);
+        assert_eq!(config.text("client_secret_file"), None);
+    }
+
+    #[test]
+    fn a_bad_variable_is_named() {
+        let error = Config::new().load_from(|name| (name == "AMPLIENCE_RETRIES").then(|| "x".into())).unwrap_err();
+        assert_eq!(error.kind(), Kind::Config);
+        assert!(error.to_string().starts_with("AMPLIENCE_RETRIES is \"x\""), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_variable_that_is_not_utf8_is_an_error() {
+        use std::os::unix::ffi::OsStringExt;
+        for &variable in SETTINGS.iter().flat_map(|setting| setting.environment) {
+            let value = |name: &str| (name == variable).then(|| OsString::from_vec(b"http://m\xe9:hush@h".to_vec()));
+            let error = Config::new().load_from(value).unwrap_err();
+            assert_eq!(error.kind(), Kind::Config);
+            let error = error.to_string();
+            assert!(error.starts_with(&format!("{variable} is not UTF-8")) && !error.contains("hush"), "{error}");
+            assert_eq!(error.contains("percent-encode"), variable == "AMPLIENCE_PROXY", "{error}");
+        }
+    }
+}
