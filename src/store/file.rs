@@ -22,17 +22,16 @@ use super::seal::{self, EntryCipher};
 use super::{Entry, LockResult, Store, WarnOnce};
 use crate::config::Options;
 use crate::config::environment;
-use crate::sanitize::sanitize;
 use crate::sys::clock::Clock;
 use crate::sys::deadline::IoDeadline;
 use crate::sys::fork;
 use crate::sys::threads::HelperThreads;
-use directory::Directory;
+use directory::{Attempt, Directory, display_path};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::OFlags;
 use std::fs::{File, Metadata, TryLockError};
 use std::io::{self, ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -61,9 +60,6 @@ pub(super) struct FileStore {
     /// Can be upgraded as long as the thread that was abandoned last is running.
     stuck_io: Mutex<Weak<()>>,
 }
-
-/// The error is a message. A file that does not exist is not an error.
-type Attempt<T> = Result<T, String>;
 
 impl FileStore {
     /// Chooses the directory; accesses no file. `None` if there is no directory for the store.
@@ -143,7 +139,7 @@ impl FileStore {
 
 impl Store for FileStore {
     fn location(&self) -> String {
-        sanitize(&self.files.directory.display().to_string(), &[])
+        display_path(&self.files.directory)
     }
 
     fn load(&self) -> Option<Entry> {
@@ -299,15 +295,6 @@ impl Drop for LockedFile {
             let _ = self.file.unlock();
         }
     }
-}
-
-/// The user on whose behalf this process acts.
-fn effective_uid() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
-fn display_path(path: &Path) -> String {
-    sanitize(&path.display().to_string(), &[])
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! is resolved once: the directory is opened, the open directory is checked, and all files are accessed through its
 //! descriptor.
 
-use super::location::of_another_user;
-use super::{Attempt, display_path, effective_uid};
+use super::location::{effective_uid, of_another_user};
+use crate::sanitize::sanitize;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::{File, Metadata};
@@ -13,6 +13,9 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// The error is a message. A file that does not exist is not an error.
+pub(super) type Attempt<T> = Result<T, String>;
 
 /// Opens a directory in which others are created. It need not be readable, where the system permits that.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -163,4 +166,9 @@ fn owner(descriptor: &File, path: &Path) -> Attempt<u32> {
 
 fn failed<E: Into<io::Error>>(operation: &str, path: impl AsRef<Path>) -> impl FnOnce(E) -> String {
     move |error| format!("cannot {operation} {}: {}", display_path(path.as_ref()), error.into())
+}
+
+/// A path for a message.
+pub(super) fn display_path(path: &Path) -> String {
+    sanitize(&path.display().to_string(), &[])
 }

@@ -1,6 +1,5 @@
 //! The default directory of the store, and the directories that a superuser does not use.
 
-use super::effective_uid;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -40,6 +39,11 @@ pub(super) fn of_another_user(path: &Path) -> Option<&Path> {
     let is_foreign_link = |path: &&Path| fs::symlink_metadata(path).is_ok_and(|it| it.is_symlink() && it.uid() != 0);
     let nearest = || path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?.uid())));
     path.ancestors().find(is_foreign_link).or_else(|| nearest().filter(|(_, owner)| *owner != 0).map(|(path, _)| path))
+}
+
+/// The user on whose behalf this process acts.
+pub(super) fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 #[cfg(test)]
