@@ -303,6 +303,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::fs::{self, DirBuilder};
     use std::os::unix::fs::DirBuilderExt;
+    use std::path::Path;
     use std::time::SystemTime;
 
     /// An empty directory for one test, with the mode that a store needs.
