@@ -1,31 +1,31 @@
-//! Foreign text, made fit for an error message, a log line or a terminal.
+//! Makes text from outside of the process safe to show in an error message, a log line or on a terminal.
 //!
-//! Foreign is what a server, a proxy, a certificate, a file or the environment says. [`sanitize`] makes one
-//! short line of it:
+//! Such text comes from a server, a proxy, a certificate, a file or the environment. [`sanitize`] makes one short
+//! line of it:
 //!
-//! 1. It cuts the text, so that all further work is bounded.
-//! 2. It strips control characters and characters that are invisible.
-//! 3. It hides secrets in what is left, and whatever looks like a token.
-//! 4. It cuts the result to [`QUOTE_LIMIT`].
+//! 1. It truncates the text, so that all further work is bounded.
+//! 2. It removes control characters and invisible characters.
+//! 3. It redacts secrets in the rest, and whatever looks like a token.
+//! 4. It truncates the result to [`QUOTE_LIMIT`].
 //!
-//! A server may echo a secret as a part, in another case, with characters in between or in another spelling.
-//! So the text is compared by what its characters stand for. Any run of [`MIN_RUN`] characters that also
-//! stands in a secret is hidden, and so is a whole secret that is shorter. These spellings are understood,
-//! also mixed and up to three on top of each other: percent encoding, the escapes of JSON and of programming
-//! languages, HTML entities, quoted-printable and doubled quotation marks; and base64 and hexadecimal digits.
+//! A server may echo a part of a secret, in another case, with other characters in between, or in another
+//! encoding. So the text is compared by the characters that it stands for. Any run of [`MIN_RUN`] characters that
+//! also occurs in a secret is redacted, and so is a shorter secret as a whole. These encodings are understood, also
+//! mixed and up to three on top of each other: percent encoding, the escapes of JSON and of programming languages,
+//! HTML entities, quoted-printable and doubled quotation marks; and base64 and hexadecimal digits.
 //!
-//! Nothing here recurses, and neither a secret nor an echo of one is left behind in freed memory: a secret
-//! is compared in its place, and decoded text is wiped.
+//! Nothing here is recursive, and no copy of a secret is left in freed memory: a secret is compared in place, and
+//! decoded text is wiped.
 
 use zeroize::{Zeroize, Zeroizing};
 
-/// The longest piece of foreign text that an error or a log line repeats, in characters.
+/// The maximum length of quoted text in an error or a log line, in characters.
 pub const QUOTE_LIMIT: usize = 200;
 
-/// The shortest piece of a secret that is hidden, in characters.
+/// The shortest part of a secret that is redacted, in characters.
 pub const MIN_RUN: usize = 8;
 
-/// How much of a text is looked at, in bytes: some echoes of a long secret, and the text around them.
+/// How much of a text is examined, in bytes: enough for some echoes of a long secret, and the text around them.
 const INPUT_LIMIT: usize = 2048;
 
 /// How much of that is never shown if the text goes on after it, in bytes: a short secret that begins before
@@ -38,11 +38,11 @@ const DECODE_DEPTH: usize = 2;
 /// Shorter secrets are not looked for in base64 and hexadecimal digits, where they occur by chance.
 const SHORTEST_IN_DIGITS: usize = 4;
 
-/// What stands in place of what is hidden.
+/// The replacement for redacted text.
 const REDACTED: &str = "[redacted]";
 
-/// Makes foreign text fit to be shown: one line without control characters, no longer than [`QUOTE_LIMIT`]
-/// (and an ellipsis), in which every one of `secrets` and whatever looks like a token is hidden.
+/// Makes text safe to show: one line without control characters, no longer than [`QUOTE_LIMIT`] (and an ellipsis),
+/// in which each of `secrets` and whatever looks like a token is redacted.
 pub fn sanitize(text: &str, secrets: &[&str]) -> String {
     let input = first_bytes(text, INPUT_LIMIT);
     let is_cut = input.len() < text.len();
@@ -62,20 +62,20 @@ pub fn sanitize(text: &str, secrets: &[&str]) -> String {
     hidden.render(input, end, is_cut)
 }
 
-/// The beginning of a text: so many bytes, or fewer, so that it ends between two characters.
+/// The first `most` bytes of a text, or fewer, so that it ends between two characters.
 fn first_bytes(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or(0)]
 }
 
-/// Replaces what a terminal would not show as it is, control characters above all, and keeps the rest whole.
-/// For values that are this machine's own, such as paths.
+/// Replaces the characters that a terminal does not show as they are, such as control characters, and keeps the
+/// rest unchanged. For values of this machine, such as paths.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if is_unprintable(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// Scheme, host and path of a URL. What may hold a secret is left out, and an ellipsis stands in its place: the
-/// user name and password, the query, the fragment, and a path from the first unusual character on.
+/// Scheme, host and path of a URL. The parts that may contain a secret are replaced by an ellipsis: the user name
+/// and password, the query, the fragment, and a path from its first unusual character on.
 pub fn redact_url(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) if scheme.len() <= 16 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {

@@ -6,7 +6,7 @@
 //!
 //! ureq's own connectors, proxies and resolver are not used, for these reasons (read in its version 3.5): its
 //! `NO_PROXY` has no networks, ports or subdomains; the first address that fails in another way than by
-//! refusing the connection ends the attempt; each DNS lookup is a detached thread, without a limit on their
+//! refusing the connection ends the attempt; names are resolved in detached threads, without a limit on their
 //! number; its buffers are not wiped; and its errors do not say whether the proxy or the server failed.
 
 use crate::error::{Error, Kind, Phase, Result};
