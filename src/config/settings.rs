@@ -439,7 +439,7 @@ mod tests {
             }
         }
         let error = Config::new().set("S3cret-that-is-long-enough-0123456789", Some("client_secret")).unwrap_err();
-        assert!(error.to_string().starts_with("there is no setting of that name: use one of"), "{error}");
+        assert!(error.to_string().starts_with("there is no setting of that name; use one of"), "{error}");
         for name in ["timeout_ms", "retries", "background_refresh", "store"] {
             let error = Config::new().set(name, Some("S3cret-that-is-long-enough-0123456789")).unwrap_err().to_string();
             assert!(!error.contains("S3cret"), "{error}");
