@@ -9,6 +9,7 @@ use crate::output;
 use amp_token::api::{self, ApiRequest};
 use amp_token::error::{Error, Kind};
 use amp_token::net::transport::{Response, is_success};
+use amp_token::oauth::client_credentials::is_valid_bearer_token;
 use amp_token::sanitize::sanitize;
 use amp_token::sys::secret::Secret;
 use amp_token::token::cache::TokenCache;
@@ -98,11 +99,12 @@ pub fn create_personal_access_token(context: &Context, arguments: &ArgMatches) -
         return Err(CliError::new(SERVER, format!("the API did not create a token: {message}")));
     }
     match body.data.and_then(|data| data.created) {
-        Some(created) => {
+        // What cannot be sent in a header is no token, and may contain control characters for the terminal.
+        Some(created) if is_valid_bearer_token(created.token.expose()) => {
             output::secret(&[created.token.expose(), "\n"])?;
             Ok(ExitCode::SUCCESS)
         }
-        None => Err(CliError::new(SERVER, "the response of the API contains no token")),
+        _ => Err(CliError::new(SERVER, "the response of the API contains no token")),
     }
 }
 
