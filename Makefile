@@ -131,10 +131,10 @@ install-built:
 	sed -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@ABI@|$(ABI)|' packaging/AmpTokenConfig.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/AmpToken/AmpTokenConfig.cmake"
 	sed -e 's|@VERSION@|$(VERSION)|' packaging/AmpTokenConfigVersion.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/AmpToken/AmpTokenConfigVersion.cmake"
 	$(INSTALL) -m 755 $(OUT)/bin/amp-token "$(DESTDIR)$(BINDIR)/"
-	$(OUT)/bin/amp-token generate man > "$(DESTDIR)$(DATADIR)/man/man1/amp-token.1"
-	$(OUT)/bin/amp-token generate bash > "$(DESTDIR)$(DATADIR)/bash-completion/completions/amp-token"
-	$(OUT)/bin/amp-token generate zsh > "$(DESTDIR)$(DATADIR)/zsh/site-functions/_amp-token"
-	$(OUT)/bin/amp-token generate fish > "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/amp-token.fish"
+	$(OUT)/bin/amp-token man > "$(DESTDIR)$(DATADIR)/man/man1/amp-token.1"
+	$(OUT)/bin/amp-token completions bash > "$(DESTDIR)$(DATADIR)/bash-completion/completions/amp-token"
+	$(OUT)/bin/amp-token completions zsh > "$(DESTDIR)$(DATADIR)/zsh/site-functions/_amp-token"
+	$(OUT)/bin/amp-token completions fish > "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/amp-token.fish"
 	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$(DESTDIR)$(DATADIR)/doc/libamp_token/"
 	@packaging/ldconfig.sh "$(DESTDIR)" "$(LIBDIR)" $(SO).$(ABI)
 

@@ -24,7 +24,7 @@
 //! | [`store`] | shares encrypted tokens with other processes (files) and machines (Redis) |
 //! | [`api`] | HTTP requests that carry the token |
 //! | [`sys`] | clocks, threads, locks, forks, and memory for secrets |
-//! | [`error`] | the error type: kind, stage, host, HTTP status, one message with a hint |
+//! | [`error`] | the error type: kind, phase, host, HTTP status, one message with a hint |
 //! | [`log`] | log lines, passed to the application's logger |
 //! | [`sanitize`] | makes untrusted text safe to print and removes secrets from it |
 //! | `capi` | the C interface |
