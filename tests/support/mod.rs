@@ -137,7 +137,7 @@ pub fn report_skipped(what: &str) {
 /// A message without what differs from run to run: `directory` becomes `…`, ports, times and names of entries become
 /// `N` or `NAME`. A vertical bar would end a table's cell and becomes `/`.
 pub fn normalize(message: &str, directory: &Path) -> String {
-    let message = message.replace(&directory.display().to_string(), "…").replace('|', "/");
+    let message = without_dates(message.replace(&directory.display().to_string(), "…").replace('|', "/"));
     let mut parts = message.split(" (next attempt in ");
     let first = parts.next().unwrap_or_default().to_owned();
     let message = parts.fold(first, |kept, part| kept + part.split_once(')').map_or("", |(_, after)| after));
@@ -164,6 +164,20 @@ pub fn normalize(message: &str, directory: &Path) -> String {
         rest = &rest[start + length..];
     }
     normal + rest
+}
+
+/// Replaces dates such as `31 Jan 2026`, which are others tomorrow.
+fn without_dates(mut message: String) -> String {
+    let is_number = |text: Option<&str>| text.is_some_and(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    for month in ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"] {
+        let month = format!(" {month} ");
+        let Some(middle) = message.find(&month) else { continue };
+        let (start, year) = (middle.saturating_sub(2), middle + month.len());
+        if is_number(message.get(start..middle)) && is_number(message.get(year..year + 4)) {
+            message.replace_range(start..year + 4, "DATE");
+        }
+    }
+    message
 }
 
 /// One function of the header.
