@@ -103,7 +103,8 @@ pub fn redact_url(url: &str) -> String {
         let (authority, path) = front.split_at(front.find('/').unwrap_or(front.len()));
         let is_host = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
         // Without a host behind it, a password looks like a port.
-        let is_port = |port: &str| port.ends_with(']') || port.bytes().all(|byte| byte.is_ascii_digit());
+        let is_number = |port: &str| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
+        let is_port = |port: &str| port.ends_with(']') || is_number(port);
         if authority.chars().all(is_host) && authority.rsplit_once(':').is_none_or(|(_, port)| is_port(port)) {
             shown.push_str(authority);
         } else {
@@ -908,6 +909,7 @@ mod tests {
             ("https://me:hu#sh@api.test", "https://…"),
             ("https://me:hu@sh@api.test", "https://…@api.test"),
             ("https://me:S3cret", "https://…"),
+            ("https://me:12345678", "https://…"),
             ("https://me:S3cret%40api.test/v2", "https://…/v2"),
             ("https://api.test/v2?mail=a@b&secret=S3cret", "https://…"),
             ("https://api.test/v2&secret=S3cret", "https://api.test/v2…"),

@@ -21,7 +21,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -279,17 +279,46 @@ fn ask(stack: Stack, (config, lines): (Config, Arc<Mutex<Vec<String>>>)) -> Vec<
     error.iter().flat_map(texts_of).chain(lines).collect()
 }
 
-/// A server that treats each connection like this, until the process ends.
-fn server(treat: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-            treat(&mut stream);
-        }
-    });
-    address
+/// A server on a port of its own, until it is dropped.
+struct Server {
+    address: SocketAddr,
+    is_over: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    /// Treats each connection like this, one after the other.
+    fn start(treat: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let noticed = is_over.clone();
+        let thread = std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten().take_while(|_| !noticed.load(Ordering::SeqCst)) {
+                stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                treat(&mut stream);
+            }
+        });
+        Server { address, is_over, thread: Some(thread) }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// By name, as a certificate names it.
+    fn tls_url(&self) -> String {
+        format!("https://localhost:{}", self.address.port())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        // So that it notices.
+        let _ = TcpStream::connect(self.address);
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
 }
 
 /// Reads a request: its head, in which the body's length stands.
@@ -305,9 +334,9 @@ fn request(stream: &mut impl Read) -> String {
 }
 
 /// A server that sends these bytes in response to each request.
-fn responding(response: impl Into<Vec<u8>>) -> SocketAddr {
+fn responding(response: impl Into<Vec<u8>>) -> Server {
     let response = response.into();
-    server(move |stream| {
+    Server::start(move |stream| {
         request(stream);
         let _ = stream.write_all(&response);
     })
@@ -319,7 +348,7 @@ fn http(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 
 /// Asks a token server that responds like this.
 fn ask_http(response: impl Into<Vec<u8>>) -> Vec<String> {
-    ask(Stack::Sockets, config(&[("auth_url", &format!("http://{}", responding(response)))]))
+    ask(Stack::Sockets, config(&[("auth_url", &responding(response).url())]))
 }
 
 /// A response of a token server as if it had come.
@@ -426,7 +455,7 @@ fn connect_response(text: &str) -> Vec<String> {
     ] {
         let proxy = responding(response);
         for login in ["", "me:S3cret%2Bthat%2Fis%26long%3Denough-7309152846~fbeadc@"] {
-            let url = format!("http://{login}{proxy}");
+            let url = format!("http://{login}{}", proxy.address);
             shown.extend(ask(Stack::Sockets, config(&[("proxy", &url), ("auth_url", "https://auth.example")])));
         }
     }
@@ -439,14 +468,14 @@ fn socks_response(text: &str) -> Vec<String> {
         [&b""[..], b"\x05", b"\x05\x00", b"\x05\x00\x05", b"\x05\x02", b"\x05\x02\x01\x00\x05\x00\x00\x03", b"\x00"]
     {
         let response = [start, text.as_bytes()].concat();
-        let proxy = server(move |stream| {
+        let proxy = Server::start(move |stream| {
             let _ = stream.read(&mut [0; 1024]);
             let _ = stream.write_all(&response);
             let _ = stream.shutdown(std::net::Shutdown::Write);
             let _ = stream.read_to_end(&mut Vec::new());
         });
         for scheme in ["socks4a", "socks5h"] {
-            let url = format!("{scheme}://me:S3cret%2Bthat%2Fis%26long%3Denough-7309152846~fbeadc@{proxy}");
+            let url = format!("{scheme}://me:S3cret%2Bthat%2Fis%26long%3Denough-7309152846~fbeadc@{}", proxy.address);
             shown.extend(ask(Stack::Sockets, config(&[("proxy", &url), ("auth_url", "https://auth.example")])));
         }
     }
@@ -517,14 +546,14 @@ fn certificate_names(text: &str) -> Vec<String> {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key);
         let tls = Arc::new(tls.unwrap());
-        let address = server(move |stream| {
+        let server = Server::start(move |stream| {
             let connection = rustls::ServerConnection::new(tls.clone()).unwrap();
             let mut stream = rustls::StreamOwned::new(connection, stream);
             if !request(&mut stream).is_empty() {
                 let _ = stream.write_all(&http("400 No", "", b"{}"));
             }
         });
-        let url = format!("https://localhost:{}", address.port());
+        let url = server.tls_url();
         shown.extend(ask(Stack::Sockets, config(&[("auth_url", &url), ("ca_file", ca)])));
     }
     shown
@@ -534,12 +563,12 @@ fn no_tls(text: &str) -> Vec<String> {
     let mut shown = Vec::new();
     for start in [&b""[..], b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc", b"\x15\x03\x03\x00\x02\x02"] {
         let response = [start, text.as_bytes()].concat();
-        let address = server(move |stream| {
+        let server = Server::start(move |stream| {
             let _ = stream.write_all(&response);
             let _ = stream.shutdown(std::net::Shutdown::Write);
             let _ = stream.read_to_end(&mut Vec::new());
         });
-        shown.extend(ask(Stack::Sockets, config(&[("auth_url", &format!("https://localhost:{}", address.port()))])));
+        shown.extend(ask(Stack::Sockets, config(&[("auth_url", &server.tls_url())])));
     }
     shown
 }
@@ -579,7 +608,7 @@ fn redis_responses(text: &str) -> Vec<String> {
         // So many commands succeed: AUTH, SELECT, then those of the first exchange.
         for good in 0..4 {
             let response = response.clone();
-            let address = server(move |stream| {
+            let server = Server::start(move |stream| {
                 let mut seen = 0;
                 let mut commands = [0; 4096];
                 while let Ok(count @ 1..) = stream.read(&mut commands) {
@@ -590,7 +619,7 @@ fn redis_responses(text: &str) -> Vec<String> {
                     }
                 }
             });
-            let store = format!("redis://:S3cret%2Bthat%2Fis%26long%3Denough-7309152846~fbeadc@{address}/1");
+            let store = format!("redis://:S3cret%2Bthat%2Fis%26long%3Denough-7309152846~fbeadc@{}/1", server.address);
             let (mut config, lines) = config(&[("store", &store), ("timeout_ms", "800")]);
             config.transport = Some(transport(200, Vec::new(), Vec::new()));
             shown.extend(ask(Stack::Small, (config, lines)));
@@ -790,8 +819,8 @@ fn dc_cli_files(text: &str) -> Vec<String> {
 
 fn pem_files(text: &str) -> Vec<String> {
     let directory = Directory::new();
-    let address = server(|stream| drop(stream.read(&mut [0; 16])));
-    let url = format!("https://localhost:{}", address.port());
+    let server = Server::start(|stream| drop(stream.read(&mut [0; 16])));
+    let url = server.tls_url();
     let mut shown = Vec::new();
     for (kind, names) in [("CERTIFICATE", &["ca_file"][..]), ("PRIVATE KEY", &["client_certificate", "client_key"])] {
         for content in [
@@ -812,8 +841,8 @@ fn pem_files(text: &str) -> Vec<String> {
 fn file_names(text: &str) -> Vec<String> {
     let name = text.replace('\0', "");
     let path = format!("/proc/nowhere/{name}");
-    let address = server(|stream| drop(stream.read(&mut [0; 16])));
-    let url = format!("https://localhost:{}", address.port());
+    let server = Server::start(|stream| drop(stream.read(&mut [0; 16])));
+    let url = server.tls_url();
     let mut shown = ask_shared(&path);
     for name in ["client_secret_file", "personal_access_token_file", "config_file"] {
         shown.extend(ask_without_network(&[(name, &path)]));
@@ -860,7 +889,7 @@ use command::{
 #[cfg(all(feature = "cli", unix))]
 mod command {
     use super::{
-        Directory, SECRET, TOKEN, assert_no_secret, header, http, is_unprintable, json, request as read, server,
+        Directory, SECRET, Server, TOKEN, assert_no_secret, header, http, is_unprintable, json, request as read,
     };
     use std::fs::File;
     use std::io::{Read, Write};
@@ -868,13 +897,12 @@ mod command {
     use std::process::{Command, Output, Stdio};
 
     /// A server for tokens and everything else: what it sends in response to a request that is not for a token.
-    fn service(response: Vec<u8>) -> String {
-        let address = server(move |stream| {
+    fn service(response: Vec<u8>) -> Server {
+        Server::start(move |stream| {
             let token = format!(r#"{{"access_token":"{TOKEN}","expires_in":300}}"#);
             let is_token = read(stream).starts_with("post /oauth/token ");
             let _ = stream.write_all(&if is_token { http("200 OK", "", token.as_bytes()) } else { response.clone() });
-        });
-        format!("http://{address}")
+        })
     }
 
     fn command(url: &str, arguments: &[&str]) -> Command {
@@ -907,10 +935,11 @@ mod command {
         let page = format!(r#"{{"_embedded":{{"hubs":[{hub}]}},"page":{{"number":0,"totalPages":1}}}}"#);
         let mut shown = Vec::new();
         for body in [text.to_owned(), page.clone(), format!("{{\"_embedded\":{text}")] {
-            shown.extend(run(&service(http("200 OK", "", body.as_bytes())), &["hubs"]));
+            shown.extend(run(&service(http("200 OK", "", body.as_bytes())).url(), &["hubs"]));
         }
         // What is for programs is whole, and still fit for a terminal.
-        let output = command(&service(http("200 OK", "", page.as_bytes())), &["hubs", "--json"]).output().unwrap();
+        let service = service(http("200 OK", "", page.as_bytes()));
+        let output = command(&service.url(), &["hubs", "--json"]).output().unwrap();
         let whole = String::from_utf8(output.stdout).unwrap();
         assert!(!whole.chars().any(|c| c != '\n' && is_unprintable(c)), "{whole:?}");
         let hubs: serde_json::Value = serde_json::from_str(&whole).unwrap();
@@ -928,8 +957,8 @@ mod command {
             format!(r#"{{"data":{{"createPersonalAccessToken":{{"token":[{}]}}}}}}"#, json(text)),
             format!(r#"{{"data":{{"createPersonalAccessToken":{{"token":{}}}}}}}"#, json(text)),
         ] {
-            let url = service(http("200 OK", "", body.as_bytes()));
-            shown.extend(run(&url, &["pat", "create", "name", "--organization", "id"]));
+            let service = service(http("200 OK", "", body.as_bytes()));
+            shown.extend(run(&service.url(), &["pat", "create", "name", "--organization", "id"]));
         }
         shown
     }
@@ -937,20 +966,21 @@ mod command {
     pub fn doctor(text: &str) -> Vec<String> {
         let location = format!("Location: {}\r\n", header(text));
         let error = format!(r#"{{"error":{0},"error_description":{0}}}"#, json(text));
-        let mut shown = run(&service(http("302 Found", &location, b"")), &["doctor"]);
-        shown.extend(run(&service(http("200 OK", "", text.as_bytes())), &["doctor"]));
+        let mut shown = run(&service(http("302 Found", &location, b"")).url(), &["doctor"]);
+        shown.extend(run(&service(http("200 OK", "", text.as_bytes())).url(), &["doctor"]));
         // The API knows the token as well.
         shown.iter().for_each(|line| assert_no_secret(line, TOKEN, "doctor"));
         for response in [http("400 Bad", "", error.as_bytes()), http("302 Found", &location, b"")] {
-            let url = format!("http://{}", super::responding(response));
-            shown.extend(run(&url, &["doctor"]));
-            shown.extend(run(&url, &["-v", "-v", "get"]));
+            let server = super::responding(response);
+            shown.extend(run(&server.url(), &["doctor"]));
+            shown.extend(run(&server.url(), &["-v", "-v", "get"]));
         }
         shown
     }
 
     pub fn request(text: &str) -> Vec<String> {
-        let url = service(http("404 Gone", "", text.as_bytes()));
+        let service = service(http("404 Gone", "", text.as_bytes()));
+        let url = service.url();
         let whole = command(&url, &["request", "GET", "/v2"]).output().unwrap().stdout;
         assert_eq!(whole, text.as_bytes(), "a program gets it as it is");
         let (mut terminal, mut end) = (0, 0);
