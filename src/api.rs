@@ -146,7 +146,9 @@ fn resolve(api_url: &str, path: &str) -> Result<String> {
         let slash = if path.starts_with('/') { "" } else { "/" };
         return Ok(format!("{api_url}{slash}{path}"));
     }
-    let origin = |url| Url::parse(url).map(|url| (url.scheme, url.host.to_ascii_lowercase(), url.port, url.user_info));
+    let origin = |url| {
+        Url::parse(url).map(|url| (url.scheme(), url.host().to_ascii_lowercase(), url.port(), url.has_user_info()))
+    };
     if origin(path).is_some() && origin(path) == origin(api_url) {
         return Ok(path.to_owned());
     }

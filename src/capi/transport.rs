@@ -72,7 +72,8 @@ impl amp_http_reply {
 
     /// What the application's transport made of a request; `result` is what it returned.
     pub(super) fn into_response(self, request: &Request, result: i32) -> Result<Response> {
-        let host = || Url::parse(&request.url).map_or("the server", |url| url.host);
+        let url = Url::parse(&request.url);
+        let host = || url.as_ref().map_or("the server", Url::host);
         if let Some(failure) = self.failure {
             return Err(failure.with_phase(Phase::Send).with_host(host()));
         }

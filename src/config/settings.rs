@@ -5,7 +5,7 @@
 //! that no setting exists in one place and is missing in another.
 
 use crate::error::{Error, Result};
-use crate::net::url::{Url, is_loopback};
+use crate::net::url::{Url, is_loopback, split_scheme};
 use crate::sanitize::{as_word, redact_url, sanitize};
 use std::borrow::Cow;
 
@@ -236,7 +236,7 @@ pub(super) fn validate(setting: &Setting, value: &str) -> std::result::Result<()
     // A value of any setting may be rejected because it contains a secret.
     let bad = || match setting.value_type {
         kind if kind.is_secret() => "is not a value that is allowed".to_owned(),
-        ValueType::Url if Url::scheme(value).is_none() => "is not an http or https URL".to_owned(),
+        ValueType::Url if split_scheme(value).is_none() => "is not an http or https URL".to_owned(),
         ValueType::Url => format!("is {:?}", redact_url(value)),
         ValueType::Text => "has characters that are not allowed".to_owned(),
         _ if value.len() > LONGEST_WORD => format!("has a value of {} bytes, which is not allowed", value.len()),
@@ -296,14 +296,14 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
 /// the machine.
 fn check_url(url: &str) -> std::result::Result<(), String> {
     let right = match Url::parse(url) {
-        Some(Url { user_info: true, .. }) => {
+        Some(parsed) if parsed.has_user_info() => {
             "leave out the user name and password: credentials have settings of their own"
         }
         // Reserved characters in a password end the authority, so the parser does not see a password.
         None if url.contains('@') => "leave out the user name and password: credentials have settings of their own",
         _ if url.contains('?') => "leave out the query, from ? on: credentials have settings of their own",
         _ if url.contains('#') => "leave out the fragment, from # on",
-        Some(Url { scheme: "http", host, .. }) if !is_loopback(host) => {
+        Some(parsed) if parsed.scheme() == "http" && !is_loopback(parsed.host()) => {
             "use https: http is only allowed for the local machine (localhost, 127.0.0.1, [::1])"
         }
         Some(_) if url.chars().all(|c| ('!'..='~').contains(&c)) => return Ok(()),

@@ -132,13 +132,13 @@ impl HttpTransport {
         let log = &self.options.log;
         let deadline = IoDeadline::after(timeout);
         let url = check_url(&request.url)?;
-        let server = Peer::server(url.host, url.port);
+        let server = Peer::server(url.host(), url.port());
         let message = ureq_adapter::to_http_request(request, &server)?;
         let connecting = deadline.min(IoDeadline::after(self.options.connect_timeout));
         let mut stream = self.connect(&url, &server, connecting, observed)?;
         stream.set_deadline(deadline);
         let connected = Instant::now();
-        let connection = UreqConnection::new(stream, url.scheme == "https", &server, deadline);
+        let connection = UreqConnection::new(stream, url.scheme() == "https", &server, deadline);
         let response = ureq_adapter::exchange(message, connection, request.max_response_bytes, sink)?;
         observed.record(Phase::ReceiveBody, connected);
         log.debug(|| {
@@ -150,7 +150,7 @@ impl HttpTransport {
     /// Opens the connection for the request.
     fn connect(
         &self,
-        url: &Url<'_>,
+        url: &Url,
         server: &Peer,
         deadline: IoDeadline,
         observed: &mut ConnectionTrace,
@@ -165,13 +165,13 @@ impl HttpTransport {
         });
         observed.proxy = proxy.as_ref().map(ToString::to_string);
         let mut stream: Box<dyn Stream> = match &proxy {
-            None => Box::new(self.connect_tcp(url.host, url.port, server, deadline, observed)?),
+            None => Box::new(self.connect_tcp(url.host(), url.port(), server, deadline, observed)?),
             Some(proxy) => self.connect_to_proxy(proxy, url, server, deadline, observed)?,
         };
-        if url.scheme == "https" {
+        if url.scheme() == "https" {
             let start = Instant::now();
             let (session, identity) =
-                self.tls_connector()?.handshake(stream, url.host, server, ClientCertificate::Shown, deadline)?;
+                self.tls_connector()?.handshake(stream, url.host(), server, ClientCertificate::Shown, deadline)?;
             log.debug(|| {
                 format!(
                     "tls: {} uses {}; its certificate is for {}, issued by {}",
@@ -188,13 +188,13 @@ impl HttpTransport {
     fn connect_to_proxy(
         &self,
         proxy: &ProxyUrl,
-        url: &Url<'_>,
+        url: &Url,
         server: &Peer,
         deadline: IoDeadline,
         observed: &mut ConnectionTrace,
     ) -> Result<Box<dyn Stream>> {
         let address = if proxy.resolves_locally() {
-            let found = resolve(url.host, url.port, server, deadline)?;
+            let found = resolve(url.host(), url.port(), server, deadline)?;
             let fits = |address: &&SocketAddr| proxy.scheme != Scheme::Socks4 || address.is_ipv4();
             found.iter().find(fits).or(found.first()).map(SocketAddr::ip)
         } else {
@@ -209,7 +209,7 @@ impl HttpTransport {
                 self.tls_connector()?.handshake(stream, &proxy.host, &peer, ClientCertificate::Withheld, deadline)?;
             stream = Box::new(session);
         }
-        let target = Target { host: url.host, port: url.port, address };
+        let target = Target { host: url.host(), port: url.port(), address };
         tunnel::open_tunnel(&mut stream, proxy, &target, deadline)?;
         observed.record(Phase::Tunnel, start);
         Ok(stream)
@@ -234,7 +234,7 @@ impl HttpTransport {
         Ok(wire)
     }
 
-    fn proxy_for(&self, url: &Url<'_>) -> Result<Option<ProxyUrl>> {
+    fn proxy_for(&self, url: &Url) -> Result<Option<ProxyUrl>> {
         let setting = self.options.proxy.as_ref().map(Secret::expose);
         proxy::select_proxy(url, setting, |name| {
             let (_, value) = self.environment.iter().find(|(have, _)| *have == name)?;
@@ -258,19 +258,19 @@ impl Transport for HttpTransport {
 }
 
 /// Parses a URL. Fails if no secret and no token may be sent to it.
-fn check_url(text: &str) -> Result<Url<'_>> {
+fn check_url(text: &str) -> Result<Url> {
     let refuse = |message: String, advice: &str| Err(Error::new(Kind::Config, message).with_hint(advice));
     let shown = redact_url(text);
     let Some(url) = Url::parse(text) else {
         return refuse(format!("{shown:?} is not a valid http or https URL"), "use https://host/path");
     };
-    if url.user_info {
+    if url.has_user_info() {
         return refuse(
-            format!("the URL of {} contains a user name or password", url.host),
+            format!("the URL of {} contains a user name or password", url.host()),
             "leave it out; credentials have their own settings",
         );
     }
-    if url.scheme == "http" && !is_loopback(url.host) {
+    if url.scheme() == "http" && !is_loopback(url.host()) {
         return refuse(
             format!("{shown:?} is not encrypted"),
             "use https; http is only allowed for this machine (localhost, 127.0.0.1, [::1])",

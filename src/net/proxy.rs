@@ -120,11 +120,11 @@ impl ProxyUrl {
 
 /// The proxy for a request to `url`; `None` for a direct connection. The module documentation has the rules.
 pub fn select_proxy<'a>(
-    url: &Url<'_>,
+    url: &Url,
     setting: Option<&'a str>,
     environment: impl Fn(&str) -> Option<&'a [u8]>,
 ) -> Result<Option<ProxyUrl>> {
-    if url.scheme != "https" {
+    if url.scheme() != "https" {
         return Ok(None);
     }
     let variable = |names: [&'static str; 2]| {
@@ -141,7 +141,7 @@ pub fn select_proxy<'a>(
             None => return Ok(None),
         },
     };
-    if variable(["no_proxy", "NO_PROXY"]).is_some_and(|(_, list)| no_proxy_matches(url.host, url.port, list)) {
+    if variable(["no_proxy", "NO_PROXY"]).is_some_and(|(_, list)| no_proxy_matches(url.host(), url.port(), list)) {
         return Ok(None);
     }
     match ProxyUrl::parse(text) {

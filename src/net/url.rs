@@ -3,43 +3,90 @@
 //! By hand, because the library reads five fields of a URL, and the `url` crate would bring 33 crates and the
 //! tables of Unicode for them. `http::Uri`, which ureq brings, reports bad ports and fragments less precisely.
 
+use crate::sanitize::redact_url;
+use std::fmt;
+use std::ops::Range;
 use zeroize::Zeroizing;
 
-/// The parts of an `http` or `https` URL that the library needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Url<'a> {
-    /// `http` or `https`, in lower case.
-    pub scheme: &'a str,
-    /// The host, without brackets around an IPv6 address.
-    pub host: &'a str,
-    /// The port; the default port of the scheme if the URL has none.
-    pub port: u16,
-    /// Everything after host and port, such as `/path?query`; may be empty.
-    pub path: &'a str,
-    /// Whether the URL has a user name or password.
-    pub user_info: bool,
+/// An `http` or `https` URL, parsed once. [`fmt::Display`] shows it without the parts that may contain a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Url {
+    text: String,
+    scheme: &'static str,
+    /// Where the host is in `text`, without brackets around an IPv6 address.
+    host: Range<usize>,
+    port: u16,
+    /// Where the path begins in `text`.
+    path: usize,
+    user_info: bool,
 }
 
-impl<'a> Url<'a> {
-    /// The scheme, and what follows `://`; `None` for a scheme other than `http` and `https`.
-    pub(crate) fn scheme(url: &'a str) -> Option<(&'static str, &'a str)> {
-        let (scheme, rest) = url.split_once("://")?;
-        let known = ["https", "http"].into_iter().find(|known| scheme.eq_ignore_ascii_case(known))?;
-        Some((known, rest))
-    }
-
+impl Url {
     /// Parses a URL; `None` if it is not an `http` or `https` URL with a host.
-    pub fn parse(url: &'a str) -> Option<Self> {
-        let (scheme, rest) = Url::scheme(url)?;
-        let port = if scheme == "https" { 443 } else { 80 };
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    pub fn parse(url: &str) -> Option<Self> {
+        let (scheme, rest) = split_scheme(url)?;
+        let default_port = if scheme == "https" { 443 } else { 80 };
+        let path = url.len() - rest.len() + rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let authority = &url[url.len() - rest.len()..path];
         let (user_info, authority) = match authority.rsplit_once('@') {
             Some((_, authority)) => (true, authority),
             None => (false, authority),
         };
-        let (host, own_port) = split_authority(authority)?;
-        Some(Url { scheme, host, port: own_port.unwrap_or(port), path, user_info })
+        let (host, port) = split_authority(authority)?;
+        let start = path - authority.len() + usize::from(authority.starts_with('['));
+        let (host, port) = (start..start + host.len(), port.unwrap_or(default_port));
+        Some(Url { text: url.to_owned(), scheme, host, port, path, user_info })
     }
+
+    /// The whole URL, as it was parsed.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// `http` or `https`, in lower case.
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    /// The host, without brackets around an IPv6 address.
+    pub fn host(&self) -> &str {
+        &self.text[self.host.clone()]
+    }
+
+    /// The port; the default port of the scheme if the URL has none.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Everything after host and port, such as `/path?query`; may be empty.
+    pub fn path(&self) -> &str {
+        &self.text[self.path..]
+    }
+
+    /// Whether the URL has a user name or password.
+    pub fn has_user_info(&self) -> bool {
+        self.user_info
+    }
+}
+
+impl fmt::Display for Url {
+    /// Shows the scheme, the host and the path. See [`redact_url`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&redact_url(&self.text))
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", redact_url(&self.text))
+    }
+}
+
+/// The scheme, and what follows `://`; `None` for a scheme other than `http` and `https`.
+pub(crate) fn split_scheme(url: &str) -> Option<(&'static str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let known = ["https", "http"].into_iter().find(|known| scheme.eq_ignore_ascii_case(known))?;
+    Some((known, rest))
 }
 
 /// Splits `host[:port]`, in the syntax of all URL schemes. The brackets around an IPv6 address are removed.
@@ -105,8 +152,11 @@ mod tests {
     #[test]
     fn a_url_is_taken_apart() {
         let url = Url::parse("https://[::1]:8443/x?y").unwrap();
-        assert_eq!((url.host, url.port, url.path), ("::1", 8443, "/x?y"));
-        assert_eq!(Url::parse("HTTP://Host").unwrap().port, 80);
+        assert_eq!((url.scheme(), url.host(), url.port(), url.path()), ("https", "::1", 8443, "/x?y"));
+        let url = Url::parse("HTTP://me:S3cret@Host?y").unwrap();
+        assert_eq!((url.scheme(), url.host(), url.port(), url.path()), ("http", "Host", 80, "?y"));
+        assert!(url.has_user_info());
+        assert_eq!(url.as_str(), "HTTP://me:S3cret@Host?y");
         for bad in ["ftp://x", "https://", "https://a b", "https://[::1", "https://[::1]443", "x"] {
             assert_eq!(Url::parse(bad), None, "{bad}");
         }
@@ -115,11 +165,18 @@ mod tests {
     }
 
     #[test]
+    fn a_url_is_shown_without_secrets() {
+        let url = Url::parse("https://me:S3cret@host.example:8443/path?token=S3cret#S3cret").unwrap();
+        assert_eq!(url.to_string(), "https://…@host.example:8443/path…");
+        assert_eq!(format!("{url:?}"), format!("{:?}", url.to_string()));
+    }
+
+    #[test]
     fn a_port_is_digits_or_the_default() {
         for (port, http, https) in [("", 80, 443), (":", 80, 443), (":8443", 8443, 8443), (":0080", 80, 80)] {
             for host in ["host", "[::1]", "127.0.0.1"] {
-                assert_eq!(Url::parse(&format!("http://{host}{port}/x")).unwrap().port, http, "{host}{port}");
-                assert_eq!(Url::parse(&format!("https://{host}{port}")).unwrap().port, https, "{host}{port}");
+                assert_eq!(Url::parse(&format!("http://{host}{port}/x")).unwrap().port(), http, "{host}{port}");
+                assert_eq!(Url::parse(&format!("https://{host}{port}")).unwrap().port(), https, "{host}{port}");
             }
         }
         for bad in [":0", ":00", ":65536", ":99999999999", ":+443", ":-1", ": 443", ":443 ", ":443:", "::443", ":0x1bb"]

@@ -59,7 +59,8 @@ pub fn token_request(token_url: &str, client_id: &str, client_secret: &Secret, u
 /// Unix seconds, for a `Retry-After` that is a date.
 pub fn parse_token_response(response: &Response, url: &str, secrets: &[&str], wall: i64) -> Result<TokenResponse> {
     let body = Body::parse(&response.body);
-    let host = Url::parse(url).map_or("the server", |url| url.host);
+    let url = Url::parse(url);
+    let host = url.as_ref().map_or("the server", Url::host);
     let failure = match (response.status, &body) {
         (200, Ok(body)) if body.error.is_none() => match parse_success(body) {
             Ok(grant) => return Ok(grant),

@@ -107,7 +107,7 @@ fn send_and_report(
         phases.iter().map(|phase| Some(observed.phases.iter().find(|(have, _)| have == phase)?.1)).sum()
     };
     let (host, server) = match Url::parse(&request.url) {
-        Some(url) => (url.host.to_owned(), format!("{}:{}", url.host, url.port)),
+        Some(url) => (url.host().to_owned(), format!("{}:{}", url.host(), url.port())),
         None => (request.url.clone(), request.url.clone()),
     };
     let address = observed.address.map_or_else(String::new, |address| address.to_string());
