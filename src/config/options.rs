@@ -4,10 +4,14 @@ use super::config::{Config, Origin};
 use super::settings::{SETTINGS, parse_bool};
 use crate::error::{Error, Kind, Result};
 use crate::log::Log;
+use crate::net::url::Url;
 use crate::sys::clock::Clock;
 use crate::sys::secret::{MaybeSecret, Secret};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// The path of the token endpoint below `auth_url`.
+const TOKEN_PATH: &str = "/oauth/token";
 
 /// The settings, typed and complete.
 #[derive(Clone, Debug)]
@@ -94,11 +98,12 @@ impl Config {
         }
         let milliseconds = |name| Duration::from_millis(self.number(name));
         Ok(Options {
-            token_url: join_path(self.effective("auth_url"), "/oauth/token"),
-            api_url: {
-                let url = self.effective("api_url").trim_end_matches('/');
-                url.strip_suffix("/v2/content").unwrap_or(url).to_owned()
+            token_url: {
+                let url = self.url("auth_url")?;
+                let url = if url.path().ends_with(TOKEN_PATH) { url } else { url.append(TOKEN_PATH) };
+                url.as_str().to_owned()
             },
+            api_url: self.url("api_url")?.without_suffix("/v2/content").as_str().to_owned(),
             timeout: milliseconds("timeout_ms"),
             retries: u32::try_from(self.number("retries")).unwrap_or(u32::MAX),
             min_validity: milliseconds("min_validity_ms"),
@@ -151,15 +156,19 @@ impl Config {
         self.effective(name).trim().parse().unwrap_or(0)
     }
 
+    /// A base URL, without slashes at its end.
+    fn url(&self, name: &str) -> Result<Url> {
+        match Url::parse(self.effective(name)) {
+            Some(url) => Ok(url.without_trailing_slashes()),
+            // Unreachable, because the value was validated when it was set.
+            None => Err(Error::new(Kind::Config, format!("{name} is not a valid http or https URL"))
+                .with_hint("use https://host/path")),
+        }
+    }
+
     fn path(&self, name: &str) -> Option<PathBuf> {
         self.text(name).map(PathBuf::from)
     }
-}
-
-/// The base URL with `path` appended, if it does not already end with it.
-fn join_path(base: &str, path: &str) -> String {
-    let base = base.trim_end_matches('/');
-    if base.ends_with(path) { base.to_owned() } else { format!("{base}{path}") }
 }
 
 #[cfg(test)]
@@ -178,13 +187,20 @@ mod tests {
             ("https://a.example", "https://a.example/oauth/token"),
             ("https://a.example/", "https://a.example/oauth/token"),
             ("https://a.example/oauth/token", "https://a.example/oauth/token"),
+            ("https://oauth/token", "https://oauth/token/oauth/token"),
             ("http://127.0.0.1:99/x", "http://127.0.0.1:99/x/oauth/token"),
         ] {
             let config = config("auth_url", set);
             assert_eq!(config.options().unwrap().token_url, token_url);
         }
-        let config = config("api_url", "https://a.example/v2/content/");
-        assert_eq!(config.options().unwrap().api_url, "https://a.example");
+        for (set, api_url) in [
+            ("https://a.example/v2/content/", "https://a.example"),
+            ("https://a.example/x//", "https://a.example/x"),
+            ("https://v2/content", "https://v2/content"),
+        ] {
+            let config = config("api_url", set);
+            assert_eq!(config.options().unwrap().api_url, api_url);
+        }
     }
 
     #[test]

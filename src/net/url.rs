@@ -63,6 +63,28 @@ impl Url {
         &self.text[self.path..]
     }
 
+    /// This URL with `path` appended, and a slash between the two if `path` does not begin with one. Host and port
+    /// stay as they are.
+    pub fn append(&self, path: &str) -> Self {
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        Url { text: format!("{}{slash}{path}", self.text), ..self.clone() }
+    }
+
+    /// This URL without slashes at the end of its path.
+    pub(crate) fn without_trailing_slashes(mut self) -> Self {
+        let kept = self.path().trim_end_matches('/').len();
+        self.text.truncate(self.path + kept);
+        self
+    }
+
+    /// This URL without `suffix` at the end of its path.
+    pub(crate) fn without_suffix(mut self, suffix: &str) -> Self {
+        if let Some(kept) = self.path().strip_suffix(suffix).map(str::len) {
+            self.text.truncate(self.path + kept);
+        }
+        self
+    }
+
     /// Whether the URL has a user name or password.
     pub fn has_user_info(&self) -> bool {
         self.user_info
@@ -162,6 +184,27 @@ mod tests {
         }
         assert!(is_loopback("localhost") && is_loopback("127.9.9.9") && is_loopback("::1"));
         assert!(!is_loopback("localhost.example") && !is_loopback("10.0.0.1"));
+    }
+
+    #[test]
+    fn a_path_is_appended_and_the_host_stays() {
+        for (base, path, whole) in [
+            ("https://host", "/x?y", "https://host/x?y"),
+            ("https://[::1]:8443/base", "x", "https://[::1]:8443/base/x"),
+            ("https://host", "@elsewhere.example", "https://host/@elsewhere.example"),
+        ] {
+            let (base, whole) = (Url::parse(base).unwrap(), Url::parse(whole).unwrap());
+            assert_eq!(base.append(path), whole);
+        }
+    }
+
+    #[test]
+    fn only_a_path_is_shortened() {
+        let url = |text| Url::parse(text).unwrap();
+        assert_eq!(url("https://host/x//").without_trailing_slashes(), url("https://host/x"));
+        assert_eq!(url("https://host//").without_trailing_slashes(), url("https://host"));
+        assert_eq!(url("https://host/a/x").without_suffix("/x"), url("https://host/a"));
+        assert_eq!(url("https://x").without_suffix("/x"), url("https://x"));
     }
 
     #[test]
