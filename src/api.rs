@@ -137,23 +137,19 @@ pub fn next_page(path: &str, body: &[u8]) -> Option<String> {
 }
 
 /// The absolute URL of a path. Fails if the token must not be sent there.
-fn resolve(api_url: &str, path: &str) -> Result<String> {
+fn resolve(api_url: &Url, path: &str) -> Result<Url> {
     if path.is_empty() || !path.bytes().all(|byte| (b'!'..=b'~').contains(&byte) && byte != b'#') {
         return Err(Error::invalid(format!("invalid path {:?}", redact_url(path)))
             .with_hint("pass a path such as /v2/content/hubs, and percent-encode everything except visible ASCII"));
     }
     if !path.contains("://") || path.starts_with('/') {
-        let slash = if path.starts_with('/') { "" } else { "/" };
-        return Ok(format!("{api_url}{slash}{path}"));
+        return Ok(api_url.append(path));
     }
-    let origin = |url| {
-        Url::parse(url).map(|url| (url.scheme(), url.host().to_ascii_lowercase(), url.port(), url.has_user_info()))
-    };
-    if origin(path).is_some() && origin(path) == origin(api_url) {
-        return Ok(path.to_owned());
+    if let Some(url) = Url::parse(path).filter(|url| url.has_same_origin(api_url) && !url.has_user_info()) {
+        return Ok(url);
     }
-    let (there, here) = (redact_url(path), redact_url(api_url));
-    Err(Error::invalid(format!("cannot send a request to {there}: the token is only sent to {here}"))
+    let there = redact_url(path);
+    Err(Error::invalid(format!("cannot send a request to {there}: the token is only sent to {api_url}"))
         .with_hint("pass a path, or set api_url to the URL of the API"))
 }
 
@@ -181,7 +177,7 @@ fn validate(call: &ApiRequest) -> Result<()> {
 fn send_with_retries(
     cache: &TokenCache,
     call: &ApiRequest,
-    url: &str,
+    url: &Url,
     deadline: Deadline,
     mut sink: Option<&mut BodySink>,
 ) -> Result<Result<(Arc<Token>, Response)>> {
@@ -194,7 +190,7 @@ fn send_with_retries(
     headers.extend(call.content_type.map(|kind| ("Content-Type", MaybeSecret::Public(kind.to_owned().into()))));
     let mut request = Request {
         method: call.method.to_owned(),
-        url: url.to_owned(),
+        url: url.clone(),
         headers,
         body: Zeroizing::new(call.body.to_vec()),
         max_response_bytes: *max_response_bytes,
@@ -268,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_token_goes_to_one_origin() {
-        let api = "https://api.example";
+        let api = Url::parse("https://api.example").unwrap();
         for (path, url) in [
             ("/v2/content/hubs?page=1", "https://api.example/v2/content/hubs?page=1"),
             ("v2/content/hubs", "https://api.example/v2/content/hubs"),
@@ -278,7 +274,7 @@ mod tests {
             ("/x?next=https://elsewhere.example", "https://api.example/x?next=https://elsewhere.example"),
             ("@elsewhere.example/x", "https://api.example/@elsewhere.example/x"),
         ] {
-            assert_eq!(resolve(api, path).unwrap(), url);
+            assert_eq!(resolve(&api, path).unwrap().as_str(), url);
         }
         for path in [
             "",
@@ -294,12 +290,13 @@ mod tests {
             "/é",
             "/a#b",
         ] {
-            assert_eq!(resolve(api, path).unwrap_err().kind(), Kind::InvalidArgument, "{path}");
+            assert_eq!(resolve(&api, path).unwrap_err().kind(), Kind::InvalidArgument, "{path}");
         }
     }
 
     #[test]
     fn a_rejected_path_shows_no_query() {
+        let api = Url::parse("https://api.example").unwrap();
         for path in [
             "https://me:S3cret@elsewhere.example/v2?access_token=S3cret",
             "https://elsewhere.example/v2?access_token=S3cret",
@@ -307,7 +304,7 @@ mod tests {
             "/v2?access_token=S3cret x",
             "/v2#S3cret",
         ] {
-            let error = resolve("https://api.example", path).unwrap_err().to_string();
+            let error = resolve(&api, path).unwrap_err().to_string();
             assert!(error.contains("/v2…") && !error.contains("S3cret"), "{error}");
         }
     }

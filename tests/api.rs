@@ -177,7 +177,7 @@ fn after_a_pause(auth_is_down_then: bool) -> (amp_token::error::Result<Response>
     settings.transport = Some(Arc::new(move |request: &Request, _: Duration| {
         let now = clock.now().monotonic / 1_000_000_000;
         let (mut born, mut seen) = (born.lock().unwrap(), seen.lock().unwrap());
-        if request.url.ends_with("/oauth/token") {
+        if request.url.as_str().ends_with("/oauth/token") {
             if auth_is_down_then && !seen.is_empty() {
                 return Err(Error::new(Kind::Connect, "down"));
             }
@@ -324,7 +324,7 @@ impl Night {
         let reply = |status, body: String| Ok(Response { status, headers: Vec::new(), body: body.into_bytes().into() });
         // Each request takes its time; sixteen run side by side.
         self.clock.advance(Duration::from_millis(20));
-        if request.url.ends_with("/oauth/token") {
+        if request.url.as_str().ends_with("/oauth/token") {
             if self.auth_is_down.load(Ordering::SeqCst) {
                 return Err(Error::new(Kind::Connect, "the auth server is down"));
             }
@@ -333,7 +333,7 @@ impl Night {
             self.deaths.lock().unwrap().insert(token.clone(), death);
             return reply(200, format!(r#"{{"access_token":"{token}","session_expires_in":0,"expires_in":300}}"#));
         }
-        assert!(request.url.starts_with("https://api.example/"), "a token on its way to {}", request.url);
+        assert!(request.url.as_str().starts_with("https://api.example/"), "a token on its way to {}", request.url);
         let header = request.headers.iter().find(|(name, _)| *name == "Authorization").unwrap().1.expose();
         let token = header.strip_prefix("Bearer ").unwrap();
         if self.clock.now().wall >= self.deaths.lock().unwrap()[token] {

@@ -13,6 +13,7 @@ use amp_token::config::settings::SETTINGS;
 use amp_token::error::Error;
 use amp_token::log::Log;
 use amp_token::net::transport::{Request, Response};
+use amp_token::net::url::Url;
 use amp_token::oauth::client_credentials;
 use amp_token::sanitize::{QUOTE_LIMIT, is_unprintable, redact_url, sanitize};
 use amp_token::token::cache::TokenCache;
@@ -358,7 +359,7 @@ fn respond(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Vec<String> {
     on(Stack::Small, move || {
         let reply = client_credentials::parse_token_response(
             &response,
-            "https://auth.example/oauth/token",
+            &Url::parse("https://auth.example/oauth/token").unwrap(),
             &[SECRET],
             1_700_000_000,
         );
@@ -580,7 +581,7 @@ fn transport(
     body: Vec<u8>,
 ) -> Arc<dyn amp_token::net::transport::Transport> {
     Arc::new(move |request: &Request, _: Duration| {
-        Ok(if request.url.ends_with("/oauth/token") {
+        Ok(if request.url.as_str().ends_with("/oauth/token") {
             let body = format!(r#"{{"access_token":"{TOKEN}","expires_in":300}}"#);
             Response { status: 200, headers: Vec::new(), body: body.into_bytes().into() }
         } else {

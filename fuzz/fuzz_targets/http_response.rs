@@ -3,6 +3,7 @@
 use amp_token::net::http::HttpTransport;
 use amp_token::config::Config;
 use amp_token::net::transport::{Request, Transport};
+use amp_token::net::url::Url;
 use amp_token_fuzz::on_small_stack;
 use libfuzzer_sys::fuzz_target;
 use std::io::{Read, Write};
@@ -24,7 +25,7 @@ fn run(pieces: Vec<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let request = Request {
         method: "POST".to_owned(),
-        url: format!("http://{}/oauth/token", listener.local_addr().unwrap()),
+        url: Url::parse(&format!("http://{}/oauth/token", listener.local_addr().unwrap())).unwrap(),
         headers: vec![("Content-Type", "text/plain".into())],
         body: b"a=b".to_vec().into(),
         max_response_bytes: LIMIT,

@@ -17,8 +17,10 @@ fn run(pairs: Vec<(u8, String)>) {
         }
     }
     if let Ok(options) = config.options() {
-        assert!(options.token_url.ends_with("/oauth/token"));
-        assert!(Url::parse(&options.token_url).is_some() && Url::parse(&options.api_url).is_some());
+        assert!(options.token_url.path().ends_with("/oauth/token"));
+        for url in [options.token_url, options.api_url] {
+            assert!(Url::parse(url.as_str()).is_some_and(|parsed| parsed == url), "{url}");
+        }
     }
     let _ = format!("{config:?}");
 }

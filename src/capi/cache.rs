@@ -53,7 +53,7 @@ pub extern "C" fn amp_token_cache_new(
         let cache = ffi::out_ptr(cache, "cache")?;
         let config = ffi::required(config, "config")?;
         let made = TokenCache::new(config.inner())?;
-        let api_url = ffi::to_c_string(&made.options().api_url);
+        let api_url = ffi::to_c_string(made.options().api_url.as_str());
         cache.write(ffi::into_handle(Box::new(amp_token_cache { cache: made, api_url })));
         Ok(())
     })

@@ -4,7 +4,6 @@ use super::ffi;
 use crate::error::{Error, Kind, Result, Phase};
 use crate::sanitize::sanitize;
 use crate::sys::secret;
-use crate::net::url::Url;
 use crate::net::transport::{Request, Response};
 use std::ffi::{CString, c_char, c_void};
 use std::mem::MaybeUninit;
@@ -42,7 +41,7 @@ impl amp_http_request {
     pub(super) fn new(request: &Request, timeout: Duration) -> Self {
         amp_http_request {
             method: ffi::to_c_string(&request.method),
-            url: ffi::to_c_string(&request.url),
+            url: ffi::to_c_string(request.url.as_str()),
             headers: request
                 .headers
                 .iter()
@@ -72,16 +71,15 @@ impl amp_http_reply {
 
     /// What the application's transport made of a request; `result` is what it returned.
     pub(super) fn into_response(self, request: &Request, result: i32) -> Result<Response> {
-        let url = Url::parse(&request.url);
-        let host = || url.as_ref().map_or("the server", Url::host);
+        let host = request.url.host();
         if let Some(failure) = self.failure {
-            return Err(failure.with_phase(Phase::Send).with_host(host()));
+            return Err(failure.with_phase(Phase::Send).with_host(host));
         }
         if result != 0 || self.response.status == 0 {
-            let what = format!("no response from {}: the application's transport returned {result}", host());
+            let what = format!("no response from {host}: the application's transport returned {result}");
             return Err(Error::new(Kind::Connect, what)
                 .with_phase(Phase::Send)
-                .with_host(host())
+                .with_host(host)
                 .with_hint("see the application's own messages, or call amp_http_reply_fail() in the transport"));
         }
         Ok(self.response)

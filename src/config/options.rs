@@ -17,9 +17,9 @@ const TOKEN_PATH: &str = "/oauth/token";
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The whole URL of the token endpoint.
-    pub token_url: String,
+    pub token_url: Url,
     /// The API's base URL, without a slash at its end.
-    pub api_url: String,
+    pub api_url: Url,
     /// `timeout_ms`.
     pub timeout: Duration,
     /// `retries`.
@@ -100,10 +100,9 @@ impl Config {
         Ok(Options {
             token_url: {
                 let url = self.url("auth_url")?;
-                let url = if url.path().ends_with(TOKEN_PATH) { url } else { url.append(TOKEN_PATH) };
-                url.as_str().to_owned()
+                if url.path().ends_with(TOKEN_PATH) { url } else { url.append(TOKEN_PATH) }
             },
-            api_url: self.url("api_url")?.without_suffix("/v2/content").as_str().to_owned(),
+            api_url: self.url("api_url")?.without_suffix("/v2/content"),
             timeout: milliseconds("timeout_ms"),
             retries: u32::try_from(self.number("retries")).unwrap_or(u32::MAX),
             min_validity: milliseconds("min_validity_ms"),
@@ -191,7 +190,7 @@ mod tests {
             ("http://127.0.0.1:99/x", "http://127.0.0.1:99/x/oauth/token"),
         ] {
             let config = config("auth_url", set);
-            assert_eq!(config.options().unwrap().token_url, token_url);
+            assert_eq!(config.options().unwrap().token_url.as_str(), token_url);
         }
         for (set, api_url) in [
             ("https://a.example/v2/content/", "https://a.example"),
@@ -199,7 +198,7 @@ mod tests {
             ("https://v2/content", "https://v2/content"),
         ] {
             let config = config("api_url", set);
-            assert_eq!(config.options().unwrap().api_url, api_url);
+            assert_eq!(config.options().unwrap().api_url.as_str(), api_url);
         }
     }
 

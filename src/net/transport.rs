@@ -5,6 +5,7 @@
 //! within the timeout. A response with any HTTP status is a success: the caller interprets the status.
 
 use crate::error::{Error, Kind, Phase, Result};
+use crate::net::url::Url;
 use crate::sys::secret::MaybeSecret;
 use std::time::{Duration, UNIX_EPOCH};
 use zeroize::Zeroizing;
@@ -15,7 +16,7 @@ pub struct Request {
     /// `GET`, `POST`, …
     pub method: String,
     /// The absolute URL. It never contains a secret.
-    pub url: String,
+    pub url: Url,
     /// Names and values. `Authorization` is the only secret value.
     pub headers: Vec<(&'static str, MaybeSecret)>,
     /// The body; empty for none. Wiped when dropped, because it may contain the client secret.

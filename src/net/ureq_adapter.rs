@@ -51,7 +51,8 @@ pub(super) fn to_http_request<'a>(request: &'a Request, server: &Peer) -> Result
         .map_err(|_| refuse(format!("{:?} is not a valid method", sanitize(&request.method, &[]))))?;
     let mut message = http::Request::new(request.body.as_slice());
     *message.method_mut() = method;
-    *message.uri_mut() = request.url.parse().map_err(|_| refuse("the URL has invalid characters".to_owned()))?;
+    *message.uri_mut() =
+        request.url.as_str().parse().map_err(|_| refuse("the URL has invalid characters".to_owned()))?;
     let headers = message.headers_mut();
     headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     for (name, value) in &request.headers {
@@ -421,6 +422,7 @@ impl Resolver for NoopResolver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::url::Url;
     use std::time::Duration;
 
     /// A connection on which a response arrives in pieces of many sizes.
@@ -462,7 +464,7 @@ mod tests {
     fn play(reply: Vec<u8>, state: u64, takes_requests: bool) -> Result<Response> {
         let request = Request {
             method: "POST".to_owned(),
-            url: "https://auth.example/oauth/token".to_owned(),
+            url: Url::parse("https://auth.example/oauth/token").unwrap(),
             headers: Vec::new(),
             body: Zeroizing::new(b"x=y".to_vec()),
             max_response_bytes: 1000,

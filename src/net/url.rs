@@ -85,6 +85,11 @@ impl Url {
         self
     }
 
+    /// Whether the two have the same scheme, host and port.
+    pub fn has_same_origin(&self, other: &Url) -> bool {
+        (self.scheme, self.port) == (other.scheme, other.port) && self.host().eq_ignore_ascii_case(other.host())
+    }
+
     /// Whether the URL has a user name or password.
     pub fn has_user_info(&self) -> bool {
         self.user_info
@@ -205,6 +210,18 @@ mod tests {
         assert_eq!(url("https://host//").without_trailing_slashes(), url("https://host"));
         assert_eq!(url("https://host/a/x").without_suffix("/x"), url("https://host/a"));
         assert_eq!(url("https://x").without_suffix("/x"), url("https://x"));
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let url = |text| Url::parse(text).unwrap();
+        let here = url("https://host/x");
+        for same in ["https://host", "HTTPS://HOST:443/y?z", "https://host:/"] {
+            assert!(here.has_same_origin(&url(same)), "{same}");
+        }
+        for other in ["http://host/x", "http://host:443/x", "https://host:8443/x", "https://host.example/x"] {
+            assert!(!here.has_same_origin(&url(other)), "{other}");
+        }
     }
 
     #[test]

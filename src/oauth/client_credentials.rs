@@ -33,7 +33,7 @@ pub struct TokenResponse {
 }
 
 /// Builds the token request.
-pub fn token_request(token_url: &str, client_id: &str, client_secret: &Secret, user_agent: &str) -> Request {
+pub fn token_request(token_url: &Url, client_id: &str, client_secret: &Secret, user_agent: &str) -> Request {
     let secret = Zeroizing::new(form_encode(client_secret.expose()));
     let id = form_encode(client_id);
     let parts = ["client_id=", &id, "&client_secret=", &secret, "&grant_type=client_credentials"];
@@ -44,7 +44,7 @@ pub fn token_request(token_url: &str, client_id: &str, client_secret: &Secret, u
     }
     Request {
         method: "POST".to_owned(),
-        url: token_url.to_owned(),
+        url: token_url.clone(),
         headers: vec![
             ("Content-Type", "application/x-www-form-urlencoded".into()),
             ("Accept", "application/json".into()),
@@ -57,10 +57,9 @@ pub fn token_request(token_url: &str, client_id: &str, client_secret: &Secret, u
 
 /// Parses the response. `secrets` are the strings that an error must not contain. `wall` is the local time in
 /// Unix seconds, for a `Retry-After` that is a date.
-pub fn parse_token_response(response: &Response, url: &str, secrets: &[&str], wall: i64) -> Result<TokenResponse> {
+pub fn parse_token_response(response: &Response, url: &Url, secrets: &[&str], wall: i64) -> Result<TokenResponse> {
     let body = Body::parse(&response.body);
-    let url = Url::parse(url);
-    let host = url.as_ref().map_or("the server", Url::host);
+    let host = url.host();
     let failure = match (response.status, &body) {
         (200, Ok(body)) if body.error.is_none() => match parse_success(body) {
             Ok(grant) => return Ok(grant),
@@ -234,6 +233,10 @@ mod tests {
 
     const URL: &str = "https://auth.example/oauth/token";
 
+    fn url() -> Url {
+        Url::parse(URL).unwrap()
+    }
+
     fn answer(status: u16, body: &str) -> Result<TokenResponse> {
         answer_with(status, body, &[])
     }
@@ -244,14 +247,14 @@ mod tests {
             headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             body: Zeroizing::new(body.as_bytes().to_vec()),
         };
-        parse_token_response(&response, URL, &["s3cret&"], 1_700_000_000)
+        parse_token_response(&response, &url(), &["s3cret&"], 1_700_000_000)
     }
 
     #[test]
     fn the_request_is_the_documented_one() {
-        let request = token_request(URL, "id", &Secret::from("a+secret/with=chars &%~é"), "me");
+        let request = token_request(&url(), "id", &Secret::from("a+secret/with=chars &%~é"), "me");
         assert_eq!(request.method, "POST");
-        assert_eq!(request.url, URL);
+        assert_eq!(request.url.as_str(), URL);
         assert_eq!(
             std::str::from_utf8(&request.body).unwrap(),
             "client_id=id&client_secret=a%2Bsecret%2Fwith%3Dchars+%26%25%7E%C3%A9&grant_type=client_credentials"
@@ -407,7 +410,7 @@ mod tests {
             }
             let status = [200, 200, 400, 401, 429, 503, pick(1000) as u16][pick(7)];
             let response = Response { status, headers: vec![], body: Zeroizing::new(body) };
-            match parse_token_response(&response, URL, &["s3cret&"], 0) {
+            match parse_token_response(&response, &url(), &["s3cret&"], 0) {
                 Ok(grant) => {
                     assert!(is_valid_bearer_token(grant.access_token.expose()) && grant.lifetime > Duration::ZERO)
                 }

@@ -71,7 +71,7 @@ pub fn open(options: &Options, credentials: &Credentials) -> Result<Option<Arc<d
     if wanted == "none" {
         return Ok(None);
     }
-    let Some(seal) = EntryCipher::new(secret, &options.token_url, id) else {
+    let Some(seal) = EntryCipher::new(secret, options.token_url.as_str(), id) else {
         options
             .log
             .warning(|| "store: the client secret is too short to derive a key from it, so tokens are not shared");

@@ -187,7 +187,7 @@ fn by_closure(outcome: Outcome, token: usize) {
     let mut config = config(&[]);
     config.transport = Some(Arc::new(move |request: &Request, _: Duration| {
         let mut canned = outcome.response(token);
-        if !request.url.ends_with("/oauth/token") {
+        if !request.url.as_str().ends_with("/oauth/token") {
             canned = Outcome::RequestId.response(token);
             canned.status = 200;
         }

@@ -117,7 +117,7 @@ fn an_early_response_is_read_before_the_request_is_complete() {
         stream.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")?;
         stream.flush()
     });
-    let request = post(&secure(&server, "localhost").url, &large);
+    let request = post(secure(&server, "localhost").url.as_str(), &large);
     let response = transport_in(&trusting(&directory, &ca), &[]).send(&request, PATIENCE);
     assert_eq!(response.unwrap().status, 413);
 }

@@ -131,7 +131,7 @@ fn with_sigpipe_as_in_a_c_program() {
     let secure_server = tls_server(server_config(&leaf, BOTH), |stream| read_head(stream).map(|_| ()));
     let plain_server = RawServer::start(|mut stream| read_head(&mut stream).map(|_| ()));
     let transport = transport_in(&trusting(&directory, &ca), &[]);
-    for url in [plain_server.url(), secure(&secure_server, "localhost").url] {
+    for url in [plain_server.url(), secure(&secure_server, "localhost").url.as_str().to_owned()] {
         let error = failure(&transport, &post(&url, &vec![b'x'; 8 << 20]), PATIENCE);
         assert_error(&error, Kind::Connect, Phase::Send, "before it had read the whole request");
     }

@@ -13,6 +13,7 @@ use amp_token::error::{Error, Kind, Phase};
 use amp_token::log::Log;
 use amp_token::net::http::HttpTransport;
 use amp_token::net::transport::{Request, Response, Transport};
+use amp_token::net::url::Url;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
@@ -71,7 +72,7 @@ pub fn transport_in(network: &NetworkOptions, environment: &[(&str, &str)]) -> H
 pub fn get(url: &str) -> Request {
     Request {
         method: "GET".to_owned(),
-        url: url.to_owned(),
+        url: Url::parse(url).unwrap(),
         headers: Vec::new(),
         body: Zeroizing::default(),
         max_response_bytes: 1 << 20,

@@ -5,7 +5,7 @@ use amp_token::config::NetworkOptions;
 use amp_token::error::{Kind, Phase};
 use amp_token::log::Log;
 use amp_token::net::http::ConnectionTrace;
-use amp_token::net::transport::{Request, Transport};
+use amp_token::net::transport::Transport;
 use amp_token::sys::secret::Secret;
 use rcgen::{BasicConstraints, IsCa, date_time_ymd};
 use rustls::RootCertStore;
@@ -129,7 +129,7 @@ fn a_client_certificate_is_sent_to_a_server_that_requests_it() {
             .unwrap();
         let server = tls_server(config, answer_inside);
         // A large body: the rejection then arrives while the request is still being sent.
-        let request = Request { url: secure(&server, "localhost").url, ..post("", &vec![b'x'; 4 << 20]) };
+        let request = post(secure(&server, "localhost").url.as_str(), &vec![b'x'; 4 << 20]);
         let response = transport_in(&with("good", &client), &[]).send(&request, PATIENCE);
         assert_eq!(response.unwrap().status, 200);
         let error = failure(&transport_in(&trusting(&directory, &ca), &[]), &request, PATIENCE);

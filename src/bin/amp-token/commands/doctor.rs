@@ -12,9 +12,8 @@ use amp_token::error::{Error, Kind, Phase, Result};
 use amp_token::net::http::{ConnectionTrace, HttpTransport};
 use amp_token::net::proxy::ProxyUrl;
 use amp_token::net::transport::{Request, Response, parse_http_date};
-use amp_token::net::url::Url;
 use amp_token::oauth::client_credentials;
-use amp_token::sanitize::{redact_url, sanitize};
+use amp_token::sanitize::sanitize;
 use amp_token::sys::clock::Clock;
 use amp_token::sys::secret::{MaybeSecret, Secret};
 use amp_token::token::Token;
@@ -106,15 +105,13 @@ fn send_and_report(
     let took = |phases: &[Phase]| -> Option<Duration> {
         phases.iter().map(|phase| Some(observed.phases.iter().find(|(have, _)| have == phase)?.1)).sum()
     };
-    let (host, server) = match Url::parse(&request.url) {
-        Some(url) => (url.host().to_owned(), format!("{}:{}", url.host(), url.port())),
-        None => (request.url.clone(), request.url.clone()),
-    };
+    let host = request.url.host();
+    let server = format!("{host}:{}", request.url.port());
     let address = observed.address.map_or_else(String::new, |address| address.to_string());
     let found: Vec<_> = observed.found.iter().map(|address| address.ip().to_string()).collect();
     let named = match observed.proxy.as_deref().and_then(ProxyUrl::parse) {
         Some(proxy) => proxy.host,
-        None => host,
+        None => host.to_owned(),
     };
     let found = if found == [named.as_str()] { "an IP address".to_owned() } else { found.join(", ") };
     let (proxy_steps, proxy, tcp_steps, tcp): (&[Phase], _, &[Phase], _) = match &observed.proxy {
@@ -131,7 +128,7 @@ fn send_and_report(
             &[Phase::TlsHandshake],
             format!("{}; the certificate is for {}, issued by {}", tls.version, tls.subject, tls.issuer),
         ),
-        None if request.url.starts_with("https") => (&[Phase::TlsHandshake], String::new()),
+        None if request.url.as_str().starts_with("https") => (&[Phase::TlsHandshake], String::new()),
         None => (&[], "none: http, which does not leave this machine".to_owned()),
     };
     // Without a route the name to resolve is not known: it is the proxy's or the server's.
@@ -183,7 +180,7 @@ fn api_request(options: &Options, token: &Secret) -> Request {
     let token = Token::permanent(token, options.clock.now());
     Request {
         method: "GET".to_owned(),
-        url: format!("{}/v2/content/hubs?size=1", options.api_url),
+        url: options.api_url.append("/v2/content/hubs?size=1"),
         headers: vec![
             ("Authorization", Secret::from(token.authorization()).into()),
             ("Accept", "application/hal+json, application/json".into()),
@@ -203,13 +200,13 @@ fn check_api(
     secrets: &[&str],
 ) -> CheckResult<()> {
     let hubs = reply.and_then(|response| hubs(&response, options, secrets));
-    report.check("request", Some(took), hubs, |hubs| format!("{} lists {hubs} hubs", redact_url(&options.api_url)))?;
+    report.check("request", Some(took), hubs, |hubs| format!("{} lists {hubs} hubs", options.api_url))?;
     Ok(())
 }
 
 /// The number of hubs in the response of the API, or what is wrong with it.
 fn hubs(response: &Response, options: &Options, secrets: &[&str]) -> Result<u64> {
-    let api = redact_url(&options.api_url);
+    let api = &options.api_url;
     let target = || sanitize(response.header("location").unwrap_or("nowhere"), secrets);
     let (kind, message, hint) = match response.status {
         200 => {

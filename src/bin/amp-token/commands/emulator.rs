@@ -84,7 +84,7 @@ pub fn demo() -> CliResult<()> {
     step(3, start, format!("{REPEATS} more calls got the same token from the cache, without a request"))?;
 
     let start = Instant::now();
-    let names = hubs(&cache, &emulator.url(), token.authorization())?;
+    let names = hubs(&cache, token.authorization())?;
     step(4, start, format!("GET /v2/content/hubs with that token lists {} hubs: {}", names.len(), names.join(", ")))?;
 
     let stats = emulator.stats();
@@ -94,10 +94,10 @@ pub fn demo() -> CliResult<()> {
     ))
 }
 
-fn hubs(cache: &TokenCache, api_url: &str, authorization: &str) -> CliResult<Vec<String>> {
+fn hubs(cache: &TokenCache, authorization: &str) -> CliResult<Vec<String>> {
     let request = Request {
         method: "GET".to_owned(),
-        url: format!("{api_url}/v2/content/hubs"),
+        url: cache.options().api_url.append("/v2/content/hubs"),
         headers: vec![("Authorization", Secret::from(authorization).into())],
         body: Vec::new().into(),
         max_response_bytes: 1024 * 1024,

@@ -5,7 +5,6 @@ use crate::exit::CliResult;
 use crate::output;
 use amp_token::config::Options;
 use amp_token::config::credentials::Credentials;
-use amp_token::sanitize::redact_url;
 use amp_token::token::Token;
 use amp_token::token::provider::{ProviderConfig, TokenProvider};
 use clap::ArgMatches;
@@ -68,8 +67,8 @@ impl Status<'_> {
         };
         json!({
             "credentials": { "kind": kind, "client_id": id, "from": self.from },
-            "token_url": redact_url(&self.options.token_url),
-            "api_url": redact_url(&self.options.api_url),
+            "token_url": self.options.token_url.to_string(),
+            "api_url": self.options.api_url.to_string(),
             "store": self.store,
             "token": self.stored.as_ref().map(|stored| json!({
                 "expires_at": stored.expires_at,
@@ -101,7 +100,7 @@ impl Status<'_> {
         };
         output::columns([
             ("credentials", format!("{who}, from {}", self.from)),
-            ("server", redact_url(server)),
+            ("server", server.to_string()),
             ("store", self.store.clone().unwrap_or_else(|| "none".to_owned())),
             ("token", token),
             ("refresh", refresh),
