@@ -77,6 +77,13 @@ fn the_doctor_names_the_step_that_fails() {
                     says: "check that the port is an https port",
                     status: 4,
                 },
+                Case {
+                    name: "not TLS, with the scheme in upper case",
+                    arguments: text(&["--auth-url", &plain.emulator.url().replace("http:", "HTTPS:")]),
+                    last: ("tls", "FAILED"),
+                    says: "check that the port is an https port",
+                    status: 4,
+                },
             ],
         ),
         (

@@ -128,7 +128,7 @@ fn send_and_report(
             &[Phase::TlsHandshake],
             format!("{}; the certificate is for {}, issued by {}", tls.version, tls.subject, tls.issuer),
         ),
-        None if request.url.as_str().starts_with("https") => (&[Phase::TlsHandshake], String::new()),
+        None if request.url.scheme() == "https" => (&[Phase::TlsHandshake], String::new()),
         None => (&[], "none: http, which does not leave this machine".to_owned()),
     };
     // Without a route the name to resolve is not known: it is the proxy's or the server's.
