@@ -421,7 +421,8 @@ class Session:
         for page in self.pages(path):
             lists = page.get("_embedded") or {}
             if name is None and len(lists) > 1:
-                raise ValueError(f"the collection has several lists; pass name, one of {', '.join(sorted(lists))}")
+                names = _errors.sanitize(", ".join(sorted(lists)[:20]))
+                raise ValueError(f"the collection has several lists; pass name, one of {names}")
             for one in lists.values() if name is None else [lists.get(name, [])]:
                 yield from one
 
@@ -488,7 +489,9 @@ def _graphql_data(response: Response) -> Dict[str, Any]:
             response.headers.get("Retry-After"),
         )
         assert isinstance(problem, _errors.GraphQLError)
-        problem.errors = [one if isinstance(one, dict) else {"message": str(one)} for one in errors]
+        problem.errors = [
+            one if isinstance(one, dict) else {"message": "" if isinstance(one, list) else str(one)} for one in errors
+        ]
         problem.data = parsed.get("data")
         del parsed  # it may contain a personal access token, which a traceback must not show
         raise problem

@@ -180,7 +180,7 @@ def test_arguments_are_checked(session: Session) -> None:
             session.get(path)
     with pytest.raises(TypeError, match="path must be a str"):
         session.get(b"/v2")  # type: ignore[arg-type]
-    with pytest.raises(amp_token.InvalidArgumentError, match="not a method"):
+    with pytest.raises(amp_token.InvalidArgumentError, match="invalid method"):
         session.request("G T", HUBS)
     with pytest.raises(TypeError, match="a cache has its settings already"):
         Session(session.cache, client_id="a")
@@ -260,8 +260,8 @@ def test_foreign_text_is_fit_to_be_shown(session: Session, emulator: Emulator) -
     # Work over a long text would take seconds, and recursion over a deep one ends in an exception of its own.
     assert "(" + "x" * 300 + ")" in shown(400, {"errors": [{"message": "x" * 60_000}] * 5})
     for deep in ("[" * 60_000, '{"errors":' * 6_000, '{"errors":[{"message":' + "[" * 60_000):
-        assert "HTTP 400: look at" in shown(400, deep)
-        assert "HTTP 200 and no JSON" in shown(200, deep, content_type="text/html;" + "y" * 9_000)
+        assert "HTTP 400; check the request" in shown(400, deep)
+        assert "HTTP 200, but the body is not JSON" in shown(200, deep, content_type="text/html;" + "y" * 9_000)
 
 
 def test_names_of_lists_are_fit_to_be_shown(session: Session, emulator: Emulator) -> None:
