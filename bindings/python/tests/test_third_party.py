@@ -342,7 +342,7 @@ def test_an_intercepting_proxy_is_trusted_by_the_environment(
         proxy.wait_for(r"GET https://localhost:\d+/v2/content/hubs")
 
 
-@pytest.mark.parametrize("url, words", [(False, "asks for"), (True, "refused the")], ids=["no login", "a wrong one"])
+@pytest.mark.parametrize("url, words", [(False, "requires"), (True, "rejected the")], ids=["no login", "a wrong one"])
 @pytest.mark.parametrize("mode, scheme, status", [("regular", "http", 407), ("socks5", "socks5h", None)])
 def test_mitmproxy_rejects_the_credentials(
     mode: str,
@@ -459,7 +459,7 @@ def test_openssl_with_one_version_only(version: str, kind: str, pki: Pki) -> Non
         result = quiet(call(pki.settings(server)), CLIENT_SECRET)
         succeeded(result)
         assert server.connections == [(version, "")] * 2
-        assert f"speaks {version.replace('v', ' ')}" in result.output
+        assert f"uses {version.replace('v', ' ')}" in result.output
 
 
 def test_openssl_with_a_version_that_is_too_old(pki: Pki) -> None:
