@@ -377,7 +377,8 @@ def python_reference(site, package):
     text = ["# Python package: amp_token\n", rst(ast.get_docstring(trees["__init__"]))]
     order = ["TokenCache", "get_token", "Token", "Session", "Response", "Headers", "PersonalAccessToken", "AmpError"]
     for name in [name for name in order if name in exported] + [name for name in exported if name not in order]:
-        text += describe(definitions[name], "##")
+        if name in definitions:  # an alias, kept for old programs, has none
+            text += describe(definitions[name], "##")
     for module in ("requests", "httpx", "aiohttp"):
         for node in trees[module].body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
