@@ -63,7 +63,9 @@
  *              by many threads at once. A config belongs to one thread at a
  *              time. There is no global state: no initialization, no cleanup,
  *              no process-wide logger. No thread of the library keeps running
- *              unless background_refresh is on. DNS resolution and file-store
+ *              unless background_refresh is on: a refresh of a token that is
+ *              still valid runs on a thread of its own, which ends with it. Such
+ *              a thread calls no logger. DNS resolution and file-store
  *              I/O run on helper threads, so that a call can return at its
  *              deadline even if the system does not; at most 64 of each can be
  *              outstanding.
@@ -115,6 +117,8 @@
  *   store_dir                   the directory of the file store
  *   user_agent                  text to put before the library's own
  *                               User-Agent
+ *   log_level                   the least severe log lines that are made:
+ *                               off, error, warning, info or debug
  */
 
 #ifndef AMP_TOKEN_H
@@ -226,6 +230,11 @@ typedef enum {
      */
     AMP_BUFFER_TOO_SMALL = 61,
     /**
+     * No token yet; one is being requested. Only amp_token_cache_try_get()
+     * returns this.
+     */
+    AMP_PENDING = 62,
+    /**
      * Internal error: a bug in the library.
      */
     AMP_INTERNAL = 69,
@@ -253,6 +262,24 @@ typedef enum {
      */
     AMP_LOG_DEBUG = 4,
 } amp_log_level;
+
+/**
+ * What an amp_observer_fn is told. More events may be added.
+ */
+typedef enum {
+    /**
+     * A new token replaced the previous one, or is the first.
+     */
+    AMP_EVENT_REFRESHED = 1,
+    /**
+     * A token request failed.
+     */
+    AMP_EVENT_REFRESH_FAILED = 2,
+    /**
+     * A server rejected the current token.
+     */
+    AMP_EVENT_TOKEN_REJECTED = 3,
+} amp_event;
 
 /**
  * Settings, and the callbacks of the application. Only one thread at a time
@@ -314,6 +341,14 @@ typedef struct amp_token_cache amp_token_cache;
  * amp_config_set_logger().
  */
 typedef void (*amp_log_fn)(int32_t level, const char *message, void *user_data);
+
+/**
+ * A callback of the application that is told what happened to tokens: see
+ * amp_config_set_observer().
+ */
+typedef void (*amp_observer_fn)(int32_t event,
+                                const amp_error *error,
+                                void *user_data);
 
 /**
  * A callback of the application that sends a request: see
@@ -491,12 +526,19 @@ amp_status amp_config_load(amp_config *config,
 
 /**
  * Sends the log lines of everything that is created from this config to
- * `logger`. Without a logger, nothing is written anywhere.
+ * `logger`. Without a logger, nothing is written anywhere. The setting
+ * log_level decides which lines are made.
  *
- * Any thread that uses a handle may call `logger`, the library's own threads
- * too; several calls may run at once. No lock is held during a call. `message`
- * is one line of UTF-8 without a newline; it is valid until `logger` returns
- * and never contains a secret. `level` is one of amp_log_level. `logger` must
+ * Lines are kept during a token request and passed to `logger` at the end of
+ * the call, so that a slow logger never delays or fails another call. They are
+ * passed on by threads that call a function of a handle and, only with
+ * background_refresh, by a thread of the library; several calls may run at
+ * once. No lock is held during a call. A host that cannot be called in this
+ * way fetches the lines: amp_config_queue_log_lines(). `message` is one line
+ * of UTF-8 without a newline; it is valid until `logger` returns and never
+ * contains a secret. `level` is one of amp_log_level. `logger` may ask the same
+ * cache for a token: it gets the one that is cached, and
+ * AMP_INVALID_ARGUMENT at once if it would have to wait for one. `logger` must
  * return normally (no longjmp, no C++ exception) and must not free the handle
  * that it logs for.
  *
@@ -517,6 +559,71 @@ amp_status amp_config_set_logger(amp_config *config,
                                  amp_error **error);
 
 /**
+ * Keeps up to `capacity` log lines for amp_config_next_log_line() instead of
+ * calling a logger, for hosts whose code no foreign thread may call. If more
+ * lines accumulate, the oldest are dropped, and a line says how many. Replaces
+ * a logger that was set. Call it before handles are created from the config.
+ *
+ * Threads: not while another thread uses `config`.
+ * NULL: AMP_INVALID_ARGUMENT for `config`. `capacity` 0 disables logging.
+ * Errors: AMP_INVALID_ARGUMENT if `config` is NULL or `capacity` is above
+ *   1,000,000.
+ */
+AMP_API
+AMP_MUST_USE
+amp_status amp_config_queue_log_lines(amp_config *config,
+                                      size_t capacity,
+                                      amp_error **error);
+
+/**
+ * Takes the oldest log line of the config and everything that was created from
+ * it: copies it into `buffer`, with a NUL, and sets `*level` to one of
+ * amp_log_level. A line that does not fit is cut; 1024 is a good capacity. The
+ * queue needs amp_config_queue_log_lines(), and lives as long as the config.
+ * A forked child begins with an empty one.
+ *
+ * Returns false if no line is left.
+ *
+ * Threads: any, but not while another thread changes or frees `config`.
+ * NULL: false for a NULL `config`, and for a NULL `buffer` or a `capacity` of
+ *   0; then no line is taken. `level` may be NULL.
+ * Ownership: `buffer` belongs to the caller.
+ * Blocks: never.
+ * Example: print the lines that a call left.
+ *     void print_log(const amp_config *config) {
+ *         char line[1024];
+ *         int32_t level;
+ *         while (amp_config_next_log_line(config, &level, line, sizeof line))
+ *             fprintf(stderr, "%s%s\n",
+ *                     level <= AMP_LOG_WARNING ? "warning: " : "", line);
+ *     }
+ */
+AMP_API
+bool amp_config_next_log_line(const amp_config *config,
+                              int32_t *level,
+                              char *buffer,
+                              size_t capacity);
+
+/**
+ * Calls `observer` after each token request and rejection of everything that is
+ * created from this config: `event` is one of amp_event. `error` is the failure
+ * for AMP_EVENT_REFRESH_FAILED, else NULL; it is valid until `observer`
+ * returns. The rules for loggers apply: see amp_config_set_logger().
+ *
+ * Threads: not while another thread uses `config`.
+ * NULL: AMP_INVALID_ARGUMENT for `config`. A NULL `observer` removes it again.
+ *   `user_data` may be NULL.
+ * Ownership: as for amp_config_set_logger().
+ * Errors: AMP_INVALID_ARGUMENT if `config` is NULL.
+ */
+AMP_API
+AMP_MUST_USE
+amp_status amp_config_set_observer(amp_config *config,
+                                   amp_observer_fn observer,
+                                   void *user_data,
+                                   amp_error **error);
+
+/**
  * Sends requests through `send` instead of the built-in HTTP client. The
  * settings for TLS and proxies are then ignored.
  *
@@ -527,8 +634,8 @@ amp_status amp_config_set_logger(amp_config *config,
  * amp_http_reply_fail() to say why, or returns another number, which counts as
  * AMP_CONNECT. `request` and `reply` are valid until it returns. It should
  * return within amp_http_request_timeout_ms(). It must return normally (no
- * longjmp, no C++ exception) and must not use the handle for which it sends
- * requests.
+ * longjmp, no C++ exception). If it asks the same cache for a token, it gets
+ * the one that is cached, and AMP_INVALID_ARGUMENT at once if there is none.
  *
  * Threads: not while another thread uses `config`.
  * NULL: AMP_INVALID_ARGUMENT for `config`. A NULL `send` restores the built-in
@@ -753,10 +860,82 @@ amp_status amp_token_cache_copy(const amp_token_cache *cache,
                                 amp_error **error);
 
 /**
- * Reports that a server rejected `token` (HTTP 401, or the 403 that Amplience
- * returns for an expired token). If it is still current it is discarded, and
- * the next call gets a new one. Otherwise this is a no-op, so several threads
- * can report the same token.
+ * Like amp_token_cache_get(), but never waits: for event loops, and hosts whose
+ * threads must not block. If no valid token is cached, a thread of the library
+ * requests one, and the call fails with AMP_PENDING until it is there;
+ * amp_error_retry_after_ms() says when to ask again. A token that is due for
+ * refresh is returned while a thread of the library refreshes it. If
+ * amp_config_set_transport() was called, that thread calls the transport.
+ *
+ * Threads: any.
+ * NULL: AMP_INVALID_ARGUMENT for `cache` and `token`.
+ * Ownership: free `*token` with amp_token_free(); it is NULL on failure.
+ * Blocks: never.
+ * Errors: AMP_PENDING while a token is being requested. After a failure, that
+ *   failure, during the backoff. Otherwise those of amp_token_get().
+ * Example: ask from a timer of an event loop.
+ *     // Returns how many milliseconds to wait before the next call, or -1.
+ *     int64_t poll_token(const amp_token_cache *cache, amp_token **token) {
+ *         amp_error *error = NULL;
+ *         int64_t wait = -1;
+ *         if (amp_token_cache_try_get(cache, token, &error) != AMP_OK)
+ *             wait = amp_error_retry_after_ms(error);
+ *         amp_error_free(error);
+ *         return wait;
+ *     }
+ */
+AMP_API
+AMP_MUST_USE
+amp_status amp_token_cache_try_get(const amp_token_cache *cache,
+                                   amp_token **token,
+                                   amp_error **error);
+
+/**
+ * Reports the response to a request that a program sent with `token`, and
+ * returns whether to send it again with the token that amp_token_cache_get()
+ * then returns. Call it for a 401 or 403; any other status returns false.
+ *
+ * The function decides by the status and the body whether the server rejected
+ * the token: a 401 does, and the 403 that Amplience returns for an expired
+ * token. It then requests another token, or waits for the request that is in
+ * progress, and returns true if there is one. A rejection may also mean that a
+ * permission is missing. So the token stays in use for others until it is
+ * replaced, and replacements are requested at most once a second, later once a
+ * minute; in between the function returns false, and the response is the
+ * result of the request. Call it once for each request: if the second response
+ * is a rejection too, that is the result.
+ *
+ * Threads: any.
+ * NULL: false for a NULL `cache` or `token`. `body` may be NULL if
+ *   `body_length` is 0.
+ * Ownership: `body` is used only during the call. The first 64 KiB of a long
+ *   body are enough.
+ * Blocks: for up to timeout_ms, while another token is requested.
+ * Example: decide after each response.
+ *     bool send_again(const amp_token_cache *cache, const amp_token *token,
+ *                     int32_t status, const char *body, size_t length,
+ *                     int attempts) {
+ *         return attempts == 1 && amp_token_cache_report(cache, token, status,
+ *                                                        body, length);
+ *     }
+ */
+AMP_API
+AMP_MUST_USE
+bool amp_token_cache_report(const amp_token_cache *cache,
+                            const amp_token *token,
+                            int32_t http_status,
+                            const void *body,
+                            size_t body_length);
+
+/**
+ * Reports that a server rejected `token`. If it is still current, the next call
+ * of this thread requests another one; other threads use it until it is
+ * replaced. Otherwise this is a no-op, so several threads can report the same
+ * token. Replacements are paced as amp_token_cache_report() describes: within
+ * the pause the token stays in use.
+ *
+ * A 403 also means that a permission is missing: amp_token_cache_report() tells
+ * the two apart.
  *
  * Threads: any.
  * NULL: a NULL `cache` or `token` is ignored.
@@ -804,9 +983,9 @@ int64_t amp_token_cache_stat(const amp_token_cache *cache,
                              const char *name);
 
 /**
- * Frees a cache and wipes its secrets. Stops its background thread. If that
- * thread is sending a request, it ends by itself after the request; this
- * function does not wait for it.
+ * Frees a cache and wipes its secrets. Stops its background thread. A thread of
+ * the library that is sending a request, or is in a callback, ends by itself
+ * after that; this function does not wait for it.
  *
  * Threads: any, but not while another thread uses `cache`.
  * NULL: a NULL `cache` is ignored.
@@ -857,7 +1036,8 @@ amp_status amp_api_request(const amp_token_cache *cache,
  * The calling thread calls `write`, before this function returns, with each
  * piece of the body of a successful response (2xx). A piece is valid until
  * `write` returns. `write` returns true to continue. It must return normally
- * (no longjmp, no C++ exception). The body of any other status is in
+ * (no longjmp, no C++ exception). After amp_config_stop_callbacks() it is not
+ * called any more, and the call fails. The body of any other status is in
  * `*response`. Any HTTP status is a success. On failure part of the body may
  * have been written; an interrupted download is not restarted.
  *

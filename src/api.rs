@@ -5,8 +5,8 @@
 //!   followed.
 //! - **A response with any HTTP status is a success**: only the caller knows what a 404 means.
 //! - **A rejected token is replaced once.** After a 401, or the 403 by which Amplience reports an expired token,
-//!   exactly that token is discarded, and the request is retried with the next one. That 403 has other meanings
-//!   too (a missing permission, another account's hub), so a token that was just issued is kept.
+//!   the request is retried with another token, if there may be one: both statuses have other meanings too (a
+//!   missing permission, another account's hub), so [replacements are paced](crate::token::rejection).
 //! - **Each attempt has a valid token.** A token may expire during the delay between two attempts, so each attempt
 //!   gets the token from the cache.
 //! - **Requests are not duplicated.** A failed request is only retried if it cannot have reached the server, or if
@@ -22,6 +22,7 @@ use crate::sanitize::{as_word, redact_url};
 use crate::sys::secret::{MaybeSecret, Secret};
 use crate::token::Token;
 use crate::token::cache::TokenCache;
+use crate::token::rejection::is_about_token;
 use serde::Deserialize;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -52,6 +53,7 @@ pub fn download(cache: &TokenCache, path: &str, sink: &mut BodySink) -> Result<R
 
 fn send_with_token(cache: &TokenCache, call: &ApiRequest, mut sink: Option<&mut BodySink>) -> Result<Response> {
     let Options { api_url, clock, timeout, log, .. } = cache.options();
+    let _deliver = log.deliver_at_end();
     let url = resolve(api_url, call.path)?;
     validate(call)?;
     let deadline = Deadline::after(clock, *timeout);
@@ -62,7 +64,7 @@ fn send_with_token(cache: &TokenCache, call: &ApiRequest, mut sink: Option<&mut 
             // If no other token is available, the rejection is the response.
             Err(no_token) => return rejected.ok_or(no_token),
         };
-        if !is_token_rejected(&response) {
+        if !is_about_token(response.status, &response.body) {
             return Ok(response);
         }
         if token.is_permanent() {
@@ -74,11 +76,10 @@ fn send_with_token(cache: &TokenCache, call: &ApiRequest, mut sink: Option<&mut 
             });
             return Ok(response);
         }
-        if rejected.is_some() || (response.status == 403 && token.was_just_issued(clock.now())) {
+        if rejected.is_some() || cache.replace(&token, deadline).is_none() {
             return Ok(response);
         }
         rejected = Some(response);
-        cache.invalidate(&token);
     }
 }
 
@@ -236,28 +237,6 @@ fn send_with_retries(
     }
 }
 
-/// Whether the server rejected the token: 401, or the 403 of Amplience (dc-cli issue 94).
-fn is_token_rejected(response: &Response) -> bool {
-    #[derive(Deserialize)]
-    struct Body<'a> {
-        #[serde(borrow)]
-        errors: Vec<Problem<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct Problem<'a> {
-        #[serde(borrow)]
-        code: std::borrow::Cow<'a, str>,
-        #[serde(borrow)]
-        message: std::borrow::Cow<'a, str>,
-    }
-    let says_so = |problem: &Problem| problem.code == "FORBIDDEN" && problem.message == "Authorization required.";
-    match response.status {
-        401 => true,
-        403 => serde_json::from_slice(&response.body).is_ok_and(|body: Body| body.errors.iter().any(says_so)),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,24 +303,5 @@ mod tests {
         assert_eq!(next("/hubs", u64::MAX, u64::MAX), None);
         assert_eq!(next_page("/hubs", b"{}"), None);
         assert_eq!(next_page("/hubs", b"<html>"), None);
-    }
-
-    #[test]
-    fn only_the_right_403_is_about_the_token() {
-        let reply =
-            |status, body: &str| Response { status, headers: Vec::new(), body: body.as_bytes().to_vec().into() };
-        let expired = r#"{"errors":[{"level":"ERROR","code":"FORBIDDEN","message":"Authorization required."}]}"#;
-        assert!(is_token_rejected(&reply(401, "")));
-        assert!(is_token_rejected(&reply(403, expired)));
-        for (status, body) in [
-            (200, expired),
-            (403, ""),
-            (403, "<html>"),
-            (403, r#"{"errors":[{"code":"FORBIDDEN","message":"You may not"}]}"#),
-            (403, r#"{"errors":[]}"#),
-            (404, expired),
-        ] {
-            assert!(!is_token_rejected(&reply(status, body)), "{status} {body}");
-        }
     }
 }

@@ -45,6 +45,8 @@ pub enum Kind {
     Io = 60,
     /// The caller's buffer is too small for the token.
     BufferTooSmall = 61,
+    /// No token is available yet, and one is being requested. Only calls that never block fail with it.
+    Pending = 62,
     /// A bug in this library.
     Internal = 69,
 }
@@ -125,8 +127,10 @@ impl Error {
     /// An error with a message: operation, object and cause. It is retryable if a retry may succeed for this
     /// kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        let retryable =
-            matches!(kind, Kind::Resolve | Kind::Connect | Kind::Timeout | Kind::RateLimited | Kind::Server);
+        let retryable = matches!(
+            kind,
+            Kind::Resolve | Kind::Connect | Kind::Timeout | Kind::RateLimited | Kind::Server | Kind::Pending
+        );
         Error(Arc::new(Details {
             kind,
             message: message.into(),

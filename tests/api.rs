@@ -102,16 +102,52 @@ fn a_rejected_token_is_replaced_once() {
 }
 
 #[test]
-fn a_403_that_is_not_about_the_token_costs_no_token() {
+fn a_revoked_token_is_replaced_however_young_it_is() {
     let emulator = Emulator::builder().start().unwrap();
     let cache = cache(&emulator, &[]);
-    let expired = json!({"errors": [{"level": "ERROR", "code": "FORBIDDEN", "message": "Authorization required."}]});
-    for body in [json!({"errors": [{"code": "FORBIDDEN", "message": "Not your hub"}]}), expired] {
-        // The second has the right words, but the token has just been issued.
-        emulator.fault(Fault::status(403).body(body).for_path(HUBS));
-        assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 403);
-    }
+    assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 200);
+    emulator.revoke_all();
+    assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 200);
+    assert_eq!(emulator.stats().token_requests, 2);
+}
+
+#[test]
+fn a_403_about_a_permission_costs_no_token() {
+    let emulator = Emulator::builder().start().unwrap();
+    let cache = cache(&emulator, &[]);
+    let body = json!({"errors": [{"code": "FORBIDDEN", "message": "Not your hub"}]});
+    emulator.fault(Fault::status(403).body(body).for_path(HUBS));
+    assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 403);
     assert_eq!(emulator.stats().token_requests, 1);
+}
+
+/// The words are those of an expired token, but every token is rejected: the call costs one more token, and only
+/// the first time. Calls that are allowed are not affected.
+#[test]
+fn one_call_that_is_always_rejected_stops_no_other() {
+    const FORBIDDEN: &str = "/v2/content/content-repositories/000000000005eed100000001";
+    let emulator = Emulator::builder().start().unwrap();
+    let cache = cache(&emulator, &[]);
+    for status in [401, 403] {
+        let body = json!({"errors": [{"code": "FORBIDDEN", "message": "Authorization required."}]});
+        emulator.faults([Fault::status(status).body(body).for_path(FORBIDDEN).forever()]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    assert_eq!(api::request(&cache, &get(FORBIDDEN)).unwrap().status, status);
+                }
+            });
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        assert_eq!(api::request(&cache, &get(HUBS)).unwrap().status, 200);
+                    }
+                });
+            }
+        });
+    }
+    // The pause between replacements is in real time here: at most one in each of the first seconds.
+    assert!(emulator.stats().token_requests < 10, "{}", emulator.stats().token_requests);
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn every_type_in_the_header_has_the_prefix() {
             None => line.strip_prefix("} ")?.strip_suffix(';'),
         })
         .collect();
-    assert_eq!(types.len(), 12, "{types:?}");
+    assert_eq!(types.len(), 14, "{types:?}");
     assert!(types.iter().all(|name| name.starts_with("amp_")), "{types:?}");
 }
 
@@ -234,7 +234,7 @@ fn the_code_in_the_header_compiles_without_warnings() {
     let (top, _) = header.split_once("*/").unwrap();
     let comments = [top.to_owned()].into_iter().chain(prototypes(&header).into_iter().map(|function| function.comment));
     let blocks: Vec<_> = comments.flat_map(|comment| code_blocks(&comment)).collect();
-    assert_eq!(blocks.len(), 2, "{blocks:?}");
+    assert_eq!(blocks.len(), 5, "{blocks:?}");
     let directory = scratch("header_code");
     for (index, block) in blocks.iter().enumerate() {
         let path = directory.join(format!("{index}.c"));
@@ -283,9 +283,11 @@ fn valid(kind: &str) -> &'static str {
         "void *" => "&anything",
         "char *" => "buffer",
         "size_t *" => "&length",
+        "int32_t *" => "&level",
         "size_t" => "sizeof buffer",
         "int32_t" | "int64_t" => "0",
         "amp_log_fn" => "on_log",
+        "amp_observer_fn" => "on_event",
         "amp_transport_fn" => "on_request",
         "amp_write_fn" => "on_piece",
         // Only the library creates these, and only during a callback: see tests/c/fake_server.h.
@@ -296,9 +298,11 @@ fn valid(kind: &str) -> &'static str {
 
 /// Parameters that may be NULL, by function and position, and what NULL means.
 const MAY_BE_NULL: &[(&str, usize)] = &[
-    ("amp_config_set", 2),           // unsets the setting
-    ("amp_config_set_logger", 1),    // disables logging
-    ("amp_config_set_logger", 2),    // user data is anything
+    ("amp_config_set", 2),          // unsets the setting
+    ("amp_config_set_logger", 1),   // disables logging
+    ("amp_config_set_logger", 2),   // user data is anything
+    ("amp_config_set_observer", 1), // removes the observer
+    ("amp_config_set_observer", 2),
     ("amp_config_set_transport", 1), // restores the built-in client
     ("amp_config_set_transport", 2),
     ("amp_token_cache_copy", 3), // no length is returned

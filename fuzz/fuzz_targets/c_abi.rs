@@ -22,6 +22,14 @@ unsafe extern "C" {
         data: *mut c_void,
         error: *mut Handle,
     ) -> i32;
+    fn amp_config_queue_log_lines(config: Handle, capacity: usize, error: *mut Handle) -> i32;
+    fn amp_config_next_log_line(config: Handle, level: *mut i32, buffer: *mut c_char, size: usize) -> bool;
+    fn amp_config_set_observer(
+        config: Handle,
+        observer: Option<extern "C" fn(i32, Handle, *mut c_void)>,
+        data: *mut c_void,
+        error: *mut Handle,
+    ) -> i32;
     fn amp_config_stop_callbacks(config: Handle);
     fn amp_config_set(config: Handle, name: *const c_char, value: *const c_char, error: *mut Handle) -> i32;
     fn amp_config_set_transport(
@@ -42,6 +50,8 @@ unsafe extern "C" {
     fn amp_token_free(token: Handle);
     fn amp_token_cache_new(config: Handle, cache: *mut Handle, error: *mut Handle) -> i32;
     fn amp_token_cache_get(cache: Handle, token: *mut Handle, error: *mut Handle) -> i32;
+    fn amp_token_cache_try_get(cache: Handle, token: *mut Handle, error: *mut Handle) -> i32;
+    fn amp_token_cache_report(cache: Handle, token: Handle, status: i32, body: *const c_void, length: usize) -> bool;
     fn amp_token_cache_get_for(cache: Handle, ms: i64, token: *mut Handle, error: *mut Handle) -> i32;
     fn amp_token_cache_copy(cache: Handle, buffer: *mut c_char, size: usize, length: *mut usize, error: *mut Handle) -> i32;
     fn amp_token_cache_invalidate(cache: Handle, token: Handle);
@@ -110,6 +120,10 @@ extern "C" fn log(_: i32, message: *const c_char, _: *mut c_void) {
     assert!(unsafe { libc::strlen(message) } > 0);
 }
 
+extern "C" fn observe(event: i32, error: Handle, _: *mut c_void) {
+    assert!((1..=3).contains(&event) && error.is_null() == (event != 2));
+}
+
 /// Accepts small pieces only.
 extern "C" fn write(_: *const c_void, length: usize, _: *mut c_void) -> bool {
     length < 60
@@ -155,6 +169,11 @@ enum Step {
     Transport(bool),
     Load,
     Logger(bool),
+    Observer(bool),
+    QueueLines(u16),
+    NextLine(u8),
+    TryGet,
+    Report(i32, Vec<u8>),
     StopCallbacks,
     FreeConfig,
     Get,
@@ -193,10 +212,10 @@ unsafe impl Sync for Shared {}
 
 /// Everything that a thread may do with handles that other threads use. Each thread starts with another step.
 fn use_together(shared: &Shared, start: usize) {
-    for step in start..start + 8 {
+    for step in start..start + 10 {
         let (mut token, mut other, mut response) = (null_mut(), null_mut(), null_mut());
         unsafe {
-            match step % 8 {
+            match step % 10 {
                 0 => drop(amp_token_cache_get(shared.cache, &mut token, null_mut())),
                 1 => drop(amp_token_cache_get_for(shared.cache, 0, &mut token, null_mut())),
                 2 => amp_token_cache_invalidate(shared.cache, shared.token),
@@ -210,6 +229,8 @@ fn use_together(shared: &Shared, start: usize) {
                     let (method, path) = (c"GET".as_ptr(), c"/x".as_ptr());
                     amp_api_request(shared.cache, method, path, null(), null(), 0, &mut response, null_mut());
                 }
+                7 => drop(amp_token_cache_try_get(shared.cache, &mut token, null_mut())),
+                8 => drop(amp_token_cache_report(shared.cache, shared.token, 401, null(), 0)),
                 _ => drop(amp_token_cache_new(shared.config, &mut other, null_mut())),
             }
             let epoch = amp_token_cache_epoch(shared.cache);
@@ -276,6 +297,27 @@ fuzz_target!(|steps: Vec<Step>| on_small_stack(move || unsafe {
             // Load sets only unset settings, so requests stay within this process.
             Step::Load => check(amp_config_load(config, &mut error), error),
             Step::Logger(on) => check(amp_config_set_logger(config, on.then_some(log), null_mut(), &mut error), error),
+            Step::Observer(on) => {
+                check(amp_config_set_observer(config, on.then_some(observe), null_mut(), &mut error), error);
+            }
+            Step::QueueLines(capacity) => {
+                check(amp_config_queue_log_lines(config, usize::from(*capacity), &mut error), error);
+            }
+            Step::NextLine(size) => {
+                let mut buffer = vec![0x55 as c_char; usize::from(*size)];
+                let mut level = 0;
+                if amp_config_next_log_line(config, &mut level, buffer.as_mut_ptr(), buffer.len()) {
+                    assert!((1..=4).contains(&level) && libc::strlen(buffer.as_ptr()) < buffer.len());
+                }
+            }
+            Step::TryGet => {
+                check(amp_token_cache_try_get(cache, &mut token, &mut error), error);
+                tokens.push(token);
+            }
+            Step::Report(status, body) => {
+                let token = tokens.last().copied().unwrap_or(null_mut());
+                amp_token_cache_report(cache, token, *status, body.as_ptr().cast(), body.len());
+            }
             Step::StopCallbacks => amp_config_stop_callbacks(config),
             Step::FreeConfig => {
                 amp_config_free(config);

@@ -7,6 +7,7 @@ use super::ffi::{self, Handle};
 use crate::api::{self, ApiRequest};
 use crate::error::Result;
 use crate::net::transport::Response;
+use crate::sys::callback_scope;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::MaybeUninit;
 
@@ -106,7 +107,8 @@ pub unsafe extern "C" fn amp_api_request(
 /// The calling thread calls `write`, before this function returns, with each
 /// piece of the body of a successful response (2xx). A piece is valid until
 /// `write` returns. `write` returns true to continue. It must return normally
-/// (no longjmp, no C++ exception). The body of any other status is in
+/// (no longjmp, no C++ exception). After amp_config_stop_callbacks() it is not
+/// called any more, and the call fails. The body of any other status is in
 /// `*response`. Any HTTP status is a success. On failure part of the body may
 /// have been written; an interrupted download is not restarted.
 ///
@@ -127,13 +129,19 @@ pub unsafe extern "C" fn amp_api_download(
     response: Option<&mut MaybeUninit<*mut amp_response>>,
     error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
+    let handle = cache;
     respond_with(cache, response, error, |cache| {
+        let handle = ffi::required(handle, "cache")?;
         // SAFETY: the header asks for a string that does not change during the call.
         let path = unsafe { ffi::str_arg(path, "path") }?;
         ffi::required(write, "write")?;
         // SAFETY: the header asks for a function that this thread may call with `user_data` during the call.
         let callback = unsafe { Callback::new(write, user_data) };
-        let response = api::download(cache, path, &mut |piece| callback.write(piece))?;
+        let (guard, scope) = (handle.guard(), cache.options().scope);
+        let response = api::download(cache, path, &mut |piece| {
+            let _scope = callback_scope::enter(scope);
+            guard.enter(|| callback.write(piece)).unwrap_or(false)
+        })?;
         Ok((path.to_owned(), response))
     })
 }

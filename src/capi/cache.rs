@@ -1,13 +1,15 @@
 //! The token cache.
 
+use super::callback_guard::CallbackGuard;
 use super::config::amp_config;
 use super::error::{amp_error, amp_status, fallible};
-use super::ffi::{self, Handle};
+use super::ffi::{self, Bool, Handle};
 use super::token::amp_token;
 use crate::token::cache::TokenCache;
 use crate::error::{Error, Kind};
-use std::ffi::{CString, c_char};
+use std::ffi::{CString, c_char, c_void};
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The current token of one set of credentials, refreshed before it expires and
@@ -20,6 +22,7 @@ use std::time::Duration;
 pub struct amp_token_cache {
     cache: TokenCache,
     api_url: CString,
+    guard: Arc<CallbackGuard>,
 }
 
 impl Handle for amp_token_cache {
@@ -29,6 +32,11 @@ impl Handle for amp_token_cache {
 impl amp_token_cache {
     pub(super) fn inner(&self) -> &TokenCache {
         &self.cache
+    }
+
+    /// What ends the callbacks of the config that the cache was created from.
+    pub(super) fn guard(&self) -> &CallbackGuard {
+        &self.guard
     }
 }
 
@@ -54,7 +62,7 @@ pub extern "C" fn amp_token_cache_new(
         let config = ffi::required(config, "config")?;
         let made = TokenCache::new(config.inner())?;
         let api_url = ffi::to_c_string(made.options().api_url.as_str());
-        cache.write(ffi::into_handle(Box::new(amp_token_cache { cache: made, api_url })));
+        cache.write(ffi::into_handle(Box::new(amp_token_cache { cache: made, api_url, guard: config.guard() })));
         Ok(())
     })
 }
@@ -168,10 +176,96 @@ pub unsafe extern "C" fn amp_token_cache_copy(
     })
 }
 
-/// Reports that a server rejected `token` (HTTP 401, or the 403 that Amplience
-/// returns for an expired token). If it is still current it is discarded, and
-/// the next call gets a new one. Otherwise this is a no-op, so several threads
-/// can report the same token.
+/// Like amp_token_cache_get(), but never waits: for event loops, and hosts whose
+/// threads must not block. If no valid token is cached, a thread of the library
+/// requests one, and the call fails with AMP_PENDING until it is there;
+/// amp_error_retry_after_ms() says when to ask again. A token that is due for
+/// refresh is returned while a thread of the library refreshes it. If
+/// amp_config_set_transport() was called, that thread calls the transport.
+///
+/// Threads: any.
+/// NULL: AMP_INVALID_ARGUMENT for `cache` and `token`.
+/// Ownership: free `*token` with amp_token_free(); it is NULL on failure.
+/// Blocks: never.
+/// Errors: AMP_PENDING while a token is being requested. After a failure, that
+///   failure, during the backoff. Otherwise those of amp_token_get().
+/// Example: ask from a timer of an event loop.
+///     // Returns how many milliseconds to wait before the next call, or -1.
+///     int64_t poll_token(const amp_token_cache *cache, amp_token **token) {
+///         amp_error *error = NULL;
+///         int64_t wait = -1;
+///         if (amp_token_cache_try_get(cache, token, &error) != AMP_OK)
+///             wait = amp_error_retry_after_ms(error);
+///         amp_error_free(error);
+///         return wait;
+///     }
+#[unsafe(no_mangle)]
+#[must_use]
+pub extern "C" fn amp_token_cache_try_get(
+    cache: Option<&amp_token_cache>,
+    token: Option<&mut MaybeUninit<*mut amp_token>>,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
+) -> amp_status {
+    fallible(error, || {
+        let token = ffi::out_ptr(token, "token")?;
+        token.write(ffi::into_handle(ffi::required(cache, "cache")?.cache.try_get()?));
+        Ok(())
+    })
+}
+
+/// Reports the response to a request that a program sent with `token`, and
+/// returns whether to send it again with the token that amp_token_cache_get()
+/// then returns. Call it for a 401 or 403; any other status returns false.
+///
+/// The function decides by the status and the body whether the server rejected
+/// the token: a 401 does, and the 403 that Amplience returns for an expired
+/// token. It then requests another token, or waits for the request that is in
+/// progress, and returns true if there is one. A rejection may also mean that a
+/// permission is missing. So the token stays in use for others until it is
+/// replaced, and replacements are requested at most once a second, later once a
+/// minute; in between the function returns false, and the response is the
+/// result of the request. Call it once for each request: if the second response
+/// is a rejection too, that is the result.
+///
+/// Threads: any.
+/// NULL: false for a NULL `cache` or `token`. `body` may be NULL if
+///   `body_length` is 0.
+/// Ownership: `body` is used only during the call. The first 64 KiB of a long
+///   body are enough.
+/// Blocks: for up to timeout_ms, while another token is requested.
+/// Example: decide after each response.
+///     bool send_again(const amp_token_cache *cache, const amp_token *token,
+///                     int32_t status, const char *body, size_t length,
+///                     int attempts) {
+///         return attempts == 1 && amp_token_cache_report(cache, token, status,
+///                                                        body, length);
+///     }
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn amp_token_cache_report(
+    cache: Option<&amp_token_cache>,
+    token: Option<&amp_token>,
+    http_status: i32,
+    body: *const c_void,
+    body_length: usize,
+) -> Bool {
+    ffi::infallible(Bool::FALSE, || {
+        // SAFETY: the header asks for `body_length` bytes at `body` that do not change during the call.
+        let body = unsafe { ffi::bytes(body, body_length, "body") };
+        let (Some(cache), Some(token), Ok(body)) = (cache, token, body) else { return Bool::FALSE };
+        let Ok(status) = u16::try_from(http_status) else { return Bool::FALSE };
+        cache.cache.report(token.inner(), status, body).into()
+    })
+}
+
+/// Reports that a server rejected `token`. If it is still current, the next call
+/// of this thread requests another one; other threads use it until it is
+/// replaced. Otherwise this is a no-op, so several threads can report the same
+/// token. Replacements are paced as amp_token_cache_report() describes: within
+/// the pause the token stays in use.
+///
+/// A 403 also means that a permission is missing: amp_token_cache_report() tells
+/// the two apart.
 ///
 /// Threads: any.
 /// NULL: a NULL `cache` or `token` is ignored.
@@ -228,9 +322,9 @@ pub unsafe extern "C" fn amp_token_cache_stat(cache: Option<&amp_token_cache>, n
     })
 }
 
-/// Frees a cache and wipes its secrets. Stops its background thread. If that
-/// thread is sending a request, it ends by itself after the request; this
-/// function does not wait for it.
+/// Frees a cache and wipes its secrets. Stops its background thread. A thread of
+/// the library that is sending a request, or is in a callback, ends by itself
+/// after that; this function does not wait for it.
 ///
 /// Threads: any, but not while another thread uses `cache`.
 /// NULL: a NULL `cache` is ignored.

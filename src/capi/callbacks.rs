@@ -4,10 +4,13 @@
 //! because it relies on what the header asks of the function; calling one is not.
 
 use super::callback_guard::CallbackGuard;
-use super::ffi;
+use super::config::amp_event;
+use super::error::amp_error;
+use super::ffi::{self, CallbackBool};
 use super::transport::{amp_http_reply, amp_http_request};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::transport::{Request, Response, Transport};
+use crate::sys::callback_scope::{self, ScopeId};
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +19,11 @@ use std::time::Duration;
 /// amp_config_set_logger().
 #[allow(non_camel_case_types)]
 pub type amp_log_fn = Option<unsafe extern "C" fn(level: i32, message: *const c_char, user_data: *mut c_void)>;
+
+/// A callback of the application that is told what happened to tokens: see
+/// amp_config_set_observer().
+#[allow(non_camel_case_types)]
+pub type amp_observer_fn = Option<unsafe extern "C" fn(event: i32, error: *const amp_error, user_data: *mut c_void)>;
 
 /// A callback of the application that sends a request: see
 /// amp_config_set_transport().
@@ -28,7 +36,7 @@ pub type amp_transport_fn = Option<
 /// pieces: see amp_api_download().
 #[allow(non_camel_case_types)]
 pub type amp_write_fn =
-    Option<unsafe extern "C" fn(data: *const c_void, length: usize, user_data: *mut c_void) -> bool>;
+    Option<unsafe extern "C" fn(data: *const c_void, length: usize, user_data: *mut c_void) -> CallbackBool>;
 
 /// A function of the application and the pointer that it gets back.
 #[derive(Clone, Copy)]
@@ -64,12 +72,24 @@ impl Callback<amp_log_fn> {
     }
 }
 
+impl Callback<amp_observer_fn> {
+    /// Tells the application of an event.
+    pub(super) fn observe(&self, event: amp_event, error: Option<&Error>) {
+        if let Some(observer) = self.function {
+            let error = error.map(|error| amp_error::new(error));
+            let pointer = error.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+            // SAFETY: by the contract of `Callback::new`; the error lives until the function returns.
+            unsafe { observer(event as i32, pointer, self.user_data) };
+        }
+    }
+}
+
 impl Callback<amp_write_fn> {
     /// Passes a piece of a body on. False: the application wants no more.
     pub(super) fn write(&self, piece: &[u8]) -> bool {
         match self.function {
             // SAFETY: by the contract of `Callback::new`; the piece lives until the function returns.
-            Some(write) => unsafe { write(piece.as_ptr().cast(), piece.len(), self.user_data) },
+            Some(write) => unsafe { write(piece.as_ptr().cast(), piece.len(), self.user_data) }.into(),
             None => false,
         }
     }
@@ -79,6 +99,7 @@ impl Callback<amp_write_fn> {
 pub(super) struct CallbackTransport {
     pub(super) callback: Callback<amp_transport_fn>,
     pub(super) guard: Arc<CallbackGuard>,
+    pub(super) scope: ScopeId,
 }
 
 impl Transport for CallbackTransport {
@@ -91,6 +112,7 @@ impl Transport for CallbackTransport {
             Some(send) => unsafe { send(&raw const for_c, &raw mut reply, user_data) },
             None => -1,
         };
+        let _scope = callback_scope::enter(self.scope);
         let result = self.guard.enter(call).unwrap_or(-1);
         reply.into_response(request, result)
     }

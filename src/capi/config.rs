@@ -2,10 +2,11 @@
 
 use super::error::{amp_error, amp_status, fallible};
 use super::callback_guard::CallbackGuard;
-use super::callbacks::{Callback, CallbackTransport, amp_log_fn, amp_transport_fn};
-use super::ffi::{self, Handle};
-use crate::log::{Level, Log};
+use super::callbacks::{Callback, CallbackTransport, amp_log_fn, amp_observer_fn, amp_transport_fn};
+use super::ffi::{self, Bool, Handle};
+use crate::log::{Event, Level};
 use crate::config::Config;
+use crate::error::Error;
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -24,6 +25,21 @@ pub enum amp_log_level {
     /// Each step of a call.
     AmpLogDebug = 4,
 }
+
+/// What an amp_observer_fn is told. More events may be added.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub enum amp_event {
+    /// A new token replaced the previous one, or is the first.
+    AmpEventRefreshed = 1,
+    /// A token request failed.
+    AmpEventRefreshFailed = 2,
+    /// A server rejected the current token.
+    AmpEventTokenRejected = 3,
+}
+
+/// The largest capacity of the queue of log lines.
+const MAX_LOG_LINES: usize = 1_000_000;
 
 impl From<Level> for amp_log_level {
     fn from(level: Level) -> Self {
@@ -53,6 +69,10 @@ impl Handle for amp_config {
 impl amp_config {
     pub(super) fn inner(&self) -> &Config {
         &self.config
+    }
+
+    pub(super) fn guard(&self) -> Arc<CallbackGuard> {
+        self.guard.clone()
     }
 }
 
@@ -120,12 +140,19 @@ pub extern "C" fn amp_config_load(config: Option<&mut amp_config>, error: Option
 }
 
 /// Sends the log lines of everything that is created from this config to
-/// `logger`. Without a logger, nothing is written anywhere.
+/// `logger`. Without a logger, nothing is written anywhere. The setting
+/// log_level decides which lines are made.
 ///
-/// Any thread that uses a handle may call `logger`, the library's own threads
-/// too; several calls may run at once. No lock is held during a call. `message`
-/// is one line of UTF-8 without a newline; it is valid until `logger` returns
-/// and never contains a secret. `level` is one of amp_log_level. `logger` must
+/// Lines are kept during a token request and passed to `logger` at the end of
+/// the call, so that a slow logger never delays or fails another call. They are
+/// passed on by threads that call a function of a handle and, only with
+/// background_refresh, by a thread of the library; several calls may run at
+/// once. No lock is held during a call. A host that cannot be called in this
+/// way fetches the lines: amp_config_queue_log_lines(). `message` is one line
+/// of UTF-8 without a newline; it is valid until `logger` returns and never
+/// contains a secret. `level` is one of amp_log_level. `logger` may ask the same
+/// cache for a token: it gets the one that is cached, and
+/// AMP_INVALID_ARGUMENT at once if it would have to wait for one. `logger` must
 /// return normally (no longjmp, no C++ exception) and must not free the handle
 /// that it logs for.
 ///
@@ -151,12 +178,121 @@ pub unsafe extern "C" fn amp_config_set_logger(
         // SAFETY: the header asks for a function that any thread may call with `user_data` as long as the
         // handles of this config exist, or until the guard is closed.
         let callback = unsafe { Callback::new(logger, user_data) };
-        config.config.log = match logger {
-            Some(_) => Log::new(move |level, message| {
+        config.config.log.set_sink(logger.is_some().then(|| {
+            Arc::new(move |level, message: &str| {
                 guard.enter(|| callback.log(amp_log_level::from(level) as i32, message));
-            }),
-            None => Log::default(),
-        };
+            }) as _
+        }));
+        Ok(())
+    })
+}
+
+/// Keeps up to `capacity` log lines for amp_config_next_log_line() instead of
+/// calling a logger, for hosts whose code no foreign thread may call. If more
+/// lines accumulate, the oldest are dropped, and a line says how many. Replaces
+/// a logger that was set. Call it before handles are created from the config.
+///
+/// Threads: not while another thread uses `config`.
+/// NULL: AMP_INVALID_ARGUMENT for `config`. `capacity` 0 disables logging.
+/// Errors: AMP_INVALID_ARGUMENT if `config` is NULL or `capacity` is above
+///   1,000,000.
+#[unsafe(no_mangle)]
+#[must_use]
+pub extern "C" fn amp_config_queue_log_lines(
+    config: Option<&mut amp_config>,
+    capacity: usize,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
+) -> amp_status {
+    fallible(error, || {
+        let config = ffi::required(config, "config")?;
+        if capacity > MAX_LOG_LINES {
+            return Err(Error::invalid(format!("cannot keep {capacity} log lines"))
+                .with_hint(format!("use a capacity of at most {MAX_LOG_LINES}")));
+        }
+        config.config.log.keep_lines(capacity);
+        Ok(())
+    })
+}
+
+/// Takes the oldest log line of the config and everything that was created from
+/// it: copies it into `buffer`, with a NUL, and sets `*level` to one of
+/// amp_log_level. A line that does not fit is cut; 1024 is a good capacity. The
+/// queue needs amp_config_queue_log_lines(), and lives as long as the config.
+/// A forked child begins with an empty one.
+///
+/// Returns false if no line is left.
+///
+/// Threads: any, but not while another thread changes or frees `config`.
+/// NULL: false for a NULL `config`, and for a NULL `buffer` or a `capacity` of
+///   0; then no line is taken. `level` may be NULL.
+/// Ownership: `buffer` belongs to the caller.
+/// Blocks: never.
+/// Example: print the lines that a call left.
+///     void print_log(const amp_config *config) {
+///         char line[1024];
+///         int32_t level;
+///         while (amp_config_next_log_line(config, &level, line, sizeof line))
+///             fprintf(stderr, "%s%s\n",
+///                     level <= AMP_LOG_WARNING ? "warning: " : "", line);
+///     }
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn amp_config_next_log_line(
+    config: Option<&amp_config>,
+    level: Option<&mut MaybeUninit<i32>>,
+    buffer: *mut c_char,
+    capacity: usize,
+) -> Bool {
+    ffi::infallible(Bool::FALSE, || {
+        let Some(config) = config.filter(|_| !buffer.is_null() && capacity > 0) else { return Bool::FALSE };
+        let Some((severity, line)) = config.config.log.take_line() else { return Bool::FALSE };
+        ffi::write_if_set(level, amp_log_level::from(severity) as i32);
+        let mut text = ffi::to_c_string(&line).into_bytes();
+        let mut end = text.len().min(capacity - 1);
+        // Not in the middle of a character.
+        while end < text.len() && text[end] & 0xc0 == 0x80 {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push(0);
+        // SAFETY: the header asks for `capacity` writable bytes, and the text is not longer.
+        unsafe { ffi::copy(&text, buffer, capacity) };
+        Bool::TRUE
+    })
+}
+
+/// Calls `observer` after each token request and rejection of everything that is
+/// created from this config: `event` is one of amp_event. `error` is the failure
+/// for AMP_EVENT_REFRESH_FAILED, else NULL; it is valid until `observer`
+/// returns. The rules for loggers apply: see amp_config_set_logger().
+///
+/// Threads: not while another thread uses `config`.
+/// NULL: AMP_INVALID_ARGUMENT for `config`. A NULL `observer` removes it again.
+///   `user_data` may be NULL.
+/// Ownership: as for amp_config_set_logger().
+/// Errors: AMP_INVALID_ARGUMENT if `config` is NULL.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn amp_config_set_observer(
+    config: Option<&mut amp_config>,
+    observer: amp_observer_fn,
+    user_data: *mut c_void,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
+) -> amp_status {
+    fallible(error, || {
+        let config = ffi::required(config, "config")?;
+        let guard = config.guard.clone();
+        // SAFETY: the header asks for a function that any thread may call with `user_data` as long as the
+        // handles of this config exist, or until the guard is closed.
+        let callback = unsafe { Callback::new(observer, user_data) };
+        config.config.log.set_observer(observer.is_some().then(|| {
+            Arc::new(move |event: &Event| {
+                guard.enter(|| match event {
+                    Event::Refreshed => callback.observe(amp_event::AmpEventRefreshed, None),
+                    Event::RefreshFailed(error) => callback.observe(amp_event::AmpEventRefreshFailed, Some(error)),
+                    Event::TokenRejected => callback.observe(amp_event::AmpEventTokenRejected, None),
+                });
+            }) as _
+        }));
         Ok(())
     })
 }
@@ -171,8 +307,8 @@ pub unsafe extern "C" fn amp_config_set_logger(
 /// amp_http_reply_fail() to say why, or returns another number, which counts as
 /// AMP_CONNECT. `request` and `reply` are valid until it returns. It should
 /// return within amp_http_request_timeout_ms(). It must return normally (no
-/// longjmp, no C++ exception) and must not use the handle for which it sends
-/// requests.
+/// longjmp, no C++ exception). If it asks the same cache for a token, it gets
+/// the one that is cached, and AMP_INVALID_ARGUMENT at once if there is none.
 ///
 /// Threads: not while another thread uses `config`.
 /// NULL: AMP_INVALID_ARGUMENT for `config`. A NULL `send` restores the built-in
@@ -194,7 +330,7 @@ pub unsafe extern "C" fn amp_config_set_transport(
         // SAFETY: the header asks for a function that any thread may call with `user_data` as long as the
         // handles of this config exist, or until the guard is closed.
         let callback = unsafe { Callback::new(send, user_data) };
-        let transport = CallbackTransport { callback, guard: config.guard.clone() };
+        let transport = CallbackTransport { callback, guard: config.guard.clone(), scope: config.config.scope };
         config.config.transport = send.map(|_| Arc::new(transport) as _);
         Ok(())
     })

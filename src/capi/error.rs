@@ -1,6 +1,6 @@
 //! Statuses and error objects.
 
-use super::ffi::{self, Handle, Out};
+use super::ffi::{self, Bool, Handle, Out};
 use crate::error::{Error, Kind, Result};
 use std::ffi::{CStr, CString, c_char};
 
@@ -45,6 +45,9 @@ pub enum amp_status {
     AmpIo = 60,
     /// The buffer is too small for the token.
     AmpBufferTooSmall = 61,
+    /// No token yet; one is being requested. Only amp_token_cache_try_get()
+    /// returns this.
+    AmpPending = 62,
     /// Internal error: a bug in the library.
     AmpInternal = 69,
 }
@@ -94,6 +97,7 @@ statuses! {
     Protocol = AmpProtocol = c"AMP_PROTOCOL",
     Io = AmpIo = c"AMP_IO",
     BufferTooSmall = AmpBufferTooSmall = c"AMP_BUFFER_TOO_SMALL",
+    Pending = AmpPending = c"AMP_PENDING",
     Internal = AmpInternal = c"AMP_INTERNAL",
 }
 
@@ -188,8 +192,8 @@ pub extern "C" fn amp_error_oauth_code(error: Option<&amp_error>) -> *const c_ch
 /// Threads: any.
 /// NULL: false for a NULL `error`.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_error_is_retryable(error: Option<&amp_error>) -> bool {
-    ffi::infallible(false, || error.is_some_and(|error| error.error.is_retryable()))
+pub extern "C" fn amp_error_is_retryable(error: Option<&amp_error>) -> Bool {
+    ffi::infallible(Bool::FALSE, || error.is_some_and(|error| error.error.is_retryable()).into())
 }
 
 /// Returns how many milliseconds to wait before the next call, counted from the

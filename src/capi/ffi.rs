@@ -6,19 +6,49 @@
 
 use crate::error::{Error, Kind, Result};
 use std::any::Any;
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::MaybeUninit;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Once};
 
 #[cfg(not(panic = "unwind"))]
 compile_error!("the C interface needs panic = \"unwind\": with \"abort\" a bug would end the caller's process");
+
+/// A `bool` of the header that a function returns. It fills the register, because some foreign function interfaces
+/// (JNA, P/Invoke) read 32 bits; a C program reads the lowest byte, which is the same.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bool(i32);
+
+impl Bool {
+    pub(super) const FALSE: Bool = Bool(0);
+    pub(super) const TRUE: Bool = Bool(1);
+}
+
+impl From<bool> for Bool {
+    fn from(value: bool) -> Self {
+        Bool(value.into())
+    }
+}
+
+/// A `bool` of the header that a callback returns. It is not a Rust `bool`, for which any byte but 0 and 1 is
+/// undefined behavior.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct CallbackBool(u8);
+
+impl From<CallbackBool> for bool {
+    fn from(value: CallbackBool) -> Self {
+        value.0 != 0
+    }
+}
 
 /// Runs the body of a function that can fail. A panic becomes an error.
 pub(super) fn catch(body: impl FnOnce() -> Result<()>) -> Result<()> {
     // A panic leaves handles valid: the core changes its state in steps that are each complete, and a
     // leader that panics wakes the callers that wait for it.
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+    silently(|| catch_unwind(AssertUnwindSafe(body))).unwrap_or_else(|panic| {
         Err(Error::new(Kind::Internal, format!("internal error in libamp_token: {}", panic_message(panic.as_ref())))
             .with_hint("please report it"))
     })
@@ -26,7 +56,30 @@ pub(super) fn catch(body: impl FnOnce() -> Result<()>) -> Result<()> {
 
 /// Runs the body of a function that cannot fail. The result is `fallback` if it panics.
 pub(super) fn infallible<T>(fallback: T, body: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or(fallback)
+    silently(|| catch_unwind(AssertUnwindSafe(body))).unwrap_or(fallback)
+}
+
+thread_local! {
+    /// Whether this thread is inside a function of the C interface, which catches its panics.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `body` without having the standard library print a panic to standard error, which belongs to the
+/// application. The message of a panic becomes the message of an error.
+fn silently<R>(body: impl FnOnce() -> R) -> R {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !INSIDE.try_with(Cell::get).unwrap_or(false) {
+                previous(info);
+            }
+        }));
+    });
+    let before = INSIDE.try_with(|inside| inside.replace(true)).unwrap_or(false);
+    let result = body();
+    let _ = INSIDE.try_with(|inside| inside.set(before));
+    result
 }
 
 /// The message of a panic, without its location, which is a path of the build machine.

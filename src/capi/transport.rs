@@ -1,6 +1,6 @@
 //! The request and the response that a transport of the application works with.
 
-use super::ffi;
+use super::ffi::{self, Bool};
 use crate::error::{Error, Kind, Result, Phase};
 use crate::sanitize::sanitize;
 use crate::sys::secret;
@@ -208,19 +208,19 @@ pub unsafe extern "C" fn amp_http_reply_append_body(
     reply: Option<&mut amp_http_reply>,
     data: *const c_void,
     length: usize,
-) -> bool {
-    ffi::infallible(false, || {
+) -> Bool {
+    ffi::infallible(Bool::FALSE, || {
         // SAFETY: the header asks for `length` bytes at `data` that do not change during the call.
         let data = unsafe { ffi::bytes(data, length, "data") };
-        let (Some(reply), Ok(data)) = (reply, data) else { return false };
+        let (Some(reply), Ok(data)) = (reply, data) else { return Bool::FALSE };
         let body = &mut reply.response.body;
         if data.len() > reply.limit - body.len() {
             let what = format!("the response is larger than {} bytes", reply.limit);
             reply.failure = Some(Error::new(Kind::Protocol, what).with_hint("check the URL"));
-            return false;
+            return Bool::FALSE;
         }
         secret::append(body, data);
-        true
+        Bool::TRUE
     })
 }
 

@@ -5,6 +5,7 @@ use super::settings::{SETTINGS, ValueType, display_value, index_of, problem_with
 use crate::error::{Error, Kind, Phase, Result};
 use crate::log::Log;
 use crate::net::transport::Transport;
+use crate::sys::callback_scope::ScopeId;
 use crate::sys::clock::Clock;
 use crate::sys::secret::Secret;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct Config {
     pub transport: Option<Arc<dyn Transport>>,
     /// The source of time.
     pub clock: Clock,
+    /// The identity of the callbacks of this configuration.
+    pub scope: ScopeId,
 }
 
 impl Default for Config {
@@ -61,6 +64,7 @@ impl Config {
             log: Log::default(),
             transport: None,
             clock: Clock::System,
+            scope: ScopeId::unique(),
         }
     }
 

@@ -347,11 +347,13 @@ mod tests {
         config.set("client_secret_file", Some(&file)).unwrap();
         let sink = lines.clone();
         config.log = Log::new(move |_, line| sink.lock().unwrap().push(line.to_owned()));
-        let credentials_provider = CredentialsProvider::new(&config.options().unwrap()).unwrap();
+        let options = config.options().unwrap();
+        let credentials_provider = CredentialsProvider::new(&options).unwrap();
         for (mode, warnings) in [(0o600, 0), (0o644, 1)] {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
             lines.lock().unwrap().clear();
             credentials_provider.resolve().unwrap();
+            options.log.deliver();
             assert_eq!(lines.lock().unwrap().len(), warnings);
         }
         assert!(lines.lock().unwrap()[0].contains("chmod go="));

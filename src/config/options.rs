@@ -3,8 +3,9 @@
 use super::config::{Config, Origin};
 use super::settings::{SETTINGS, parse_bool};
 use crate::error::{Error, Kind, Result};
-use crate::log::Log;
+use crate::log::{Level, Log};
 use crate::net::url::Url;
+use crate::sys::callback_scope::ScopeId;
 use crate::sys::clock::Clock;
 use crate::sys::secret::{MaybeSecret, Secret};
 use std::path::PathBuf;
@@ -44,6 +45,8 @@ pub struct Options {
     pub log: Log,
     /// The source of time.
     pub clock: Clock,
+    /// The identity of the application's callbacks, in which a call must not wait for itself.
+    pub scope: ScopeId,
 }
 
 /// The settings that lead to credentials.
@@ -97,6 +100,8 @@ impl Config {
             );
         }
         let milliseconds = |name| Duration::from_millis(self.number(name));
+        let level = Level::parse(self.effective("log_level")).flatten();
+        let log = self.log.clone().with_level(level).with_scope(self.scope);
         Ok(Options {
             token_url: {
                 let url = self.url("auth_url")?;
@@ -130,7 +135,7 @@ impl Config {
                 ca_file: self.path("ca_file"),
                 client_certificate: certificate.zip(key),
                 proxy: self.secret("proxy"),
-                log: self.log.clone(),
+                log: log.clone(),
             },
             user_agent: {
                 let own = concat!("libamp_token/", env!("CARGO_PKG_VERSION"));
@@ -139,8 +144,9 @@ impl Config {
                     None => own.to_owned(),
                 }
             },
-            log: self.log.clone(),
+            log,
             clock: self.clock.clone(),
+            scope: self.scope,
         })
     }
 

@@ -5,6 +5,7 @@
 //! that no setting exists in one place and is missing in another.
 
 use crate::error::{Error, Result};
+use crate::log::Level;
 use crate::net::url::{Url, is_loopback, split_scheme};
 use crate::sanitize::{as_word, redact_url, sanitize};
 use std::borrow::Cow;
@@ -30,6 +31,8 @@ pub enum ValueType {
     Flag,
     /// `none`, `file`, or the URL of a Redis server. Secret: it may hold a password.
     Store,
+    /// `off`, `error`, `warning`, `info` or `debug`.
+    LogLevel,
 }
 
 impl ValueType {
@@ -123,6 +126,8 @@ setting("store_dir", ValueType::Path, described("in the user's runtime or cache 
         "the directory of the file store"),
 setting("user_agent", ValueType::Text, described("none"), &["AMPLIENCE_USER_AGENT"],
         "prepended to the library's own User-Agent"),
+setting("log_level", ValueType::LogLevel, literal("info"), &["AMPLIENCE_LOG_LEVEL"],
+        "the least severe log lines that are made: off, error, warning, info or debug"),
 ];
 
 /// A value as it may be shown: without secrets.
@@ -250,6 +255,10 @@ pub(super) fn validate(setting: &Setting, value: &str) -> std::result::Result<()
         ValueType::Flag => match parse_bool(value) {
             Some(_) => Ok(()),
             None => wrong(bad(), "use true or false"),
+        },
+        ValueType::LogLevel => match Level::parse(value) {
+            Some(_) => Ok(()),
+            None => wrong(bad(), "use off, error, warning, info or debug"),
         },
         ValueType::Count(most) => match value.trim().parse::<u64>() {
             Ok(count) if count <= most => Ok(()),

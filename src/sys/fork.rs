@@ -5,6 +5,8 @@
 //! [`generation`] in which they were created, and are created again when the generation has changed.
 //! (Comparing process IDs would cost a system call each time.)
 
+use arc_swap::ArcSwap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 static GENERATION: AtomicU64 = AtomicU64::new(0);
@@ -34,6 +36,31 @@ pub fn install_fork_hook() {
     }
     #[cfg(windows)]
     pin_module();
+}
+
+/// A value that a forked child creates again, because another thread of its parent may have been changing it, or
+/// may have held its lock, at the time of the fork.
+pub struct ForkLocal<T>(ArcSwap<(u64, T)>);
+
+impl<T: Default> Default for ForkLocal<T> {
+    fn default() -> Self {
+        ForkLocal(ArcSwap::from_pointee((generation(), T::default())))
+    }
+}
+
+impl<T: Default> ForkLocal<T> {
+    /// Runs `work` on the value of this process.
+    pub fn with<R>(&self, work: impl FnOnce(&T) -> R) -> R {
+        let mut value = self.0.load_full();
+        if value.0 != generation() {
+            let previous = self.0.compare_and_swap(&value, Arc::new((generation(), T::default())));
+            // The parent's value is leaked, because it may be in the middle of a change.
+            std::mem::forget(value);
+            drop(previous);
+            value = self.0.load_full();
+        }
+        work(&value.1)
+    }
 }
 
 /// Keeps the library loaded, as `-z nodelete` does on other systems: the library's threads may still run

@@ -13,20 +13,25 @@
 //!   held during I/O, a callback or a log line.
 //! - **A flight** is one attempt to get a token. Its leader runs it and [publishes](Inner::publish) the outcome to
 //!   all callers that wait: the new token, or the failure and the backoff after it.
+//! - **A [rejection](super::rejection)** by a server makes only the caller that reports it get another token.
+//! - **Log lines and events** are delivered at the end of the slow path, after the flight. A call from within a
+//!   callback of the same configuration never waits: it returns the cached token, or fails at once.
 //! - **A forked child** finds that the [generation](crate::sys::fork) has changed and creates a new [`PerProcess`]
 //!   (lock, transport, flight) from the configuration. It keeps the token.
 
 use super::Token;
 use super::cell::TokenCell;
-use super::flight::{BACKOFF_BASE, BACKOFF_CAP, RefreshAttempt};
+use super::flight::{BACKOFF_BASE, BACKOFF_CAP, RefreshAttempt, SHORTEST_PAUSE};
 use super::provider::{ProviderConfig, REFRESH_TIMEOUT, TokenProvider, min_validity_error};
-use super::state::{Backoff, Inner, Outcome, PerProcess, State, classify};
+use super::rejection::is_about_token;
+use super::state::{Backoff, Inner, Outcome, PerProcess, RefreshState, State, classify};
 use super::stats::Stats;
 use crate::config::{Config, Options};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::net::transport::Transport;
 use crate::oauth::retry::{Deadline, backoff};
 use crate::sys::fork;
+use crate::sys::sync::MutexGuard;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +48,8 @@ impl TokenCache {
     pub fn new(config: &Config) -> Result<Self> {
         fork::install_fork_hook();
         let config = Arc::new(ProviderConfig::new(config)?);
+        let log = config.options.log.clone();
+        let _deliver = log.deliver_at_end();
         Ok(TokenCache(Arc::new(Inner {
             token: TokenCell::default(),
             epoch: AtomicU64::new(1),
@@ -93,11 +100,40 @@ impl TokenCache {
         Ok(self.0.per_process()?.provider()?.transport())
     }
 
-    /// Reports that a server rejected `token`. If it is the current token, it is discarded, and the next call
-    /// fetches another. A backoff after a failure stays in force. If new tokens are rejected again and again, the
-    /// cache backs off for longer each time.
+    /// A valid token if one is cached, without waiting. Otherwise fails at once, with [`Kind::Pending`] while one is
+    /// being requested by a thread of the library, or with the failure of the last attempt during the pause after it.
+    pub fn try_get(&self) -> Result<Arc<Token>> {
+        let inner = &self.0;
+        let now = inner.clock().now();
+        match inner.token.load().filter(|token| token.is_fresh(now)) {
+            Some(token) => {
+                token.mark_used();
+                inner.stats.record_hit();
+                Ok(token)
+            }
+            None => inner.try_get_slow(),
+        }
+    }
+
+    /// Reports a response to a request that carried `token`. True if the server rejected the token and there is
+    /// another one now, with which the request may be sent again. Blocks until `timeout_ms` while that token is
+    /// requested. Others keep the rejected token until it is replaced; see [`super::rejection`].
+    pub fn report(&self, token: &Token, status: u16, body: &[u8]) -> bool {
+        is_about_token(status, body) && self.replace(token, self.0.deadline()).is_some()
+    }
+
+    /// Another token than `rejected`, which a server rejected, if there may be one before the deadline.
+    pub fn replace(&self, rejected: &Token, deadline: Deadline) -> Option<Arc<Token>> {
+        let _deliver = self.0.options().log.deliver_at_end();
+        self.0.replace_rejected(rejected, deadline)
+    }
+
+    /// Reports that a server rejected `token`. If it is the current token, the next call of this thread gets another
+    /// one. Others keep it until it is replaced. Replacements are paced, and a backoff after a failure stays in
+    /// force; until they are over, the token stays in use.
     pub fn invalidate(&self, token: &Token) {
-        self.0.invalidate(token);
+        let _deliver = self.0.options().log.deliver_at_end();
+        self.0.mark_rejected(token);
     }
 
     /// A counter that changes whenever the current token does. It exists as long as the cache.
@@ -151,13 +187,11 @@ impl Drop for TokenCache {
         }
         let mut state = process.lock();
         state.closed = true;
-        let in_flight = state.refresher_in_flight;
-        // A thread cannot wait for itself either: the logger, called by it, may free the cache.
-        let thread =
-            state.thread.take().filter(|thread| !in_flight && thread.thread().id() != std::thread::current().id());
+        // At any other time the thread may be in a request, or in a callback that waits for the caller.
+        let is_idle = state.refresher_is_idle;
+        let thread = state.thread.take().filter(|_| is_idle);
         drop(state);
         process.wake.notify_all();
-        // A thread that is sending a request ends after it: freeing must not block.
         if let Some(thread) = thread {
             let _ = thread.join();
         }
@@ -181,7 +215,9 @@ impl Inner {
     /// The slow path: there is no token, or it is not fresh.
     #[cold]
     fn get_slow(self: &Arc<Self>, min_validity: Duration, deadline: Deadline) -> Result<Arc<Token>> {
+        let _deliver = self.options().log.deliver_at_end();
         let clock = self.clock();
+        let in_callback = self.options().scope.is_entered();
         let mut tried = false;
         loop {
             let process = self.per_process();
@@ -189,124 +225,227 @@ impl Inner {
             // During a refresh or a backoff, a usable token is returned without the lock. A token that a forked
             // child inherited is returned even if the child cannot request another.
             if let Some(token) = self.token.load().filter(|token| token.is_usable(now, min_validity))
-                && process
-                    .as_ref()
-                    .map_or(true, |process| now.monotonic < process.skip_lock_until.load(Ordering::Acquire))
+                && process.as_ref().map_or(true, |process| {
+                    now.monotonic < process.skip_lock_until.load(Ordering::Acquire)
+                        && !process.has_rejecters.load(Ordering::Acquire)
+                })
             {
                 token.mark_used();
                 return Ok(token);
             }
             let process = process?;
-            let mut state = process.lock();
+            let state = process.lock();
             let token = self.token.load();
-            let backoff_until = state.backoff.as_ref().map_or(i64::MIN, |backoff| backoff.until);
-            match (classify(token.as_deref(), backoff_until, now, min_validity), token) {
-                (State::Fresh | State::Backoff, Some(token)) => {
+            let pauses = process.pauses.load_full();
+            let is_rejecter = !state.rejecters.is_empty() && state.rejecters.contains(&std::thread::current().id());
+            let step = match (classify(token.as_deref(), pauses.refresh_at(), now, min_validity), &token) {
+                (State::Fresh | State::Backoff, Some(token)) if !is_rejecter => {
+                    token.mark_used();
+                    return Ok(token.clone());
+                }
+                (State::Due, Some(token)) if !is_rejecter || in_callback => {
+                    token.mark_used();
+                    if in_callback {
+                        return Ok(token.clone());
+                    }
+                    self.refresh_due(&process, state, token, min_validity, deadline)
+                }
+                _ => self.fetch_required(&process, state, token.as_deref(), min_validity, deadline, is_rejecter)?,
+            };
+            match step {
+                Step::Return(token) => {
                     token.mark_used();
                     return Ok(token);
                 }
-                (State::Due, Some(token)) => {
-                    token.mark_used();
-                    if state.flight.is_some() || self.delegate_to_refresher(&process, &mut state) {
-                        return Ok(token);
-                    }
-                    let left = now.remaining_until(token.usable_until(min_validity));
-                    let budget = Deadline::after(clock, REFRESH_TIMEOUT.min(left)).min(deadline);
-                    let attempt = RefreshAttempt {
-                        required: false,
-                        short_deadline: true,
-                        deadline: budget,
-                        retries: 0,
-                        background: false,
-                    };
-                    match self.run_flight(&process, state, attempt) {
-                        Outcome::Token(token) => return Ok(token),
-                        _ if token.is_usable(clock.now(), min_validity) => return Ok(token),
-                        // The old token has expired in the meantime: try again, until the deadline of the call.
-                        Outcome::Failed(_) | Outcome::Inconclusive(_) => {}
-                    }
+                Step::Retry(error) if tried || deadline.remaining(clock).is_zero() => {
+                    return Err(error);
                 }
-                (_, token) => {
-                    if let Some(token) = &token
-                        && !token.issued().is_before_both(token.usable_until(min_validity))
-                    {
-                        return Err(min_validity_error(token, min_validity));
-                    }
-                    if let Some(backoff) = &state.backoff
-                        && !backoff.advisory
-                        && now.monotonic < backoff.until
-                    {
-                        return Err(backoff.error_with_remaining(now));
-                    }
-                    let outcome = match state.flight.clone() {
-                        Some(flight) => self.join_flight(&process, state, &flight, deadline)?,
-                        None => {
-                            let retries = self.options().retries;
-                            let short_deadline = deadline.remaining(clock) < self.options().timeout / 2;
-                            self.run_flight(
-                                &process,
-                                state,
-                                RefreshAttempt { required: true, short_deadline, deadline, retries, background: false },
-                            )
-                        }
-                    };
-                    match outcome {
-                        Outcome::Token(token) if token.is_usable(clock.now(), min_validity) => {
-                            token.mark_used();
-                            return Ok(token);
-                        }
-                        Outcome::Token(token) if !token.issued().is_before_both(token.usable_until(min_validity)) => {
-                            return Err(min_validity_error(&token, min_validity));
-                        }
-                        Outcome::Failed(error) => return Err(error),
-                        Outcome::Inconclusive(error) if tried || deadline.remaining(clock).is_zero() => {
-                            return Err(error);
-                        }
-                        Outcome::Token(_) if tried => {
-                            return Err(Error::new(Kind::Timeout, "every token had expired by the time it arrived")
-                                .with_phase(Phase::AwaitResponse)
-                                .with_hint("the server is too slow for the lifetime of its tokens; try again later"));
-                        }
-                        Outcome::Token(_) | Outcome::Inconclusive(_) => tried = true,
-                    }
-                }
+                Step::Retry(_) => tried = true,
+                Step::Reconsider => {}
             }
         }
     }
 
-    fn invalidate(&self, token: &Token) {
-        let Ok(process) = self.per_process() else { return };
-        let now = self.clock().now();
-        {
-            let mut state = process.lock();
-            let Some(current) = self.token.load().filter(|current| current.value() == token.value()) else { return };
-            self.set_token(None);
-            // One token that was used for a while and then revoked is no reason to back off. If new tokens are
-            // rejected, every call would request another.
-            state.consecutive_rejections =
-                if current.was_just_issued(now) { state.consecutive_rejections.saturating_add(1) } else { 1 };
-            // (The token of a flight that is in progress may be accepted.)
-            if state.consecutive_rejections > 1 && state.flight.is_none() && !current.is_permanent() {
-                let wait = backoff(self.clock(), state.consecutive_rejections - 1, BACKOFF_BASE * 2, BACKOFF_CAP);
-                let until = now.after(wait.max(Duration::from_millis(1))).monotonic;
-                if state.backoff.as_ref().is_none_or(|backoff| backoff.until < until) {
-                    let error = Error::new(
-                        Kind::CredentialsRejected,
-                        format!(
-                            "servers rejected {} tokens in a row right after they were issued",
-                            state.consecutive_rejections
-                        ),
-                    )
-                    .with_phase(Phase::Parse)
-                    .with_retryable(true)
-                    .with_hint("check that api_url and auth_url belong together, and the permissions of the API key");
-                    state.backoff = Some(Backoff { until, error, advisory: false });
-                }
-            }
-            process.last_invalidated.set(Some(current));
+    /// Refreshes a token that is due but still usable: one caller at a time, and for a limited time.
+    fn refresh_due(
+        self: &Arc<Self>,
+        process: &Arc<PerProcess>,
+        mut state: MutexGuard<'_, RefreshState>,
+        token: &Arc<Token>,
+        min_validity: Duration,
+        deadline: Deadline,
+    ) -> Step {
+        let clock = self.clock();
+        if state.flight.is_some() || self.delegate_to_refresher(process, &mut state) {
+            return Step::Return(token.clone());
         }
-        self.stats.invalidations.fetch_add(1, Ordering::Relaxed);
-        self.options().log.info(|| format!("token {} was rejected by a server and is discarded", token.fingerprint()));
-        process.forget(token);
+        let left = clock.now().remaining_until(token.usable_until(min_validity));
+        let budget = Deadline::after(clock, REFRESH_TIMEOUT.min(left)).min(deadline);
+        if self.config.has_own_transport() {
+            let attempt =
+                RefreshAttempt { required: false, short_deadline: true, deadline: budget, retries: 0, min_validity };
+            self.run_flight(process, state, attempt);
+        } else {
+            let flight = self.start_flight(process, state, self.detached_attempt(false));
+            // The flight goes on if it takes longer.
+            let _ = self.join_flight(process, process.lock(), &flight, budget);
+        }
+        let now = clock.now();
+        let newest = self.token.load().filter(|token| token.is_usable(now, min_validity));
+        let usable = newest.or_else(|| token.is_usable(now, min_validity).then(|| token.clone()));
+        usable.map_or(Step::Reconsider, Step::Return)
     }
+
+    /// An attempt of a thread of the library, which has its own time.
+    fn detached_attempt(&self, required: bool) -> RefreshAttempt {
+        let Options { retries, min_validity, .. } = *self.options();
+        RefreshAttempt {
+            required,
+            short_deadline: false,
+            deadline: self.deadline(),
+            retries: if required { retries } else { 0 },
+            min_validity,
+        }
+    }
+
+    /// Gets a token for a caller that has none that it can use: joins the flight in progress, or leads one.
+    fn fetch_required(
+        self: &Arc<Self>,
+        process: &Arc<PerProcess>,
+        state: MutexGuard<'_, RefreshState>,
+        token: Option<&Token>,
+        min_validity: Duration,
+        deadline: Deadline,
+        is_rejecter: bool,
+    ) -> Result<Step> {
+        let clock = self.clock();
+        let now = clock.now();
+        let is_impossible = |token: &Token| !token.issued().is_before_both(token.usable_until(min_validity));
+        if let Some(token) = token.filter(|token| is_impossible(token)) {
+            return Err(min_validity_error(token, min_validity));
+        }
+        let pauses = process.pauses.load();
+        if let Some(error) = Backoff::error(pauses.backoff.as_ref(), now) {
+            return Err(error);
+        }
+        let others_can_use_it = token.is_some_and(|token| token.is_usable(now, self.options().min_validity));
+        if others_can_use_it
+            && !is_rejecter
+            && let Some(error) = Backoff::error(pauses.too_short.as_ref(), now)
+        {
+            return Err(error);
+        }
+        if self.options().scope.is_entered() {
+            return Err(Error::invalid("cannot wait for a token in a callback: no token is cached")
+                .with_hint("return from the callback first; a callback of a cache gets only a token that is cached"));
+        }
+        let (outcome, led) = match state.flight.clone() {
+            Some(flight) => (self.join_flight(process, state, &flight, deadline)?, false),
+            None => {
+                let attempt = RefreshAttempt {
+                    required: true,
+                    short_deadline: deadline.remaining(clock) < self.options().timeout / 2,
+                    deadline,
+                    retries: self.options().retries,
+                    min_validity,
+                };
+                (self.run_flight(process, state, attempt), true)
+            }
+        };
+        Ok(match outcome {
+            Outcome::Token(token) if token.is_usable(clock.now(), min_validity) => {
+                if min_validity > self.options().min_validity && pauses.too_short_count > 0 {
+                    let _state = process.lock();
+                    process.change_pauses(|pauses| (pauses.too_short, pauses.too_short_count) = (None, 0));
+                }
+                Step::Return(token)
+            }
+            Outcome::Token(token) if is_impossible(&token) => return Err(min_validity_error(&token, min_validity)),
+            Outcome::Token(token) if !token.is_usable(clock.now(), self.options().min_validity) => Step::Retry(
+                Error::new(Kind::Timeout, "every token had expired by the time it arrived")
+                    .with_phase(Phase::AwaitResponse)
+                    .with_hint("the server is too slow for the lifetime of its tokens; try again later"),
+            ),
+            Outcome::Token(token) => {
+                let error = self.too_short_error(process, &token, min_validity);
+                // Another caller's token may have been good enough for that caller.
+                if led { return Err(error) } else { Step::Retry(error) }
+            }
+            Outcome::Failed(error) => return Err(error),
+            Outcome::Inconclusive(error) => Step::Retry(error),
+        })
+    }
+
+    /// A token arrived too late for the `min_validity` of a call. Callers that need as much pause now, because the
+    /// next token would probably arrive as late; others use the token.
+    fn too_short_error(&self, process: &PerProcess, token: &Token, min_validity: Duration) -> Error {
+        let now = self.clock().now();
+        let left = now.remaining_until(token.usable_until(Duration::ZERO));
+        let error = Error::new(
+            Kind::Timeout,
+            format!(
+                "a new token is valid for {:.1} s, and the call needs {:.1} s",
+                left.as_secs_f64(),
+                min_validity.as_secs_f64()
+            ),
+        )
+        .with_phase(Phase::AwaitResponse)
+        .with_hint("the server is slow, or min_validity is close to the lifetime of its tokens; try again later");
+        let _state = process.lock();
+        let count = process.pauses.load().too_short_count.saturating_add(1);
+        let wait = backoff(self.clock(), count, BACKOFF_BASE, BACKOFF_CAP).max(SHORTEST_PAUSE);
+        let error = error.with_retry_after(Some(wait));
+        let until = now.after(wait).monotonic;
+        process.change_pauses(|pauses| {
+            pauses.too_short = Some(Backoff { until, error: error.clone(), advisory: false });
+            pauses.too_short_count = count;
+        });
+        error
+    }
+
+    /// [`TokenCache::try_get`] if the token is not fresh.
+    #[cold]
+    fn try_get_slow(self: &Arc<Self>) -> Result<Arc<Token>> {
+        let _deliver = self.options().log.deliver_at_end();
+        let process = self.per_process()?;
+        let now = self.clock().now();
+        let min_validity = self.options().min_validity;
+        let mut state = process.lock();
+        let token = self.token.load().filter(|token| token.is_usable(now, min_validity));
+        let pauses = process.pauses.load();
+        let is_idle = state.flight.is_none();
+        match token {
+            Some(token) if !state.rejecters.contains(&std::thread::current().id()) => {
+                token.mark_used();
+                let is_due = !token.is_fresh(now) && pauses.refresh_at() <= now.monotonic;
+                if is_due && is_idle && !self.delegate_to_refresher(&process, &mut state) {
+                    self.start_flight(&process, state, self.detached_attempt(false));
+                }
+                Ok(token)
+            }
+            _ => {
+                if let Some(error) = Backoff::error(pauses.backoff.as_ref(), now) {
+                    return Err(error);
+                }
+                if is_idle {
+                    self.start_flight(&process, state, self.detached_attempt(true));
+                }
+                Err(Error::new(Kind::Pending, "no token is available yet; one is being requested")
+                    .with_retry_after(Some(POLL_INTERVAL))
+                    .with_hint("call again soon"))
+            }
+        }
+    }
+}
+
+/// What [`Kind::Pending`] says as the time after which the caller may ask again.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What a caller in the slow path does next.
+enum Step {
+    Return(Arc<Token>),
+    /// Try once more; the error counts if that fails, too.
+    Retry(Error),
+    /// Decide anew: the token has expired in the meantime.
+    Reconsider,
 }

@@ -1,15 +1,21 @@
 //! Single flight: one attempt to get a token serves all callers that wait for it.
 //!
 //! The leader of a flight sends the request; the others wait. The outcome is published to all of them: the new
-//! token, or the failure and the backoff that follows it.
+//! token, or the failure and the backoff that follows it. A flight always ends, and each outcome has a pause.
+//!
+//! A caller that has a usable token leads in a thread of the library, and waits for that thread for a limited time:
+//! a request that takes longer is not lost, its token arrives later. With a transport of the application there is
+//! no such thread, because the application may not expect calls from foreign threads.
 
 use super::Token;
 use super::provider::{FetchRequest, check_refreshed};
 use super::state::{Backoff, Flight, Inner, Outcome, PerProcess, RefreshState};
 use crate::error::{Error, Kind, Phase, Result};
+use crate::log::Event;
 use crate::oauth::retry::{Deadline, backoff};
 use crate::sys::clock::Timestamps;
 use crate::sys::sync::MutexGuard;
+use crate::sys::threads;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -20,6 +26,9 @@ pub(super) const BACKOFF_BASE: Duration = Duration::from_millis(500);
 /// The longest backoff, unless the server requires a longer one (`Retry-After`).
 pub(super) const BACKOFF_CAP: Duration = Duration::from_secs(60);
 
+/// The shortest pause: the random backoff could be zero.
+pub(super) const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+
 /// How a leader makes its attempt.
 #[derive(Clone, Copy)]
 pub(super) struct RefreshAttempt {
@@ -29,8 +38,8 @@ pub(super) struct RefreshAttempt {
     pub(super) short_deadline: bool,
     pub(super) deadline: Deadline,
     pub(super) retries: u32,
-    /// Whether the leader is the background thread.
-    pub(super) background: bool,
+    /// How long the token must be valid.
+    pub(super) min_validity: Duration,
 }
 
 impl Inner {
@@ -62,42 +71,59 @@ impl Inner {
     pub(super) fn run_flight(
         &self,
         process: &PerProcess,
-        mut state: MutexGuard<'_, RefreshState>,
+        state: MutexGuard<'_, RefreshState>,
         attempt: RefreshAttempt,
     ) -> Outcome {
-        let flight = Arc::new(Flight::default());
-        state.flight = Some(flight.clone());
-        state.refresher_in_flight = attempt.background;
-        process.skip_lock_until.store(i64::MAX, Ordering::Release);
-        let (current, last_invalidated) = (self.token.load(), process.last_invalidated.load());
-        drop(state);
-        // If this thread panics (in a transport of the application), the guard ends the flight, so that no
+        let flight = begin_flight(process, state);
+        self.complete_flight(process, &flight, attempt)
+    }
+
+    /// Has a thread of its own complete a new flight; the caller may [join](Inner::join_flight) it. If no thread can
+    /// be started, the caller completes it.
+    pub(super) fn start_flight(
+        self: &Arc<Self>,
+        process: &Arc<PerProcess>,
+        state: MutexGuard<'_, RefreshState>,
+        attempt: RefreshAttempt,
+    ) -> Arc<Flight> {
+        let flight = begin_flight(process, state);
+        let (inner, its_process, its_flight) = (self.clone(), process.clone(), flight.clone());
+        let work = move || drop(inner.complete_flight(&its_process, &its_flight, attempt));
+        if threads::spawn("amp-token", work).is_err() {
+            self.complete_flight(process, &flight, attempt);
+        }
+        flight
+    }
+
+    fn complete_flight(&self, process: &PerProcess, flight: &Flight, attempt: RefreshAttempt) -> Outcome {
+        // If this thread panics, in the application's transport or here, the guard ends the flight, so that no
         // thread waits forever.
-        let guard = FlightGuard { inner: self, process, flight: &flight };
+        let _guard = FlightGuard { inner: self, process, flight };
+        let (current, last_rejected) = (self.token.load(), process.last_rejected.load());
         let start = self.clock().now();
         let request = FetchRequest {
-            replacing: current.as_deref().or(last_invalidated.as_deref()),
+            replacing: current.as_deref().or(last_rejected.as_deref()),
             required: attempt.required,
             deadline: attempt.deadline,
             max_retries: attempt.retries,
+            min_validity: attempt.min_validity,
         };
         let (result, pending_save) =
             match process.provider().and_then(|provider| provider.fetch(&request)).map(Option::unzip) {
                 Ok((token, pending_save)) => (Ok(token), pending_save.flatten()),
                 Err(error) => (Err(error), None),
             };
-        std::mem::forget(guard);
         let took = start.remaining_until(self.clock().now());
         self.stats.last_refresh_ms.store(i64::try_from(took.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
-        let outcome = self.publish(process, &flight, attempt, result);
+        let outcome = self.publish(process, flight, attempt, result);
         if let (Outcome::Token(token), Some(pending_save)) = (&outcome, pending_save) {
             pending_save.save();
-            // A thread that invalidated the token in the meantime could not remove it from the store yet.
-            let last_invalidated = {
+            // A thread that reported the token in the meantime could not remove it from the store yet.
+            let last_rejected = {
                 let _state = process.lock();
-                process.last_invalidated.load()
+                process.last_rejected.load()
             };
-            if last_invalidated.is_some_and(|last_invalidated| last_invalidated.value() == token.value()) {
+            if last_rejected.is_some_and(|last_rejected| last_rejected.value() == token.value()) {
                 process.forget(token);
             }
         }
@@ -119,54 +145,62 @@ impl Inner {
         let current = self.token.load();
         let result = match result {
             Ok(Some(token)) => {
-                check_refreshed(&token, current.as_deref(), process.last_invalidated.load().as_deref(), now)
+                check_refreshed(&token, current.as_deref(), process.last_rejected.load().as_deref(), now)
                     .map(|()| Some(token))
             }
             other => other,
         };
-        let (outcome, skip_lock_until, line) = match result {
+        let (outcome, skip_lock_until) = match result {
             Ok(Some(token)) => {
                 let line = format!("got token {}, which expires in {} s", token.fingerprint(), token.expires_in(now));
                 let token = Arc::new(token);
                 self.set_token(Some(token.clone()));
-                state.backoff = None;
-                state.failures = 0;
-                // The replaced token was not rejected, so rejections are not consecutive any more.
-                if current.is_some() {
-                    state.consecutive_rejections = 0;
-                }
+                state.rejecters.clear();
+                process.has_rejecters.store(false, Ordering::Release);
+                process.change_pauses(|pauses| {
+                    pauses.backoff = None;
+                    pauses.failures = 0;
+                    pauses.deferred_until = i64::MIN;
+                });
                 self.stats.refreshes.fetch_add(1, Ordering::Relaxed);
                 self.stats.last_status.store(0, Ordering::Relaxed);
-                (Outcome::Token(token), 0, Ok(line))
+                log.info(|| line);
+                log.event(|| Event::Refreshed);
+                (Outcome::Token(token), 0)
             }
             Ok(None) => {
                 // Another process refreshes the token; read the store again soon.
                 let left =
                     current.map_or(Duration::ZERO, |token| now.remaining_until(token.usable_until(Duration::ZERO)));
-                let until = now.after(left / 8).monotonic;
+                let until = now.after((left / 8).max(SHORTEST_PAUSE)).monotonic;
+                process.change_pauses(|pauses| pauses.deferred_until = until);
                 let what = "another process is refreshing the token";
-                (Outcome::Inconclusive(Error::new(Kind::Timeout, what)), until, Ok(what.to_owned()))
+                log.info(|| what);
+                (Outcome::Inconclusive(Error::new(Kind::Timeout, what)), until)
             }
             Err(error) => {
                 self.stats.failures.fetch_add(1, Ordering::Relaxed);
                 self.stats.last_status.store(i64::from(error.kind().number()), Ordering::Relaxed);
-                // One attempt with a short deadline proves no failure to callers whose token has expired in the
-                // meantime, and a timeout of it proves none at all.
+                // One attempt without retries proves no failure to callers whose token has expired in the
+                // meantime, and a short deadline proves none at all. What the server asked for always counts.
                 let usable = current.as_deref().is_some_and(|token| token.is_usable(now, Duration::ZERO));
-                let advisory = attempt.short_deadline && (error.kind() == Kind::Timeout || !usable);
-                let until = self.backoff_until(&error, &mut state.failures, current.as_deref(), now);
+                let is_order = error.kind() == Kind::RateLimited || error.retry_after().is_some();
+                let timed_out = attempt.short_deadline && error.kind() == Kind::Timeout;
+                let advisory = !is_order && (timed_out || (!attempt.required && error.is_retryable() && !usable));
+                let mut failures = process.pauses.load().failures;
+                let until = self.backoff_until(&error, &mut failures, current.as_deref(), now);
                 let error = error
                     .with_retry_after(Some(Duration::from_nanos(u64::try_from(until - now.monotonic).unwrap_or(0))));
-                state.backoff = Some(Backoff { until, error: error.clone(), advisory });
-                let line = format!("no token: {error}");
-                (if advisory { Outcome::Inconclusive(error) } else { Outcome::Failed(error) }, until, Err(line))
+                process.change_pauses(|pauses| {
+                    pauses.failures = failures;
+                    pauses.backoff = Some(Backoff { until, error: error.clone(), advisory });
+                });
+                log.warning(|| format!("no token: {error}"));
+                log.event(|| Event::RefreshFailed(error.clone()));
+                (if advisory { Outcome::Inconclusive(error) } else { Outcome::Failed(error) }, until)
             }
         };
         process.finish_flight(state, flight, outcome.clone(), skip_lock_until);
-        match line {
-            Ok(line) => log.info(|| line),
-            Err(line) => log.warning(|| line),
-        }
         outcome
     }
 
@@ -190,8 +224,7 @@ impl Inner {
             Some(longest) if longest < wait => wait = longest,
             _ => *failures = failures.saturating_add(1),
         }
-        // Without a minimum, the random backoff could be zero.
-        let wait = wait.max(Duration::from_millis(1)).max(error.retry_after().unwrap_or_default());
+        let wait = wait.max(SHORTEST_PAUSE).max(error.retry_after().unwrap_or_default());
         now.after(wait).monotonic
     }
 }
@@ -208,7 +241,6 @@ impl PerProcess {
     ) {
         let _ = flight.0.set(outcome);
         state.flight = None;
-        state.refresher_in_flight = false;
         self.skip_lock_until.store(skip_lock_until, Ordering::Release);
         drop(state);
         self.flight_done.notify_all();
@@ -216,8 +248,16 @@ impl PerProcess {
     }
 }
 
+/// Registers a new flight.
+fn begin_flight(process: &PerProcess, mut state: MutexGuard<'_, RefreshState>) -> Arc<Flight> {
+    let flight = Arc::new(Flight::default());
+    state.flight = Some(flight.clone());
+    process.skip_lock_until.store(i64::MAX, Ordering::Release);
+    flight
+}
+
 /// Ends the flight if its leader panics.
-pub(super) struct FlightGuard<'a> {
+struct FlightGuard<'a> {
     inner: &'a Inner,
     process: &'a PerProcess,
     flight: &'a Flight,
@@ -225,8 +265,15 @@ pub(super) struct FlightGuard<'a> {
 
 impl Drop for FlightGuard<'_> {
     fn drop(&mut self) {
+        if self.flight.0.get().is_some() {
+            return;
+        }
         self.inner.stats.failures.fetch_add(1, Ordering::Relaxed);
         let error = Error::new(Kind::Internal, "the thread that requested a token panicked");
-        self.process.finish_flight(self.process.lock(), self.flight, Outcome::Inconclusive(error), 0);
+        // A panic may be repeated, so it has a pause, too.
+        let until = self.inner.clock().now().after(BACKOFF_BASE).monotonic;
+        let state = self.process.lock();
+        self.process.change_pauses(|pauses| pauses.deferred_until = until);
+        self.process.finish_flight(state, self.flight, Outcome::Inconclusive(error), until);
     }
 }

@@ -13,6 +13,7 @@ mod cell;
 mod flight;
 pub mod provider;
 mod refresher;
+pub mod rejection;
 mod state;
 mod stats;
 
@@ -63,6 +64,14 @@ impl Token {
         Token::build(self.value(), self.issued, self.expires, due)
     }
 
+    /// The same token, due for refresh at `due`.
+    #[must_use]
+    pub fn with_refresh_at(&self, due: Timestamps) -> Self {
+        let token = Token::build(self.value(), self.issued, self.expires, due);
+        token.used.store(self.was_used(), Ordering::Relaxed);
+        token
+    }
+
     fn build(value: &str, issued: Timestamps, expires: Timestamps, due: Timestamps) -> Self {
         let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + value.len() + 1));
         for part in [PREFIX, value, "\0"] {
@@ -103,11 +112,6 @@ impl Token {
     #[inline]
     pub fn is_usable(&self, now: Timestamps, min_validity: Duration) -> bool {
         now.is_before_both(self.usable_until(min_validity))
-    }
-
-    /// Whether the token is in the first tenth of its lifetime. If a server rejects such a token, age is not the reason.
-    pub fn was_just_issued(&self, now: Timestamps) -> bool {
-        now.is_before_both(self.issued.after(self.lifetime() / 10))
     }
 
     /// The end of the time in which the token may be returned.

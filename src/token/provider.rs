@@ -35,6 +35,11 @@ pub struct ProviderConfig {
 }
 
 impl ProviderConfig {
+    /// Whether the application's own transport sends the requests.
+    pub fn has_own_transport(&self) -> bool {
+        self.transport.is_some()
+    }
+
     /// Copies what is needed from a configuration.
     pub fn new(config: &Config) -> Result<Self> {
         let options = config.options()?;
@@ -71,6 +76,8 @@ pub struct FetchRequest<'a> {
     pub deadline: Deadline,
     /// How many times a request may be sent again.
     pub max_retries: u32,
+    /// How long a token out of the store must still be valid.
+    pub min_validity: Duration,
 }
 
 /// A new token that is to be saved in the store, and the lock under which it was requested.
@@ -179,14 +186,14 @@ impl TokenProvider {
     /// The stored token, if it is not the one to be replaced and can be used. A token that is due for refresh is
     /// used only if the caller has none.
     fn load(&self, store: &dyn Store, fetch: &FetchRequest) -> Option<Token> {
-        let Options { clock, min_validity, .. } = &self.config.options;
+        let clock = &self.config.options.clock;
         let token = self.read(store)?;
         if fetch.replacing.is_some_and(|current| current.value() == token.value()) {
             return None;
         }
         let now = clock.now();
-        let good = token.is_fresh(now) || (fetch.required && token.is_usable(now, *min_validity));
-        good.then_some(token)
+        let good = token.is_fresh(now) || fetch.required;
+        (good && token.is_usable(now, fetch.min_validity)).then_some(token)
     }
 
     /// The entry of the store as a token.
@@ -300,12 +307,14 @@ pub(crate) fn min_validity_error(token: &Token, min_validity: Duration) -> Error
 pub fn get_token(config: &Config) -> Result<Token> {
     let config = Arc::new(ProviderConfig::new(config)?);
     let Options { clock, timeout, retries, min_validity, log, .. } = config.options.clone();
+    let _deliver = log.deliver_at_end();
     let provider = TokenProvider::new(config)?;
     let fetch = FetchRequest {
         replacing: None,
         required: true,
         deadline: Deadline::after(&clock, timeout),
         max_retries: retries,
+        min_validity,
     };
     let fetch_and_save = |fetch: &FetchRequest| {
         let (token, pending_save) = provider.fetch(fetch)?.unzip();
@@ -324,7 +333,7 @@ pub fn get_token(config: &Config) -> Result<Token> {
         return Ok(token);
     }
     let deadline = Deadline::after(&clock, REFRESH_TIMEOUT.min(timeout));
-    let refresh = FetchRequest { replacing: Some(&token), required: false, deadline, max_retries: 0 };
+    let refresh = FetchRequest { replacing: Some(&token), required: false, deadline, max_retries: 0, min_validity };
     let refreshed = fetch_and_save(&refresh).and_then(|refreshed| {
         let check = |refreshed| check_refreshed(&refreshed, Some(&token), None, clock.now()).map(|()| refreshed);
         refreshed.map(check).transpose()

@@ -4,7 +4,6 @@
 
 use super::flight::RefreshAttempt;
 use super::state::{Inner, PerProcess, RefreshState, State, classify};
-use crate::oauth::retry::Deadline;
 use crate::sys::threads;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
@@ -41,7 +40,7 @@ impl Inner {
             }
             let Some(inner) = inner.upgrade() else { return };
             let now = inner.clock().now();
-            let backoff_until = state.backoff.as_ref().map_or(i64::MIN, |backoff| backoff.until);
+            let backoff_until = process.pauses.load().refresh_at();
             let token = inner.token.load();
             // How long there is nothing to do; `None` until the next call.
             let idle = match (classify(token.as_deref(), backoff_until, now, Duration::ZERO), &token) {
@@ -50,19 +49,16 @@ impl Inner {
                     Some(Duration::from_nanos(u64::try_from(backoff_until - now.monotonic).unwrap_or(0)))
                 }
                 (State::Due, Some(token)) if token.was_used() && state.flight.is_none() => {
-                    let left = now.remaining_until(token.usable_until(Duration::ZERO));
-                    let deadline = Deadline::after(inner.clock(), left.min(inner.options().timeout));
-                    inner.run_flight(
-                        process,
-                        state,
-                        RefreshAttempt {
-                            required: false,
-                            short_deadline: true,
-                            deadline,
-                            retries: 0,
-                            background: true,
-                        },
-                    );
+                    let deadline = inner.deadline();
+                    let attempt = RefreshAttempt {
+                        required: false,
+                        short_deadline: false,
+                        deadline,
+                        retries: 0,
+                        min_validity: inner.options().min_validity,
+                    };
+                    inner.run_flight(process, state, attempt);
+                    inner.options().log.deliver();
                     state = process.lock();
                     continue;
                 }
@@ -70,10 +66,12 @@ impl Inner {
             };
             drop(token);
             drop(inner); // while this thread waits, it must not keep the cache alive
+            state.refresher_is_idle = true;
             state = match idle {
                 Some(idle) => process.wake.wait_timeout(state, idle).unwrap_or_else(PoisonError::into_inner).0,
                 None => process.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
+            state.refresher_is_idle = false;
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::Token;
 use super::cell::TokenCell;
 use super::provider::{ProviderConfig, TokenProvider};
+use super::rejection::Rejections;
 use super::stats::Stats;
 use crate::config::Options;
 use crate::error::{Error, Kind, Result};
@@ -11,9 +12,9 @@ use crate::sys::clock::{Clock, Timestamps};
 use crate::sys::fork;
 use crate::sys::sync::{Condvar, Mutex, MutexGuard};
 use arc_swap::{ArcSwap, ArcSwapOption};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 /// The state of the cached token.
@@ -58,8 +59,11 @@ pub(super) struct PerProcess {
     pub(super) generation: u64,
     /// `None` if a forked child has freed it.
     pub(super) provider: ArcSwapOption<TokenProvider>,
-    /// The token that was invalidated last; receiving it again is an error. Changed under the lock of `state`.
-    pub(super) last_invalidated: TokenCell,
+    /// The token that was rejected last; receiving it again is an error. Changed under the lock of `state`.
+    pub(super) last_rejected: TokenCell,
+    /// When which attempt may follow. Changed under the lock of `state`; read without it by a forked child, which
+    /// inherits it.
+    pub(super) pauses: ArcSwap<Pauses>,
     pub(super) state: Mutex<RefreshState>,
     /// Signals that a flight has ended.
     pub(super) flight_done: Condvar,
@@ -67,28 +71,45 @@ pub(super) struct PerProcess {
     pub(super) wake: Condvar,
     /// Until this monotonic time, a caller with a usable token need not lock `state`.
     pub(super) skip_lock_until: AtomicI64,
+    /// Whether a thread reported the current token as rejected and has not got another one yet.
+    pub(super) has_rejecters: AtomicBool,
 }
 
 /// What is in progress; under the lock.
 #[derive(Default)]
 pub(super) struct RefreshState {
     pub(super) flight: Option<Arc<Flight>>,
-    pub(super) backoff: Option<Backoff>,
-    /// Failed flights since the last success, except those whose backoff was shortened.
-    pub(super) failures: u32,
-    /// Consecutive invalidations of tokens that had just been issued.
-    pub(super) consecutive_rejections: u32,
+    /// The threads that reported the current token as rejected: they need another one, all others do not.
+    pub(super) rejecters: Vec<ThreadId>,
     pub(super) thread: Option<JoinHandle<()>>,
-    /// Whether the background thread leads the flight. Then closing the cache does not wait for it.
-    pub(super) refresher_in_flight: bool,
+    /// Whether the background thread waits for something to do. Only then does closing the cache wait for it,
+    /// because at any other time it may be in a request or in code of the application.
+    pub(super) refresher_is_idle: bool,
     pub(super) closed: bool,
 }
 
+/// The pause that follows each outcome, on the monotonic clock. An attempt that had none could be repeated in a loop.
+#[derive(Clone, Default)]
+pub(super) struct Pauses {
+    /// After a failure.
+    pub(super) backoff: Option<Backoff>,
+    /// Failed flights since the last success, except those whose backoff was shortened.
+    pub(super) failures: u32,
+    /// Another process refreshes the token: until then, nobody here tries to.
+    pub(super) deferred_until: i64,
+    /// Tokens arrived too late for the `min_validity` of a call.
+    pub(super) too_short: Option<Backoff>,
+    /// How often that happened since such a call succeeded.
+    pub(super) too_short_count: u32,
+    pub(super) rejections: Rejections,
+}
+
 /// The time after a failure in which no token is requested.
+#[derive(Clone)]
 pub(super) struct Backoff {
     pub(super) until: i64,
     pub(super) error: Error,
-    /// Whether the attempt had a short deadline. Then a caller without a token tries all the same.
+    /// Whether the attempt proved no failure of the service. Then a caller without a token tries all the same.
     pub(super) advisory: bool,
 }
 
@@ -126,6 +147,8 @@ impl Inner {
             return Ok(process);
         }
         let new = Arc::new(PerProcess::new(TokenProvider::new(self.config.clone())?));
+        // A child that forgot the pauses of its parent would send a request that the server asked not to get.
+        new.pauses.store(process.pauses.load_full());
         let previous = self.per_process.compare_and_swap(&process, new.clone());
         if !Arc::ptr_eq(&previous, &process) {
             return Ok(previous.clone()); // another thread of the child was faster
@@ -139,6 +162,7 @@ impl Inner {
         Ok(new)
     }
 
+    /// Replaces the token.
     pub(super) fn set_token(&self, token: Option<Arc<Token>>) {
         self.token.set(token);
         // After the token, so that a reader of the new value also finds the new token.
@@ -151,11 +175,13 @@ impl PerProcess {
         PerProcess {
             generation: fork::generation(),
             provider: ArcSwapOption::from_pointee(provider),
-            last_invalidated: TokenCell::default(),
+            last_rejected: TokenCell::default(),
+            pauses: ArcSwap::default(),
             state: Mutex::default(),
             flight_done: Condvar::new(),
             wake: Condvar::new(),
             skip_lock_until: AtomicI64::new(0),
+            has_rejecters: AtomicBool::new(false),
         }
     }
 
@@ -163,6 +189,13 @@ impl PerProcess {
         // A panic under the lock cannot leave an invalid state, because each field is set to a valid value on its
         // own.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the pauses; under the lock of `state`.
+    pub(super) fn change_pauses(&self, change: impl FnOnce(&mut Pauses)) {
+        let mut pauses = Pauses::clone(&self.pauses.load());
+        change(&mut pauses);
+        self.pauses.store(Arc::new(pauses));
     }
 
     pub(super) fn provider(&self) -> Result<Arc<TokenProvider>> {
@@ -183,12 +216,25 @@ impl PerProcess {
     /// using at the time of the fork, because the reference of that thread remains.
     pub(super) fn free_in_child(self: Arc<Self>) {
         self.provider.store(None);
-        self.last_invalidated.set(None);
+        self.last_rejected.set(None);
         std::mem::forget(self);
     }
 }
 
+impl Pauses {
+    /// Until when a token that is due is not refreshed.
+    pub(super) fn refresh_at(&self) -> i64 {
+        self.backoff.as_ref().map_or(i64::MIN, |backoff| backoff.until).max(self.deferred_until)
+    }
+}
+
 impl Backoff {
+    /// The failure, if the pause is not over and applies to callers without a token, too.
+    pub(super) fn error(this: Option<&Backoff>, now: Timestamps) -> Option<Error> {
+        let active = this.filter(|backoff| !backoff.advisory && now.monotonic < backoff.until)?;
+        Some(active.error_with_remaining(now))
+    }
+
     /// The failure, with the remaining time of the backoff.
     pub(super) fn error_with_remaining(&self, now: Timestamps) -> Error {
         let left = u64::try_from(self.until - now.monotonic).unwrap_or(0);

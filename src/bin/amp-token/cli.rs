@@ -14,6 +14,9 @@ use std::ffi::{OsStr, OsString};
 /// But a build runs this command a thousand times, and without a store each run would request a token.
 pub const DEFAULT_STORE: &str = "file";
 
+/// The default of `log_level`.
+pub const DEFAULT_LOG_LEVEL: &str = "warning";
+
 /// The environment variable that contains the token for the command that `exec` runs.
 pub const TOKEN_VARIABLE: &str = "AMPLIENCE_ACCESS_TOKEN";
 
@@ -359,6 +362,7 @@ fn settings() -> impl Iterator<Item = Arg> {
             ValueType::Count(_) => ("NUMBER", ValueHint::Other),
             ValueType::Flag => ("true|false", ValueHint::Other),
             ValueType::Store => ("none|file|URL", ValueHint::Other),
+            ValueType::LogLevel => ("LEVEL", ValueHint::Other),
             ValueType::Text | ValueType::Secret => ("TEXT", ValueHint::Other),
         };
         Arg::new(setting.name)
@@ -374,7 +378,8 @@ fn settings() -> impl Iterator<Item = Arg> {
 /// The default of a setting on the command line, for the help.
 pub fn default(setting: &Setting) -> String {
     match (setting.name, setting.default) {
-        ("store", _) => format!("default {}", DEFAULT_STORE),
+        ("store", _) => format!("default {DEFAULT_STORE}"),
+        ("log_level", _) => format!("default {DEFAULT_LOG_LEVEL}"),
         (_, "") => format!("default: {}", setting.default_description),
         (_, value) => format!("default {value}"),
     }

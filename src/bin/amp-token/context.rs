@@ -12,14 +12,16 @@ use clap::ArgMatches;
 pub struct Context {
     /// The settings.
     pub config: Config,
-    is_default_store: bool,
+    /// The settings that the command sets by default.
+    defaults: Vec<&'static str>,
 }
 
 impl Context {
     /// Reads the options before and after the name of the command. The latter take precedence.
     pub fn new(before: &ArgMatches, after: &ArgMatches) -> CliResult<Self> {
         let mut config = Config::new();
-        config.log = log(after);
+        let (log, level) = log(after);
+        config.log = log;
         for setting in SETTINGS.iter().filter(|setting| setting.value_type != ValueType::Secret) {
             let value = |matches: &ArgMatches| matches.try_get_one::<String>(setting.name).ok().flatten().cloned();
             let Some(text) = value(after).or_else(|| value(before)) else { continue };
@@ -32,17 +34,23 @@ impl Context {
             config.set("min_validity_ms", Some(&seconds.saturating_mul(1000).to_string()))?;
         }
         config.load()?;
-        let is_default_store = config.text("store").is_none();
-        if is_default_store {
-            config.set("store", Some(cli::DEFAULT_STORE))?;
+        if let Some(level) = level {
+            config.set("log_level", Some(level))?;
         }
-        Ok(Context { config, is_default_store })
+        let mut defaults = Vec::new();
+        for (name, value) in [("store", cli::DEFAULT_STORE), ("log_level", cli::DEFAULT_LOG_LEVEL)] {
+            if config.text(name).is_none() {
+                config.set(name, Some(value))?;
+                defaults.push(name);
+            }
+        }
+        Ok(Context { config, defaults })
     }
 
     /// Where the value of a setting comes from, for `config`.
     pub fn origin(&self, setting: &Setting) -> String {
         match self.config.origin(setting.name) {
-            Some(Origin::Set) if setting.name == "store" && self.is_default_store => "default".to_owned(),
+            Some(Origin::Set) if self.defaults.contains(&setting.name) => "default".to_owned(),
             Some(Origin::Set) => "option".to_owned(),
             Some(Origin::Environment(variable)) => variable.to_owned(),
             None => "default".to_owned(),
@@ -50,26 +58,30 @@ impl Context {
     }
 }
 
-/// The log: lines on standard error, as many as `--verbose` and `--quiet` ask for. Without `--verbose` it
-/// leaves out errors (`Level::Error`): `main` prints the error that ends the run.
-fn log(matches: &ArgMatches) -> Log {
-    let verbosity = match (matches.get_flag("quiet"), matches.get_count("verbose")) {
-        (true, _) => return Log::default(),
-        (_, 0) => Level::Warning,
-        (_, 1) => Level::Info,
-        _ => Level::Debug,
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.config.log.deliver();
+    }
+}
+
+/// The log, which writes lines to standard error, and the level that `--verbose` or `--quiet` asks for.
+fn log(matches: &ArgMatches) -> (Log, Option<&'static str>) {
+    let level = match (matches.get_flag("quiet"), matches.get_count("verbose")) {
+        (true, _) => Some("off"),
+        (_, 0) => None,
+        (_, 1) => Some("info"),
+        _ => Some("debug"),
     };
-    Log::new(move |level, line| {
+    let log = Log::new(|level, line| {
         let name = match level {
             Level::Error => "error",
             Level::Warning => "warning",
             Level::Info => "info",
             Level::Debug => "debug",
         };
-        if level <= verbosity && (level != Level::Error || verbosity > Level::Warning) {
-            eprintln_prefixed(&format!("{name}: {line}"));
-        }
-    })
+        eprintln_prefixed(&format!("{name}: {line}"));
+    });
+    (log, level)
 }
 
 /// The prefix of the environment variables of settings.

@@ -41,7 +41,7 @@ pub fn status_of(error: &Error) -> u8 {
         Kind::Resolve | Kind::Connect | Kind::Tls | Kind::Proxy | Kind::Timeout => NETWORK,
         Kind::RateLimited | Kind::Server | Kind::Protocol => SERVER,
         Kind::Io => EXIT_IO,
-        Kind::BufferTooSmall | Kind::Internal => EXIT_INTERNAL,
+        Kind::BufferTooSmall | Kind::Pending | Kind::Internal => EXIT_INTERNAL,
     }
 }
 
