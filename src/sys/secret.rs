@@ -206,11 +206,20 @@ pub fn append(buffer: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
 /// A short name by which a log distinguishes tokens. The token cannot be recovered from it, and names of
 /// different processes cannot be compared, because each process has a random salt.
 pub fn fingerprint(text: &str) -> String {
-    use std::hash::BuildHasher;
+    use ring::rand::SecureRandom;
+    use std::hash::{DefaultHasher, Hash, Hasher};
     use std::sync::OnceLock;
-    static SALT: OnceLock<std::hash::RandomState> = OnceLock::new();
-    let hash = SALT.get_or_init(std::hash::RandomState::new).hash_one(text);
-    format!("{:06x}", hash & 0xff_ffff)
+    static SALT: OnceLock<[u8; 16]> = OnceLock::new();
+    let salt = SALT.get_or_init(|| {
+        let mut salt = [0; 16];
+        // `std::hash::RandomState` would panic in a sandbox that allows no randomness. 24 bits of a hash identify no
+        // token of a thousand characters, even without a salt.
+        let _ = ring::rand::SystemRandom::new().fill(&mut salt);
+        salt
+    });
+    let mut hasher = DefaultHasher::new();
+    (salt, text).hash(&mut hasher);
+    format!("{:06x}", hasher.finish() & 0xff_ffff)
 }
 
 #[cfg(test)]
