@@ -7,7 +7,10 @@ use amp_token::sys::clock::{Clock, ManualClock};
 use amp_token::token::Token;
 use amp_token::token::cache::TokenCache;
 use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -458,6 +461,79 @@ fn a_rejected_token_stays_in_use_for_others() {
     service.pass(2.0);
     assert_eq!(cache.get().unwrap().value(), "token-3");
     assert_eq!(other_thread().unwrap().value(), "token-3");
+}
+
+/// A service that takes longer than a caller with a usable token waits: the caller goes on with that token, and the
+/// request is not lost.
+#[test]
+fn a_slow_refresh_is_finished_and_its_token_used() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (request_arrived, arrivals) = channel();
+    let (release, released) = channel::<()>();
+    let server = std::thread::spawn(move || {
+        for number in 1..=2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"client_credentials") {
+                let mut piece = [0; 1024];
+                let read = stream.read(&mut piece).unwrap();
+                assert!(read > 0);
+                request.extend_from_slice(&piece[..read]);
+            }
+            if number == 2 {
+                request_arrived.send(()).unwrap();
+                released.recv().unwrap();
+            }
+            let body = format!(r#"{{"access_token":"token-{number}","expires_in":300}}"#);
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        }
+    });
+    let clock = ManualClock::new(3);
+    let mut config = Config::new();
+    for (name, value) in [("client_id", "id"), ("client_secret", "secret"), ("auth_url", &url), ("proxy", "none")] {
+        config.set(name, Some(value)).unwrap();
+    }
+    config.clock = Clock::Manual(clock.clone());
+    let cache = TokenCache::new(&config).unwrap();
+    assert_eq!(cache.get().unwrap().value(), "token-1");
+    clock.advance(Duration::from_secs(245));
+    std::thread::scope(|scope| {
+        let caller = scope.spawn(|| cache.get());
+        arrivals.recv().unwrap();
+        // The time that the caller allows is over; the time of the request is not.
+        clock.advance(Duration::from_secs(3));
+        assert_eq!(caller.join().unwrap().unwrap().value(), "token-1");
+        assert_eq!(cache.get().unwrap().value(), "token-1");
+        release.send(()).unwrap();
+        until(|| cache.get().unwrap().value() == "token-2");
+    });
+    server.join().unwrap();
+    assert_eq!((cache.statistic("requests"), cache.statistic("failures")), (Some(2), Some(0)));
+}
+
+/// [`TokenCache::try_get`] waits for nothing, and what it starts is shared.
+#[test]
+fn a_call_that_never_waits_starts_one_request() {
+    let gate = Arc::new(Gate::default());
+    let closed = gate.clone();
+    let service = Service::new(move |service, number| {
+        closed.wait();
+        Ok(service.grant(number))
+    });
+    let cache = service.cache(&[]);
+    for _ in 0..100 {
+        let error = cache.try_get().unwrap_err();
+        assert_eq!(error.kind(), Kind::Pending);
+        assert!(error.is_retryable() && error.retry_after().is_some());
+    }
+    gate.open();
+    until(|| cache.try_get().is_ok());
+    assert_eq!(service.requests(), 1);
+    service.pass(245.0);
+    assert_eq!(cache.try_get().unwrap().value(), "token-1", "a token that is due is returned");
+    until(|| cache.try_get().unwrap().value() == "token-2");
+    assert_eq!(service.requests(), 2);
 }
 
 /// A call whose `min_validity` the service cannot meet fails, and pauses; other calls use the token.
