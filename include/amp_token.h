@@ -74,7 +74,10 @@
  *   fork       Parent and child may both keep using what was created before the
  *              fork. A child shares no connection with its parent.
  *   Signals    SIGPIPE is never raised. Calls continue after a signal handler
- *              returns. Threads that the library starts handle no signals.
+ *              returns. Threads that the library starts handle no signals. No
+ *              function may be called in a signal handler.
+ *   Booleans   A bool that a function returns fills a whole 32-bit register
+ *              with 0 or 1. One that a callback returns is one byte.
  *   exit       A program may exit at any time, even while other threads are
  *              inside the library. The library stays loaded: dlclose() is
  *              allowed and does nothing.
@@ -748,6 +751,11 @@ AMP_API int64_t amp_token_expires_in(const amp_token *token);
  * cache again: until it is due for refresh. For bindings and programs that
  * keep a copy of the token together with amp_token_cache_epoch(). INT64_MAX if
  * the token never expires; 0 if the cache must be asked now.
+ *
+ * Count this time by a clock that goes on while the machine is suspended
+ * (CLOCK_BOOTTIME on Linux), and also compare the wall clock with
+ * amp_token_expires_at(): a virtual machine that was paused continues with
+ * another clock than a real one. Or call this function again each time.
  *
  * Threads: any.
  * NULL: 0 for a NULL `token`.

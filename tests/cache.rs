@@ -551,6 +551,13 @@ fn tokens_that_arrive_too_late_for_a_call_do_not_cause_a_storm() {
     }
     assert_eq!(errors, 200);
     assert!(service.requests() < 10, "{}", service.requests());
+    // The same as a setting, for all calls.
+    let cache = service.cache(&[("min_validity_ms", "299500")]);
+    let before = service.requests();
+    for _ in 0..200 {
+        assert!(cache.get().unwrap_err().retry_after().is_some());
+    }
+    assert!(service.requests() - before < 10, "{}", service.requests() - before);
 }
 
 #[test]

@@ -129,6 +129,60 @@ fn an_invalidation_during_a_refresh_drops_only_its_own_token() {
     });
 }
 
+/// The hand-over of a rejected token: those who report it share one request and get its token, and those who do not
+/// are never without one.
+#[test]
+fn a_rejected_token_is_replaced_once_and_used_by_others_meanwhile() {
+    check(|| {
+        let world = world(|number| Ok(grant(number)));
+        let first = world.cache.get().unwrap();
+        let reporter = |world: &Arc<World>| {
+            let (world, first) = (world.clone(), first.clone());
+            Box::new(move || {
+                assert!(world.cache.report(&first, 401, b""));
+                assert_eq!(world.cache.get().unwrap().value(), "token-2");
+            }) as Box<dyn FnOnce() + Send>
+        };
+        let (invalidating, reading, rejected) = (world.clone(), world.clone(), first.clone());
+        run([
+            reporter(&world),
+            reporter(&world),
+            Box::new(move || {
+                invalidating.cache.invalidate(&rejected);
+                assert_eq!(invalidating.cache.get().unwrap().value(), "token-2");
+            }),
+            Box::new(move || {
+                for _ in 0..2 {
+                    reading.cache.get().unwrap();
+                }
+            }),
+        ]);
+        assert_eq!(world.requests.load(Ordering::SeqCst), 2);
+        assert_eq!(world.cache.get().unwrap().value(), "token-2");
+    });
+}
+
+/// The replacement fails: the others keep the token, and the reporters learn that there is no other.
+#[test]
+fn a_failed_replacement_leaves_the_token_in_use() {
+    check(|| {
+        let world = world(|number| if number == 1 { Ok(grant(1)) } else { Err(Error::new(Kind::Connect, "refused")) });
+        let first = world.cache.get().unwrap();
+        let (one, other, reading) = (world.clone(), world.clone(), world.clone());
+        let (mine, yours) = (first.clone(), first.clone());
+        run([
+            Box::new(move || assert!(!one.cache.report(&mine, 401, b""))) as Box<dyn FnOnce() + Send>,
+            Box::new(move || assert!(!other.cache.report(&yours, 401, b""))),
+            Box::new(move || {
+                for _ in 0..3 {
+                    assert_eq!(reading.cache.get().unwrap().value(), "token-1");
+                }
+            }),
+        ]);
+        assert_eq!(world.requests.load(Ordering::SeqCst), 2);
+    });
+}
+
 #[test]
 fn the_epoch_changes_with_every_swap() {
     check(|| {

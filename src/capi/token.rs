@@ -115,6 +115,11 @@ pub extern "C" fn amp_token_expires_in(token: Option<&amp_token>) -> i64 {
 /// keep a copy of the token together with amp_token_cache_epoch(). INT64_MAX if
 /// the token never expires; 0 if the cache must be asked now.
 ///
+/// Count this time by a clock that goes on while the machine is suspended
+/// (CLOCK_BOOTTIME on Linux), and also compare the wall clock with
+/// amp_token_expires_at(): a virtual machine that was paused continues with
+/// another clock than a real one. Or call this function again each time.
+///
 /// Threads: any.
 /// NULL: 0 for a NULL `token`.
 #[unsafe(no_mangle)]

@@ -31,7 +31,7 @@ use crate::error::{Error, Kind, Phase, Result};
 use crate::net::transport::Transport;
 use crate::oauth::retry::{Deadline, backoff};
 use crate::sys::fork;
-use crate::sys::sync::MutexGuard;
+use crate::sys::sync::{MutexGuard, current_thread};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -237,7 +237,7 @@ impl Inner {
             let state = process.lock();
             let token = self.token.load();
             let pauses = process.pauses.load_full();
-            let is_rejecter = !state.rejecters.is_empty() && state.rejecters.contains(&std::thread::current().id());
+            let is_rejecter = !state.rejecters.is_empty() && state.rejecters.contains(&current_thread());
             let step = match (classify(token.as_deref(), pauses.refresh_at(), now, min_validity), &token) {
                 (State::Fresh | State::Backoff, Some(token)) if !is_rejecter => {
                     token.mark_used();
@@ -415,7 +415,7 @@ impl Inner {
         let pauses = process.pauses.load();
         let is_idle = state.flight.is_none();
         match token {
-            Some(token) if !state.rejecters.contains(&std::thread::current().id()) => {
+            Some(token) if !state.rejecters.contains(&current_thread()) => {
                 token.mark_used();
                 let is_due = !token.is_fresh(now) && pauses.refresh_at() <= now.monotonic;
                 if is_due && is_idle && !self.delegate_to_refresher(&process, &mut state) {

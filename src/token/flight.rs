@@ -145,7 +145,9 @@ impl Inner {
         let current = self.token.load();
         let result = match result {
             Ok(Some(token)) => {
-                check_refreshed(&token, current.as_deref(), process.last_rejected.load().as_deref(), now)
+                let last_rejected = process.last_rejected.load();
+                let min_validity = self.options().min_validity;
+                check_refreshed(&token, current.as_deref(), last_rejected.as_deref(), now, min_validity)
                     .map(|()| Some(token))
             }
             other => other,

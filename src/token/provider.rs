@@ -268,23 +268,30 @@ impl ResolvedCredentials {
     }
 }
 
-/// Rejects a refreshed token that is unchanged or already expired.
+/// Rejects a refreshed token that is unchanged, or that arrived so late that it cannot be returned. (A token whose
+/// whole lifetime is too short for `min_validity` is not late.)
 pub(crate) fn check_refreshed(
     token: &Token,
     current: Option<&Token>,
-    last_invalidated: Option<&Token>,
+    last_rejected: Option<&Token>,
     now: Timestamps,
+    min_validity: Duration,
 ) -> Result<()> {
     if token.is_permanent() {
         return Ok(());
     }
-    let unchanged = [current, last_invalidated].into_iter().flatten().any(|old| old.value() == token.value());
+    let unchanged = [current, last_rejected].into_iter().flatten().any(|old| old.value() == token.value());
     let (what, advice) = if unchanged {
         ("the token service returned the same token again", "try again later")
     } else if !token.is_usable(now, Duration::ZERO) {
         (
             "the token had expired, or was about to, when it arrived",
             "the server or the network is too slow for the lifetime of its tokens",
+        )
+    } else if !token.is_usable(now, min_validity) && token.issued().is_before_both(token.usable_until(min_validity)) {
+        (
+            "the token was not valid for min_validity_ms any more when it arrived",
+            "the server or the network is slow, or min_validity_ms is close to the lifetime of tokens",
         )
     } else {
         return Ok(());
@@ -326,7 +333,7 @@ pub fn get_token(config: &Config) -> Result<Token> {
     let token = fetch_and_save(&fetch)?.ok_or_else(|| Error::new(Kind::Internal, "a required fetch was deferred"))?;
     let now = clock.now();
     if !token.is_usable(now, min_validity) {
-        check_refreshed(&token, None, None, now)?;
+        check_refreshed(&token, None, None, now, min_validity)?;
         return Err(min_validity_error(&token, min_validity));
     }
     if token.is_fresh(now) {
@@ -335,7 +342,8 @@ pub fn get_token(config: &Config) -> Result<Token> {
     let deadline = Deadline::after(&clock, REFRESH_TIMEOUT.min(timeout));
     let refresh = FetchRequest { replacing: Some(&token), required: false, deadline, max_retries: 0, min_validity };
     let refreshed = fetch_and_save(&refresh).and_then(|refreshed| {
-        let check = |refreshed| check_refreshed(&refreshed, Some(&token), None, clock.now()).map(|()| refreshed);
+        let check =
+            |refreshed| check_refreshed(&refreshed, Some(&token), None, clock.now(), min_validity).map(|()| refreshed);
         refreshed.map(check).transpose()
     });
     Ok(match refreshed {

@@ -19,7 +19,7 @@ use super::state::{Backoff, Inner, PerProcess, RefreshState};
 use crate::log::Event;
 use crate::oauth::retry::Deadline;
 use crate::sys::clock::Timestamps;
-use crate::sys::sync::MutexGuard;
+use crate::sys::sync::{MutexGuard, current_thread};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -138,7 +138,7 @@ impl Inner {
         let state = if in_flight { Some(state) } else { self.begin_replacement(&process, state, rejected) };
         let Some(mut state) = state else { return };
         if state.rejecters.len() < MAX_REJECTERS {
-            state.rejecters.push(std::thread::current().id());
+            state.rejecters.push(current_thread());
         }
         process.has_rejecters.store(true, Ordering::Release);
         // The token is not fresh any more, so that the next call of this thread takes the slow path.

@@ -34,6 +34,7 @@ struct fake {
     int requests;   /* number of requests so far */
     int expires_in; /* lifetime of its tokens, in seconds */
     int status;     /* HTTP status to return instead of a token, unless 0 */
+    const char *retry_after; /* Retry-After of such a response, unless NULL */
     /* Called before each response, unless NULL. */
     void (*before_reply)(struct fake *fake);
     void *more;
@@ -53,8 +54,11 @@ UNUSED static int fake_send(const amp_http_request *request, amp_http_reply *rep
     if (fake->before_reply)
         fake->before_reply(fake);
     amp_http_reply_set_status(reply, fake->status ? fake->status : 200);
-    if (fake->status)
+    if (fake->status) {
+        if (fake->retry_after)
+            amp_http_reply_add_header(reply, "Retry-After", fake->retry_after);
         return 0;
+    }
     amp_http_reply_add_header(reply, "Content-Type", "application/json");
     memset(padding, 'x', sizeof padding - 1);
     padding[sizeof padding - 1] = '\0';

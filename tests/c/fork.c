@@ -163,8 +163,36 @@ static void a_child_may_free_what_it_inherited(void) {
     amp_token_cache_free(cache);
 }
 
+/* A child fails as its parent would: it sends no request before the server
+ * wants one. */
+static void fail_without_a_request(const amp_token_cache *cache) {
+    amp_token *token = NULL;
+    amp_error *error = NULL;
+    int64_t requests = amp_token_cache_stat(cache, "requests");
+
+    CHECK(amp_token_cache_get(cache, &token, &error) == AMP_RATE_LIMITED);
+    CHECK(amp_error_retry_after_ms(error) > 3500 * 1000);
+    CHECK(amp_token_cache_stat(cache, "requests") == requests);
+    amp_error_free(error);
+}
+
+static void a_child_inherits_the_backoff(void) {
+    struct fake fake = {.expires_in = 300, .status = 429, .retry_after = "3600"};
+    amp_token_cache *cache = fake_cache(&fake);
+    int i;
+
+    {
+        amp_token *token = NULL;
+        CHECK(amp_token_cache_get(cache, &token, NULL) == AMP_RATE_LIMITED);
+    }
+    for (i = 0; i < 3; i++)
+        expect_success(start_child(fail_without_a_request, cache));
+    amp_token_cache_free(cache);
+}
+
 int main(void) {
     a_child_does_not_wait_for_its_parent_s_request();
+    a_child_inherits_the_backoff();
     forks_amid_the_hammering("false");
     forks_amid_the_hammering("true");
     a_child_may_free_what_it_inherited();

@@ -41,6 +41,7 @@ fn a_connection_to_a_trusted_server_is_traced() {
             assert_eq!(identity.subject, "\"leaf\" of \"Shop\"");
         }
     }
+    options.log.deliver();
     let lines = lines.lock().unwrap().join("\n");
     for words in
         ["directly", "connected to localhost", "TLS 1.2", "issued by \"Root\"", "responded with status 200 and 2 bytes"]

@@ -6,7 +6,7 @@ mod shared;
 use amp_emulator::Emulator;
 use amp_token::config::Config;
 use amp_token::config::credentials::Credentials;
-use amp_token::log::Level;
+use amp_token::log::{Level, Log};
 use amp_token::store::{LockResult, Store};
 use amp_token::token::cache::TokenCache;
 use std::io::{BufRead, BufReader};
@@ -56,9 +56,10 @@ impl Settings {
         for (name, value) in &self.0 {
             config.set(name, Some(value)).unwrap();
         }
-        let lines = Lines::default();
-        let sink = lines.0.clone();
-        config.log = amp_token::log::Log::new(move |level, line| sink.lock().unwrap().push((level, line.to_owned())));
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = lines.clone();
+        config.log = Log::new(move |level, line| sink.lock().unwrap().push((level, line.to_owned())));
+        let lines = Lines { log: config.log.clone(), lines };
         (config, lines)
     }
 
@@ -78,13 +79,17 @@ impl Settings {
 }
 
 /// What was logged.
-#[derive(Clone, Default)]
-pub struct Lines(Arc<Mutex<Vec<(Level, String)>>>);
+#[derive(Clone)]
+pub struct Lines {
+    log: Log,
+    lines: Arc<Mutex<Vec<(Level, String)>>>,
+}
 
 impl Lines {
     /// The warnings about the store.
     pub fn warnings(&self) -> Vec<String> {
-        let lines = self.0.lock().unwrap();
+        self.log.deliver();
+        let lines = self.lines.lock().unwrap();
         let warnings = lines.iter().filter(|(level, line)| *level <= Level::Warning && line.starts_with("store: "));
         warnings.map(|(_, line)| line.clone()).collect()
     }

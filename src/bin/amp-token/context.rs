@@ -20,8 +20,8 @@ impl Context {
     /// Reads the options before and after the name of the command. The latter take precedence.
     pub fn new(before: &ArgMatches, after: &ArgMatches) -> CliResult<Self> {
         let mut config = Config::new();
-        let (log, level) = log(after);
-        config.log = log;
+        let level = log_level(after);
+        config.log = log().with_level(level.map_or(Some(Level::Warning), |level| Level::parse(level).flatten()));
         for setting in SETTINGS.iter().filter(|setting| setting.value_type != ValueType::Secret) {
             let value = |matches: &ArgMatches| matches.try_get_one::<String>(setting.name).ok().flatten().cloned();
             let Some(text) = value(after).or_else(|| value(before)) else { continue };
@@ -64,15 +64,19 @@ impl Drop for Context {
     }
 }
 
-/// The log, which writes lines to standard error, and the level that `--verbose` or `--quiet` asks for.
-fn log(matches: &ArgMatches) -> (Log, Option<&'static str>) {
-    let level = match (matches.get_flag("quiet"), matches.get_count("verbose")) {
+/// The level that `--verbose` or `--quiet` asks for.
+fn log_level(matches: &ArgMatches) -> Option<&'static str> {
+    match (matches.get_flag("quiet"), matches.get_count("verbose")) {
         (true, _) => Some("off"),
         (_, 0) => None,
         (_, 1) => Some("info"),
         _ => Some("debug"),
-    };
-    let log = Log::new(|level, line| {
+    }
+}
+
+/// The log, which writes lines to standard error.
+fn log() -> Log {
+    Log::new(|level, line| {
         let name = match level {
             Level::Error => "error",
             Level::Warning => "warning",
@@ -80,8 +84,7 @@ fn log(matches: &ArgMatches) -> (Log, Option<&'static str>) {
             Level::Debug => "debug",
         };
         eprintln_prefixed(&format!("{name}: {line}"));
-    });
-    (log, level)
+    })
 }
 
 /// The prefix of the environment variables of settings.
