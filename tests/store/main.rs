@@ -6,6 +6,7 @@
 
 mod child;
 mod file;
+mod pauses;
 #[cfg(feature = "redis")]
 mod redis;
 mod support;

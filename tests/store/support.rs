@@ -86,6 +86,12 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// How many lines say this.
+    pub fn count(&self, text: &str) -> usize {
+        self.log.deliver();
+        self.lines.lock().unwrap().iter().filter(|(_, line)| line.contains(text)).count()
+    }
+
     /// The warnings about the store.
     pub fn warnings(&self) -> Vec<String> {
         self.log.deliver();
