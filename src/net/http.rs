@@ -28,8 +28,10 @@
 use crate::config::NetworkOptions;
 use crate::config::environment;
 use crate::error::{Error, Kind, Phase, Result};
+use crate::net::connect::connect;
 use crate::net::proxy::{self, ProxyUrl, Scheme};
-use crate::net::tcp::{Peer, Stream, TcpConnection, connect, resolve};
+use crate::net::resolve::resolve;
+use crate::net::tcp::{Peer, Stream, TcpConnection};
 use crate::net::tls::{ClientCertificate, PeerTlsInfo, TlsConnector};
 use crate::net::transport::{BodySink, Request, Response, Transport};
 use crate::net::tunnel::{self, Target};

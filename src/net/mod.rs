@@ -1,7 +1,9 @@
 //! The HTTP client: the [`transport::Transport`] interface, and its implementation over sockets, proxies and TLS.
 
+pub(crate) mod connect;
 pub mod http;
 pub mod proxy;
+pub(crate) mod resolve;
 pub(crate) mod tcp;
 pub mod tls;
 pub mod transport;

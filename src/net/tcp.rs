@@ -1,19 +1,23 @@
-//! A TCP connection with a deadline: resolving, connecting, and describing failures.
+//! A TCP connection with a deadline, and the description of its failures.
 //!
 //! All network I/O of a call goes through a [`Stream`]. It checks the deadline before each system call, so a
 //! peer that sends or reads one byte at a time cannot delay a call beyond its timeout. A failure becomes an
 //! [`Error`] where it happens, because only there the peer and the phase are known.
 //!
+//! The sockets do not block, and `poll` waits for them, because its timeouts are exact: Linux rounds those of
+//! socket options (`SO_RCVTIMEO`) up by as much as an eighth.
+//!
 //! A broken connection must not raise SIGPIPE in the application. The standard library sends with
 //! `MSG_NOSIGNAL`, but only in `write`: its `write_vectored` is a bare `writev`. So [`TcpConnection`] keeps
 //! the default `write_vectored`, which calls `write`.
 
-use crate::error::{Error, Kind, Phase, Result, resource_limit};
-use crate::net::url::{host_and_port, is_loopback};
+use crate::error::{Error, Kind, Phase, resource_limit};
+use crate::net::url::host_and_port;
 use crate::sys::deadline::IoDeadline;
-use crate::sys::threads::HelperThreads;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::net::TcpStream;
 use std::time::Duration;
 
 /// A connection, with or without TLS. All its operations end by its deadline.
@@ -22,45 +26,57 @@ pub(crate) trait Stream: Read + Write + Send + Sync {
     fn set_deadline(&mut self, deadline: IoDeadline);
 }
 
-/// A TCP connection.
+/// A TCP connection, on a socket that does not block.
 pub(crate) struct TcpConnection {
     stream: TcpStream,
     deadline: IoDeadline,
 }
 
 impl TcpConnection {
-    /// Runs one operation until it completes, and repeats it after a signal or an early wake-up.
+    /// A connection over a socket that is connected and does not block.
+    pub(super) fn new(stream: TcpStream, deadline: IoDeadline) -> Self {
+        // A request is small and waits for its response: Nagle's algorithm would only delay it.
+        let _ = stream.set_nodelay(true);
+        TcpConnection { stream, deadline }
+    }
+
+    /// Runs one operation, and repeats it when the socket is ready, until it completes.
     fn run<T>(
         &mut self,
-        limit: fn(&TcpStream, Option<Duration>) -> io::Result<()>,
+        readiness: PollFlags,
         mut operation: impl FnMut(&mut TcpStream) -> io::Result<T>,
     ) -> io::Result<T> {
         loop {
-            limit(&self.stream, Some(self.deadline.remaining()?))?;
+            let left = self.deadline.remaining()?;
             match operation(&mut self.stream) {
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        // The timeout that `limit` has set is over. The next iteration checks whether that
-                        // was the deadline.
-                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                    ) => {}
-                Err(error) if error.kind() == io::ErrorKind::TimedOut && cfg!(windows) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    wait_until_ready(&mut [PollFd::new(&self.stream, readiness)], left)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
         }
     }
 }
 
+/// Waits until one of the sockets is ready, for at most this time. May return early, such as after a signal.
+pub(super) fn wait_until_ready(sockets: &mut [PollFd<'_>], timeout: Duration) -> io::Result<()> {
+    let timeout = Timespec::try_from(timeout).map_err(|_| io::ErrorKind::InvalidInput)?;
+    match poll(sockets, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl Read for TcpConnection {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.run(TcpStream::set_read_timeout, |stream| stream.read(buffer))
+        self.run(PollFlags::IN, |stream| stream.read(buffer))
     }
 }
 
 impl Write for TcpConnection {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.run(TcpStream::set_write_timeout, |stream| stream.write(bytes))
+        self.run(PollFlags::OUT, |stream| stream.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -126,6 +142,20 @@ impl Peer {
                 .error(Kind::Timeout, phase, format!("{before}{name}{after} within {deadline}"))
                 .with_hint("check the network, or increase timeout_ms and connect_timeout_ms");
         }
+        let message = match (phase, describe_io_error(error)) {
+            (Phase::Resolve | Phase::Connect, reason) => {
+                format!("{failed}: {reason}")
+            }
+            (_, _) if is_disconnect(error) => {
+                format!("{name} closed the connection {}", text.closed)
+            }
+            (_, reason) => format!("{failed}: {reason}"),
+        };
+        self.network_error(phase, message)
+    }
+
+    /// The error for a network that did not do what it should.
+    pub(super) fn network_error(&self, phase: Phase, message: String) -> Error {
         let kind = match phase {
             _ if self.is_proxy => Kind::Proxy,
             Phase::Resolve => Kind::Resolve,
@@ -135,15 +165,6 @@ impl Peer {
             (true, _) => "check the proxy setting, or HTTPS_PROXY and NO_PROXY in the environment",
             (false, Phase::Resolve) => "check the host name, and the DNS settings of this machine",
             (false, _) => "check the host and port, and that no firewall blocks them",
-        };
-        let message = match (phase, describe_io_error(error)) {
-            (Phase::Resolve | Phase::Connect, reason) => {
-                format!("{failed}: {reason}")
-            }
-            (_, _) if is_disconnect(error) => {
-                format!("{name} closed the connection {}", text.closed)
-            }
-            (_, reason) => format!("{failed}: {reason}"),
         };
         self.error(kind, phase, message).with_hint(advice).with_retryable(true)
     }
@@ -181,7 +202,7 @@ pub(crate) fn is_disconnect(error: &io::Error) -> bool {
 }
 
 /// Describes an I/O error.
-fn describe_io_error(error: &io::Error) -> String {
+pub(super) fn describe_io_error(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
@@ -192,84 +213,35 @@ fn describe_io_error(error: &io::Error) -> String {
     }
 }
 
-/// Resolves a host name, within the deadline.
-pub(crate) fn resolve(host: &str, port: u16, peer: &Peer, deadline: IoDeadline) -> Result<Vec<SocketAddr>> {
-    match resolve_host(host, port, deadline) {
-        Ok(found) if found.is_empty() => {
-            let none = io::Error::other("the name has no addresses");
-            Err(peer.io_error(Phase::Resolve, &none, deadline))
-        }
-        Ok(found) => Ok(found),
-        Err(error) => Err(peer.io_error(Phase::Resolve, &error, deadline)),
-    }
-}
-
-fn resolve_host(host: &str, port: u16, deadline: IoDeadline) -> io::Result<Vec<SocketAddr>> {
-    let at = |address: IpAddr| SocketAddr::new(address, port);
-    if let Ok(address) = host.parse() {
-        return Ok(vec![at(address)]);
-    }
-    // Plain http is allowed to these names because they mean this machine. A DNS server must not be able to
-    // change that.
-    if is_loopback(host) {
-        return Ok(vec![at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into())]);
-    }
-    // `getaddrinfo` has no timeout.
-    let name = (host.to_owned(), port);
-    RESOLVER_THREADS.run_with_deadline(deadline, move || {
-        let found = name.to_socket_addrs().map(Iterator::collect);
-        // A resolver that cannot open its files or a socket reports that the name does not exist.
-        found.map_err(|error| socket_limit_error().unwrap_or(error))
-    })?
-}
-
-static RESOLVER_THREADS: HelperThreads = HelperThreads::new("amp-lookup");
-
-/// The reason why this process cannot open a socket at present, if it cannot.
-fn socket_limit_error() -> Option<io::Error> {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).err().filter(|error| resource_limit(error).is_some())
-}
-
-/// Connects to one of the addresses, in their order. Each gets an equal share of the time that is left, so
-/// that an address that does not answer leaves time for the others.
-pub(crate) fn connect(found: &[SocketAddr], peer: &Peer, deadline: IoDeadline) -> Result<(TcpConnection, SocketAddr)> {
-    let mut failure = io::Error::from(io::ErrorKind::TimedOut);
-    for (tried, address) in found.iter().enumerate() {
-        let remaining = u32::try_from(found.len() - tried).unwrap_or(u32::MAX);
-        let Ok(left) = deadline.remaining() else { break };
-        // A timeout of zero is an invalid argument.
-        let share = (left / remaining).max(Duration::from_millis(1));
-        match TcpStream::connect_timeout(address, share) {
-            Ok(stream) => {
-                // A request is small and waits for its response: Nagle's algorithm would only delay it.
-                let _ = stream.set_nodelay(true);
-                return Ok((TcpConnection { stream, deadline }, *address));
-            }
-            Err(error) if resource_limit(&error).is_some() => {
-                failure = error;
-                break;
-            }
-            Err(error) => failure = error,
-        }
-    }
-    Err(peer.io_error(Phase::Connect, &failure, deadline))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::connect::connect;
+    use std::net::TcpListener;
 
     fn soon() -> IoDeadline {
         IoDeadline::after(Duration::from_secs(5))
     }
 
+    /// Linux rounds the timeouts of socket options up, by as much as an eighth.
     #[test]
-    fn names_of_this_machine_are_not_resolved_by_dns() {
-        for host in ["localhost", "LOCALHOST.", "any.localhost"] {
-            let found = resolve_host(host, 7, soon()).unwrap();
-            assert!(found.iter().all(|address| address.ip().is_loopback()));
-        }
-        assert_eq!(resolve_host("::1", 7, soon()).unwrap(), ["[::1]:7".parse().unwrap()]);
+    fn a_connection_waits_by_poll_and_not_by_socket_options() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let found = [listener.local_addr().unwrap()];
+        let (peer, deadline) =
+            (Peer::server("127.0.0.1", found[0].port()), IoDeadline::after(Duration::from_millis(20)));
+        let (mut connection, _) = connect(&found, &peer, soon()).unwrap();
+        connection.set_deadline(deadline);
+        assert_eq!(connection.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let full = loop {
+            if let Err(error) = connection.write(&[0; 1 << 16]) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::TimedOut);
+        let mut stream = connection.stream;
+        assert_eq!((stream.read_timeout().unwrap(), stream.write_timeout().unwrap()), (None, None));
+        assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
