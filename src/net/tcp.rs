@@ -137,10 +137,7 @@ impl Peer {
         }
         // Only our own deadline has no errno. The system's ETIMEDOUT is a lost connection.
         if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
-            let (before, after) = text.late;
-            return self
-                .error(Kind::Timeout, phase, format!("{before}{name}{after} within {deadline}"))
-                .with_hint("check the network, or increase timeout_ms and connect_timeout_ms");
+            return self.timeout_error(phase, &format!(" within {deadline}"));
         }
         let message = match (phase, describe_io_error(error)) {
             (Phase::Resolve | Phase::Connect, reason) => {
@@ -152,6 +149,13 @@ impl Peer {
             (_, reason) => format!("{failed}: {reason}"),
         };
         self.network_error(phase, message)
+    }
+
+    /// The error for a deadline that passed in this phase; `limit` ends the message.
+    pub(super) fn timeout_error(&self, phase: Phase, limit: &str) -> Error {
+        let (before, after) = phase_text(phase).late;
+        self.error(Kind::Timeout, phase, format!("{before}{}{after}{limit}", self.name))
+            .with_hint("check the network, or increase timeout_ms and connect_timeout_ms")
     }
 
     /// The error for a network that did not do what it should.

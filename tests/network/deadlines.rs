@@ -5,7 +5,7 @@ use amp_token::config::NetworkOptions;
 use amp_token::error::{Kind, Phase};
 use amp_token::net::transport::Transport;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -76,13 +76,8 @@ fn a_server_that_does_not_read_cannot_delay_a_call() {
 
 #[test]
 fn a_server_that_accepts_no_connection_is_a_timeout() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (listener, _waiting) = full_listener("127.0.0.1");
     let address = listener.local_addr().unwrap();
-    // Fill the queue of connections that wait to be accepted, until one finds no place.
-    let mut waiting = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&address, SHORT) {
-        waiting.push(stream);
-    }
     let url = format!("http://{address}/");
     let error = failure(&transport_in(&network(), &[]), &get(&url), SHORT);
     assert_error(&error, Kind::Timeout, Phase::Connect, "cannot connect to");

@@ -214,9 +214,41 @@ pub fn connect_proxy(server: SocketAddr, response: &'static str) -> Proxy {
     shared::net::connect_proxy(TcpListener::bind("127.0.0.1:0").unwrap(), Some(server), move |_| response)
 }
 
+/// A listener on this address that leaves every further attempt to connect unanswered, until the connections that fill
+/// its queue are accepted.
+pub fn full_listener(address: &str) -> (TcpListener, Vec<TcpStream>) {
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, SHORT) {
+        waiting.push(stream);
+    }
+    (listener, waiting)
+}
+
 /// Runs one of the `#[ignore]`d tests below in a process of its own.
 pub fn alone(test: &str, change: impl FnOnce(&mut Command)) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    run_alone(Command::new(std::env::current_exe().unwrap()), test, change);
+}
+
+/// Like [`alone`], with root's rights in a network of its own that has nothing but a loopback interface. Does nothing on
+/// a machine that does not permit that.
+pub fn alone_in_own_network(test: &str) {
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--map-root-user"]);
+        command
+    };
+    match unshare().args(["ip", "link", "set", "lo", "up"]).output() {
+        Ok(output) if output.status.success() => {}
+        other => return println!("left out, because no network can be made: {other:?}"),
+    }
+    let mut command = unshare();
+    command.args(["sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
+    run_alone(command, test, |_| {});
+}
+
+fn run_alone(mut command: Command, test: &str, change: impl FnOnce(&mut Command)) {
     command.args(["--exact", test, "--ignored", "--nocapture"]);
     change(&mut command);
     let output = command.output().unwrap();
