@@ -297,7 +297,7 @@ fn rows() -> Vec<(&'static str, Setup)> {
         }),
         row("a proxy that does not respond", || {
             let proxy = format!("http://{}", silent().address);
-            tls(CertificateKind::Valid).set("proxy", proxy).set("connect_timeout_ms", 700)
+            tls(CertificateKind::Valid).set("proxy", proxy).set("timeout_ms", 1500)
         }),
         row("a proxy's port without a listener", || {
             tls(CertificateKind::Valid).set("proxy", format!("http://{}", closed_port()))

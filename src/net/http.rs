@@ -6,7 +6,8 @@
 //!   It does not retry, follow redirects (a 3xx is a response like any other) or keep cookies. No socket
 //!   outlives a call, so a forked child cannot share one.
 //! - **Timeouts.** `timeout` bounds the whole call, whether the server responds slowly, byte by byte, without
-//!   end, or not at all. `connect_timeout` bounds resolving, connecting, the proxy and the TLS handshake together.
+//!   end, or not at all. `connect_timeout` bounds connecting and the TLS handshake with one peer. It does not bound
+//!   resolving nor the proxy's own connection to the server: they may take long, and a retry would begin them again.
 //! - **Limits.** A response has at most [`HEADER_LIMIT`] bytes of headers, and the body size that the request
 //!   allows. A larger one is an error, and the rest is not read.
 //! - **Encryption.** Only `https`, unless the host is this machine. Such a plain request never uses a proxy,
@@ -136,8 +137,7 @@ impl HttpTransport {
         check_url(url)?;
         let server = Peer::server(url.host(), url.port());
         let message = ureq_adapter::to_http_request(request, &server)?;
-        let connecting = deadline.min(IoDeadline::after(self.options.connect_timeout));
-        let mut stream = self.connect(url, &server, connecting, observed)?;
+        let mut stream = self.connect(url, &server, deadline, observed)?;
         stream.set_deadline(deadline);
         let connected = Instant::now();
         let connection = UreqConnection::new(stream, url.scheme() == "https", &server, deadline);
@@ -166,9 +166,17 @@ impl HttpTransport {
             None => format!("http: connecting to {} directly", server.name),
         });
         observed.proxy = proxy.as_ref().map(ToString::to_string);
-        let mut stream: Box<dyn Stream> = match &proxy {
-            None => Box::new(self.connect_tcp(url.host(), url.port(), server, deadline, observed)?),
-            Some(proxy) => self.connect_to_proxy(proxy, url, server, deadline, observed)?,
+        let (mut stream, deadline): (Box<dyn Stream>, _) = match &proxy {
+            None => {
+                let (stream, limit) = self.connect_tcp(url.host(), url.port(), server, deadline, observed)?;
+                (Box::new(stream), limit)
+            }
+            Some(proxy) => {
+                let mut stream = self.connect_to_proxy(proxy, url, server, deadline, observed)?;
+                let limit = self.limit_connecting(deadline);
+                stream.set_deadline(limit);
+                (stream, limit)
+            }
         };
         if url.scheme() == "https" {
             let start = Instant::now();
@@ -203,21 +211,27 @@ impl HttpTransport {
             None
         };
         let peer = proxy.peer();
-        let mut stream: Box<dyn Stream> =
-            Box::new(self.connect_tcp(&proxy.host, proxy.port, &peer, deadline, observed)?);
+        let (stream, limit) = self.connect_tcp(&proxy.host, proxy.port, &peer, deadline, observed)?;
+        let mut stream: Box<dyn Stream> = Box::new(stream);
         let start = Instant::now();
         if proxy.scheme == Scheme::Https {
             let (session, _) =
-                self.tls_connector()?.handshake(stream, &proxy.host, &peer, ClientCertificate::Withheld, deadline)?;
+                self.tls_connector()?.handshake(stream, &proxy.host, &peer, ClientCertificate::Withheld, limit)?;
             stream = Box::new(session);
         }
+        stream.set_deadline(deadline);
         let target = Target { host: url.host(), port: url.port(), address };
         tunnel::open_tunnel(&mut stream, proxy, &target, deadline)?;
         observed.record(Phase::Tunnel, start);
         Ok(stream)
     }
 
-    /// Resolves and connects to the server or its proxy.
+    /// The deadline of connecting to a peer and of the TLS handshake with it, which begin now.
+    fn limit_connecting(&self, deadline: IoDeadline) -> IoDeadline {
+        deadline.min(IoDeadline::after(self.options.connect_timeout))
+    }
+
+    /// Resolves and connects to the server or its proxy. Also returns the deadline of the TLS handshake.
     fn connect_tcp(
         &self,
         host: &str,
@@ -225,15 +239,16 @@ impl HttpTransport {
         peer: &Peer,
         deadline: IoDeadline,
         observed: &mut ConnectionTrace,
-    ) -> Result<TcpConnection> {
+    ) -> Result<(TcpConnection, IoDeadline)> {
         let start = Instant::now();
         observed.found = resolve(host, port, peer, deadline)?;
         let start = observed.record(Phase::Resolve, start);
-        let (wire, address) = connect(&observed.found, peer, deadline)?;
+        let limit = self.limit_connecting(deadline);
+        let (connection, address) = connect(&observed.found, peer, limit)?;
         observed.record(Phase::Connect, start);
         observed.address = Some(address);
         self.options.log.debug(|| format!("http: connected to {} at {address}", peer.name));
-        Ok(wire)
+        Ok((connection, limit))
     }
 
     fn proxy_for(&self, url: &Url) -> Result<Option<ProxyUrl>> {

@@ -68,6 +68,16 @@ impl HelperThreads {
         }
     }
 
+    /// Runs `work` on a thread; `None` if there are too many threads of this kind.
+    pub(crate) fn start(&'static self, work: impl FnOnce() + Send + 'static) -> io::Result<Option<JoinHandle<()>>> {
+        let Some(permit) = self.acquire() else { return Ok(None) };
+        let thread = spawn(self.name, move || {
+            let _permit = permit;
+            work();
+        });
+        thread.map(Some)
+    }
+
     fn acquire(&'static self) -> Option<Permit> {
         fork::install_fork_hook();
         let generation = fork::generation();

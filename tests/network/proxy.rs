@@ -95,7 +95,9 @@ fn a_failed_connection_to_a_proxy_is_reported_as_such() {
 
 #[test]
 fn a_proxy_cannot_make_a_call_outlast_its_deadline() {
-    let hasty = NetworkOptions { connect_timeout: SHORT, ..network() };
+    let transport_for = |url: &str, connect_timeout| {
+        transport_in(&NetworkOptions { connect_timeout, ..network() }, &[("https_proxy", url)])
+    };
     let silent = RawServer::start(|mut stream| read_until_eof(&mut stream));
     let slow = RawServer::start(|mut stream| {
         send_slowly(&mut stream, b"HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy")
@@ -114,12 +116,35 @@ fn a_proxy_cannot_make_a_call_outlast_its_deadline() {
     ];
     run_parallel(cases, |(scheme, proxy, phase, words)| {
         let url = format!("{scheme}://{}", proxy.address);
-        let transport = transport_in(&hasty, &[("https_proxy", &url)]);
-        let error = failure(&transport, &get("https://far.invalid/"), PATIENCE);
+        // The handshake is limited by the connection's own timeout, the tunnel by that of the call.
+        let (call, connecting) = if phase == Phase::Tunnel { (SHORT, SHORT / 10) } else { (PATIENCE, SHORT) };
+        let error = failure(&transport_for(&url, connecting), &get("https://far.invalid/"), call);
         assert_error(&error, Kind::Timeout, phase, words);
+        assert!(error.to_string().contains("within 1.0 s"), "{error}");
         let name = format!("the proxy {url} ");
         assert!(error.to_string().starts_with(&name), "{error}");
     });
+}
+
+/// A retry would have to begin again.
+#[test]
+fn a_proxy_may_take_longer_than_the_connect_timeout() {
+    let (directory, ca) = (temp_dir(), authority("Root"));
+    let leaf = certificate(&["far.invalid"], Some(&ca), |_| {});
+    let server = tls_server(server_config(&leaf, BOTH), answer_inside);
+    let address = server.address;
+    let proxy = RawServer::start(move |mut stream| {
+        read_head(&mut stream)?;
+        std::thread::sleep(SHORT + SHORT / 4);
+        stream.write_all(ESTABLISHED.as_bytes())?;
+        relay(&stream, &TcpStream::connect(address)?);
+        Ok(())
+    });
+    let url = format!("http://{}", proxy.address);
+    let hasty = NetworkOptions { connect_timeout: SHORT, ..trusting(&directory, &ca) };
+    let response = transport_in(&hasty, &[("https_proxy", &url)]).send(&get("https://far.invalid/"), PATIENCE);
+    assert_eq!(response.unwrap().body.as_slice(), b"hi");
+    assert_eq!(proxy.connections(), 1);
 }
 
 #[test]

@@ -4,7 +4,8 @@
 mod shared;
 
 pub use shared::net::{
-    ClosedPort, ESTABLISHED, Proxy, RawServer, UNKNOWN_HOST, read_head, read_request, read_until_eof, socks5_proxy,
+    ClosedPort, ESTABLISHED, Proxy, RawServer, UNKNOWN_HOST, read_head, read_request, read_until_eof, relay,
+    socks5_proxy,
 };
 pub use shared::temp_dir;
 
