@@ -37,7 +37,7 @@ use crate::net::tls::{ClientCertificate, PeerTlsInfo, TlsConnector};
 use crate::net::transport::{BodySink, Request, Response, Transport};
 use crate::net::tunnel::{self, Target};
 use crate::net::ureq_adapter::{self, UreqConnection};
-use crate::net::url::{Url, is_loopback};
+use crate::net::url::{Url, is_loopback, split_zone};
 use crate::sys::deadline::IoDeadline;
 use crate::sys::secret::{Secret, SecretBytes};
 use once_cell::race::OnceBox;
@@ -135,7 +135,7 @@ impl HttpTransport {
         let deadline = IoDeadline::after(timeout);
         let url = &request.url;
         check_url(url)?;
-        let server = Peer::server(url.host(), url.port());
+        let server = Peer::server(&url.host_with_zone(), url.port());
         let message = ureq_adapter::to_http_request(request, &server)?;
         let mut stream = self.connect(url, &server, deadline, observed)?;
         stream.set_deadline(deadline);
@@ -168,7 +168,8 @@ impl HttpTransport {
         observed.proxy = proxy.as_ref().map(ToString::to_string);
         let (mut stream, deadline): (Box<dyn Stream>, _) = match &proxy {
             None => {
-                let (stream, limit) = self.connect_tcp(url.host(), url.port(), server, deadline, observed)?;
+                let (stream, limit) =
+                    self.connect_tcp(&url.host_with_zone(), url.port(), server, deadline, observed)?;
                 (Box::new(stream), limit)
             }
             Some(proxy) => {
@@ -204,7 +205,7 @@ impl HttpTransport {
         observed: &mut ConnectionTrace,
     ) -> Result<Box<dyn Stream>> {
         let address = if proxy.resolves_locally() {
-            let found = resolve(url.host(), url.port(), server, deadline)?;
+            let found = resolve(&url.host_with_zone(), url.port(), server, deadline)?;
             let fits = |address: &&SocketAddr| proxy.scheme != Scheme::Socks4 || address.is_ipv4();
             found.iter().find(fits).or(found.first()).map(SocketAddr::ip)
         } else {
@@ -215,8 +216,9 @@ impl HttpTransport {
         let mut stream: Box<dyn Stream> = Box::new(stream);
         let start = Instant::now();
         if proxy.scheme == Scheme::Https {
+            let (host, _) = split_zone(&proxy.host);
             let (session, _) =
-                self.tls_connector()?.handshake(stream, &proxy.host, &peer, ClientCertificate::Withheld, limit)?;
+                self.tls_connector()?.handshake(stream, host, &peer, ClientCertificate::Withheld, limit)?;
             stream = Box::new(session);
         }
         stream.set_deadline(deadline);

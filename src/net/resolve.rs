@@ -13,14 +13,14 @@
 
 use crate::error::{Phase, Result, resource_limit};
 use crate::net::tcp::Peer;
-use crate::net::url::is_loopback;
+use crate::net::url::{is_loopback, split_zone};
 use crate::sys::deadline::IoDeadline;
 use crate::sys::fork;
 use crate::sys::threads::HelperThreads;
 use arc_swap::ArcSwapOption;
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,6 +53,12 @@ pub(crate) fn resolve(host: &str, port: u16, peer: &Peer, deadline: IoDeadline) 
 
 fn resolve_host(host: &str, port: u16, deadline: IoDeadline) -> io::Result<Vec<SocketAddr>> {
     let at = |address: IpAddr| SocketAddr::new(address, port);
+    if let (address, Some(zone)) = split_zone(host)
+        && let Ok(address) = address.parse()
+    {
+        let unknown = || io::Error::other(format!("this machine has no network interface {zone}"));
+        return Ok(vec![SocketAddrV6::new(address, port, 0, interface_index(zone).ok_or_else(unknown)?).into()]);
+    }
     if let Ok(address) = host.parse() {
         return Ok(vec![at(address)]);
     }
@@ -66,6 +72,22 @@ fn resolve_host(host: &str, port: u16, deadline: IoDeadline) -> io::Result<Vec<S
         address.set_port(port);
     }
     Ok(found)
+}
+
+/// The number of a network interface, from its name or number.
+fn interface_index(zone: &str) -> Option<u32> {
+    if let Ok(index) = zone.parse() {
+        return Some(index);
+    }
+    #[cfg(unix)]
+    {
+        let name = std::ffi::CString::new(zone).ok()?;
+        // SAFETY: the name is a string that ends with a NUL, and is only read during the call.
+        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+        (index != 0).then_some(index)
+    }
+    #[cfg(not(unix))]
+    None
 }
 
 fn getaddrinfo(host: &str) -> io::Result<Vec<SocketAddr>> {
@@ -293,6 +315,17 @@ mod tests {
             assert!(found.iter().all(|address| address.ip().is_loopback()));
         }
         assert_eq!(resolve_host("::1", 7, soon()).unwrap(), ["[::1]:7".parse().unwrap()]);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_zone_is_the_name_or_number_of_an_interface() {
+        for host in ["fe80::1%25lo", "fe80::1%lo", "fe80::1%251", "fe80::1%1"] {
+            let found = resolve_host(host, 7, soon()).unwrap();
+            assert_eq!(found, ["[fe80::1%1]:7".parse().unwrap()], "{host}");
+        }
+        let error = resolve_host("fe80::1%25none", 7, soon()).unwrap_err();
+        assert_eq!(error.to_string(), "this machine has no network interface none");
     }
 
     #[test]

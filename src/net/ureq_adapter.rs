@@ -52,7 +52,7 @@ pub(super) fn to_http_request<'a>(request: &'a Request, server: &Peer) -> Result
     let mut message = http::Request::new(request.body.as_slice());
     *message.method_mut() = method;
     *message.uri_mut() =
-        request.url.as_str().parse().map_err(|_| refuse("the URL has invalid characters".to_owned()))?;
+        request.url.without_zone().parse().map_err(|_| refuse("the URL has invalid characters".to_owned()))?;
     let headers = message.headers_mut();
     headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     for (name, value) in &request.headers {

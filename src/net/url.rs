@@ -4,6 +4,7 @@
 //! tables of Unicode for them. `http::Uri`, which ureq brings, reports bad ports and fragments less precisely.
 
 use crate::sanitize::redact_url;
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use zeroize::Zeroizing;
@@ -13,8 +14,10 @@ use zeroize::Zeroizing;
 pub struct Url {
     text: String,
     scheme: &'static str,
-    /// Where the host is in `text`, without brackets around an IPv6 address.
+    /// Where the host is in `text`, without brackets around an IPv6 address, and without its zone.
     host: Range<usize>,
+    /// Where the zone of an IPv6 address is in `text`; empty if there is none.
+    zone: Range<usize>,
     port: u16,
     /// Where the path begins in `text`.
     path: usize,
@@ -34,8 +37,11 @@ impl Url {
         };
         let (host, port) = split_authority(authority)?;
         let start = path - authority.len() + usize::from(authority.starts_with('['));
+        let end = start + host.len();
+        let (host, zone) = split_zone(host);
+        let zone = end - zone.map_or(0, str::len)..end;
         let (host, port) = (start..start + host.len(), port.unwrap_or(default_port));
-        Some(Url { text: url.to_owned(), scheme, host, port, path, user_info })
+        Some(Url { text: url.to_owned(), scheme, host, zone, port, path, user_info })
     }
 
     /// The whole URL, as it was parsed.
@@ -48,9 +54,26 @@ impl Url {
         self.scheme
     }
 
-    /// The host, without brackets around an IPv6 address.
+    /// The host, without brackets around an IPv6 address, and without its zone: a name of this machine, which must not
+    /// be sent.
     pub fn host(&self) -> &str {
         &self.text[self.host.clone()]
+    }
+
+    /// The host as it is resolved on this machine: with the zone of an IPv6 address, as in `fe80::1%25eth0`.
+    pub(crate) fn host_with_zone(&self) -> Cow<'_, str> {
+        match &self.text[self.zone.clone()] {
+            "" => Cow::Borrowed(self.host()),
+            zone => Cow::Owned(format!("{}%25{zone}", self.host())),
+        }
+    }
+
+    /// The whole URL, without the zone of an IPv6 address.
+    pub(crate) fn without_zone(&self) -> Cow<'_, str> {
+        match self.zone.is_empty() {
+            true => Cow::Borrowed(&self.text),
+            false => Cow::Owned([&self.text[..self.host.end], &self.text[self.zone.end..]].concat()),
+        }
     }
 
     /// The port; the default port of the scheme if the URL has none.
@@ -87,7 +110,8 @@ impl Url {
 
     /// Whether the two have the same scheme, host and port.
     pub fn has_same_origin(&self, other: &Url) -> bool {
-        (self.scheme, self.port) == (other.scheme, other.port) && self.host().eq_ignore_ascii_case(other.host())
+        (self.scheme, self.port) == (other.scheme, other.port)
+            && self.host_with_zone().eq_ignore_ascii_case(&other.host_with_zone())
     }
 
     /// Whether the URL has a user name or password.
@@ -130,6 +154,17 @@ pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
     (!host.is_empty() && host.chars().all(plain)).then_some((host, port))
+}
+
+/// Splits the zone from an IPv6 address, as in `fe80::1%eth0` or, in a URL (RFC 6874), `fe80::1%25eth0`. Any other
+/// host has none.
+pub(crate) fn split_zone(host: &str) -> (&str, Option<&str>) {
+    match host.split_once('%') {
+        Some((address, zone)) if !zone.is_empty() && address.parse::<std::net::Ipv6Addr>().is_ok() => {
+            (address, Some(zone.strip_prefix("25").filter(|zone| !zone.is_empty()).unwrap_or(zone)))
+        }
+        _ => (host, None),
+    }
 }
 
 /// Parses a port. Only digits are allowed: the standard library would also accept a plus sign.
@@ -189,6 +224,24 @@ mod tests {
         }
         assert!(is_loopback("localhost") && is_loopback("127.9.9.9") && is_loopback("::1"));
         assert!(!is_loopback("localhost.example") && !is_loopback("10.0.0.1"));
+    }
+
+    #[test]
+    fn a_zone_is_for_this_machine_only() {
+        for (text, host, local, without) in [
+            ("https://[fe80::1%25eth0]:8443/x", "fe80::1", "fe80::1%25eth0", "https://[fe80::1]:8443/x"),
+            ("https://[fe80::1%eth0]/x?y", "fe80::1", "fe80::1%25eth0", "https://[fe80::1]/x?y"),
+            ("https://me@[FE80::1%252]", "FE80::1", "FE80::1%252", "https://me@[FE80::1]"),
+            ("https://[fe80::1%25]", "fe80::1", "fe80::1%2525", "https://[fe80::1]"),
+            ("https://[fe80::1]", "fe80::1", "fe80::1", "https://[fe80::1]"),
+            ("https://host%41/", "host%41", "host%41", "https://host%41/"),
+        ] {
+            let url = Url::parse(text).unwrap();
+            assert_eq!((url.host(), &*url.host_with_zone(), &*url.without_zone()), (host, local, without));
+        }
+        let url = |text| Url::parse(text).unwrap();
+        assert!(url("https://[fe80::1%25a]").has_same_origin(&url("https://[fe80::1%a]")));
+        assert!(!url("https://[fe80::1%25a]").has_same_origin(&url("https://[fe80::1%25b]")));
     }
 
     #[test]

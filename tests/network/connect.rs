@@ -3,7 +3,12 @@
 use crate::support::*;
 use amp_token::error::{Kind, Phase};
 use amp_token::net::http::ConnectionTrace;
-use std::net::TcpListener;
+use amp_token::net::transport::Transport;
+use rustls::{ServerConnection, StreamOwned};
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, mpsc};
 
 /// `localhost` has two addresses.
 #[test]
@@ -14,7 +19,7 @@ fn one_address_is_enough() {
     let port = listener.local_addr().unwrap().port();
     let server = RawServer::serve(listener, |mut stream| {
         read_request(&mut stream)?;
-        std::io::Write::write_all(&mut stream, OK.as_bytes())
+        stream.write_all(OK.as_bytes())
     });
     let mut observed = ConnectionTrace::default();
     let request = get(&format!("http://localhost:{port}/"));
@@ -33,6 +38,36 @@ fn in_an_own_network() {
     let transport = transport_in(&network(), &[]);
     let local = |port: u16| get(&format!("http://localhost:{port}/"));
 
+    // A link-local address is only valid with the interface that leads to it, which nobody else may learn.
+    let added = Command::new("ip").args(["address", "add", "fe80::1/64", "dev", "lo", "nodad"]).status().unwrap();
+    assert!(added.success());
+    let (directory, ca) = (temp_dir(), authority("Root"));
+    let leaf = certificate(&["fe80::1"], Some(&ca), |_| {});
+    let (sender, heads) = mpsc::channel();
+    let config = Arc::new(server_config(&leaf, BOTH));
+    let server = RawServer::serve(TcpListener::bind("[fe80::1%1]:0").unwrap(), move |stream| {
+        let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut stream = StreamOwned::new(connection, stream);
+        sender.send((read_head(&mut stream)?, stream.conn.server_name().map(str::to_owned))).unwrap();
+        stream.write_all(OK.as_bytes())
+    });
+    let port = server.address.port();
+    // The system adds the route some time after the address.
+    while TcpStream::connect(server.address).is_err() {
+        std::thread::yield_now();
+    }
+    for zone in ["%25lo", "%lo", "%251"] {
+        let request = get(&format!("https://[fe80::1{zone}]:{port}/x"));
+        assert_eq!(transport_in(&trusting(&directory, &ca), &[]).send(&request, PATIENCE).unwrap().status, 200);
+        let (head, name) = heads.recv().unwrap();
+        assert!(head.to_ascii_lowercase().contains(&format!("\r\nhost: [fe80::1]:{port}\r\n")), "{head}");
+        assert!(head.starts_with("GET /x HTTP/1.1\r\n"), "{head}");
+        assert_eq!(name, None);
+    }
+    let error = failure(&transport, &get("https://[fe80::1%25eth9]/"), PATIENCE);
+    let words = "cannot resolve [fe80::1%25eth9]:443: this machine has no network interface eth9";
+    assert_error(&error, Kind::Resolve, Phase::Resolve, words);
+
     for interface in ["all", "lo"] {
         std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1").unwrap();
     }
@@ -50,7 +85,7 @@ fn in_an_own_network() {
     let server = RawServer::responding(OK);
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40003").unwrap();
     let mut connections = Vec::new();
-    while let Ok(stream) = std::net::TcpStream::connect(server.address) {
+    while let Ok(stream) = TcpStream::connect(server.address) {
         connections.push(stream);
     }
     for request in [get(&server.url()), local(server.address.port())] {
