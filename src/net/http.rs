@@ -32,10 +32,11 @@ use crate::error::{Error, Kind, Phase, Result};
 use crate::net::connect::connect;
 use crate::net::proxy::{self, ProxyUrl, Scheme};
 use crate::net::resolve::resolve;
+use crate::net::socks::Target;
 use crate::net::tcp::{Peer, Stream, TcpConnection};
 use crate::net::tls::{ClientCertificate, PeerTlsInfo, TlsConnector};
 use crate::net::transport::{BodySink, Request, Response, Transport};
-use crate::net::tunnel::{self, Target};
+use crate::net::tunnel::{Tunnel, open_tunnel};
 use crate::net::ureq_adapter::{self, UreqConnection};
 use crate::net::url::{Url, is_loopback, split_zone};
 use crate::sys::deadline::IoDeadline;
@@ -137,7 +138,7 @@ impl HttpTransport {
         check_url(url)?;
         let server = Peer::server(&url.host_with_zone(), url.port());
         let message = ureq_adapter::to_http_request(request, &server)?;
-        let mut stream = self.connect(url, &server, deadline, observed)?;
+        let mut stream = self.connect(request, &server, deadline, observed)?;
         stream.set_deadline(deadline);
         let connected = Instant::now();
         let connection = UreqConnection::new(stream, url.scheme() == "https", &server, deadline);
@@ -152,11 +153,12 @@ impl HttpTransport {
     /// Opens the connection for the request.
     fn connect(
         &self,
-        url: &Url,
+        request: &Request,
         server: &Peer,
         deadline: IoDeadline,
         observed: &mut ConnectionTrace,
     ) -> Result<Box<dyn Stream>> {
+        let url = &request.url;
         let log = &self.options.log;
         let start = Instant::now();
         let proxy = self.proxy_for(url)?;
@@ -173,7 +175,7 @@ impl HttpTransport {
                 (Box::new(stream), limit)
             }
             Some(proxy) => {
-                let mut stream = self.connect_to_proxy(proxy, url, server, deadline, observed)?;
+                let mut stream = self.connect_to_proxy(proxy, request, server, deadline, observed)?;
                 let limit = self.limit_connecting(deadline);
                 stream.set_deadline(limit);
                 (stream, limit)
@@ -199,11 +201,14 @@ impl HttpTransport {
     fn connect_to_proxy(
         &self,
         proxy: &ProxyUrl,
-        url: &Url,
+        request: &Request,
         server: &Peer,
         deadline: IoDeadline,
         observed: &mut ConnectionTrace,
     ) -> Result<Box<dyn Stream>> {
+        let url = &request.url;
+        let user_agent = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("user-agent"));
+        let user_agent = user_agent.map(|(_, value)| value.expose());
         let address = if proxy.resolves_locally() {
             let found = resolve(&url.host_with_zone(), url.port(), server, deadline)?;
             let fits = |address: &&SocketAddr| proxy.scheme != Scheme::Socks4 || address.is_ipv4();
@@ -223,9 +228,9 @@ impl HttpTransport {
         }
         stream.set_deadline(deadline);
         let target = Target { host: url.host(), port: url.port(), address };
-        tunnel::open_tunnel(&mut stream, proxy, &target, deadline)?;
+        let announces_page = open_tunnel(&mut *stream, proxy, &target, user_agent, deadline)?;
         observed.record(Phase::Tunnel, start);
-        Ok(stream)
+        Ok(Box::new(Tunnel::new(stream, peer, announces_page)))
     }
 
     /// The deadline of connecting to a peer and of the TLS handshake with it, which begin now.

@@ -1,9 +1,11 @@
 //! The HTTP client: the [`transport::Transport`] interface, and its implementation over sockets, proxies and TLS.
 
 pub(crate) mod connect;
+mod connect_method;
 pub mod http;
 pub mod proxy;
 pub(crate) mod resolve;
+mod socks;
 pub(crate) mod tcp;
 pub mod tls;
 pub mod transport;

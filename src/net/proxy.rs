@@ -72,8 +72,7 @@ pub struct ProxyUrl {
 impl fmt::Display for ProxyUrl {
     /// `scheme://host:port`, without the user name and password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = SCHEMES.iter().find(|(_, scheme, _)| *scheme == self.scheme).map_or("", |(name, _, _)| name);
-        write!(f, "{name}://{}", host_and_port(&self.host, self.port))
+        write!(f, "{}://{}", self.scheme_name(), host_and_port(&self.host, self.port))
     }
 }
 
@@ -105,6 +104,11 @@ impl ProxyUrl {
             return None;
         }
         Some(ProxyUrl { scheme, host: host.to_owned(), port: port.unwrap_or(default_port), userinfo })
+    }
+
+    /// The name of the protocol in a URL.
+    pub(crate) fn scheme_name(&self) -> &'static str {
+        SCHEMES.iter().find(|(_, scheme, _)| *scheme == self.scheme).map_or("", |(name, _, _)| name)
     }
 
     /// Whether the server's name is resolved on this machine and not by the proxy.

@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Kind, Phase, Result};
 use crate::net::url::Url;
+use crate::sanitize::sanitize;
 use crate::sys::secret::MaybeSecret;
 use std::time::{Duration, UNIX_EPOCH};
 use zeroize::Zeroizing;
@@ -58,6 +59,16 @@ pub fn retry_after(response: &Response, wall: i64) -> Option<Duration> {
         }
     };
     Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+}
+
+/// The title of an HTML page, or of the beginning of one: one line that is safe to show. `None` if it has none.
+pub fn page_title(page: &[u8]) -> Option<String> {
+    let find = |text: &[u8], what: &[u8]| text.windows(what.len()).position(|have| have.eq_ignore_ascii_case(what));
+    let open = &page[find(page, b"<title")?..];
+    let title = &open[open.iter().position(|byte| *byte == b'>')? + 1..];
+    let title = String::from_utf8_lossy(&title[..find(title, b"</title")?]);
+    let title = sanitize(&title.split_whitespace().collect::<Vec<_>>().join(" "), &[]);
+    (!title.is_empty()).then_some(title)
 }
 
 /// Parses an HTTP date in each of the three formats of RFC 9110 (section 5.6.7), as Unix seconds. `None` if it
@@ -122,6 +133,22 @@ mod tests {
             status: 503,
             headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             body: Vec::new().into(),
+        }
+    }
+
+    #[test]
+    fn the_title_of_a_page_is_one_line() {
+        for (page, title) in [
+            (&b"<html><head><title>ERROR</title>"[..], Some("ERROR")),
+            (b"<TITLE lang=\"en\">\r\n  Not \t allowed\n</Title>", Some("Not allowed")),
+            (b"<title>Zugriff verweigert f\xfcr Sie</title>", Some("Zugriff verweigert f\u{fffd}r Sie")),
+            (b"<title>half", None),
+            (b"<title>", None),
+            (b"<title", None),
+            (b"<title> </title>", None),
+            (b"", None),
+        ] {
+            assert_eq!(page_title(page).as_deref(), title);
         }
     }
 

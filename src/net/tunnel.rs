@@ -1,296 +1,212 @@
-//! The handshakes by which a proxy opens a connection to the server: `CONNECT`, SOCKS 4 and SOCKS 5.
+//! Opening a connection to the server through a proxy, and the reasons why that failed.
 //!
-//! - Nothing is sent or read beyond the handshake: afterwards the stream leads to the server.
-//! - A proxy's reply is limited in size, and each failure says whether the proxy or the server caused it.
-//! - User names and passwords are sent as bytes, and the buffers that held them are wiped.
-//!
-//! By hand, because ureq's proxies do not percent-decode passwords, keep them in unwiped memory, and do not
-//! say which of the two peers failed.
+//! The error says whether the proxy or the server caused it, and quotes what the proxy gives as the reason: the
+//! title of its page, a redirect to a login page, the authentication that it requires.
 
-use crate::error::{Kind, Phase, Result};
-use crate::net::proxy::{ProxyUrl, Scheme, parse_address};
+use crate::error::{Error, Kind, Phase, Result};
+use crate::net::connect_method::{ConnectError, has_page, offered_schemes, request_connection};
+use crate::net::proxy::{ProxyUrl, Scheme};
+use crate::net::socks::{SocksError, Target, socks4, socks5};
+use crate::net::tcp::{Peer, Stream};
+use crate::net::transport::{Response, is_success, page_title, retry_after};
 use crate::net::url::host_and_port;
+use crate::sanitize::{redact_url, sanitize};
 use crate::sys::deadline::IoDeadline;
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use std::io::{self, Read, Write};
-use std::net::IpAddr;
-use zeroize::Zeroizing;
-
-/// The server that a proxy connects to.
-pub(crate) struct Target<'a> {
-    /// The server's host.
-    pub(crate) host: &'a str,
-    /// The server's port.
-    pub(crate) port: u16,
-    /// Its address, if [`ProxyUrl::resolves_locally`].
-    pub(crate) address: Option<IpAddr>,
-}
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Has a proxy connect to the server. `stream` is a connection to the proxy, and afterwards leads to the server.
+/// Returns whether the proxy announced a page, which is what a web server does that is no proxy.
 pub(crate) fn open_tunnel(
-    stream: &mut (impl Read + Write + ?Sized),
+    stream: &mut dyn Stream,
     proxy: &ProxyUrl,
     target: &Target<'_>,
+    user_agent: Option<&str>,
     deadline: IoDeadline,
-) -> Result<()> {
+) -> Result<bool> {
+    let peer = proxy.peer();
+    let server = host_and_port(target.host, target.port);
     let outcome = match proxy.scheme {
-        Scheme::Http | Scheme::Https => connect(stream, proxy, target),
+        Scheme::Http | Scheme::Https => {
+            return match request_connection(stream, proxy, &server, user_agent, deadline) {
+                Ok(response) => check_response(&response, proxy, &server),
+                Err(ConnectError::Io(error)) => Err(peer.io_error(Phase::Tunnel, &error, deadline)),
+                Err(ConnectError::Malformed(reason)) => Err(rejected(&peer, &server, reason, false)),
+            };
+        }
         Scheme::Socks4 | Scheme::Socks4a => socks4(stream, proxy, target),
         Scheme::Socks5 | Scheme::Socks5h => socks5(stream, proxy, target),
     };
+    match outcome {
+        Ok(()) => Ok(false),
+        Err(SocksError::Io(error)) => Err(peer.io_error(Phase::Tunnel, &error, deadline)),
+        Err(SocksError::AuthRequired) => Err(credentials_error(proxy)),
+        Err(SocksError::OtherAuthRequired) => {
+            Err(unsupported_auth_error(&peer, &["a method other than a password".to_owned()]))
+        }
+        Err(SocksError::Rejected(reason, retryable)) => Err(rejected(&peer, &server, reason, retryable)),
+    }
+}
+
+/// The error for a proxy that gave a reason.
+fn rejected(peer: &Peer, server: &str, reason: &str, retryable: bool) -> Error {
+    peer.error(Kind::Proxy, Phase::Tunnel, format!("{} could not connect to {server}: {reason}", peer.name))
+        .with_retryable(retryable)
+        .with_hint("check the proxy, and that it can connect to that host")
+}
+
+/// The error for a proxy that requires credentials, or rejected those it received.
+fn credentials_error(proxy: &ProxyUrl) -> Error {
     let peer = proxy.peer();
-    let server = host_and_port(target.host, target.port);
-    outcome.map_err(|refusal| match refusal {
-        TunnelError::Io(error) => peer.io_error(Phase::Tunnel, &error, deadline),
-        TunnelError::AuthRequired(status) => {
-            let what = match proxy.userinfo {
-                Some(_) => "rejected the user name and password",
-                None => "requires a user name and password",
-            };
-            let error = peer
-                .error(Kind::Proxy, Phase::Tunnel, format!("{} {what}", peer.name))
-                .with_hint("add them to the proxy's URL, as in http://user:password@host:port");
-            match status {
-                Some(status) => error.with_http_status(status),
-                None => error,
-            }
-        }
-        TunnelError::HttpStatus(status) => peer
-            .error(Kind::Proxy, Phase::Tunnel, format!("{} could not connect to {server}", peer.name))
-            .with_http_status(status)
-            .with_retryable(status >= 500 || status == 429)
-            .with_hint("ask its operator to allow that host, or list the host in NO_PROXY"),
-        TunnelError::Rejected(reason, retryable) => peer
-            .error(Kind::Proxy, Phase::Tunnel, format!("{} could not connect to {server}: {reason}", peer.name))
-            .with_retryable(retryable)
-            .with_hint("check the proxy, and that it can connect to that host"),
-    })
+    let example = match proxy.scheme {
+        Scheme::Socks4 | Scheme::Socks4a => format!("{}://user@host:port", proxy.scheme_name()),
+        _ => format!("{}://user:password@host:port", proxy.scheme_name()),
+    };
+    let (what, advice) = match proxy.userinfo {
+        Some(_) => ("rejected the user name and password", "check them in"),
+        None => ("requires a user name and password", "add them to"),
+    };
+    peer.error(Kind::Proxy, Phase::Tunnel, format!("{} {what}", peer.name))
+        .with_hint(format!("{advice} the proxy's URL, as in {example}"))
 }
 
-/// Why a proxy did not connect to the server.
-enum TunnelError {
-    /// The connection to the proxy failed.
-    Io(io::Error),
-    /// It requires credentials, or rejected those it received; with the HTTP status if there is one.
-    AuthRequired(Option<u16>),
-    /// It responded to `CONNECT` with this status.
-    HttpStatus(u16),
-    /// The reason, and whether a retry may succeed.
-    Rejected(&'static str, bool),
+/// The error for a proxy that no user name and password will satisfy.
+fn unsupported_auth_error(peer: &Peer, schemes: &[String]) -> Error {
+    let schemes = sanitize(&schemes.join(" or "), &[]);
+    let message = format!("{} requires authentication by {schemes}, which this library does not support", peer.name);
+    peer.error(Kind::Proxy, Phase::Tunnel, message).with_hint(
+        "use a local proxy that adds it, such as px or cntlm, ask the operator for an exemption, \
+         or send requests through libcurl (bindings/c/curl_transport.c)",
+    )
 }
 
-impl From<io::Error> for TunnelError {
-    fn from(error: io::Error) -> Self {
-        TunnelError::Io(error)
+/// Whether the tunnel is open; if so, whether a page was announced all the same.
+fn check_response(response: &Response, proxy: &ProxyUrl, server: &str) -> Result<bool> {
+    let peer = proxy.peer();
+    let announces_page = has_page(response, &response.body);
+    if is_success(response.status) {
+        return match response.body.is_empty() {
+            true => Ok(announces_page),
+            false if announces_page => Err(page_error(&peer, &response.body)),
+            // A TLS server does not send first, so data that follows did not come from the server.
+            false => Err(rejected(&peer, server, "it sent data before the server did", false)),
+        };
     }
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    Err(status_error(response, proxy, server)
+        .with_http_status(response.status)
+        .with_retry_after(retry_after(response, i64::try_from(wall).unwrap_or(i64::MAX))))
 }
 
-/// The maximum size of the head of a response to `CONNECT`.
-const HEAD_LIMIT: usize = 16 * 1024;
-
-fn connect(
-    stream: &mut (impl Read + Write + ?Sized),
-    proxy: &ProxyUrl,
-    target: &Target<'_>,
-) -> std::result::Result<(), TunnelError> {
-    let server = host_and_port(target.host, target.port);
-    let credentials = match &proxy.userinfo {
-        Some((user, password)) => basic_credentials(user.expose(), password.expose()),
-        None => Zeroizing::default(),
-    };
-    let (before, after) = match credentials.is_empty() {
-        true => ("", ""),
-        false => ("Proxy-Authorization: Basic ", "\r\n"),
-    };
-    let start = format!("CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n");
-    // Joined at once: a buffer that grows leaves copies of the password behind.
-    let request = [start.as_bytes(), before.as_bytes(), &credentials, after.as_bytes(), b"\r\n"].concat();
-    stream.write_all(&Zeroizing::new(request))?;
-
-    let mut head = vec![0; HEAD_LIMIT];
-    let mut filled = 0;
-    let end = loop {
-        if let Some(end) = head[..filled].windows(4).position(|four| four == b"\r\n\r\n") {
-            break end + 4;
-        }
-        if filled == head.len() {
-            return Err(TunnelError::Rejected("its response to CONNECT is too large", false));
-        }
-        match stream.read(&mut head[filled..])? {
-            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            count => filled += count,
-        }
-    };
-    let status = std::str::from_utf8(&head[..end])
-        .ok()
-        .and_then(|head| head.strip_prefix("HTTP/1."))
-        .and_then(|rest| rest.split_whitespace().nth(1))
-        .and_then(|status| status.parse::<u16>().ok());
+/// The error for a response to `CONNECT` other than a success.
+fn status_error(response: &Response, proxy: &ProxyUrl, server: &str) -> Error {
+    const LOG_IN: &str = "log in to this network with a browser, or check that the proxy setting names a proxy";
+    let (peer, status) = (proxy.peer(), response.status);
+    let name = &peer.name;
+    let error = |what: String, advice: &str| peer.error(Kind::Proxy, Phase::Tunnel, what).with_hint(advice);
+    let reason = stated_reason(response).map_or_else(String::new, |reason| format!(": {reason}"));
     match status {
-        // A TLS server does not send first, so data that follows did not come from the server.
-        Some(200..=299) if end < filled => Err(TunnelError::Rejected("it sent data before the server did", false)),
-        Some(200..=299) => Ok(()),
         // Only a server should send 401, but tinyproxy sends it for a wrong password.
-        Some(status @ (401 | 407)) => Err(TunnelError::AuthRequired(Some(status))),
-        Some(status) => Err(TunnelError::HttpStatus(status)),
-        None => Err(TunnelError::Rejected("its response is not HTTP", false)),
-    }
-}
-
-/// SOCKS 4 and 4a.
-fn socks4(
-    stream: &mut (impl Read + Write + ?Sized),
-    proxy: &ProxyUrl,
-    target: &Target<'_>,
-) -> std::result::Result<(), TunnelError> {
-    let address = target.address.or_else(|| parse_address(target.host));
-    let mut request = Zeroizing::new(Vec::with_capacity(1024));
-    request.extend_from_slice(&[4, 1]);
-    request.extend_from_slice(&target.port.to_be_bytes());
-    match address {
-        Some(IpAddr::V4(address)) => request.extend_from_slice(&address.octets()),
-        Some(IpAddr::V6(_)) => {
-            return Err(TunnelError::Rejected("SOCKS 4 does not support IPv6", false));
+        401 | 407 => match offered_schemes(response) {
+            offered if offered.is_empty() || offered.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic")) => {
+                credentials_error(proxy)
+            }
+            offered => unsupported_auth_error(&peer, &offered),
+        },
+        300..=399 => {
+            let target = response.header("location").map_or_else(|| "an unknown location".to_owned(), redact_url);
+            error(format!("{name} redirected the request to connect to {server} to {target}"), LOG_IN)
         }
-        // An invalid address announces that a name follows.
-        None => request.extend_from_slice(&[0, 0, 0, 1]),
-    }
-    if let Some((user, _)) = &proxy.userinfo {
-        request.extend_from_slice(user.expose());
-    }
-    request.push(0);
-    if address.is_none() {
-        request.extend_from_slice(target.host.as_bytes());
-        request.push(0);
-    }
-    stream.write_all(&request)?;
-    let mut reply = [0; 8];
-    stream.read_exact(&mut reply)?;
-    match reply {
-        [0, 90, ..] => Ok(()),
-        [0, 91, ..] => Err(TunnelError::Rejected("request rejected or failed", true)),
-        [0, 92 | 93, ..] => Err(TunnelError::AuthRequired(None)),
-        _ => Err(TunnelError::Rejected("its response is not SOCKS 4", false)),
+        511 => error(format!("{name} requires a login to the network{reason}"), LOG_IN),
+        400 | 404 | 405 | 501 => error(
+            format!("{name} did not accept the request to connect to {server}{reason}"),
+            "check that the proxy setting names a proxy, and not a web server",
+        ),
+        500.. => error(
+            format!("{name} could not connect to {server}{reason}"),
+            "check that the host and port are right, and that the proxy can connect to them",
+        )
+        .with_retryable(true),
+        _ => error(
+            format!("{name} could not connect to {server}{reason}"),
+            "ask its operator to allow that host, or list the host in NO_PROXY",
+        )
+        .with_retryable(status == 429),
     }
 }
 
-/// The codes of RFC 1928, section 6, in its words, and whether a retry may succeed.
-const SOCKS5_REPLIES: [(u8, &str, bool); 8] = [
-    (1, "general SOCKS server failure", true),
-    (2, "connection not allowed by ruleset", false),
-    (3, "network unreachable", true),
-    (4, "host unreachable", true),
-    (5, "connection refused", true),
-    (6, "TTL expired", true),
-    (7, "command not supported", false),
-    (8, "address type not supported", false),
-];
+/// What a proxy gives as the reason of a failure: the code of squid, or else the title of its page.
+fn stated_reason(response: &Response) -> Option<String> {
+    let code = response.header("x-squid-error").and_then(|value| value.split_whitespace().next());
+    match code {
+        Some(code) => Some(sanitize(code, &[])),
+        None => page_title(&response.body).map(|title| format!("\"{title}\"")),
+    }
+}
 
-/// SOCKS 5 (RFC 1928), with a name and password (RFC 1929) if there are any.
-fn socks5(
-    stream: &mut (impl Read + Write + ?Sized),
-    proxy: &ProxyUrl,
-    target: &Target<'_>,
-) -> std::result::Result<(), TunnelError> {
-    const NOT_SOCKS: TunnelError = TunnelError::Rejected("its response is not SOCKS 5", false);
-    // The length of a name or password is one byte.
-    let short = |name: &[u8]| {
-        u8::try_from(name.len())
-            .map_err(|_| TunnelError::Rejected("SOCKS 5 allows at most 255 bytes for a name or password", false))
-    };
-    let offer: &[u8] = if proxy.userinfo.is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] };
-    stream.write_all(offer)?;
-    let mut reply = [0; 2];
-    stream.read_exact(&mut reply)?;
-    match (reply, &proxy.userinfo) {
-        ([5, 0], _) => {}
-        ([5, 2], Some((user, password))) => {
-            let (user, password) = (user.expose(), password.expose());
-            let mut userinfo = Zeroizing::new(Vec::with_capacity(3 + 2 * 255));
-            userinfo.extend_from_slice(&[1, short(user)?]);
-            userinfo.extend_from_slice(user);
-            userinfo.push(short(password)?);
-            userinfo.extend_from_slice(password);
-            stream.write_all(&userinfo)?;
-            stream.read_exact(&mut reply)?;
-            if reply[1] != 0 {
-                return Err(TunnelError::AuthRequired(None));
+/// The error for a web server that answers in place of the server.
+fn page_error(peer: &Peer, page: &[u8]) -> Error {
+    let title = page_title(page).map_or_else(String::new, |title| format!(": \"{title}\""));
+    peer.error(Kind::Proxy, Phase::Tunnel, format!("{} sent a page instead of opening a connection{title}", peer.name))
+        .with_hint("check that the proxy setting names a proxy, and not a web server")
+}
+
+/// A connection through a proxy. The page of a web server that accepts every request may arrive after the head of
+/// its response, where the server's TLS should be.
+pub(crate) struct Tunnel {
+    stream: Box<dyn Stream>,
+    proxy: Peer,
+    announces_page: bool,
+    /// Whether data was read. Only the first bytes are looked at.
+    is_checked: bool,
+}
+
+impl Tunnel {
+    /// A tunnel for TLS; `announces_page` is the result of [`open_tunnel`].
+    pub(crate) fn new(stream: Box<dyn Stream>, proxy: Peer, announces_page: bool) -> Self {
+        Tunnel { stream, proxy, announces_page, is_checked: false }
+    }
+}
+
+impl Read for Tunnel {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        const TLS_ALERT: u8 = 21;
+        const TLS_HANDSHAKE: u8 = 22;
+        let count = self.stream.read(buffer)?;
+        if !self.is_checked && count > 0 {
+            self.is_checked = true;
+            let is_page =
+                buffer[0] == b'<' || (self.announces_page && ![TLS_ALERT, TLS_HANDSHAKE].contains(&buffer[0]));
+            if is_page {
+                return Err(io::Error::other(page_error(&self.proxy, &buffer[..count])));
             }
         }
-        ([5, _], _) => return Err(TunnelError::AuthRequired(None)),
-        _ => return Err(NOT_SOCKS),
+        Ok(count)
     }
-
-    let mut request = vec![5, 1, 0];
-    match target.address.or_else(|| parse_address(target.host)) {
-        Some(IpAddr::V4(address)) => {
-            request.push(1);
-            request.extend_from_slice(&address.octets());
-        }
-        Some(IpAddr::V6(address)) => {
-            request.push(4);
-            request.extend_from_slice(&address.octets());
-        }
-        None => {
-            request.extend_from_slice(&[3, short(target.host.as_bytes())?]);
-            request.extend_from_slice(target.host.as_bytes());
-        }
-    }
-    request.extend_from_slice(&target.port.to_be_bytes());
-    stream.write_all(&request)?;
-
-    let mut reply = [0; 4];
-    stream.read_exact(&mut reply[..2])?;
-    match reply {
-        [5, 0, ..] => {}
-        [5, code, ..] => {
-            let row = SOCKS5_REPLIES.iter().find(|(have, _, _)| *have == code);
-            let (reason, retryable) = row.map_or(("unknown SOCKS 5 error", false), |row| (row.1, row.2));
-            return Err(TunnelError::Rejected(reason, retryable));
-        }
-        _ => return Err(NOT_SOCKS),
-    }
-    // The address that the proxy connects from is of no use, but has to be read.
-    stream.read_exact(&mut reply[2..])?;
-    let length = match reply[3] {
-        1 => 4,
-        4 => 16,
-        3 => {
-            let mut length = [0];
-            stream.read_exact(&mut length)?;
-            usize::from(length[0])
-        }
-        _ => return Err(NOT_SOCKS),
-    };
-    let mut bound = [0; 255 + 2];
-    stream.read_exact(&mut bound[..length + 2])?;
-    Ok(())
 }
 
-/// The value of `Basic` authentication (RFC 7617). Both buffers are allocated once and wiped.
-fn basic_credentials(user: &[u8], password: &[u8]) -> Zeroizing<Vec<u8>> {
-    let plain = Zeroizing::new([user, b":", password].concat());
-    let mut encoded = Zeroizing::new(vec![0; plain.len().div_ceil(3) * 4]);
-    // The buffer has the exact length, so that encoding cannot fail.
-    let length = BASE64_STANDARD.encode_slice(&*plain, &mut encoded).unwrap_or_default();
-    encoded.truncate(length);
-    encoded
+impl Write for Tunnel {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+impl Stream for Tunnel {
+    fn set_deadline(&mut self, deadline: IoDeadline) {
+        self.stream.set_deadline(deadline);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::connect_method::RESPONSE_LIMIT;
+    use crate::net::socks::SOCKS5_REPLIES;
     use std::time::Duration;
-
-    #[test]
-    fn basic_credentials_are_padded() {
-        for (user, password, encoded) in
-            [("", "", "Og=="), ("f", "", "Zjo="), ("f", "o", "Zjpv"), ("\u{ff}?", "~", "w78/On4=")]
-        {
-            assert_eq!(*basic_credentials(user.as_bytes(), password.as_bytes()), encoded.as_bytes());
-        }
-    }
 
     /// A proxy that sends fixed replies and records what it receives.
     struct Script {
@@ -314,13 +230,17 @@ mod tests {
         }
     }
 
+    impl Stream for Script {
+        fn set_deadline(&mut self, _: IoDeadline) {}
+    }
+
     fn play(proxy: impl AsRef<[u8]>, address: Option<&str>, replies: &[u8]) -> (Vec<u8>, Result<()>) {
         let mut script = Script { replies: io::Cursor::new(replies.to_vec()), sent: Vec::new() };
         let target =
             Target { host: "far.example", port: 443, address: address.map(|address| address.parse().unwrap()) };
         let deadline = IoDeadline::after(Duration::from_secs(5));
-        let outcome = open_tunnel(&mut script, &ProxyUrl::parse(proxy).unwrap(), &target, deadline);
-        (script.sent, outcome)
+        let outcome = open_tunnel(&mut script, &ProxyUrl::parse(proxy).unwrap(), &target, Some("me/1"), deadline);
+        (script.sent, outcome.map(|_| ()))
     }
 
     #[test]
@@ -398,14 +318,15 @@ mod tests {
     fn responses_to_connect() {
         let (sent, outcome) = play("http://h", None, b"HTTP/1.0 200 Connection established\r\nX: y\r\n\r\n");
         outcome.unwrap();
-        assert_eq!(sent, b"CONNECT far.example:443 HTTP/1.1\r\nHost: far.example:443\r\n\r\n");
+        assert_eq!(sent, b"CONNECT far.example:443 HTTP/1.1\r\nHost: far.example:443\r\nUser-Agent: me/1\r\n\r\n");
+        let flood = [&b"HTTP/1.1 200 OK\r\nX: "[..], &[b'x'; RESPONSE_LIMIT]].concat();
         for (reply, words, status) in [
             (&b"HTTP/1.1 407 Authenticate\r\n\r\n"[..], "requires a user name and password", Some(407)),
             (b"HTTP/1.1 403 No\r\nContent-Length: 3\r\n\r\nno.", "could not connect to far.example:443", Some(403)),
             (b"HTTP/1.1 200 OK\r\n\r\n\x15", "data before the server", None),
             (b"SSH-2.0-OpenSSH\r\n\r\n", "not HTTP", None),
             (b"HTTP/1.1 200 OK\r\n", "closed the connection", None),
-            (&[b'x'; HEAD_LIMIT], "too large", None),
+            (&flood, "too large", None),
         ] {
             let (_, outcome) = play("http://h", None, reply);
             let error = outcome.unwrap_err();
@@ -417,5 +338,151 @@ mod tests {
         assert!(error.to_string().contains("rejected the user name and password (HTTP 401)"), "{error}");
         let (_, outcome) = play("http://h", None, b"HTTP/1.1 502 Bad\r\n\r\n");
         assert!(outcome.unwrap_err().is_retryable());
+    }
+
+    /// As curl reads them.
+    #[test]
+    fn heads_are_read_leniently() {
+        for reply in [
+            &b"HTTP/1.1 200 Verbindung f\xfcr Sie hergestellt\r\n\r\n"[..],
+            b"HTTP/1.1 200\r\n\r\n",
+            b"HTTP/1.0  200 OK\r\nX-\xff: \xfe\r\n\r\n",
+            b"HTTP/1.1 200 OK\nVia: x\n\n",
+            b"HTTP/1.1 200 OK\r\nX-A: one\r\n two\r\nX-B : c\r\nno colon\r\n: no name\r\n\r\n",
+            b"HTTP/1.1 100 Continue\r\nServer: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: text/plain\r\n\r\n",
+        ] {
+            let (_, outcome) = play("http://h", None, reply);
+            assert!(outcome.is_ok(), "{outcome:?} {:?}", String::from_utf8_lossy(reply));
+        }
+        let reply = b"HTTP/1.1 407 Zugriff verweigert f\xfcr Sie\r\nProxy-Authenticate: Basic realm=\"\xfc\"\r\n\r\n";
+        let error = play("http://h", None, reply).1.unwrap_err();
+        assert_eq!(error.http_status(), Some(407));
+        assert!(error.to_string().contains("requires a user name and password (HTTP 407); add them to"), "{error}");
+    }
+
+    #[test]
+    fn what_a_proxy_states_decides_the_advice() {
+        let refusal = |status: &str, headers: &str, body: &str| format!("HTTP/1.1 {status}\r\n{headers}\r\n{body}");
+        for (reply, words, advice, retryable) in [
+            (
+                refusal("407 x", "Proxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n", ""),
+                "requires authentication by Negotiate or NTLM, which this library does not support (HTTP 407)",
+                "px or cntlm",
+                false,
+            ),
+            (
+                refusal("401 x", "WWW-Authenticate: Digest realm=\"a, b\", nonce=\"c\"\r\n", ""),
+                "requires authentication by Digest,",
+                "bindings/c/curl_transport.c",
+                false,
+            ),
+            (
+                refusal("407 x", "Proxy-Authenticate: NTLM\r\nProxy-Authenticate: basic realm=\"x\"\r\n", ""),
+                "rejected the user name and password (HTTP 407)",
+                "check them in the proxy's URL, as in http://user:password@host:port",
+                false,
+            ),
+            (
+                refusal("302 Found", "Location: http://portal.example/login?token=hush\r\n", ""),
+                "redirected the request to connect to far.example:443 to http://portal.example/login…",
+                "log in to this network with a browser",
+                false,
+            ),
+            (refusal("511 x", "", ""), "requires a login to the network", "log in to this network", false),
+            (
+                refusal("405 x", "Content-Type: text/html\r\n", "<title>405 Not\n Allowed</title>"),
+                "did not accept the request to connect to far.example:443: \"405 Not Allowed\" (HTTP 405)",
+                "not a web server",
+                false,
+            ),
+            (refusal("501 x", "", ""), "did not accept the request", "not a web server", false),
+            (refusal("400 x", "", "plain text"), "did not accept the request", "not a web server", false),
+            (
+                refusal(
+                    "503 x",
+                    "X-Squid-Error: ERR_DNS_FAIL 0\r\nContent-Type: text/html\r\n",
+                    "<title>ERROR</title>",
+                ),
+                "could not connect to far.example:443: ERR_DNS_FAIL (HTTP 503)",
+                "check that the host and port are right",
+                true,
+            ),
+            (
+                refusal(
+                    "502 x",
+                    "Content-Length: 29\r\nContent-Type: text/html\r\n",
+                    "<title>Bad Gateway</title>beyond",
+                ),
+                "could not connect to far.example:443: \"Bad Gateway\" (HTTP 502)",
+                "that the proxy can connect",
+                true,
+            ),
+            (refusal("403 x", "", ""), "could not connect to far.example:443 (HTTP 403)", "ask its operator", false),
+            (
+                refusal("200 OK", "Content-Type: text/html\r\n", "<html><title>It works!</title>"),
+                "sent a page instead of opening a connection: \"It works!\"",
+                "not a web server",
+                false,
+            ),
+        ] {
+            let error = play("http://me:hush@h", None, reply.as_bytes()).1.unwrap_err();
+            assert_eq!((error.kind(), error.is_retryable()), (Kind::Proxy, retryable), "{error}");
+            let text = error.to_string();
+            assert!(text.contains(words) && text.contains(advice) && !text.contains("hush"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_says_when_to_try_again() {
+        for (reply, seconds) in [
+            ("HTTP/1.1 503 Busy\r\nRetry-After: 7\r\n\r\n", 7),
+            (
+                "HTTP/1.1 429 x\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nRetry-After: Sun Nov  6 08:49:40 1994\r\n\r\n",
+                3,
+            ),
+        ] {
+            let error = play("http://h", None, reply.as_bytes()).1.unwrap_err();
+            assert_eq!((error.retry_after(), error.is_retryable()), (Some(Duration::from_secs(seconds)), true));
+        }
+    }
+
+    #[test]
+    fn the_example_of_a_proxy_url_has_its_scheme() {
+        let no_method: &[u8] = &[5, 0xff];
+        let rejected: &[u8] = &[0, 93, 0, 0, 0, 0, 0, 0];
+        for (proxy, reply, example) in [
+            ("socks5h://h", no_method, "as in socks5h://user:password@host:port"),
+            ("socks5://h", no_method, "as in socks5://user:password@host:port"),
+            ("socks4a://h", rejected, "as in socks4a://user@host:port"),
+            ("https://h", b"HTTP/1.1 407 x\r\n\r\n", "as in https://user:password@host:port"),
+        ] {
+            let error = play(proxy, Some("192.0.2.1"), reply).1.unwrap_err();
+            assert!(error.to_string().ends_with(example), "{error}");
+        }
+        // It was offered a password, so that no password helps.
+        let error = play("socks5h://me:p@h", None, no_method).1.unwrap_err();
+        assert!(error.to_string().contains("requires authentication by a method other than a password"), "{error}");
+    }
+
+    #[test]
+    fn a_page_in_place_of_the_servers_tls_is_the_proxys() {
+        let read = |announces_page, bytes: &[u8]| {
+            let script = Script { replies: io::Cursor::new(bytes.to_vec()), sent: Vec::new() };
+            let mut tunnel = Tunnel::new(Box::new(script), ProxyUrl::parse("http://h").unwrap().peer(), announces_page);
+            tunnel.read(&mut [0; 100]).map_err(|error| error.to_string())
+        };
+        let page = read(false, b"<html><title>It works!</title>").unwrap_err();
+        assert!(page.starts_with("the proxy http://h:80 sent a page") && page.contains("\"It works!\""), "{page}");
+        assert!(read(true, b"hello").is_err());
+        // A server without TLS, and one with.
+        for (announces_page, bytes) in [
+            (false, &b"HTTP/1.1 400 Bad Request"[..]),
+            (false, b"SSH-2.0-x"),
+            (true, b"\x16\x03\x03"),
+            (true, b"\x15\x03"),
+        ] {
+            assert_eq!(read(announces_page, bytes), Ok(bytes.len()));
+        }
     }
 }
