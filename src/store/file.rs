@@ -173,8 +173,11 @@ impl Store for FileStore {
         // Under the lock, so that the removed entry is the one that was read. If another process holds the lock,
         // it is about to replace the entry.
         let lock = self.lock(Duration::ZERO);
-        if !matches!(lock, LockResult::Busy) && self.load().is_some_and(|entry| entry.token.expose() == token) {
-            let _ = self.with_files(Files::remove);
+        if !matches!(lock, LockResult::Busy)
+            && self.load().is_some_and(|entry| entry.token.expose() == token)
+            && let Err(problem) = self.with_files(Files::remove)
+        {
+            self.warnings.report(&problem);
         }
     }
 }
