@@ -1,13 +1,16 @@
 //! Processes that share a token through the store, and its removal.
 
-use crate::support::{CommandResult, SECRET, TestEnv};
+use crate::support::{CommandResult, SECRET, TestEnv, is_root};
 use amp_emulator::Fault;
 use amp_token::config::Config;
 use amp_token::config::credentials::Credentials;
 use amp_token::store::{self, Entry, LockResult, Store};
 use amp_token::sys::clock::Clock;
 use serde_json::Value;
+use std::fs::{self, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,5 +109,72 @@ fn invalidate_keeps_the_token_that_replaced_a_rejected_one() {
     let second = env.run(&["get"]).stdout_ok();
     assert_eq!(invalidate(first.trim()).stdout_ok(), "kept: the stored token is a different one\n");
     assert_eq!(env.run(&["get"]).stdout_ok(), second);
-    invalidate("  \n").assert_failed(6, "contains no token");
+    for (text, says) in [("  \n", "contains no token"), ("Bearer \n", "contains no token"), ("a b", "another text")] {
+        invalidate(text).assert_failed(6, says);
+    }
+    // What `amp-token header` prints, and the value of the header.
+    assert_eq!(
+        invalidate(&format!("Authorization: Bearer {first}")).stdout_ok(),
+        "kept: the stored token is a different one\n"
+    );
+    assert_eq!(invalidate(&format!("Authorization: Bearer {second}")).stdout_ok(), "the stored token is removed\n");
+    let third = env.run(&["get"]).stdout_ok();
+    assert_eq!(invalidate(&format!("Bearer {}\r\n", third.trim())).stdout_ok(), "the stored token is removed\n");
+}
+
+#[test]
+fn invalidate_reports_a_token_that_it_cannot_remove() {
+    let env = TestEnv::new();
+    let directory = env.home.join("amp_token");
+    let run = |arguments: &[&str]| {
+        let mut command = env.command();
+        command.args(arguments).args(["--timeout-ms", "400", "--store-dir", directory.to_str().unwrap()]);
+        command
+    };
+    let first = CommandResult::of(&mut run(&["get"])).stdout_ok();
+    let invalidate = || CommandResult::of(&mut run(&["invalidate"]));
+    // Another process holds the lock for all that time.
+    let LockResult::Held(others) = open(&env).lock(Duration::ZERO) else { panic!("the lock is free") };
+    invalidate().assert_failed(6, "amp_token: another process holds its lock; the next command may use it again");
+    drop(others);
+    assert_eq!(CommandResult::of(&mut run(&["get"])).stdout_ok(), first);
+
+    // A directory that cannot be written, and files that cannot be locked in one.
+    for (mode, lock_mode) in [(0o500, 0o600), (0o500, 0o400)] {
+        let entries = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+        for path in entries.chain([directory.clone(), env.home.clone()]).collect::<Vec<_>>() {
+            if is_root() {
+                std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+            }
+            let is_lock = path.extension().is_some_and(|ending| ending == "lock");
+            let mode = if path == directory {
+                mode
+            } else if is_lock {
+                lock_mode
+            } else {
+                0o700
+            };
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        }
+        let as_owner = |arguments: &[&str]| {
+            let mut command = run(arguments);
+            if is_root() {
+                command.uid(65534);
+            }
+            CommandResult::of(&mut command)
+        };
+        let output = as_owner(&["invalidate"]);
+        output.assert_failed(6, "cannot remove the stored token from ");
+        assert!(output.stderr.contains(": Permission denied"), "{}", output.stderr);
+        assert_eq!(as_owner(&["get"]).stdout_ok(), first);
+    }
+    fs::set_permissions(&directory, Permissions::from_mode(0o700)).unwrap();
+    // A store that cannot be asked is not one without a token.
+    #[cfg(feature = "redis")]
+    {
+        let mut command = env.command();
+        command.env("AMPLIENCE_STORE", "redis://127.0.0.1:1").arg("invalidate");
+        CommandResult::of(&mut command).assert_failed(6, "cannot remove the stored token from redis://127.0.0.1:1: ");
+    }
+    assert_eq!(env.run(&["invalidate", "--store", "none"]).stdout_ok(), "no token is stored\n");
 }

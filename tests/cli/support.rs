@@ -12,6 +12,12 @@ pub const AMP_TOKEN: &str = env!("CARGO_BIN_EXE_amp-token");
 /// A secret that cannot occur in any output by chance.
 pub const SECRET: &str = "se+cret/41&b7=%é";
 
+/// Whether this process may do everything, so that a test must run commands as another user.
+pub fn is_root() -> bool {
+    // SAFETY: the function has no arguments and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
 /// An emulator, and an empty home directory that is removed at the end.
 pub struct TestEnv {
     pub home: PathBuf,

@@ -7,6 +7,7 @@ use amp_token::config::{Config, Origin};
 use amp_token::log::{Level, Log};
 use amp_token::sanitize::sanitize;
 use clap::ArgMatches;
+use std::cell::OnceCell;
 
 /// The settings of one run, and which of them are defaults of the command.
 pub struct Context {
@@ -47,6 +48,26 @@ impl Context {
         Ok(Context { config, defaults })
     }
 
+    /// The log for the lines of a command, up to the level that is set.
+    pub fn log(&self) -> Log {
+        let level = self.config.text("log_level").and_then(Level::parse).unwrap_or_default();
+        self.config.log.clone().with_level(level)
+    }
+
+    /// The settings for a command that reports itself what is wrong with the store, and the problems.
+    pub fn with_store_problems(&self) -> CliResult<(Config, StoreProblems)> {
+        /// More lines than a command makes.
+        const LINES: usize = 4096;
+        let (mut config, others) = (self.config.clone(), self.log());
+        config.log = Log::default();
+        config.log.keep_lines(LINES);
+        if matches!(config.text("log_level").map(Level::parse), Some(Some(None | Some(Level::Error)))) {
+            config.set("log_level", Some(cli::DEFAULT_LOG_LEVEL))?;
+        }
+        let problems = StoreProblems { lines: config.log.clone(), others, first: OnceCell::new() };
+        Ok((config, problems))
+    }
+
     /// Where the value of a setting comes from, for `config`.
     pub fn origin(&self, setting: &Setting) -> String {
         match self.config.origin(setting.name) {
@@ -55,6 +76,32 @@ impl Context {
             Some(Origin::Environment(variable)) => variable.to_owned(),
             None => "default".to_owned(),
         }
+    }
+}
+
+/// The warnings of a store, by which it reports why it cannot be used.
+pub struct StoreProblems {
+    /// Keeps all lines of the store's configuration.
+    lines: Log,
+    /// The log for all other lines.
+    others: Log,
+    first: OnceCell<String>,
+}
+
+impl StoreProblems {
+    /// The first of them, without what it means for a caller that can do without a store. What is wrong with an entry
+    /// is no problem of the store: the entry counts as absent.
+    pub fn first(&self) -> Option<&str> {
+        while let Some((level, line)) = self.lines.take_line() {
+            match line.strip_prefix("store: ") {
+                Some(problem) if level == Level::Warning && !problem.starts_with("an entry ") => {
+                    let problem = problem.split_once("; continuing").map_or(problem, |(problem, _)| problem);
+                    self.first.get_or_init(|| problem.to_owned());
+                }
+                _ => self.others.write(level, || line),
+            }
+        }
+        self.first.get().map(String::as_str)
     }
 }
 

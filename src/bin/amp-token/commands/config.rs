@@ -12,7 +12,7 @@ use std::borrow::Cow;
 /// `amp-token config`
 pub fn run(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
     for line in misspelled_variables() {
-        context.config.log.warning(|| line);
+        context.log().warning(|| line);
     }
     let text = if arguments.get_flag("markdown") {
         to_markdown()

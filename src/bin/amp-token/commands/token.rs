@@ -4,8 +4,11 @@ use crate::cli;
 use crate::context::Context;
 use crate::exit::{CANNOT_RUN, CliError, CliResult, NOT_FOUND};
 use crate::output;
+use amp_token::config::Options;
 use amp_token::config::settings::{SETTINGS, Setting};
 use amp_token::error::{Error, Kind};
+use amp_token::oauth::client_credentials::is_valid_bearer_token;
+use amp_token::oauth::retry::Deadline;
 use amp_token::token::Token;
 use amp_token::token::provider::{self, ProviderConfig, TokenProvider};
 use clap::ArgMatches;
@@ -13,7 +16,11 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
+use std::time::Duration;
 use zeroize::Zeroizing;
+
+/// The pause between two attempts to remove a token whose lock another process holds.
+const LOCK_POLL: Duration = Duration::from_millis(25);
 
 /// `amp-token get`
 pub fn get(context: Context) -> CliResult<()> {
@@ -77,20 +84,39 @@ pub fn secret_variables() -> impl Iterator<Item = &'static str> {
 }
 
 /// `amp-token invalidate`: removes the stored token; with `--stdin`, only if it is the one on standard input.
+///
+/// The store reports no result of a removal, so the entry is read again afterwards. While another process holds the
+/// lock, that process is about to replace the token, and this one waits for it until `timeout_ms`.
 pub fn invalidate(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
     let rejected = if arguments.get_flag("stdin") { Some(token_from_stdin()?) } else { None };
-    let provider = TokenProvider::new(Arc::new(ProviderConfig::new(&context.config)?))?;
-    let result = match provider.load_from_store() {
-        None => "no token is stored",
-        Some(token) if rejected.is_some_and(|rejected| rejected.trim() != token.value()) => {
-            "kept: the stored token is a different one"
-        }
-        Some(token) => {
-            provider.remove_from_store(&token);
-            "the stored token is removed"
-        }
+    let (config, problems) = context.with_store_problems()?;
+    let provider = TokenProvider::new(Arc::new(ProviderConfig::new(&config)?))?;
+    let Some(place) = provider.store_location() else {
+        problems.first().iter().for_each(|problem| context.log().warning(|| format!("store: {problem}")));
+        return output::answer("no token is stored\n");
     };
-    output::answer(&format!("{result}\n"))
+    let Options { clock, timeout, .. } = config.options()?;
+    let failed = |cause: &str| {
+        let message = format!("cannot remove the stored token from {place}: {cause}");
+        Err(CliError::from(Error::new(Kind::Io, message).with_hint("the next command may use it again")))
+    };
+    let Some(token) = provider.load_from_store() else {
+        return problems.first().map_or_else(|| output::answer("no token is stored\n"), |problem| failed(problem));
+    };
+    if rejected.is_some_and(|rejected| *rejected != *token.value()) {
+        return output::answer("kept: the stored token is a different one\n");
+    }
+    let deadline = Deadline::after(&clock, timeout);
+    loop {
+        provider.remove_from_store(&token);
+        let is_there = provider.load_from_store().is_some_and(|stored| stored.value() == token.value());
+        match problems.first() {
+            Some(problem) => return failed(problem),
+            None if !is_there => return output::answer("the stored token is removed\n"),
+            None if deadline.remaining(&clock).is_zero() => return failed("another process holds its lock"),
+            None => clock.sleep(LOCK_POLL.min(deadline.remaining(&clock))),
+        }
+    }
 }
 
 fn token_from_stdin() -> CliResult<Zeroizing<String>> {
@@ -103,7 +129,15 @@ fn token_from_stdin() -> CliResult<Zeroizing<String>> {
         .take(MAX_BYTES as u64)
         .read_to_string(&mut text)
         .map_err(|error| failed(format!("cannot be read as a token: {error}")))?;
-    if text.trim().is_empty() { Err(failed("contains no token".to_owned())) } else { Ok(text) }
+    // The output of `amp-token header` contains the token, too.
+    let scheme = |text: &str| Some(text.len() - text.trim_start().strip_prefix("Bearer ")?.len());
+    let header = text.trim_start().strip_prefix("Authorization:").unwrap_or(&text);
+    let token = &header[scheme(header).unwrap_or(0)..];
+    match token.trim() {
+        "" => Err(failed("contains no token".to_owned())),
+        token if is_valid_bearer_token(token) => Ok(Zeroizing::new(token.to_owned())),
+        _ => Err(failed("contains no token, but another text".to_owned())),
+    }
 }
 
 /// Gets a token from the store, otherwise from the server.
