@@ -1144,7 +1144,9 @@ const void *amp_response_body(const amp_response *response,
 
 /**
  * Returns the path of the next page, if this response is a page of a
- * collection. Pass it to amp_api_request() until it is NULL.
+ * collection. Pass it to amp_api_request() until it is NULL. A server that then
+ * returns another page than the requested one makes amp_api_request() fail with
+ * AMP_PROTOCOL.
  *
  * Threads: any.
  * NULL: returned after the last page, if this is not a collection, or for a

@@ -118,7 +118,10 @@ pub fn create_personal_access_token(cache: &TokenCache, name: &str, organization
 
 /// The path of the next page of a HAL collection, from the path and the body of this one. `None` if this is the
 /// last page, or not a collection.
-pub fn next_page(path: &str, body: &[u8]) -> Option<String> {
+///
+/// Fails if this is another page than the requested one. So a caller that follows these paths never gets the same page
+/// twice, even from a server that ignores the number.
+pub fn next_page(path: &str, body: &[u8]) -> Result<Option<String>> {
     #[derive(Deserialize)]
     struct Collection {
         page: Page,
@@ -129,12 +132,22 @@ pub fn next_page(path: &str, body: &[u8]) -> Option<String> {
         number: u64,
         total_pages: u64,
     }
-    let Collection { page } = serde_json::from_slice(body).ok()?;
-    let next = page.number.checked_add(1).filter(|next| *next < page.total_pages)?;
+    let Ok(Collection { page }) = serde_json::from_slice(body) else { return Ok(None) };
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let kept = query.split('&').filter(|part| !part.is_empty() && !part.starts_with("page="));
-    let query: Vec<_> = kept.map(str::to_owned).chain([format!("page={next}")]).collect();
-    Some(format!("{path}?{}", query.join("&")))
+    let (requested, kept): (Vec<_>, Vec<_>) =
+        query.split('&').filter(|part| !part.is_empty()).partition(|part| part.starts_with("page="));
+    let requested: Vec<u64> = requested.iter().filter_map(|part| part["page=".len()..].parse().ok()).collect();
+    if let [requested] = requested[..]
+        && requested != page.number
+    {
+        let message = format!("the API returned page {} of a collection, not page {requested}", page.number);
+        return Err(Error::new(Kind::Protocol, message)
+            .with_phase(Phase::Parse)
+            .with_hint("check api_url, and that no cache or proxy ignores the query of a URL"));
+    }
+    let Some(next) = page.number.checked_add(1).filter(|next| *next < page.total_pages) else { return Ok(None) };
+    let query: Vec<_> = kept.into_iter().map(str::to_owned).chain([format!("page={next}")]).collect();
+    Ok(Some(format!("{path}?{}", query.join("&"))))
 }
 
 /// The absolute URL of a path. Fails if the token must not be sent there.
@@ -295,13 +308,19 @@ mod tests {
                 r#"{{"_embedded":{{}},"page":{{"size":20,"totalElements":41,"totalPages":{total},"number":{number}}}}}"#
             )
         };
-        let next = |path, number, total| next_page(path, body(number, total).as_bytes());
+        let next = |path, number, total| next_page(path, body(number, total).as_bytes()).unwrap();
         assert_eq!(next("/hubs", 0, 3).unwrap(), "/hubs?page=1");
         assert_eq!(next("/hubs?size=20&page=1&sort=name", 1, 3).unwrap(), "/hubs?size=20&sort=name&page=2");
         assert_eq!(next("/hubs?page=2", 2, 3), None);
         assert_eq!(next("/hubs", 0, 0), None);
         assert_eq!(next("/hubs", u64::MAX, u64::MAX), None);
-        assert_eq!(next_page("/hubs", b"{}"), None);
-        assert_eq!(next_page("/hubs", b"<html>"), None);
+        assert_eq!(next("/hubs?page=x", 1, 3).unwrap(), "/hubs?page=2");
+        assert_eq!(next_page("/hubs", b"{}").unwrap(), None);
+        assert_eq!(next_page("/hubs", b"<html>").unwrap(), None);
+        for (path, number, total) in [("/hubs?page=1", 0, 2), ("/hubs?size=1&page=1", 2, 2), ("/hubs?page=2", 1, 99)] {
+            let error = next_page(path, body(number, total).as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), Kind::Protocol);
+            assert!(error.to_string().contains(&format!("returned page {number} of")), "{error}");
+        }
     }
 }

@@ -63,7 +63,7 @@ fn collections_are_walked_page_by_page() {
         let page = json_of(&response);
         let items = page["_embedded"]["content-repositories"].as_array().unwrap();
         names.extend(items.iter().map(|item| item["id"].as_str().unwrap().to_owned()));
-        path = api::next_page(&this, &response.body);
+        path = api::next_page(&this, &response.body).unwrap();
     }
     assert_eq!(names.len(), 45);
     assert_eq!(names.iter().collect::<HashSet<_>>().len(), 45);

@@ -683,8 +683,8 @@ fn api_pages(text: &str) -> Vec<String> {
     let path = text.to_owned();
     on(Stack::Small, move || {
         for body in &bodies {
-            api::next_page("/v2/content/hubs?page=0", body.as_bytes());
-            api::next_page(&path, body.as_bytes());
+            let _ = api::next_page("/v2/content/hubs?page=0", body.as_bytes());
+            let _ = api::next_page(&path, body.as_bytes());
         }
     });
     Vec::new()

@@ -24,10 +24,10 @@ impl Handle for amp_response {
 }
 
 impl amp_response {
-    fn new(path: &str, response: Response) -> Self {
+    fn new(path: &str, response: Response) -> Result<Self> {
         let headers = response.headers.iter().map(|(name, value)| (name.clone(), ffi::to_c_string(value))).collect();
-        let next_page = api::next_page(path, &response.body).map(|path| ffi::to_c_string(&path));
-        amp_response { response, headers, next_page }
+        let next_page = api::next_page(path, &response.body)?.map(|path| ffi::to_c_string(&path));
+        Ok(amp_response { response, headers, next_page })
     }
 }
 
@@ -41,7 +41,7 @@ fn respond_with(
     fallible(error, || {
         let place = ffi::out_ptr(response, "response")?;
         let (path, response) = body(ffi::required(cache, "cache")?.inner())?;
-        place.write(ffi::into_handle(Box::new(amp_response::new(&path, response))));
+        place.write(ffi::into_handle(Box::new(amp_response::new(&path, response)?)));
         Ok(())
     })
 }
@@ -246,7 +246,9 @@ pub extern "C" fn amp_response_body(response: Option<&amp_response>, length: Opt
 }
 
 /// Returns the path of the next page, if this response is a page of a
-/// collection. Pass it to amp_api_request() until it is NULL.
+/// collection. Pass it to amp_api_request() until it is NULL. A server that then
+/// returns another page than the requested one makes amp_api_request() fail with
+/// AMP_PROTOCOL.
 ///
 /// Threads: any.
 /// NULL: returned after the last page, if this is not a collection, or for a

@@ -1,9 +1,13 @@
 //! The commands that send requests to the APIs.
 
-use crate::support::TestEnv;
+use crate::support::{AMP_TOKEN, CommandResult, TestEnv};
 use amp_emulator::Fault;
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 #[test]
 fn hubs_are_listed_as_a_table_and_as_json() {
@@ -79,4 +83,48 @@ fn graphql_and_a_personal_access_token() {
     command.args(["hubs", "--api-url", &env.emulator.url(), "--personal-access-token-file"]).arg(&file);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn pages_end_whatever_the_server_says() {
+    let env = TestEnv::new();
+    // Each response is page 0 of 2.
+    let page = serde_json::json!({"size": 1, "totalElements": 2, "totalPages": 2, "number": 0});
+    let body = serde_json::json!({"_embedded": {"hubs": [{"id": "a"}]}, "page": page});
+    env.emulator.fault(Fault::status(200).body(body).for_path("/v2").forever());
+    env.run(&["hubs"]).assert_failed(5, "the API returned page 0 of a collection, not page 1");
+    assert_eq!(env.emulator.stats().api_requests, 2);
+}
+
+#[test]
+fn pages_without_end_are_not_listed() {
+    // Each response is the page that was requested, and another one follows.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let requests = Arc::new(AtomicU32::new(0));
+    let counter = requests.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            lines.read_line(&mut line).unwrap();
+            let head = std::iter::from_fn(|| {
+                let mut line = String::new();
+                lines.read_line(&mut line).ok().filter(|_| !line.trim().is_empty())
+            });
+            head.for_each(drop);
+            counter.fetch_add(1, Ordering::Relaxed);
+            let number =
+                line.split_once("page=").map_or(0, |(_, rest)| rest.split(' ').next().unwrap().parse().unwrap());
+            let body = format!(r#"{{"page":{{"totalPages":{},"number":{number}}}}}"#, number + 2);
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length:";
+            write!(stream, "{head} {}\r\n\r\n{body}", body.len()).unwrap();
+        }
+    });
+    let env = TestEnv::new();
+    let mut command = env.bare(AMP_TOKEN);
+    command.env("AMPLIENCE_PAT", "amp_pat_0123456789abcdefghijkl.x").env("AMPLIENCE_API_URL", url).arg("hubs");
+    CommandResult::of(&mut command).assert_failed(5, "the API lists more than 1000 pages of hubs");
+    assert_eq!(requests.load(Ordering::Relaxed), 1000);
 }

@@ -20,6 +20,9 @@ use std::io::{self, Read};
 use std::process::ExitCode;
 use zeroize::Zeroizing;
 
+/// The most pages of hubs that are listed, because the server decides how many there are. A page has 100.
+const MAX_PAGES: usize = 1000;
+
 /// `amp-token request METHOD PATH`
 pub fn request(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     let body = match arguments.get_one::<String>("data") {
@@ -49,14 +52,19 @@ pub fn graphql(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode>
 pub fn hubs(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     let cache = cache(context)?;
     let (mut path, mut hubs) = (Some("/v2/content/hubs?size=100".to_owned()), Vec::new());
-    while let Some(this) = path {
+    for _ in 0..MAX_PAGES {
+        let Some(this) = path else { break };
         let response = api::request(&cache, &ApiRequest { method: "GET", path: &this, content_type: None, body: b"" })?;
         if response.status != 200 {
             return Ok(http_error(&response));
         }
-        path = api::next_page(&this, &response.body);
+        path = api::next_page(&this, &response.body)?;
         let page: Value = serde_json::from_slice(&response.body).map_err(|error| unexpected_body(&error))?;
         hubs.extend(page["_embedded"]["hubs"].as_array().cloned().unwrap_or_default());
+    }
+    if path.is_some() {
+        let message = format!("the API lists more than {MAX_PAGES} pages of hubs");
+        return Err(CliError::new(SERVER, message + "; check api_url, or list them with amp-token request"));
     }
     if arguments.get_flag("json") {
         output::answer(&output::json(&Value::from(hubs)))?;
