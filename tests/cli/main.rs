@@ -17,6 +17,7 @@ use shared::require_tool;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use support::{AMP_TOKEN, CommandResult, SECRET, TestEnv};
@@ -192,6 +193,55 @@ fn a_result_that_cannot_be_written_is_a_failure() {
         let output = CommandResult::of(env.command().args(arguments).stdout(writer));
         assert_eq!((output.status, output.stderr.as_str()), (Some(141), ""));
     }
+}
+
+#[test]
+fn nothing_is_requested_for_an_output_that_cannot_be_written() {
+    let env = TestEnv::new();
+    let pat = "pat create ci --organization o";
+    for command in
+        ["get", "header", "curl-config", "hubs", "request GET /v2/content/hubs", "graphql {x}", pat, "doctor"]
+    {
+        for (redirection, says) in
+            [(">&-", "Bad file descriptor"), ("1</dev/null", "Bad file descriptor"), (">/dev/full", "No space left")]
+        {
+            let output = CommandResult::of(&mut env.shell(&format!("amp-token {command} {redirection}")));
+            output.assert_failed(6, &format!("cannot write to standard output: {says}"));
+        }
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut shell = env.shell(&format!("exec amp-token {command}"));
+        assert_eq!(CommandResult::of(shell.stdout(writer)).status, Some(141), "{command}");
+    }
+    env.run(&["--version"]).stdout_ok();
+    let mut version = env.shell("amp-token --version >&-");
+    CommandResult::of(&mut version).assert_failed(6, "Bad file descriptor");
+    assert_eq!(env.emulator.stats().connections, 0);
+    // What can be written, even if nobody reads it, and the output of another program.
+    for line in ["get >/dev/null", "get 1<>/dev/null", "get >>/dev/null", "exec -- true >&-", "get | :"] {
+        let result = CommandResult::of(&mut env.shell(&format!("amp-token {line}")));
+        assert_eq!((result.status, result.stderr.as_str()), (Some(0), ""), "{line}");
+    }
+}
+
+#[test]
+fn a_line_on_standard_error_is_written_at_once() {
+    let env = TestEnv::new();
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let mut command = env.command();
+    command.args(["-vv", "get"]).env("AMPLIENCE_STORE_DIR", "/proc/nowhere");
+    command.stderr(std::os::fd::OwnedFd::from(theirs)).stdout(Stdio::null());
+    assert!(command.status().unwrap().success());
+    let mut lines = 0;
+    let mut buffer = [0; 4096];
+    // Each write arrives as one datagram.
+    while let Ok(length) = ours.recv(&mut buffer) {
+        let text = String::from_utf8_lossy(&buffer[..length]);
+        assert!(text.starts_with("amp-token: ") && text.ends_with('\n'), "{text:?}");
+        lines += 1;
+    }
+    assert!(lines >= 2);
 }
 
 #[test]

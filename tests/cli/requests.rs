@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -127,4 +128,62 @@ fn pages_without_end_are_not_listed() {
     command.env("AMPLIENCE_PAT", "amp_pat_0123456789abcdefghijkl.x").env("AMPLIENCE_API_URL", url).arg("hubs");
     CommandResult::of(&mut command).assert_failed(5, "the API lists more than 1000 pages of hubs");
     assert_eq!(requests.load(Ordering::Relaxed), 1000);
+}
+
+#[test]
+fn graphql_errors_without_data_have_a_status() {
+    let env = TestEnv::new();
+    for (body, status) in [
+        (r#"{"data":null,"errors":[{"message":"no"}]}"#, 7),
+        (r#"{"errors":[{"message":"no"}],"extensions":{}}"#, 7),
+        (r#"{"errors":["no"]}"#, 7),
+        (r#"{"data":{"a":1},"errors":[{"message":"half"}]}"#, 0),
+        (r#"{"data":{"a":1},"errors":[]}"#, 0),
+        (r#"{"data":{"a":1},"errors":null}"#, 0),
+        (r#"{"data":null}"#, 0),
+    ] {
+        env.emulator.fault(Fault::status(200).body(body).for_path("/graphql"));
+        let output = env.run(&["graphql", "{ a }"]);
+        assert_eq!((output.status, output.stdout.as_str()), (Some(status), body), "{}", output.stderr);
+        assert_eq!(output.stderr.contains("errors and no data"), status == 7, "{}", output.stderr);
+    }
+}
+
+#[test]
+fn a_personal_access_token_is_written_to_a_private_new_file() {
+    let env = TestEnv::new();
+    let path = env.home.join("token");
+    let create = || {
+        let line = "umask 0; exec amp-token pat create ci --organization o --output \"$HOME/token\"";
+        CommandResult::of(&mut env.shell(line))
+    };
+    assert_eq!(create().stdout_ok(), "");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+    let token = fs::read_to_string(&path).unwrap();
+    assert!(token.starts_with("amp_pat_") && token.ends_with('\n') && token.lines().count() == 1, "{token}");
+    // It is not overwritten, and no other token is created.
+    create().assert_failed(6, "/token: File exists");
+    assert_eq!(env.emulator.stats().graphql_requests, 1);
+    fs::remove_file(&path).unwrap();
+    for body in [r#"{"errors":[{"message":"no"}]}"#, r#"{"data":{}}"#] {
+        env.emulator.fault(Fault::status(200).body(body).for_path("/graphql"));
+        create().assert_failed(5, "");
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn a_personal_access_token_that_cannot_be_shown_is_named() {
+    let env = TestEnv::new();
+    // The file may not grow, which is noticed when it is written.
+    let line = "trap '' XFSZ; ulimit -f 0; exec amp-token --store none pat create ci --organization o >\"$HOME/out\"";
+    let output = CommandResult::of(&mut env.shell(line));
+    output.assert_failed(6, "cannot write to standard output: File too large");
+    let (_, id) = output.stderr.split_once("; the personal access token ").unwrap();
+    let (id, rest) = id.split_once(' ').unwrap();
+    assert!(
+        id.len() > 4 && rest.starts_with("exists already and cannot be shown again; delete it"),
+        "{}",
+        output.stderr
+    );
 }

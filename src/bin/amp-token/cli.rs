@@ -9,6 +9,7 @@ use amp_token::config::settings::{SETTINGS, Setting, ValueType};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 /// The default of the setting `store` for this command. A library must not write files without being asked to.
 /// But a build runs this command a thousand times, and without a store each run would request a token.
@@ -195,7 +196,8 @@ const COMMANDS: &[Entry] = &[
             ]))
         }),
     Entry::new("graphql", "Send a request to the GraphQL API",
-        "Prints the body of the response. Errors of GraphQL are part of it, as \"errors\".",
+        "Prints the body of the response. Errors of GraphQL are part of it, as \"errors\". If there are errors and\n\
+         no data, the exit status is 7.",
         "  amp-token graphql '{ __typename }'\n  amp-token graphql @query.graphql --variables @variables.json",
         |command| {
             takes_settings(command.args([
@@ -207,11 +209,16 @@ const COMMANDS: &[Entry] = &[
         "A personal access token does not expire and has the permissions of its user. A user can have five per\n\
          organization. (The requests that list and delete them are not documented. If you know them,\n\
          \"amp-token graphql\" can send them.)",
-        "  (umask 077; amp-token pat create 'build server' --organization ID > token)",
+        "  amp-token pat create 'build server' --organization ID --output token",
         |command| command.subcommand_required(true).subcommand(takes_settings(
             Command::new("create").about("Create a token and print it. It cannot be retrieved again").args([
                 positional("name", "NAME", "The name of the token"),
                 data("organization", "The organization of the token").value_name("ID").required(true),
+                data("output", "Write the token to this new file, which only you can read, instead of printing it")
+                    .short('o')
+                    .value_name("PATH")
+                    .value_parser(value_parser!(PathBuf))
+                    .value_hint(ValueHint::FilePath),
             ]),
         ))),
     Entry::new("status", "Show the credentials, the store and the stored token",

@@ -4,6 +4,7 @@ use crate::terminal;
 use amp_token::error::{Error, Kind};
 use std::io::{self, Write};
 use std::process::ExitCode;
+use zeroize::Zeroizing;
 
 /// What a command returns.
 pub type CliResult<T> = Result<T, CliError>;
@@ -17,6 +18,7 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
     (NETWORK, "the connection failed: DNS, TCP, TLS, proxy or timeout"),
     (SERVER, "the server returned an error or an unexpected response, or is rate limiting requests"),
     (EXIT_IO, "a local error: a file, the clock, or standard output"),
+    (GRAPHQL_ERRORS, "graphql: the response contains errors and no data"),
     (CANNOT_RUN, "exec: the command cannot be run"),
     (NOT_FOUND, "exec: the command was not found"),
     (EXIT_SIGPIPE, "standard output was closed (SIGPIPE)"),
@@ -28,6 +30,7 @@ pub const CREDENTIALS: u8 = 3;
 pub const NETWORK: u8 = 4;
 pub const SERVER: u8 = 5;
 pub const EXIT_IO: u8 = 6;
+pub const GRAPHQL_ERRORS: u8 = 7;
 pub const CANNOT_RUN: u8 = 126;
 pub const NOT_FOUND: u8 = 127;
 /// The status that a shell reports for a program that SIGPIPE has ended: 128 plus the number of the signal.
@@ -72,6 +75,13 @@ impl CliError {
         }
     }
 
+    /// The same error, with another sentence.
+    pub fn and(self, sentence: &str) -> Self {
+        let message =
+            if self.message.is_empty() { sentence.to_owned() } else { format!("{}; {sentence}", self.message) };
+        CliError { message, ..self }
+    }
+
     /// Writes the message to standard error and returns the exit status.
     pub fn report(&self) -> ExitCode {
         if !self.message.is_empty() {
@@ -87,7 +97,9 @@ impl From<Error> for CliError {
     }
 }
 
-/// Writes a line to standard error. An error is ignored: there is no other place to report it.
+/// Writes a line to standard error, at once: several processes may write to the same file or terminal, and the parts
+/// of their lines must not mix. An error is ignored: there is no other place to report it.
 pub fn eprintln_prefixed(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "amp-token: {}", terminal::lines(line.trim_end().as_bytes()).as_str());
+    let line = Zeroizing::new(format!("amp-token: {}\n", terminal::lines(line.trim_end().as_bytes()).as_str()));
+    let _ = io::stderr().lock().write_all(line.as_bytes());
 }

@@ -20,15 +20,17 @@
 //! | `commands::emulator` | `demo` and `emulator` (a cargo feature) |
 //! | `commands::man` | `man` and `completions` |
 //! | `exit`, `output` | errors and exit statuses; writing to standard output |
+//! | `stdout` | whether standard output can be written, before anything is requested |
 //! | `terminal` | text without control characters |
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod cli;
 mod commands;
 mod context;
 mod exit;
 mod output;
+mod stdout;
 mod terminal;
 
 use clap::error::ErrorKind;
@@ -58,6 +60,10 @@ fn run() -> CliResult<ExitCode> {
         },
     };
     let Some((name, arguments)) = matches.subcommand() else { return Err(CliError::usage("a command is required")) };
+    // The output of `exec` is that of another program.
+    if name != "exec" {
+        output::check()?;
+    }
     let context = || Context::new(&matches, arguments);
     let no_settings = || context::reject_settings(&matches, name);
     match name {

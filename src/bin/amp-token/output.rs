@@ -4,11 +4,16 @@
 //! for that: it has a buffer that is not wiped. The bytes are written to the descriptor itself.
 
 use crate::exit::{CliError, CliResult};
-use crate::terminal;
+use crate::{stdout, terminal};
 use amp_token::sanitize::{is_unprintable, printable};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use zeroize::Zeroizing;
+
+/// Fails if a result could not be printed. To be called before anything is requested.
+pub fn check() -> CliResult<()> {
+    stdout::check().map_err(|error| CliError::output(&error))
+}
 
 /// Prints a result.
 pub fn answer(text: &str) -> CliResult<()> {
@@ -16,12 +21,17 @@ pub fn answer(text: &str) -> CliResult<()> {
 }
 
 fn bytes(bytes: &[u8]) -> CliResult<()> {
-    stdout().and_then(|mut stdout| stdout.write_all(bytes)).map_err(|error| CliError::output(&error))
+    let written = stdout::check().and_then(|()| stdout()?.write_all(bytes));
+    written.map_err(|error| CliError::output(&error))
 }
 
-/// Prints what a server sent. On a terminal, control characters are replaced.
+/// Prints what a server sent. On a terminal, control characters are replaced, and the last line is ended.
 pub fn foreign(body: &[u8]) -> CliResult<()> {
-    if io::stdout().is_terminal() { answer(&terminal::lines(body)) } else { bytes(body) }
+    if !io::stdout().is_terminal() {
+        return bytes(body);
+    }
+    let end = if body.is_empty() || body.ends_with(b"\n") { "" } else { "\n" };
+    secret(&[&terminal::lines(body), end])
 }
 
 /// Prints a result that consists of parts, one of which is a secret.
@@ -44,9 +54,10 @@ fn stdout() -> io::Result<File> {
     Ok(io::stdout().as_handle().try_clone_to_owned()?.into())
 }
 
-/// Whether to print colours: if standard output is a terminal and NO_COLOR (no-color.org) is not set.
+/// Whether to print colours: if standard output is a terminal that has them, and NO_COLOR (no-color.org) is not set.
 pub fn is_colourful() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    io::stdout().is_terminal() && variable("NO_COLOR").is_none() && variable("TERM").is_some_and(|term| term != "dumb")
 }
 
 /// Formats rows of two columns.

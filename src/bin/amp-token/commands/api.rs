@@ -4,7 +4,7 @@
 //! success is reported on standard error and determines the exit status.
 
 use crate::context::Context;
-use crate::exit::{CREDENTIALS, CliError, CliResult, SERVER};
+use crate::exit::{CREDENTIALS, CliError, CliResult, EXIT_IO, GRAPHQL_ERRORS, SERVER};
 use crate::output;
 use amp_token::api::{self, ApiRequest};
 use amp_token::error::{Error, Kind};
@@ -14,9 +14,11 @@ use amp_token::sanitize::sanitize;
 use amp_token::sys::secret::Secret;
 use amp_token::token::cache::TokenCache;
 use clap::ArgMatches;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use zeroize::Zeroizing;
 
@@ -45,7 +47,21 @@ pub fn graphql(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode>
     let query = to_utf8(read_arg(text(arguments, "query"))?)?;
     let variables =
         arguments.get_one::<String>("variables").map(|text| read_arg(text).and_then(to_utf8)).transpose()?;
-    print_response(&api::graphql(&cache(context)?, &query, variables.as_deref().map(String::as_str))?)
+    let response = api::graphql(&cache(context)?, &query, variables.as_deref().map(String::as_str))?;
+    let printed = print_response(&response)?;
+    let failed = serde_json::from_slice::<GraphqlOutcome>(&response.body)
+        .is_ok_and(|outcome| outcome.data.is_none() && !outcome.errors.unwrap_or_default().is_empty());
+    if is_success(response.status) && failed {
+        return Err(CliError::new(GRAPHQL_ERRORS, "the GraphQL API responded with errors and no data"));
+    }
+    Ok(printed)
+}
+
+/// What a response is about, whatever the types of its parts.
+#[derive(serde::Deserialize)]
+struct GraphqlOutcome {
+    data: Option<IgnoredAny>,
+    errors: Option<Vec<IgnoredAny>>,
 }
 
 /// `amp-token hubs`: prints a table, or JSON with `--json`.
@@ -91,10 +107,12 @@ pub fn hubs(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `amp-token pat create NAME`: prints the new token, which cannot be retrieved again.
+/// `amp-token pat create NAME`: prints the new token, which cannot be retrieved again, or writes it to a file.
 pub fn create_personal_access_token(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     let (name, organization) = (text(arguments, "name"), text(arguments, "organization"));
     let cache = cache(context)?;
+    // Before the token exists: if it cannot be written, nobody will ever see it.
+    let file = arguments.get_one::<PathBuf>("output").map(|path| NewFile::create(path)).transpose()?;
     let response = api::create_personal_access_token(&cache, name, organization)?;
     if response.status != 200 {
         return Ok(http_error(&response));
@@ -109,7 +127,15 @@ pub fn create_personal_access_token(context: &Context, arguments: &ArgMatches) -
     match body.data.and_then(|data| data.created) {
         // What cannot be sent in a header is no token, and may contain control characters for the terminal.
         Some(created) if is_valid_bearer_token(created.token.expose()) => {
-            output::secret(&[created.token.expose(), "\n"])?;
+            let written = match file {
+                Some(file) => file.write(&created.token),
+                None => output::secret(&[created.token.expose(), "\n"]),
+            };
+            written.map_err(|error| {
+                let id = sanitize(&created.id.unwrap_or_default(), &[created.token.expose()]);
+                error
+                    .and(&format!("the personal access token {id} exists already and cannot be shown again; delete it"))
+            })?;
             Ok(ExitCode::SUCCESS)
         }
         _ => Err(CliError::new(SERVER, "the response of the API contains no token")),
@@ -131,7 +157,56 @@ struct Data {
 
 #[derive(serde::Deserialize)]
 struct Created {
+    id: Option<String>,
     token: Secret,
+}
+
+/// A file that did not exist before and that only this user can read. It is removed, unless it is written.
+struct NewFile<'a> {
+    path: &'a Path,
+    file: File,
+    is_complete: bool,
+}
+
+impl<'a> NewFile<'a> {
+    fn create(path: &'a Path) -> CliResult<Self> {
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path).map_err(|error| Self::failed(path, "create", &error))?;
+        let mut new = NewFile { path, file, is_complete: false };
+        // Takes the space that the token needs, so that a full disk is noticed now.
+        let reserved = new.file.write_all(&[b' '; 1024]).and_then(|()| new.file.sync_all());
+        reserved.map_err(|error| Self::failed(path, "write", &error))?;
+        Ok(new)
+    }
+
+    fn write(mut self, token: &Secret) -> CliResult<()> {
+        let text = Zeroizing::new([token.expose(), "\n"].concat());
+        let mut write = || {
+            self.file.rewind()?;
+            self.file.write_all(text.as_bytes())?;
+            self.file.set_len(text.len() as u64)?;
+            self.file.sync_all()
+        };
+        write().map_err(|error| Self::failed(self.path, "write", &error))?;
+        self.is_complete = true;
+        Ok(())
+    }
+
+    fn failed(path: &Path, operation: &str, error: &io::Error) -> CliError {
+        let path = sanitize(&path.display().to_string(), &[]);
+        CliError::new(EXIT_IO, format!("cannot {operation} {path}: {error}"))
+    }
+}
+
+impl Drop for NewFile<'_> {
+    fn drop(&mut self) {
+        if !self.is_complete {
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
 }
 
 #[derive(serde::Deserialize)]
