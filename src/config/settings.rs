@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::log::Level;
+use crate::net::proxy::ProxyUrl;
 use crate::net::url::{Url, is_loopback, split_scheme};
 use crate::sanitize::{as_word, redact_url, sanitize};
 use std::borrow::Cow;
@@ -21,7 +22,7 @@ pub enum ValueType {
     Path,
     /// `https://host[:port][/path]`; `http` only for loopback hosts.
     Url,
-    /// `http://`, `https://`, `socks5://` or `socks5h://` and a host, or `none`. Secret: it may hold a password.
+    /// The URL of a proxy, as [`ProxyUrl`] parses it, or `none`. Secret: it may hold a password.
     Proxy,
     /// Whole milliseconds between the two numbers, inclusive.
     Milliseconds(u64, u64),
@@ -269,19 +270,10 @@ pub(super) fn validate(setting: &Setting, value: &str) -> std::result::Result<()
             _ => wrong(bad(), &format!("use whole milliseconds from {least} to {most}")),
         },
         ValueType::Url => check_url(value).map_err(|right| (bad(), right)),
-        ValueType::Proxy => {
-            let schemes = ["http://", "https://", "socks5://", "socks5h://", "socks4://", "socks4a://"];
-            let host = match value.split_once("://") {
-                Some((scheme, rest)) if schemes.contains(&format!("{scheme}://").as_str()) => rest,
-                Some(_) => "",
-                None => value,
-            };
-            if host.is_empty() || host.contains(char::is_whitespace) {
-                wrong(bad(), "use none, http://host:port, https://host:port or socks5h://host:port")
-            } else {
-                Ok(())
-            }
-        }
+        ValueType::Proxy => match ProxyUrl::parse(value) {
+            Some(_) => Ok(()),
+            None => wrong(bad(), "use none, http://host:port, https://host:port or socks5h://host:port"),
+        },
         ValueType::Store => {
             let redis = ["redis://", "rediss://"].iter().any(|scheme| value.starts_with(scheme));
             if value == "none" || value == "file" || redis {
@@ -469,6 +461,9 @@ mod tests {
         let error = config.set("proxy", Some("gopher://user:hush@x")).unwrap_err();
         assert!(!error.to_string().contains("hush"));
         config.set("client_secret", Some("hush")).unwrap();
+        for spelling in ["SOCKS5H://h:1", "socks://h", "HTTP://h\n", " h:1 ", "NONE"] {
+            config.set("proxy", Some(spelling)).unwrap();
+        }
         config.set("proxy", Some("http://user:hush@proxy:3128")).unwrap();
         assert!(!format!("{config:?} {:?}", config.options().unwrap()).contains("hush"));
     }

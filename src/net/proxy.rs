@@ -1,7 +1,7 @@
 //! Proxy URLs, and the choice of the proxy for a request.
 //!
-//! [`select_proxy`] follows the rules of curl, with two exceptions: plain http never uses a proxy, and a proxy
-//! URL without a port has the default port of its scheme.
+//! [`select_proxy`] follows the rules of curl, with one exception: plain http never uses a proxy. As in curl, a URL
+//! without a scheme is one of an http proxy, `socks` means SOCKS 4, and the default port is 1080, or 443 for https.
 //!
 //! - Plain http is allowed for this machine only. A proxy, even one that listens on this machine (an SSH
 //!   tunnel, a corporate agent), may connect to the loopback address of another machine, and the client
@@ -46,11 +46,12 @@ pub enum Scheme {
     Socks5h,
 }
 
-/// Names and default ports.
-const SCHEMES: [(&str, Scheme, u16); 6] = [
-    ("http", Scheme::Http, 80),
+/// Names and default ports. A scheme is shown by its first name.
+const SCHEMES: [(&str, Scheme, u16); 7] = [
+    ("http", Scheme::Http, 1080),
     ("https", Scheme::Https, 443),
     ("socks4", Scheme::Socks4, 1080),
+    ("socks", Scheme::Socks4, 1080),
     ("socks4a", Scheme::Socks4a, 1080),
     ("socks5", Scheme::Socks5, 1080),
     ("socks5h", Scheme::Socks5h, 1080),
@@ -264,11 +265,11 @@ mod tests {
     fn lower_case_wins_and_empty_is_unset() {
         let url = "https://auth.example";
         let both = [("HTTPS_PROXY", "upper"), ("https_proxy", "lower")];
-        assert_eq!(chosen(url, None, &both).unwrap(), "http://lower:80");
+        assert_eq!(chosen(url, None, &both).unwrap(), "http://lower:1080");
         let empty = [("HTTPS_PROXY", "upper"), ("https_proxy", "")];
-        assert_eq!(chosen(url, None, &empty).unwrap(), "http://upper:80");
+        assert_eq!(chosen(url, None, &empty).unwrap(), "http://upper:1080");
         let all = [("https_proxy", " "), ("all_proxy", "all")];
-        assert_eq!(chosen(url, None, &all).unwrap(), "http://all:80");
+        assert_eq!(chosen(url, None, &all).unwrap(), "http://all:1080");
     }
 
     #[test]
@@ -387,11 +388,13 @@ mod tests {
         assert_eq!(userinfo("u:ü@h".as_bytes()), (b"u".to_vec(), "ü".as_bytes().to_vec()));
         #[rustfmt::skip]
         let cases = [
-            ("h", "http://h:80"),
+            ("h", "http://h:1080"),
+            ("socks://h/", "socks4://h:1080"),
+            ("SOCKS5H://h:1\n", "socks5h://h:1"),
             ("HTTP://h:3128/", "http://h:3128"),
             ("https://h", "https://h:443"),
             ("https://h:80", "https://h:80"),
-            ("http://h:", "http://h:80"),
+            ("http://h:", "http://h:1080"),
             ("https://h:/", "https://h:443"),
             ("socks5h://[::1]:", "socks5h://[::1]:1080"),
             ("http://h:03128", "http://h:3128"),

@@ -473,7 +473,7 @@ mod tests {
             tunnel.read(&mut [0; 100]).map_err(|error| error.to_string())
         };
         let page = read(false, b"<html><title>It works!</title>").unwrap_err();
-        assert!(page.starts_with("the proxy http://h:80 sent a page") && page.contains("\"It works!\""), "{page}");
+        assert!(page.starts_with("the proxy http://h:1080 sent a page") && page.contains("\"It works!\""), "{page}");
         assert!(read(true, b"hello").is_err());
         // A server without TLS, and one with.
         for (announces_page, bytes) in [
