@@ -85,8 +85,9 @@ examples: library
 ifneq ($(shell printf '\043include <curl/curl.h>\n' | $(CC) -E - >/dev/null 2>&1 && echo yes),)
 	$(CC) -std=c99 -Wstrict-prototypes $(WARNINGS) $(CFLAGS) bindings/c/list_hubs.c -o $(OUT)/bin/list_hubs $(LINK) -lcurl
 	$(CC) -std=c99 -Wstrict-prototypes $(WARNINGS) $(CFLAGS) bindings/c/upload_item.c -o $(OUT)/bin/upload_item $(LINK) -lcurl
+	$(CC) -std=c99 -Wstrict-prototypes $(WARNINGS) $(CFLAGS) bindings/c/curl_transport.c -o $(OUT)/bin/curl_transport $(LINK) -lcurl
 else
-	@echo "left out: list_hubs.c and upload_item.c, because libcurl's headers are not installed"
+	@echo "left out: list_hubs.c, upload_item.c and curl_transport.c, because libcurl's headers are not installed"
 endif
 ifneq ($(shell command -v $(CXX)),)
 	$(CXX) -std=c++11 $(WARNINGS) $(CFLAGS) bindings/cpp/publish.cpp -o $(OUT)/bin/publish -Ibindings/cpp $(LINK) -pthread

@@ -12,6 +12,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use support::net::{ESTABLISHED, connect_proxy};
 use support::{C_FLAGS, CPP_FLAGS, compile, library_dir, program, require_header, require_tool, root, run, scratch};
 
 /// A secret with the characters that encoders get wrong.
@@ -129,6 +130,43 @@ fn list_hubs_uses_the_token() {
     assert!(listing.contains("hub"), "{listing}");
     assert_eq!(emulator.stats().token_requests, 1);
     assert_eq!(emulator.stats().rejected, 0);
+}
+
+#[test]
+fn curl_transport_authenticates_to_proxies() {
+    if !require_header("curl/curl.h") {
+        return;
+    }
+    let curl_transport = built("bindings/c/curl_transport.c", &["-lcurl"]);
+    let emulator = Emulator::builder().client("some id", NASTY_SECRET).start().unwrap();
+    let token = stdout(&mut with_credentials(&curl_transport, &emulator));
+    assert!(token.starts_with("eyJ"), "{token}");
+    // The failure of a server is that of the library's own client.
+    let mut command = with_credentials(&curl_transport, &emulator);
+    let output = command.env("AMPLIENCE_CLIENT_SECRET", "wrong").output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("rejected the client id and secret (HTTP 400, invalid_client"), "{message}");
+
+    let tls = Emulator::builder().tls(true).start().unwrap();
+    let proxy = connect_proxy(TcpListener::bind("127.0.0.1:0").unwrap(), None, |head| {
+        match head.contains("\r\nProxy-Authorization: Digest username=\"me\"") {
+            true => ESTABLISHED,
+            false => {
+                "HTTP/1.1 407 x\r\nProxy-Authenticate: Digest realm=\"x\", nonce=\"y\", qop=\"auth\"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+            }
+        }
+    });
+    let through_proxy = |path: &Path| {
+        let mut command = with_credentials(path, &tls);
+        command.env("AMPLIENCE_CA_FILE", tls.ca_file()).env("HTTPS_PROXY", format!("http://me:pass@{}", proxy.address));
+        command
+    };
+    let token = stdout(&mut through_proxy(&curl_transport));
+    assert!(token.starts_with("eyJ"), "{token}");
+    let output = through_proxy(&built("bindings/c/get_token.c", &[])).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("requires authentication by Digest, which this library does not support"), "{message}");
+    assert!(message.contains("bindings/c/curl_transport.c"), "{message}");
 }
 
 /// A content repository of the emulator's first hub.
