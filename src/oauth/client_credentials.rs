@@ -3,14 +3,15 @@
 //! The credentials are in the form body, as Amplience documents it; never in the URL or in HTTP Basic
 //! authentication. The parser is strict where a mistake would do harm (a token that cannot be sent in a header, a
 //! lifetime that is not a number) and lenient where Amplience differs from the RFC (`token_type` is missing).
-//! An error response may have any form: `error` and `error_description` are used if they are present.
+//! An error response may have any form. The module `failure` decides whose fault it is.
 
+use super::failure;
+use super::token_body::{self, OauthError, Seconds, TokenBody};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::net::transport::{Request, Response, retry_after};
 use crate::net::url::{Url, form_encode};
 use crate::sanitize::sanitize;
-use crate::sys::secret::{MaybeSecret, Secret, SecretCow};
-use serde::Deserialize;
+use crate::sys::secret::{MaybeSecret, Secret};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -58,22 +59,21 @@ pub fn token_request(token_url: &Url, client_id: &str, client_secret: &Secret, u
 /// Parses the response. `secrets` are the strings that an error must not contain. `wall` is the local time in
 /// Unix seconds, for a `Retry-After` that is a date.
 pub fn parse_token_response(response: &Response, url: &Url, secrets: &[&str], wall: i64) -> Result<TokenResponse> {
-    let body = Body::parse(&response.body);
+    let text = token_body::text(&response.body);
+    let body = TokenBody::parse(&text);
     let host = url.host();
     let failure = match (response.status, &body) {
-        (200, Ok(body)) if body.error.is_none() => match parse_success(body) {
+        (200..=299, Some(body)) if body.error() == OauthError::None => match parse_success(body) {
             Ok(grant) => return Ok(grant),
             Err((what, advice)) => {
                 Error::new(Kind::Protocol, format!("unexpected token response from {host}: {what}")).with_hint(advice)
             }
         },
-        (200, Err(_)) => Error::new(
-            Kind::Protocol,
-            format!("unexpected token response from {host}: not a JSON object with the expected members"),
-        )
-        .with_hint(
-            "check that auth_url is the authorization server, and that no proxy or login page responds instead of it",
-        ),
+        (200..=299, None) => {
+            let what = failure::describe_body(response, &text, false, secrets);
+            let message = format!("unexpected token response from {host}: {what} instead of a JSON object");
+            Error::new(Kind::Protocol, message).with_hint(failure::INTERMEDIARY)
+        }
         (300..=399, _) => {
             let target = sanitize(response.header("location").unwrap_or("an unknown location"), secrets);
             Error::new(Kind::Protocol, format!("{host} redirected to {target}")).with_hint(
@@ -81,11 +81,11 @@ pub fn parse_token_response(response: &Response, url: &Url, secrets: &[&str], wa
                      set auth_url to the URL of the authorization server",
             )
         }
-        (status, body) => status_error(status, body.as_ref().ok().and_then(|body| body.error.as_deref()), host),
+        (_, body) => failure::describe(response, &text, body.as_ref(), host, secrets),
     };
     let (code, description) = match &body {
-        Ok(body) => (body.error.as_deref(), body.error_description.as_deref()),
-        Err(_) => (None, None),
+        Some(body) => (body.error_code(), body.error_description.as_deref()),
+        None => (None, None),
     };
     let shown = |text: Option<&str>| text.map(|text| sanitize(text, secrets)).filter(|text| !text.is_empty());
     Err(failure
@@ -100,125 +100,27 @@ pub fn parse_token_response(response: &Response, url: &Url, secrets: &[&str], wa
 /// The headers in which servers and their front ends send the id of a request.
 const REQUEST_ID_HEADERS: [&str; 4] = ["x-request-id", "x-amzn-requestid", "x-correlation-id", "cf-ray"];
 
-/// The error for a status other than success, and whether a retry may succeed.
-fn status_error(status: u16, code: Option<&str>, host: &str) -> Error {
-    let rejected = || {
-        Error::new(Kind::CredentialsRejected, format!("{host} rejected the client id and secret"))
-            .with_hint("check client_id and client_secret; they are an API key and secret from Amplience, and may have been revoked")
-    };
-    let misunderstood =
-        |what: &str, advice: &str| Error::new(Kind::Protocol, format!("{host} {what}")).with_hint(advice);
-    match (status, code) {
-        // A success status with an OAuth error, and the rejections of RFC 6749 (5.2).
-        (200 | 400 | 401 | 403, Some("invalid_client" | "invalid_grant" | "unauthorized_client" | "access_denied")) => {
-            rejected()
-        }
-        (200, Some(_)) => misunderstood("returned an OAuth error with a success status", "check auth_url"),
-        (400, Some("invalid_request" | "unsupported_grant_type" | "invalid_scope")) => misunderstood(
-            "does not support this kind of request",
-            "check that auth_url is the authorization server of Amplience",
-        ),
-        // The only meaning that Amplience documents for 400, whatever its body.
-        (400 | 401, _) => rejected(),
-        (403, _) => misunderstood(
-            "rejected the request without an OAuth error",
-            "a firewall or proxy may have rejected it; check that auth_url can be reached from this machine",
-        ),
-        (404 | 405 | 410, _) => misunderstood("has no token endpoint at this URL", "check auth_url"),
-        (429, _) => Error::new(Kind::RateLimited, format!("{host} is rate limiting requests"))
-            .with_hint("share one cache between threads, and a store between processes"),
-        (408 | 500 | 502 | 503 | 504, _) => Error::new(Kind::Server, format!("{host} returned a server error"))
-            .with_hint("try again later; if it lasts, ask Amplience"),
-        (500.., _) => Error::new(Kind::Server, format!("{host} returned a server error"))
-            .with_retryable(false)
-            .with_hint("ask Amplience"),
-        _ => misunderstood("returned an unexpected HTTP status", "check auth_url"),
-    }
-}
-
-/// The members of a response, successful or not. Unknown ones are skipped.
-#[derive(Deserialize)]
-struct Body<'a> {
-    #[serde(borrow, default)]
-    access_token: Option<SecretCow<'a>>,
-    #[serde(borrow, default)]
-    token_type: Option<SecretCow<'a>>,
-    #[serde(default)]
-    expires_in: Option<Seconds>,
-    #[serde(borrow, default)]
-    error: Option<SecretCow<'a>>,
-    #[serde(borrow, default)]
-    error_description: Option<SecretCow<'a>>,
-}
-
-/// A number, or a string that contains one: some servers quote it. `None` if it is not a whole number, or too
-/// large.
-///
-/// By hand, because the implementation that serde derives for an untagged enum recurses over any value first.
-struct Seconds(Option<u64>);
-
-impl<'de> Deserialize<'de> for Seconds {
-    fn deserialize<D: serde::Deserializer<'de>>(number: D) -> std::result::Result<Self, D::Error> {
-        struct Visitor;
-
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Seconds;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a number")
-            }
-
-            fn visit_u64<E>(self, number: u64) -> std::result::Result<Seconds, E> {
-                Ok(Seconds(Some(number)))
-            }
-
-            fn visit_i64<E>(self, _: i64) -> std::result::Result<Seconds, E> {
-                Ok(Seconds(None))
-            }
-
-            fn visit_f64<E>(self, _: f64) -> std::result::Result<Seconds, E> {
-                Ok(Seconds(None))
-            }
-
-            fn visit_str<E>(self, text: &str) -> std::result::Result<Seconds, E> {
-                Ok(Seconds(text.trim().parse().ok()))
-            }
-        }
-
-        number.deserialize_any(Visitor)
-    }
-}
-
-impl<'a> Body<'a> {
-    fn parse(body: &'a [u8]) -> serde_json::Result<Self> {
-        // Some servers send a byte order mark, which JSON does not allow.
-        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
-        if !body.starts_with(b"{") {
-            // Serde would also fill the members from an array, in their order.
-            return Err(serde::de::Error::custom("not an object"));
-        }
-        serde_json::from_slice(body)
-    }
-}
-
 /// Extracts the token from a success response, or returns what is wrong with it, and a hint.
-fn parse_success(body: &Body) -> std::result::Result<TokenResponse, (&'static str, &'static str)> {
+fn parse_success(body: &TokenBody) -> std::result::Result<TokenResponse, (&'static str, &'static str)> {
     const ASK: &str = "this is a fault of the server; ask Amplience, or check that auth_url is right";
-    let token =
-        body.access_token.as_deref().ok_or(("no access_token", "check that auth_url is the authorization server"))?;
+    let token = match &body.access_token {
+        Some(token) => token,
+        None if body.has_other_token => return Err(("the access_token is not a string", ASK)),
+        None => return Err(("no access_token", "check that auth_url is the authorization server")),
+    };
     if !is_valid_bearer_token(token) {
         return Err(("the access_token cannot be sent in a header", ASK));
     }
-    if body.token_type.as_deref().is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+    if body.token_type.as_deref().is_some_and(|kind| !kind.trim().eq_ignore_ascii_case("bearer")) {
         return Err(("the token_type is not bearer, the only one that is supported", ASK));
     }
     match body.expires_in {
-        None => Err(("no expires_in", ASK)),
-        Some(Seconds(Some(seconds))) if seconds > 0 => Ok(TokenResponse {
-            access_token: Secret::from(token),
+        Seconds::Missing => Err(("no expires_in", ASK)),
+        Seconds::Invalid => Err(("expires_in is not a positive whole number of seconds", ASK)),
+        Seconds::Valid(seconds) => Ok(TokenResponse {
+            access_token: Secret::from(&**token),
             lifetime: Duration::from_secs(seconds).min(MAX_LIFETIME),
         }),
-        _ => Err(("expires_in is not a positive whole number of seconds", ASK)),
     }
 }
 
@@ -277,18 +179,22 @@ mod tests {
             r#"{"access_token":"t","expires_in":300,"token_type":"BEARER"}"#,
             r#"{"access_token":"t","expires_in":300,"other":{"deep":[1,null]},"error":null}"#,
             "\u{feff}{\"access_token\":\"t\",\"expires_in\":300}",
+            r#"{"access_token":"t","expires_in":300.0,"error":"","error_description":[],"token_type":""}"#,
+            r#"{"access_token":"t","expires_in":"3e2","error":false,"error_description":{},"token_type":null}"#,
+            r#"{"access_token":"t","expires_in":1e400,"error":0,"token_type":" bearer "}"#,
             r#"{"access_token":"\u0074","expires_in":18446744073709551615}"#,
         ] {
             assert_eq!(answer(200, good).unwrap().access_token.expose(), "t", "{good}");
         }
         for (bad, says) in [
-            ("", "not a JSON object"),
-            ("<html>", "not a JSON object"),
-            ("[]", "not a JSON object"),
-            ("null", "not a JSON object"),
-            (r#"{"access_token":5,"expires_in":300}"#, "not a JSON object"),
-            (r#"{"access_token":"t","access_token":"u","expires_in":300}"#, "not a JSON object"),
-            (r#"{"access_token":"t","expires_in":300"#, "not a JSON object"),
+            ("", "an empty body instead of a JSON object"),
+            ("<html>", "a web page instead of a JSON object"),
+            ("[]", "a body of another form instead of a JSON object"),
+            ("null", "a body of another form"),
+            (r#"{"access_token":5,"expires_in":300}"#, "the access_token is not a string"),
+            (r#"{"access_token":"t","access_token":"u","expires_in":300}"#, "invalid JSON"),
+            (r#"{"access_token":"t","expires_in":300"#, "invalid JSON"),
+            (r#"{"access_token":"t","expires_in":300,"error":{"code":5}}"#, "an error with a success status"),
             (r#"{"expires_in":300}"#, "no access_token"),
             (r#"{"access_token":null,"expires_in":300}"#, "no access_token"),
             (r#"{"access_token":"","expires_in":300}"#, "cannot be sent"),
@@ -300,7 +206,7 @@ mod tests {
             (r#"{"access_token":"t","expires_in":-5}"#, "positive whole number"),
             (r#"{"access_token":"t","expires_in":1.5}"#, "positive whole number"),
             (r#"{"access_token":"t","expires_in":"soon"}"#, "positive whole number"),
-            (r#"{"access_token":"t","expires_in":[300]}"#, "not a JSON object"),
+            (r#"{"access_token":"t","expires_in":[300]}"#, "positive whole number"),
             (r#"{"access_token":"t","expires_in":300,"token_type":"mac"}"#, "token_type"),
         ] {
             let error = answer(200, bad).unwrap_err();
@@ -322,43 +228,124 @@ mod tests {
                 let body = format!("{{\"{member}\":{}", open.repeat(MAX_RESPONSE_BYTES / open.len()));
                 let small = std::thread::Builder::new().stack_size(64 * 1024);
                 let outcome = small.spawn(move || answer(200, &body).unwrap_err().to_string()).unwrap().join();
-                assert!(outcome.unwrap().contains("not a JSON object"), "{member}");
+                assert!(outcome.unwrap().contains("invalid JSON"), "{member}");
             }
         }
     }
 
     #[test]
-    fn each_refusal_has_its_kind() {
+    fn each_rejection_has_its_kind() {
         let oauth = |code: &str| format!(r#"{{"error":"{code}"}}"#);
         for (status, body, kind, retryable) in [
-            (400, String::new(), Kind::CredentialsRejected, false),
-            (400, oauth("invalid_client"), Kind::CredentialsRejected, false),
-            (401, oauth("invalid_client"), Kind::CredentialsRejected, false),
-            (401, "<html>".into(), Kind::CredentialsRejected, false),
-            (200, oauth("invalid_client"), Kind::CredentialsRejected, false),
-            (200, oauth("server_error"), Kind::Protocol, false),
-            (400, oauth("unsupported_grant_type"), Kind::Protocol, false),
-            (403, "denied".into(), Kind::Protocol, false),
-            (403, oauth("access_denied"), Kind::CredentialsRejected, false),
+            (302, String::new(), Kind::Protocol, false),
             (404, String::new(), Kind::Protocol, false),
+            (407, String::new(), Kind::Proxy, false),
             (408, String::new(), Kind::Server, true),
             (418, String::new(), Kind::Protocol, false),
-            (204, String::new(), Kind::Protocol, false),
-            (302, String::new(), Kind::Protocol, false),
             (429, String::new(), Kind::RateLimited, true),
-            (500, String::new(), Kind::Server, true),
-            (501, String::new(), Kind::Server, false),
-            (502, "<html>".into(), Kind::Server, true),
-            (503, oauth("temporarily_unavailable"), Kind::Server, true),
-            (504, String::new(), Kind::Server, true),
-            (599, String::new(), Kind::Server, false),
-            (999, String::new(), Kind::Server, false),
+            (429, oauth("invalid_client"), Kind::RateLimited, true),
+            (400, oauth("slow_down"), Kind::RateLimited, true),
+            (204, String::new(), Kind::Protocol, false),
+            (200, oauth("unknown_code"), Kind::Protocol, false),
         ] {
             let error = answer(status, &body).unwrap_err();
             assert_eq!((error.kind(), error.is_retryable()), (kind, retryable), "{status} {body}");
             assert_eq!(error.http_status(), Some(status));
             assert_eq!(error.host(), Some("auth.example"));
         }
+        assert_eq!(answer(201, r#"{"access_token":"t","expires_in":300}"#).unwrap().access_token.expose(), "t");
+    }
+
+    /// Only the credentials' own errors stop a program for good.
+    #[test]
+    fn only_an_error_that_names_the_client_rejects_the_credentials() {
+        let oauth = |code: &str| format!(r#"{{"error":"{code}","error_description":["x"]}}"#);
+        for status in [200, 400, 401, 403, 422] {
+            for code in ["invalid_client", "invalid_grant", "unauthorized_client", "access_denied"] {
+                let error = answer(status, &oauth(code)).unwrap_err();
+                assert_eq!(error.kind(), Kind::CredentialsRejected, "{status} {code}: {error}");
+                assert_eq!(error.oauth_code(), Some(code));
+            }
+            for code in ["server_error", "temporarily_unavailable"] {
+                let error = answer(status, &oauth(code)).unwrap_err();
+                assert_eq!((error.kind(), error.is_retryable()), (Kind::Server, true), "{status} {code}: {error}");
+            }
+            for code in ["invalid_request", "unsupported_grant_type", "invalid_scope", "Unauthorized", "x"] {
+                let error = answer(status, &oauth(code)).unwrap_err();
+                assert_eq!((error.kind(), error.is_retryable()), (Kind::Protocol, false), "{status} {code}: {error}");
+            }
+        }
+        for status in [400, 401] {
+            for empty in ["", " ", "\r\n"] {
+                assert_eq!(answer(status, empty).unwrap_err().kind(), Kind::CredentialsRejected, "{empty:?}");
+            }
+            for (body, says) in [
+                (
+                    "<html><head><TITLE>Access &amp; more\n</title>",
+                    "returned a web page (\"Access &amp; more\") instead of",
+                ),
+                ("<!doctype html>", "returned a web page instead of an OAuth error"),
+                ("Bad Request", "returned a body of another form instead of an OAuth error"),
+                (r#"{"message":"Unauthorized"}"#, "returned a JSON object of another form instead of"),
+                (r#"{"error":{"code":"unsupported_grant_type"}}"#, "a JSON object of another form"),
+                (r#"{"error":{"code":"invalid_client"}}"#, "a JSON object of another form"),
+                (r#"{"error":"","x":1}"#, "a JSON object of another form"),
+                (r#"{"error":"invalid_client""#, "returned invalid JSON"),
+                ("[]", "a body of another form"),
+                (
+                    "<title>400 No required SSL certificate was sent</title>",
+                    "requires a client certificate, and received none",
+                ),
+                ("<title>400 The SSL certificate error</title>", "requires a client certificate, and rejected the one"),
+                ("<title>400 The plain HTTP request was sent to HTTPS port</title>", "expects https at this port"),
+                ("Client sent an HTTP request to an HTTPS server.\n", "expects https at this port"),
+            ] {
+                let error = answer(status, body).unwrap_err();
+                assert_eq!((error.kind(), error.is_retryable()), (Kind::Protocol, false), "{body}");
+                assert!(error.to_string().contains(says), "{error}");
+            }
+        }
+        let error = answer(403, "<html><title>Blocked</title>").unwrap_err();
+        assert!(error.kind() == Kind::Protocol && error.to_string().contains("a firewall or proxy"), "{error}");
+    }
+
+    #[test]
+    fn every_5xx_is_retried_but_what_stays_as_it_is() {
+        for status in (500..=599).chain([600, 999]) {
+            for body in ["", "<html>", r#"{"error":"invalid_client"}"#] {
+                let error = answer(status, body).unwrap_err();
+                assert_eq!(error.kind(), Kind::Server, "{status}");
+                assert_eq!(error.is_retryable(), !matches!(status, 501 | 505), "{status}");
+            }
+        }
+        for status in [407, 511] {
+            let error = answer(status, "<html><title>Log in</title>").unwrap_err();
+            assert!(error.to_string().contains("requires a login"), "{error}");
+        }
+        for status in [495, 496] {
+            let error = answer(status, "").unwrap_err();
+            assert!(error.kind() == Kind::Protocol && error.to_string().contains("client certificate"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_compressed_body_is_named() {
+        for (headers, body) in [
+            (&[("Content-Encoding", "gzip")][..], "\u{1f}x"),
+            (&[("Transfer-Encoding", "gzip, chunked")], "\u{1f}x"),
+            (&[("content-encoding", "identity"), ("transfer-encoding", "gzip")], "\u{1f}x"),
+        ] {
+            for status in [200, 400] {
+                let error = answer_with(status, body, headers).unwrap_err();
+                assert!(error.to_string().contains("a compressed body (gzip), which was not requested"), "{error}");
+            }
+        }
+        let response = Response { status: 200, headers: vec![], body: Zeroizing::new(b"\x1f\x8b\x08\x00".to_vec()) };
+        let error = parse_token_response(&response, &url(), &[], 0).unwrap_err();
+        assert!(error.to_string().contains("(gzip)"), "{error}");
+        // The header of a proxy that decompressed the body and left the header as it was.
+        let body = r#"{"access_token":"t","expires_in":300}"#;
+        assert!(answer_with(200, body, &[("Content-Encoding", "gzip")]).is_ok());
     }
 
     #[test]

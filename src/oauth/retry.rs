@@ -1,6 +1,6 @@
 //! The retry policy: exponential backoff with full jitter, within a deadline.
 //!
-//! A request is retried if the failure may be temporary (no connection, 408, 429, 500, 502, 503, 504). The delay
+//! A request is retried if the failure may be temporary (no connection, 408, 429, 5xx but 501 and 505). The delay
 //! is random between zero and a limit that doubles with each failure ("full jitter"), so that clients that failed
 //! together do not retry together. A retry is never sent before the `Retry-After` of the response. Nothing
 //! exceeds the caller's deadline: if the next attempt could only start after it, the error is returned at once,

@@ -133,7 +133,7 @@ fn each_class_of_failure_has_its_status() {
     env.emulator.fault(Fault::status(503));
     env.run(&["get"]).assert_failed(5, "HTTP 503");
     env.emulator.fault(Fault::not_json());
-    env.run(&["get"]).assert_failed(5, "not a JSON object");
+    env.run(&["get"]).assert_failed(5, "a web page instead of a JSON object");
     env.run(&["get", "--timeout-ms", "never"]).assert_failed(2, "timeout_ms");
     env.run(&["get", "--client-certificate", "x"]).assert_failed(2, "client_key");
     env.run(&["get", "--personal-access-token-file", "x"]).assert_failed(6, "cannot read personal_access_token_file x");
