@@ -3,6 +3,7 @@
 pub(crate) mod connect;
 mod connect_method;
 pub mod http;
+mod http_date;
 pub mod proxy;
 pub(crate) mod resolve;
 mod socks;

@@ -8,8 +8,10 @@ use crate::error::{Error, Kind, Phase, Result};
 use crate::net::url::Url;
 use crate::sanitize::sanitize;
 use crate::sys::secret::MaybeSecret;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 use zeroize::Zeroizing;
+
+pub use crate::net::http_date::parse_http_date;
 
 /// One request.
 #[derive(Debug)]
@@ -43,22 +45,31 @@ impl Response {
     }
 }
 
-/// The longest `Retry-After` that is accepted; a longer one counts as this.
+/// The longest `Retry-After` that is accepted with a status for which it is defined (RFC 9110, section 10.2.3, and
+/// RFC 6585, section 4); a longer one counts as this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The longest with any other status: as long as the longest backoff. A rejected request must not silence a client
+/// for a day.
+const MAX_UNDEFINED_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The delay that a response asks for: `Retry-After` as seconds or as a date. A date is compared with the
 /// server's own `Date` if there is one, because its clock may differ from the local one; else with `wall`, the
 /// local time in Unix seconds.
 pub fn retry_after(response: &Response, wall: i64) -> Option<Duration> {
     let text = response.header("retry-after")?.trim();
-    let seconds = match text.parse::<u64>() {
-        Ok(seconds) => seconds,
-        Err(_) => {
-            let now = response.header("date").and_then(parse_http_date).unwrap_or(wall);
-            u64::try_from(parse_http_date(text)?.checked_sub(now)?).unwrap_or(0)
-        }
+    let seconds = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // A number that is too large for the type counts as the longest.
+        text.parse().unwrap_or(u64::MAX)
+    } else {
+        let now = response.header("date").and_then(parse_http_date).unwrap_or(wall);
+        u64::try_from(parse_http_date(text)?.checked_sub(now)?).unwrap_or(0)
     };
-    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+    let longest = match response.status {
+        429 | 503 | 300..=399 => MAX_RETRY_AFTER,
+        _ => MAX_UNDEFINED_RETRY_AFTER,
+    };
+    Some(Duration::from_secs(seconds).min(longest))
 }
 
 /// The title of an HTML page, or of the beginning of one: one line that is safe to show. `None` if it has none.
@@ -69,13 +80,6 @@ pub fn page_title(page: &[u8]) -> Option<String> {
     let title = String::from_utf8_lossy(&title[..find(title, b"</title")?]);
     let title = sanitize(&title.split_whitespace().collect::<Vec<_>>().join(" "), &[]);
     (!title.is_empty()).then_some(title)
-}
-
-/// Parses an HTTP date in each of the three formats of RFC 9110 (section 5.6.7), as Unix seconds. `None` if it
-/// is not a date, or before 1970.
-pub fn parse_http_date(date: &str) -> Option<i64> {
-    let time = httpdate::parse_http_date(date.trim()).ok()?;
-    i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
 }
 
 impl std::fmt::Debug for Response {
@@ -153,33 +157,17 @@ mod tests {
     }
 
     #[test]
-    fn http_dates_have_three_formats() {
-        for (date, seconds) in [
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
-            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(784_111_777)),
-            ("Sun Nov  6 08:49:37 1994", Some(784_111_777)),
-            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
-            ("Thu, 29 Feb 2024 23:59:59 GMT", Some(1_709_251_199)),
-            ("Fri, 01 Mar 2024 00:00:00 GMT", Some(1_709_251_200)),
-            ("Sun, 06 Nov 1994 08:49:37 CET", None),
-            ("Sun, 06 Nov 1994 08:49 GMT", None),
-            ("Sun, 06 Nov 1994 8:61:37 GMT", None),
-            ("Sun, 00 Nov 1994 08:49:37 GMT", None),
-            ("Sun, +6 Nov 1994 08:49:37 GMT", None),
-            ("Sun, 06 Nov 99999999999 08:49:37 GMT", None),
-            ("S\u{fc}n, 06 Nov 1994 08:49:37 GMT", None),
-            ("", None),
-        ] {
-            assert_eq!(parse_http_date(date), seconds, "{date}");
-        }
-    }
-
-    #[test]
     fn retry_after_is_seconds_or_a_date() {
         let at = 784_111_777;
         for (headers, seconds) in [
             (&[("Retry-After", "7")][..], Some(7)),
             (&[("retry-after", " 0 ")], Some(0)),
+            (&[("Retry-After", "\t7 ")], Some(7)),
+            (&[("Retry-After", "99999999999999999999999999")], Some(86_400)),
+            (&[("Retry-After", "+7")], None),
+            (&[("Retry-After", "")], None),
+            (&[("Retry-After", "Sunday,  06-Nov-94  08:49:47  GMT")], Some(10)),
+            (&[("Retry-After", "Sun Nov  6 08:49:47 1994"), ("Date", "Sun Nov  6 08:49:45 1994")], Some(2)),
             (&[("Retry-After", "Sun, 06 Nov 1994 08:49:47 GMT")], Some(10)),
             (&[("Retry-After", "Sunday, 06-Nov-94 08:49:47 GMT")], Some(10)),
             (&[("Retry-After", "Sun Nov  6 08:49:47 1994")], Some(10)),
@@ -191,6 +179,17 @@ mod tests {
             (&[], None),
         ] {
             assert_eq!(retry_after(&response(headers), at), seconds.map(Duration::from_secs), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_retry_after_counts_only_where_it_is_defined() {
+        for headers in [[("Retry-After", "3600")], [("Retry-After", "Thu, 01 Jan 1970 01:00:00 GMT")]] {
+            for (status, seconds) in [(429, 3600), (503, 3600), (301, 3600), (400, 60), (403, 60), (500, 60), (200, 60)]
+            {
+                let response = Response { status, ..response(&headers) };
+                assert_eq!(retry_after(&response, 0), Some(Duration::from_secs(seconds)), "{status}");
+            }
         }
     }
 }
