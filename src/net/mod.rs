@@ -7,6 +7,7 @@ mod http_date;
 pub mod proxy;
 pub(crate) mod resolve;
 mod socks;
+mod response_head;
 pub(crate) mod tcp;
 pub mod tls;
 pub mod transport;

@@ -2,7 +2,9 @@
 //!
 //! ureq is used as a codec. [`SingleConnection`] passes it the one connection, and [`NoopResolver`] resolves
 //! nothing. So ureq cannot connect a second time, follow a redirect or keep a connection. The buffers are
-//! [`ZeroizingBuffers`], which are wiped, and errors of the connection pass through ureq unchanged.
+//! [`ZeroizingBuffers`], which are wiped, and errors of the connection pass through ureq unchanged. The head of a
+//! response is [normalized](crate::net::response_head) before ureq parses it. That may drop a misspelled header, so a
+//! connection must not be used for a second response.
 //!
 //! ureq's own connectors, proxies and resolver are not used, for these reasons (read in its version 3.5): its
 //! `NO_PROXY` has no networks, ports or subdomains; the first address that fails in another way than by
@@ -10,6 +12,7 @@
 //! number; its buffers are not wiped; and its errors do not say whether the proxy or the server failed.
 
 use crate::error::{Error, Kind, Phase, Result};
+use crate::net::response_head::{self, Head};
 use crate::net::tcp::{Peer, Stream, is_disconnect};
 use crate::net::transport::{BodySink, Request, Response, is_success, sink_error};
 use crate::sanitize::sanitize;
@@ -238,6 +241,8 @@ pub(super) struct UreqConnection {
     buffers: ZeroizingBuffers,
     /// Whether any byte of a response has arrived.
     received: bool,
+    /// Whether the head of the response is complete. Until then, ureq gets nothing.
+    is_after_head: bool,
     /// Why the request could not be sent whole. The server may have sent a response before.
     send_failure: Option<io::Error>,
 }
@@ -251,6 +256,7 @@ impl UreqConnection {
             deadline,
             buffers: ZeroizingBuffers::new(),
             received: false,
+            is_after_head: false,
             send_failure: None,
         }
     }
@@ -259,6 +265,33 @@ impl UreqConnection {
     fn failed(&self, phase: Phase, error: &io::Error) -> ureq::Error {
         let own = self.peer.io_error(phase, error, self.deadline);
         ureq::Error::Other(Box::new(own))
+    }
+
+    /// Reads once into the buffer; `false` at the end of the connection.
+    fn receive(&mut self) -> std::result::Result<bool, ureq::Error> {
+        let room = self.buffers.input_append_buf();
+        // With an empty buffer, a read would look like the end of the connection.
+        if room.is_empty() {
+            return Err(ureq::Error::BodyStalled);
+        }
+        let outcome = match self.stream.read(room) {
+            // The end of the connection may be the end of the body. It is not before any byte of a response, nor
+            // after a reset while sending, which a read does not report a second time.
+            Ok(0) if !self.received || self.send_failure.is_some() => Err(io::ErrorKind::UnexpectedEof.into()),
+            outcome => outcome,
+        };
+        match outcome {
+            Ok(count) => {
+                self.received = true;
+                self.buffers.input_appended(count);
+                Ok(count > 0)
+            }
+            Err(error) => Err(match &self.send_failure {
+                _ if self.received => self.failed(Phase::ReceiveBody, &error),
+                Some(earlier) if is_disconnect(&error) => self.failed(Phase::Send, earlier),
+                _ => self.failed(Phase::AwaitResponse, &error),
+            }),
+        }
     }
 }
 
@@ -290,28 +323,12 @@ impl UreqTransport for UreqConnection {
     }
 
     fn await_input(&mut self, _: NextTimeout) -> std::result::Result<bool, ureq::Error> {
-        let room = self.buffers.input_append_buf();
-        // With an empty buffer, a read would look like the end of the connection.
-        if room.is_empty() {
-            return Err(ureq::Error::BodyStalled);
-        }
-        let outcome = match self.stream.read(room) {
-            // The end of the connection may be the end of the body. It is not before any byte of a response, nor
-            // after a reset while sending, which a read does not report a second time.
-            Ok(0) if !self.received || self.send_failure.is_some() => Err(io::ErrorKind::UnexpectedEof.into()),
-            outcome => outcome,
-        };
-        match outcome {
-            Ok(count) => {
-                self.received = true;
-                self.buffers.input_appended(count);
-                Ok(count > 0)
+        loop {
+            let has_more = self.receive()?;
+            self.is_after_head = self.is_after_head || self.buffers.normalize_head();
+            if self.is_after_head || !has_more {
+                return Ok(has_more);
             }
-            Err(error) => Err(match &self.send_failure {
-                _ if self.received => self.failed(Phase::ReceiveBody, &error),
-                Some(earlier) if is_disconnect(&error) => self.failed(Phase::Send, earlier),
-                _ => self.failed(Phase::AwaitResponse, &error),
-            }),
         }
     }
 
@@ -346,6 +363,19 @@ impl ZeroizingBuffers {
             progress: false,
             output: Zeroizing::new(vec![0; OUTPUT_SIZE]),
         }
+    }
+
+    /// Normalizes the head that the buffer begins with. `false`: more has to arrive first.
+    fn normalize_head(&mut self) -> bool {
+        self.close_gap();
+        // ureq rejects a head that is too large.
+        let is_full = self.filled == self.input.len();
+        let (is_complete, length) = match response_head::normalize(&mut self.input[..self.filled]) {
+            Head::Complete(length) => (true, length),
+            Head::Incomplete(length) => (is_full && length == self.filled, length),
+        };
+        self.filled = length;
+        is_complete
     }
 
     fn close_gap(&mut self) {
@@ -493,6 +523,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nContent-Length: 12\r\nA: b\r\n\r\n{\"a\": \"bcd\"}",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\na;x\r\n0123456789\r\n0\r\nT: u\r\n\r\n",
             "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.0 302 Found\r\nLocation: /\r\n\r\nelsewhere",
+            "HTTP/1.1 100 Continue\r\nA : b\r\n\r\nHTTP/1.0 200 OK\r\nTransfer-Encoding:\r\n chunked\r\n: x\r\n\r\n1\r\nx\r\n0\r\n\r\n",
             "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
         ];
         let mut state = 1;

@@ -56,6 +56,23 @@ fn responses_of_every_framing_are_read() {
         let response = send(&get(&RawServer::responding(reply).url())).unwrap();
         assert_eq!(response.body.as_slice(), body.as_bytes(), "{reply}");
     }
+    // The oddities of names, values and status lines that curl accepts too.
+    for head in [
+        "HTTP/1.1 200 OK\r\nX-A: one\r\n two\r\nContent-Length: 2\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-A:\r\n\tone\r\nContent-Length :2\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX@A: b\r\nX-B: \u{1}\r\n: c\r\nContent-Length: 2\r\n\r\n",
+        "HTTP/1.1  200\nContent-Length:\n 2\n\n",
+        "HTTP/1.1 100 Continue\r\nServer: Microsoft-IIS/10.0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n",
+        "HTTP/1.1 100 A\r\n\r\nHTTP/1.1 199 B\r\nC: d\r\n e\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n",
+    ] {
+        let tail = if head.ends_with("2\r\n") { "hi\r\n0\r\n\r\n" } else { "hi" };
+        let response = send(&get(&RawServer::responding(format!("{head}{tail}")).url())).unwrap();
+        assert_eq!(response.body.as_slice(), b"hi", "{head}");
+    }
+    let folded = "HTTP/1.1 200 OK\r\nX-A: one\r\n\t two \r\n three\r\nContent-Length: 0\r\n\r\n";
+    let response = send(&get(&RawServer::responding(folded).url())).unwrap();
+    assert_eq!(response.header("x-a"), Some("one two three"));
     let server = RawServer::responding(OK);
     let loud = format!("HTTP://{}?x=y#z", server.address);
     assert_eq!(send(&get(&loud)).unwrap().status, 200);
@@ -120,6 +137,20 @@ fn an_early_response_is_read_before_the_request_is_complete() {
     let request = post(secure(&server, "localhost").url.as_str(), &large);
     let response = transport_in(&trusting(&directory, &ca), &[]).send(&request, PATIENCE);
     assert_eq!(response.unwrap().status, 413);
+}
+
+/// A banner that is not HTTP is reported at once, although its sender waits.
+#[test]
+fn a_response_of_another_protocol_is_not_waited_for() {
+    for banner in ["SSH-2.0-OpenSSH_9.2\r\n", "220 mail.example ESMTP", "HTTP/2 200 \r\nserver: x\r\n"] {
+        let server = RawServer::start(move |mut stream| {
+            read_head(&mut stream)?;
+            stream.write_all(banner.as_bytes())?;
+            read_until_eof(&mut stream)
+        });
+        let error = send(&get(&server.url())).unwrap_err();
+        assert_error(&error, Kind::Protocol, Phase::ReceiveBody, "invalid HTTP response");
+    }
 }
 
 #[test]
