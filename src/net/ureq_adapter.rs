@@ -52,6 +52,11 @@ pub(super) fn to_http_request<'a>(request: &'a Request, server: &Peer) -> Result
     };
     let method = Method::from_bytes(request.method.as_bytes())
         .map_err(|_| refuse(format!("{:?} is not a valid method", sanitize(&request.method, &[]))))?;
+    // The rest of the request line has a space and ` HTTP/1.1`.
+    if request.method.len() + request.url.path().len() > OUTPUT_SIZE - 16 {
+        return Err(refuse(format!("the path and query of the URL are longer than {OUTPUT_SIZE} bytes"))
+            .with_hint("use a shorter path, or send the data in the body of a POST request"));
+    }
     let mut message = http::Request::new(request.body.as_slice());
     *message.method_mut() = method;
     *message.uri_mut() =

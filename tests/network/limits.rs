@@ -27,6 +27,7 @@ fn what_cannot_be_sent_costs_no_connection() {
         request.headers.push((name, Secret::from(value).into()));
         request
     };
+    let path = |length: usize| get(&format!("http://{}/{}", server.address, "x".repeat(length)));
     let mut strange = get(&server.url());
     strange.method = "GET /".to_owned();
     for request in [
@@ -34,6 +35,9 @@ fn what_cannot_be_sent_costs_no_connection() {
         with("Bad Name", "hush"),
         with("Authorization", &format!("Bearer {}", "hush".repeat(5000))),
         get(&format!("{}/a b", server.url())),
+        path(16 * 1024),
+        path(20_000),
+        path(70_000),
         strange,
     ] {
         let error = send(&request).unwrap_err();
@@ -41,6 +45,20 @@ fn what_cannot_be_sent_costs_no_connection() {
         assert!(!error.to_string().contains("hush"), "{error}");
     }
     assert_eq!(server.connections(), 0);
+    let error = send(&path(70_000)).unwrap_err();
+    assert_error(
+        &error,
+        Kind::InvalidArgument,
+        Phase::Setup,
+        "the path and query of the URL are longer than 16384 bytes",
+    );
+    for length in 16_340..16_384 {
+        match send(&path(length)) {
+            Ok(response) => assert_eq!(response.status, 200),
+            Err(error) => assert_eq!(error.kind(), Kind::InvalidArgument, "{length}: {error}"),
+        }
+    }
+    assert_eq!(send(&path(16_340)).unwrap().status, 200);
     let long = "x".repeat(15_000);
     assert_eq!(send(&with("Authorization", &long)).unwrap().status, 200);
 }
