@@ -10,19 +10,16 @@
 //! - Nothing is installed for the whole process: rustls gets its cryptography provider explicitly.
 
 use crate::config::NetworkOptions;
-use crate::config::environment;
-use crate::error::{Error, Kind, Phase, Result, resource_limit};
-use crate::log::Log;
+use crate::error::{Error, Kind, Phase, Result};
+use crate::net::pem;
+use crate::net::roots::load_roots;
 use crate::net::tcp::{Peer, Stream, is_disconnect};
 use crate::net::verifier::RecordingVerifier;
 use crate::net::x509::CertificateNames;
-use crate::sanitize::sanitize;
 use crate::sys::deadline::IoDeadline;
 use rustls::client::WebPkiServerVerifier;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use rustls_native_certs::CertificateResult;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -73,9 +70,9 @@ impl TlsConnector {
             .with_webpki_verifier(Arc::clone(&verifier));
         let mut config = match &options.client_certificate {
             Some((certificate, key)) => {
-                let chain = certificates(certificate, "client_certificate")?;
+                let chain = pem::certificates(certificate, "client_certificate")?;
                 builder
-                    .with_client_auth_cert(chain, private_key(key)?)
+                    .with_client_auth_cert(chain, pem::private_key(key, "client_key")?)
                     .map_err(|error| client_auth_error(certificate, key, &error))?
             }
             None => builder.with_no_client_auth(),
@@ -131,122 +128,22 @@ impl TlsConnector {
     }
 }
 
-/// The CA certificates to trust.
-fn load_roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
-    let mut store = RootCertStore::empty();
-    let system = system_certificates();
-    // An incomplete store would be kept, and would reject servers for the lifetime of the process.
-    let lack = system.errors.iter().find_map(|error| match &error.kind {
-        rustls_native_certs::ErrorKind::Io { inner, .. } => resource_limit(inner),
-        _ => None,
-    });
-    if let Some((lack, advice)) = lack {
-        let message = format!("cannot read the CA certificates of this machine: {lack}");
-        return Err(Error::new(Kind::Io, message).with_phase(Phase::TlsHandshake).with_hint(advice));
-    }
-    let (mut usable, _) = store.add_parsable_certificates(system.certs);
-    let problem = system.errors.first().map_or_else(
-        || "no CA certificates were found on this machine".to_owned(),
-        |error| format!("no CA certificates were found on this machine ({})", sanitize(&error.to_string(), &[])),
-    );
-    match ca_file {
-        Some(path) => {
-            if usable == 0 {
-                log.warning(|| format!("tls: {problem}; only ca_file is trusted"));
-            }
-            for (index, certificate) in certificates(path, "ca_file")?.into_iter().enumerate() {
-                store.add(certificate).map_err(|error| {
-                    let reason = format!("its certificate {} is invalid: {error}", index + 1);
-                    file_error("ca_file", path, &reason)
-                })?;
-                usable += 1;
-            }
-        }
-        None if usable == 0 => {
-            return Err(Error::new(Kind::Tls, problem).with_phase(Phase::TlsHandshake).with_hint(
-                "install the system's certificates (the package is often called ca-certificates), \
-                 or set ca_file or SSL_CERT_FILE",
-            ));
-        }
-        None => {}
-    }
-    log.debug(|| format!("tls: {usable} CA certificates are trusted"));
-    Ok(store)
-}
-
-/// The certificates of the system, or those that the environment names instead, if it can be trusted.
-fn system_certificates() -> CertificateResult {
-    // These replace the system's in rustls-native-certs, and in openssl-probe below it.
-    let replaced = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some());
-    if !(replaced && environment::has_raised_privileges()) {
-        return rustls_native_certs::load_native_certs();
-    }
-    // The directories hold the same certificates as the files, one in each file.
-    let first = |paths: &'static [&str]| paths.iter().map(Path::new).find(|path| path.exists());
-    match first(SYSTEM_CA_FILES) {
-        Some(file) => rustls_native_certs::load_certs_from_paths(Some(file), None),
-        None => rustls_native_certs::load_certs_from_paths(None, first(SYSTEM_CA_DIRECTORIES)),
-    }
-}
-
-/// Where systems keep the certificates of their CAs in one file.
-const SYSTEM_CA_FILES: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",     // Debian, Arch, Alpine
-    "/etc/pki/tls/certs/ca-bundle.crt",       // Fedora, Red Hat
-    "/etc/ssl/ca-bundle.pem",                 // SUSE
-    "/etc/ssl/cert.pem",                      // Alpine, OpenBSD, macOS
-    "/usr/local/etc/ssl/cert.pem",            // FreeBSD
-    "/etc/openssl/certs/ca-certificates.crt", // NetBSD
-];
-
-/// Where systems keep them in one file each.
-const SYSTEM_CA_DIRECTORIES: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/openssl/certs", "/etc/certs/CA"];
-
-/// The error for the file of a setting that cannot be used.
-fn file_error(setting: &str, path: &Path, reason: &str) -> Error {
-    let path = sanitize(&path.display().to_string(), &[]);
-    Error::new(Kind::Config, format!("cannot use {setting} ({path}): {}", sanitize(reason, &[])))
-        .with_hint(format!("set {setting} to a PEM file that this process can read"))
-}
-
-/// All certificates of a PEM file, at least one.
-fn certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| file_error(setting, path, &pem_problem(&error, "certificate")));
-    match found {
-        Ok(found) if found.is_empty() => Err(file_error(setting, path, "it contains no certificate in PEM format")),
-        found => found,
-    }
-}
-
-/// The private key of a PEM file: PKCS #1, PKCS #8 or SEC 1.
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| {
-        let wanted = "private key without a password";
-        file_error("client_key", path, &pem_problem(&error, wanted))
-    })
-}
-
-fn pem_problem(error: &pem::Error, wanted: &str) -> String {
-    match error {
-        pem::Error::NoItemsFound => format!("it contains no {wanted} in PEM format"),
-        pem::Error::Io(error) => error.to_string(),
-        // The parser's message may quote a line of the file. A PKCS #1 or SEC 1 key with a password is such an
-        // error, because of the header lines in front of it.
-        _ => format!("it contains no {wanted} in well-formed PEM"),
-    }
-}
-
 /// The error for the file of a client certificate, or of its key, that cannot be used.
 fn client_auth_error(certificate: &Path, key: &Path, error: &rustls::Error) -> Error {
     match error {
         rustls::Error::InconsistentKeys(_) => {
             let reason = format!("it does not match client_certificate ({})", certificate.display());
-            file_error("client_key", key, &reason)
+            pem::file_error("client_key", key, &reason)
         }
-        rustls::Error::InvalidCertificate(_) => file_error("client_certificate", certificate, &error.to_string()),
-        _ => file_error("client_key", key, &error.to_string()),
+        rustls::Error::InvalidCertificate(_) => {
+            let reason = "its first certificate is not a valid X.509 certificate";
+            pem::file_error("client_certificate", certificate, reason)
+        }
+        _ => {
+            let reason = "its private key is of a kind that is not supported, or not valid";
+            pem::file_error("client_key", key, reason)
+                .with_hint("use a key of RSA with at least 2048 bits, ECDSA with P-256 or P-384, or Ed25519")
+        }
     }
 }
 

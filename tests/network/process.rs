@@ -6,6 +6,7 @@ use amp_token::error::{Kind, Phase};
 use amp_token::net::http::HttpTransport;
 use amp_token::net::transport::Transport;
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -16,15 +17,35 @@ fn the_systems_certificates_are_those_of_the_environment() {
     let leaf = certificate(&["localhost"], Some(&ca), |_| {});
     let server = tls_server(server_config(&leaf, BOTH), answer_inside);
     let port = server.address.port().to_string();
-    for (file, expected) in [
-        (file(&directory, "ca.pem", &ca.pem()), "200"),
-        (directory.path().join("missing.pem"), "no CA certificates were found on this machine"),
-        (file(&directory, "empty.pem", ""), "no CA certificates were found on this machine"),
+    let none = "no CA certificates were found on this machine";
+    let unset = PathBuf::new();
+    // An empty variable counts as unset: the system's certificates are read, if it has any.
+    let systems = format!("the certificate of localhost:{port} is not from a trusted CA");
+    let systems = if Path::new("/etc/ssl/certs/ca-certificates.crt").exists() { &systems } else { none };
+    let only = directory.path().join("directory");
+    std::fs::create_dir(&only).unwrap();
+    std::fs::write(only.join("ca.pem"), ca.pem()).unwrap();
+    let marked = format!("\u{feff}{}{}", ca.pem(), authority("Other").pem());
+    for (file, directories, expected) in [
+        (file(&directory, "ca.pem", &ca.pem()), &unset, "200"),
+        (file(&directory, "marked.pem", &marked), &unset, "200"),
+        // What is not understood in it costs a warning, and not the rest.
+        (
+            file(&directory, "odd.pem", &format!("-----BEGIN PKCS7-----\nAA==\n-----END PKCS7-----\n{}", ca.pem())),
+            &unset,
+            "200",
+        ),
+        (unset.clone(), &only, "200"),
+        (file(&directory, "empty.pem", ""), &only, "200"),
+        (directory.path().join("missing.pem"), &unset, none),
+        (file(&directory, "empty.pem", ""), &unset, none),
+        (file(&directory, "escaped.pem", &ca.pem().replace('\n', "\\n")), &unset, none),
+        (unset.clone(), &unset, systems),
     ] {
         alone("process::with_the_certificates_of_the_environment", |command| {
             command
                 .env("SSL_CERT_FILE", file)
-                .env_remove("SSL_CERT_DIR")
+                .env("SSL_CERT_DIR", directories)
                 .env("TEST_PORT", &port)
                 .env("TEST_EXPECTED", expected)
                 .env("TEST_CA", directory.path().join("ca.pem"));
@@ -41,8 +62,10 @@ fn with_the_certificates_of_the_environment() {
         Ok(response) => response.status.to_string(),
         Err(error) => {
             assert_eq!((error.kind(), error.phase()), (Kind::Tls, Phase::TlsHandshake));
-            assert!(error.to_string().contains("SSL_CERT_FILE"), "{error}");
-            error.to_string()
+            let text = error.to_string();
+            assert!(text.contains("SSL_CERT_FILE") || text.contains("not from a trusted CA"), "{text}");
+            assert!(!text.contains(['[', '{']), "{text}");
+            text
         }
     };
     assert!(outcome.starts_with(&variable("TEST_EXPECTED")), "{outcome}");

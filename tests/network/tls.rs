@@ -173,6 +173,8 @@ fn a_ca_file_that_cannot_be_used_is_named() {
         (directory.path().join("missing.pem"), "missing.pem"),
         (file(&directory, "empty.pem", ""), "no certificate"),
         (file(&directory, "key.pem", &leaf.key.serialize_pem()), "no certificate"),
+        (file(&directory, "own.pem", &ca.pem().replace("CERTIFICATE", "TRUSTED CERTIFICATE")), "openssl x509 -in"),
+        (file(&directory, "indented.pem", &format!("{}  {}", ca.pem(), ca.pem())), "is not a valid BEGIN or END line"),
         (file(&directory, "cut.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n"), "PEM"),
         (
             file(&directory, "odd.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
@@ -189,6 +191,22 @@ fn a_ca_file_that_cannot_be_used_is_named() {
         // The next request tries again.
         std::fs::write(&path, ca.pem()).unwrap();
         assert!(transport.send(&secure(&server, "localhost"), PATIENCE).is_ok());
+    }
+}
+
+/// As PowerShell writes it, and as OpenSSL named it long ago.
+#[test]
+fn no_certificate_of_ca_file_is_lost() {
+    let (directory, ca, other) = (temp_dir(), authority("Root"), authority("Other"));
+    let leaf = certificate(&["localhost"], Some(&ca), |_| {});
+    let server = tls_server(server_config(&leaf, BOTH), answer_inside);
+    for text in [
+        format!("\u{feff}{}", ca.pem()),
+        format!("\u{feff}{}{}", ca.pem(), other.pem()),
+        format!("{}{}", other.pem(), ca.pem().replace("CERTIFICATE", "X509 CERTIFICATE")),
+    ] {
+        let options = NetworkOptions { ca_file: Some(file(&directory, "ca.pem", &text)), ..network() };
+        assert!(transport_in(&options, &[]).send(&secure(&server, "localhost"), PATIENCE).is_ok(), "{text}");
     }
 }
 

@@ -1,0 +1,235 @@
+//! PEM files of certificates and keys (RFC 7468).
+//!
+//! The reader of rustls skips whatever it does not recognize: a certificate behind a byte order mark, an indented one,
+//! one with another label. What is lost decides whom this library trusts, so here nothing is skipped in silence: a
+//! file that cannot be understood as a whole is an error that names the line. The message never quotes the file,
+//! which may be a private key. Decoding a key is left to rustls, which does it in constant time.
+
+use crate::error::{Error, Kind, Result};
+use crate::sanitize::sanitize;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// The error for the file of a setting that cannot be used.
+pub(super) fn file_error(setting: &str, path: &Path, reason: &str) -> Error {
+    let path = sanitize(&path.display().to_string(), &[]);
+    Error::new(Kind::Config, format!("cannot use {setting} ({path}): {}", sanitize(reason, &[])))
+        .with_hint(format!("set {setting} to a PEM file that this process can read"))
+}
+
+/// All certificates of a file, at least one.
+pub(super) fn certificates(path: &Path, setting: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let file = read(path, setting)?;
+    parse_certificates(&file).map_err(|reason| file_error(setting, path, &reason))
+}
+
+/// The private key of a file: PKCS #1, PKCS #8 or SEC 1.
+pub(super) fn private_key(path: &Path, setting: &str) -> Result<PrivateKeyDer<'static>> {
+    let file = read(path, setting)?;
+    parse_private_key(&file).map_err(|reason| file_error(setting, path, &reason))
+}
+
+fn read(path: &Path, setting: &str) -> Result<Zeroizing<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Zeroizing::new(bytes)),
+        Err(error) => Err(file_error(setting, path, &error.to_string())),
+    }
+}
+
+/// A part of a file, from its BEGIN line to its END line.
+struct Section<'a> {
+    label: &'a str,
+    /// The number of its BEGIN line.
+    line: usize,
+    /// The lines between.
+    body: &'a [u8],
+    /// The whole section.
+    text: &'a [u8],
+}
+
+const BEGIN: &[u8] = b"-----BEGIN ";
+const END: &[u8] = b"-----END ";
+
+/// The sections of a file, or what is wrong with it. Text between them is a comment.
+fn sections(file: &[u8]) -> std::result::Result<Vec<Section<'_>>, String> {
+    let not_pem = |what: &str| Err(format!("it is {what}, not PEM"));
+    match file {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return not_pem("in UTF-16"),
+        // The DER encoding of a sequence.
+        [0x30, 0x80..=0xff, ..] => return not_pem("binary (DER or PKCS #12)"),
+        _ => {}
+    }
+    let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
+    let mut found = Vec::new();
+    // The label, the number of the line, and where the BEGIN line and the body start.
+    let mut open: Option<(&str, usize, usize, usize)> = None;
+    let mut at = 0;
+    // Line breaks are LF, CR LF, and CR on old systems: a CR LF makes an empty line, which is not counted.
+    let mut number = 1;
+    for line in file.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
+        let (start, end) = (at, at + line.len());
+        at = end;
+        let text = line.trim_ascii_end();
+        match (boundary(text, BEGIN), boundary(text, END), open) {
+            (Some(label), _, None) => open = Some((label, number, start, end)),
+            (_, Some(label), Some((begun, line, first, body))) if label == begun => {
+                found.push(Section { label, line, body: &file[body..start], text: &file[first..end] });
+                open = None;
+            }
+            (None, None, _) if !is_like_a_boundary(text) => {}
+            _ => return Err(format!("line {number} is not a valid BEGIN or END line there")),
+        }
+        if line.ends_with(b"\n") || file.get(end) != Some(&b'\n') {
+            number += 1;
+        }
+    }
+    match open {
+        Some((label, line, ..)) => {
+            Err(format!("the section {label} that begins in line {line} has no end in well-formed PEM"))
+        }
+        None => Ok(found),
+    }
+}
+
+/// The label of a boundary line.
+fn boundary<'a>(line: &'a [u8], prefix: &[u8]) -> Option<&'a str> {
+    let label = line.strip_prefix(prefix)?.strip_suffix(b"-----")?;
+    let is_label = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b" #.-_/".contains(byte);
+    // A label of a standard has at most 25 characters.
+    (!label.is_empty() && label.len() <= 40 && label.iter().all(is_label)).then(|| std::str::from_utf8(label).ok())?
+}
+
+/// Whether a line was meant to be a boundary: indented, in lower case, or with the file's line breaks as `\n`.
+fn is_like_a_boundary(line: &[u8]) -> bool {
+    let starts = |prefix: &[u8]| line.windows(prefix.len()).any(|part| part.eq_ignore_ascii_case(prefix));
+    starts(BEGIN) || starts(END)
+}
+
+fn parse_certificates(file: &[u8]) -> std::result::Result<Vec<CertificateDer<'static>>, String> {
+    let mut found = Vec::new();
+    for section in sections(file)? {
+        match section.label {
+            // The second is what OpenSSL called it long ago.
+            "CERTIFICATE" | "X509 CERTIFICATE" => {
+                let digits: Vec<u8> = section.body.iter().filter(|byte| !byte.is_ascii_whitespace()).copied().collect();
+                let der = STANDARD
+                    .decode(digits)
+                    .map_err(|_| format!("the certificate that begins in line {} is not valid base64", section.line))?;
+                found.push(CertificateDer::from(der));
+            }
+            "TRUSTED CERTIFICATE" => {
+                return Err(format!(
+                    "line {} begins a TRUSTED CERTIFICATE, a form of OpenSSL's own; convert it with openssl x509 -in",
+                    section.line
+                ));
+            }
+            // They may stand beside a certificate, and name nobody who is trusted.
+            "PUBLIC KEY" | "EC PARAMETERS" | "DH PARAMETERS" | "DSA PARAMETERS" => {}
+            label if label.ends_with("PRIVATE KEY") => {}
+            label => return Err(format!("line {} begins a {label}, which is not a certificate", section.line)),
+        }
+    }
+    if found.is_empty() { Err("it contains no certificate in PEM format".to_owned()) } else { Ok(found) }
+}
+
+fn parse_private_key(file: &[u8]) -> std::result::Result<PrivateKeyDer<'static>, String> {
+    let sections = sections(file)?;
+    let Some(section) = sections.iter().find(|section| section.label.ends_with("PRIVATE KEY")) else {
+        return Err("it contains no private key in PEM format".to_owned());
+    };
+    let encrypted = b"Proc-Type:";
+    match section.label {
+        "ENCRYPTED PRIVATE KEY" => Err("its private key has a password; remove it with openssl pkey -in".to_owned()),
+        _ if section.body.windows(encrypted.len()).any(|part| part == encrypted) => {
+            Err("its private key has a password; remove it with openssl pkey -in".to_owned())
+        }
+        "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => PrivateKeyDer::from_pem_slice(section.text)
+            // The parser's message may quote a line of the file.
+            .map_err(|_| format!("the private key that begins in line {} is not valid base64", section.line)),
+        label => Err(format!("line {} begins a {label}, which is not supported", section.line)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "-----BEGIN CERTIFICATE-----\nAAEC\n-----END CERTIFICATE-----\n";
+
+    fn read(file: impl AsRef<[u8]>) -> std::result::Result<Vec<Vec<u8>>, String> {
+        parse_certificates(file.as_ref()).map(|found| found.iter().map(|der| der.to_vec()).collect())
+    }
+
+    #[test]
+    fn every_certificate_of_a_file_is_read() {
+        let two = Ok(vec![vec![0, 1, 2], vec![0, 1, 2]]);
+        let crlf = ONE.replace('\n', "\r\n");
+        for file in [
+            format!("{ONE}{ONE}"),
+            format!("\u{feff}{ONE}{ONE}"),
+            format!("{crlf}\r\n# a comment: é\r\n{crlf}"),
+            format!("{ONE}{ONE}").replace('\n', "\r"),
+            format!("{ONE}{}", ONE.trim_end()),
+            format!("{ONE}-----BEGIN X509 CERTIFICATE----- \nAA\n  EC\n-----END X509 CERTIFICATE-----"),
+            format!("{ONE}-----BEGIN EC PRIVATE KEY-----\nAA==\n-----END EC PRIVATE KEY-----\n{ONE}"),
+        ] {
+            assert_eq!(read(&file), two, "{file:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error_with_its_line() {
+        let section = |label: &str| format!("-----BEGIN {label}-----\nAAEC\n-----END {label}-----\n");
+        for (file, says) in [
+            (String::new(), "no certificate in PEM format"),
+            ("nothing".to_owned(), "no certificate in PEM format"),
+            (section("PRIVATE KEY"), "no certificate in PEM format"),
+            (format!("{ONE}{}", section("TRUSTED CERTIFICATE")), "line 4 begins a TRUSTED CERTIFICATE"),
+            (format!("{ONE}{}", section("X509 CRL")), "line 4 begins a X509 CRL"),
+            (section("PKCS7"), "line 1 begins a PKCS7"),
+            (section("CERTIFICATE REQUEST"), "which is not a certificate"),
+            (format!("{ONE} {ONE}"), "line 4 is not a valid BEGIN or END line"),
+            (format!("{ONE}{}", ONE.to_lowercase()), "line 4 is not"),
+            (ONE.replace('\n', "\\n"), "line 1 is not"),
+            (format!("{}{ONE}", "-----BEGIN CERTIFICATE-----\nAAEC\n"), "line 3 is not"),
+            (format!("{ONE}{}", "-----END CERTIFICATE-----\n").replace('\n', "\r\n"), "line 4 is not"),
+            (ONE.replace("END CERTIFICATE", "END X509 CRL"), "line 3 is not"),
+            (ONE.replace("BEGIN CERTIFICATE-----", "BEGIN CERTIFICATE----"), "line 1 is not"),
+            (ONE.replace("-----END CERTIFICATE-----\n", ""), "begins in line 1 has no end"),
+            (ONE.replace("AAEC", "AAE"), "line 1 is not valid base64"),
+            (ONE.replace("AAEC", "Key: value\n\nAAEC"), "line 1 is not valid base64"),
+        ] {
+            let error = read(&file).unwrap_err();
+            assert!(error.contains(says), "{error}: {file:?}");
+            assert!(!error.contains("AAE"), "{error}");
+        }
+        let utf16: Vec<u8> = format!("\u{feff}{ONE}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(read(utf16).unwrap_err(), "it is in UTF-16, not PEM");
+        assert_eq!(read(b"\x30\x82\x01\x00").unwrap_err(), "it is binary (DER or PKCS #12), not PEM");
+    }
+
+    #[test]
+    fn a_private_key_is_named_if_it_cannot_be_used() {
+        let section =
+            |label: &str, body: &str| format!("{ONE}-----BEGIN {label}-----\n{body}\n-----END {label}-----\n");
+        for label in ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"] {
+            let parameters = section("EC PARAMETERS", "AA==");
+            let file = format!("\u{feff}{parameters}{}", section(label, "AAEC"));
+            assert_eq!(parse_private_key(file.as_bytes()).unwrap().secret_der(), [0, 1, 2]);
+        }
+        for (file, says) in [
+            (ONE.to_owned(), "no private key in PEM format"),
+            (section("ENCRYPTED PRIVATE KEY", "AAEC"), "has a password"),
+            (section("RSA PRIVATE KEY", "Proc-Type: 4,ENCRYPTED\nDEK-Info: x\n\nAAEC"), "has a password"),
+            (section("OPENSSH PRIVATE KEY", "AAEC"), "line 4 begins a OPENSSH PRIVATE KEY"),
+            (section("PRIVATE KEY", "A!EC"), "line 4 is not valid base64"),
+        ] {
+            let error = parse_private_key(file.as_bytes()).unwrap_err();
+            assert!(error.contains(says) && !error.contains("!EC"), "{error}");
+        }
+    }
+}

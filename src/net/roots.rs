@@ -1,0 +1,121 @@
+//! The CA certificates that are trusted: those of the system, and those of `ca_file`.
+
+use crate::config::environment;
+use crate::error::{Error, Kind, Phase, Result, resource_limit};
+use crate::log::Log;
+use crate::net::pem;
+use crate::sanitize::sanitize;
+use rustls::RootCertStore;
+use rustls_native_certs::{CertificateResult, ErrorKind};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The CA certificates to trust. They are trusted as they are: neither their dates nor their constraints count
+/// (RFC 5280, section 6.1).
+pub(super) fn load_roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
+    let mut store = RootCertStore::empty();
+    let system = system_certificates(log);
+    // An incomplete store would be kept, and would reject servers for the lifetime of the process.
+    let lack = system.errors.iter().find_map(|error| match &error.kind {
+        ErrorKind::Io { inner, .. } => resource_limit(inner),
+        _ => None,
+    });
+    if let Some((lack, advice)) = lack {
+        let message = format!("cannot read the CA certificates of this machine: {lack}");
+        return Err(Error::new(Kind::Io, message).with_phase(Phase::TlsHandshake).with_hint(advice));
+    }
+    let (mut usable, _) = store.add_parsable_certificates(system.certs);
+    let problem = system.errors.first().map_or_else(
+        || "no CA certificates were found on this machine".to_owned(),
+        |error| format!("no CA certificates were found on this machine ({})", describe(error)),
+    );
+    match ca_file {
+        Some(path) => {
+            if usable == 0 {
+                log.warning(|| format!("tls: {problem}; only ca_file is trusted"));
+            }
+            for (index, certificate) in pem::certificates(path, "ca_file")?.into_iter().enumerate() {
+                store.add(certificate).map_err(|_| {
+                    let reason = format!("its certificate {} is not a valid X.509 certificate", index + 1);
+                    pem::file_error("ca_file", path, &reason)
+                })?;
+                usable += 1;
+            }
+        }
+        None if usable == 0 => {
+            return Err(Error::new(Kind::Tls, problem).with_phase(Phase::TlsHandshake).with_hint(
+                "install the system's certificates (the package is often called ca-certificates), \
+                 or set ca_file or SSL_CERT_FILE",
+            ));
+        }
+        None => {}
+    }
+    log.debug(|| format!("tls: {usable} CA certificates are trusted"));
+    Ok(store)
+}
+
+/// Describes a file that cannot be read, without quoting it.
+fn describe(error: &rustls_native_certs::Error) -> String {
+    let reason = match &error.kind {
+        ErrorKind::Io { inner, path } => format!("{}: {inner}", path.display()),
+        ErrorKind::Os(error) => error.to_string(),
+        _ => "a file is not well-formed PEM".to_owned(),
+    };
+    sanitize(&reason, &[])
+}
+
+/// The certificates of the system, or those that the environment names instead, if it can be trusted. An empty
+/// variable counts as unset.
+fn system_certificates(log: &Log) -> CertificateResult {
+    let variable = |name| environment::variable(name).filter(|value: &OsString| !value.is_empty());
+    let (file, directories) = (variable("SSL_CERT_FILE").map(PathBuf::from), variable("SSL_CERT_DIR"));
+    if file.is_some() || directories.is_some() {
+        return named_certificates(file.as_deref(), directories, log);
+    }
+    // rustls-native-certs, and openssl-probe below it, would read an empty variable, and one that cannot be trusted.
+    if ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().all(|name| std::env::var_os(name).is_none()) {
+        return rustls_native_certs::load_native_certs();
+    }
+    // The directories hold the same certificates as the files, one in each file.
+    let first = |paths: &'static [&str]| paths.iter().map(Path::new).find(|path| path.exists());
+    match first(SYSTEM_CA_FILES) {
+        Some(file) => rustls_native_certs::load_certs_from_paths(Some(file), None),
+        None => rustls_native_certs::load_certs_from_paths(None, first(SYSTEM_CA_DIRECTORIES)),
+    }
+}
+
+/// The certificates of this file and these directories.
+fn named_certificates(file: Option<&Path>, directories: Option<OsString>, log: &Log) -> CertificateResult {
+    let mut all = CertificateResult::default();
+    let mut rest = Vec::new();
+    if let Some(path) = file {
+        match pem::certificates(path, "SSL_CERT_FILE") {
+            Ok(certificates) => all.certs = certificates,
+            // The file is not this library's own, and the rest of it may be usable.
+            Err(error) => {
+                log.warning(|| format!("tls: {error}; the certificates that can be read are used"));
+                rest.push(rustls_native_certs::load_certs_from_paths(Some(path), None));
+            }
+        }
+    }
+    let directories = directories.iter().flat_map(std::env::split_paths).filter(|path| !path.as_os_str().is_empty());
+    rest.extend(directories.map(|path| rustls_native_certs::load_certs_from_paths(None, Some(&path))));
+    for found in rest {
+        all.certs.extend(found.certs);
+        all.errors.extend(found.errors);
+    }
+    all
+}
+
+/// Where systems keep the certificates of their CAs in one file.
+const SYSTEM_CA_FILES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",     // Debian, Arch, Alpine
+    "/etc/pki/tls/certs/ca-bundle.crt",       // Fedora, Red Hat
+    "/etc/ssl/ca-bundle.pem",                 // SUSE
+    "/etc/ssl/cert.pem",                      // Alpine, OpenBSD, macOS
+    "/usr/local/etc/ssl/cert.pem",            // FreeBSD
+    "/etc/openssl/certs/ca-certificates.crt", // NetBSD
+];
+
+/// Where systems keep them in one file each.
+const SYSTEM_CA_DIRECTORIES: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/openssl/certs", "/etc/certs/CA"];
