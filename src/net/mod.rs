@@ -1,5 +1,6 @@
 //! The HTTP client: the [`transport::Transport`] interface, and its implementation over sockets, proxies and TLS.
 
+mod certificate_error;
 pub(crate) mod connect;
 mod connect_method;
 pub mod http;
@@ -7,9 +8,9 @@ mod http_date;
 mod pem;
 pub mod proxy;
 pub(crate) mod resolve;
-mod socks;
 mod response_head;
 mod roots;
+mod socks;
 pub(crate) mod tcp;
 pub mod tls;
 pub mod transport;

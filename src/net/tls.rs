@@ -14,12 +14,12 @@ use crate::error::{Error, Kind, Phase, Result};
 use crate::net::pem;
 use crate::net::roots::load_roots;
 use crate::net::tcp::{Peer, Stream, is_disconnect};
-use crate::net::verifier::RecordingVerifier;
+use crate::net::verifier::{Progress, RecordingVerifier};
 use crate::net::x509::CertificateNames;
 use crate::sys::deadline::IoDeadline;
 use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +49,7 @@ pub(crate) enum ClientCertificate {
 pub(crate) struct TlsConnector {
     config: ClientConfig,
     verifier: Arc<WebPkiServerVerifier>,
+    roots: Arc<RootCertStore>,
     has_client_cert: bool,
 }
 
@@ -60,7 +61,7 @@ impl TlsConnector {
             Error::new(Kind::Internal, format!("cannot set up TLS: {error}")).with_phase(Phase::TlsHandshake)
         };
         let roots = Arc::new(load_roots(options.ca_file.as_deref(), &options.log)?);
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
             .build()
             .map_err(|error| internal(&error))?;
         // Each connection replaces the verifier by one that records.
@@ -78,7 +79,7 @@ impl TlsConnector {
             None => builder.with_no_client_auth(),
         };
         config.resumption = rustls::client::Resumption::disabled();
-        Ok(TlsConnector { config, verifier, has_client_cert: options.client_certificate.is_some() })
+        Ok(TlsConnector { config, verifier, roots, has_client_cert: options.client_certificate.is_some() })
     }
 
     /// Starts TLS with `host` over `stream`.
@@ -101,7 +102,8 @@ impl TlsConnector {
             ClientCertificate::Shown => Some(Arc::clone(&self.config.client_auth_cert_resolver)),
             ClientCertificate::Withheld => None,
         };
-        let verifier = Arc::new(RecordingVerifier::new(Arc::clone(&self.verifier), client_cert, self.has_client_cert));
+        let (verifier, roots) = (Arc::clone(&self.verifier), Arc::clone(&self.roots));
+        let verifier = Arc::new(RecordingVerifier::new(verifier, roots, client_cert, self.has_client_cert));
         let mut config = self.config.clone();
         config.client_auth_cert_resolver = verifier.clone();
         config.dangerous().set_certificate_verifier(verifier.clone());
@@ -199,8 +201,13 @@ impl TlsStream {
     /// Puts the description of a TLS failure into the error, for [`Peer::io_error`]. In TLS 1.3 a server rejects
     /// a client certificate only after the handshake, so any read may fail with it.
     fn attach_description(&self, error: io::Error) -> io::Error {
+        let progress = match self.tls.protocol_version() {
+            _ if !self.tls.is_handshaking() => Progress::Finished,
+            Some(_) => Progress::Negotiated,
+            None => Progress::Started,
+        };
         match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-            Some(tls) => io::Error::other(self.verifier.describe_error(tls, &self.peer)),
+            Some(tls) => io::Error::other(self.verifier.describe_error(tls, progress, &self.peer)),
             None => error,
         }
     }

@@ -4,18 +4,17 @@
 //! certificate. [`RecordingVerifier`] sees both. It decides nothing: the verification is rustls's own.
 
 use crate::error::{Error, Kind, Phase};
+use crate::net::certificate_error::{self, Presented, words};
 use crate::net::tcp::Peer;
-use crate::net::x509::CertificateNames;
-use crate::sanitize::{QUOTE_LIMIT, sanitize};
+use crate::sanitize::sanitize;
 use rustls::client::ResolvesClientCert;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{AlertDescription, CertificateError, DigitallySignedStruct, SignatureScheme};
+use rustls::{AlertDescription, DigitallySignedStruct, InvalidMessage, RootCertStore, SignatureScheme};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
 
 /// Passes the calls of one connection on to the verifier and to the client certificate, and records them.
 #[derive(Debug)]
@@ -25,8 +24,10 @@ pub(super) struct RecordingVerifier {
     client_cert: Option<Arc<dyn ResolvesClientCert>>,
     /// Whether a client certificate is set.
     has_client_cert: bool,
-    /// The names in a certificate that was rejected.
-    rejected_cert_names: Mutex<Option<CertificateNames>>,
+    /// The trusted CA certificates, which the verifier does not show.
+    roots: Arc<RootCertStore>,
+    /// The certificates that were rejected.
+    rejected: Mutex<Presented>,
     /// Whether the server requested a client certificate.
     client_cert_requested: AtomicBool,
 }
@@ -40,9 +41,9 @@ impl ServerCertVerifier for RecordingVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now).inspect_err(|_| {
-            *self.rejected_cert_names.lock().unwrap_or_else(PoisonError::into_inner) = CertificateNames::of(end_entity);
-        })
+        self.verifier
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .inspect_err(|_| self.reject(end_entity, intermediates, false))
     }
 
     fn verify_tls12_signature(
@@ -51,7 +52,9 @@ impl ServerCertVerifier for RecordingVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signature)
+        self.verifier
+            .verify_tls12_signature(message, certificate, signature)
+            .inspect_err(|_| self.reject(certificate, &[], true))
     }
 
     fn verify_tls13_signature(
@@ -60,7 +63,9 @@ impl ServerCertVerifier for RecordingVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signature)
+        self.verifier
+            .verify_tls13_signature(message, certificate, signature)
+            .inspect_err(|_| self.reject(certificate, &[], true))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -84,158 +89,129 @@ impl RecordingVerifier {
     /// `has_client_cert` says whether one is set.
     pub(super) fn new(
         verifier: Arc<WebPkiServerVerifier>,
+        roots: Arc<RootCertStore>,
         client_cert: Option<Arc<dyn ResolvesClientCert>>,
         has_client_cert: bool,
     ) -> Self {
         RecordingVerifier {
             verifier,
+            roots,
             client_cert,
             has_client_cert,
-            rejected_cert_names: Mutex::new(None),
+            rejected: Mutex::default(),
             client_cert_requested: AtomicBool::new(false),
         }
     }
 
-    /// The error that explains a TLS failure.
-    pub(super) fn describe_error(&self, error: &rustls::Error, peer: &Peer) -> Error {
+    /// Records the certificates of a server that is rejected.
+    fn reject(&self, own: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>], is_handshake: bool) {
+        let chain = std::iter::once(own).chain(intermediates).map(|certificate| certificate.to_vec()).collect();
+        *self.rejected.lock().unwrap_or_else(PoisonError::into_inner) = Presented { chain, is_handshake };
+    }
+
+    /// The error that explains a TLS failure, in this state of the connection.
+    pub(super) fn describe_error(&self, error: &rustls::Error, progress: Progress, peer: &Peer) -> Error {
+        use rustls::Error as E;
         let name = &peer.name;
-        let presented = self.rejected_cert_names.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (message, advice) = match error {
-            rustls::Error::InvalidCertificate(reason) => {
-                describe_certificate_error(name, reason, &presented.unwrap_or_default())
-            }
-            rustls::Error::AlertReceived(alert) => self.describe_alert(name, *alert),
-            rustls::Error::InvalidMessage(_) => {
+        let presented = std::mem::take(&mut *self.rejected.lock().unwrap_or_else(PoisonError::into_inner));
+        let (message, hint) = match error {
+            E::InvalidCertificate(reason) => certificate_error::describe(name, reason, &presented, &self.roots),
+            E::AlertReceived(alert) => self.describe_alert(name, *alert, progress),
+            E::InvalidMessage(
+                InvalidMessage::CertificatePayloadTooLarge | InvalidMessage::HandshakePayloadTooLarge,
+            ) => (
+                format!("{name} sent more certificates than are accepted (64 KB)"),
+                "the server must send only the certificates of its chain",
+            ),
+            E::InvalidMessage(_) if progress == Progress::Started => {
                 (format!("{name} did not respond with TLS"), "check that the port is an https port")
             }
-            rustls::Error::PeerIncompatible(_) => (
-                format!("{name} has no TLS version or cipher suite in common with this library"),
-                "the server must support TLS 1.2 or 1.3",
-            ),
+            E::InvalidMessage(reason) => {
+                (format!("{name} sent an invalid TLS message ({})", words(&identifier(reason))), UNEXPECTED)
+            }
+            E::PeerIncompatible(reason) => {
+                (format!("{name} {NOTHING_IN_COMMON} ({})", words(&identifier(reason))), SUPPORTED)
+            }
+            E::PeerMisbehaved(reason) => match identifier(reason).as_str() {
+                "TooManyRenegotiationRequests" => renegotiation(name),
+                reason => (format!("{name} violated the TLS protocol ({})", words(reason)), UNEXPECTED),
+            },
             other => (format!("the TLS connection to {name} failed: {}", sanitize(&other.to_string(), &[])), ""),
         };
-        peer.error(Kind::Tls, Phase::TlsHandshake, message).with_hint(advice)
+        peer.error(Kind::Tls, Phase::TlsHandshake, message).with_hint(hint)
     }
 
     /// Describes the alert by which the server aborted the handshake.
-    fn describe_alert(&self, name: &str, alert: AlertDescription) -> (String, &'static str) {
-        use AlertDescription::{CertificateRequired, ProtocolVersion, UnrecognisedName};
+    fn describe_alert(&self, name: &str, alert: AlertDescription, progress: Progress) -> (String, &'static str) {
+        use AlertDescription::{
+            HandshakeFailure, InsufficientSecurity, NoRenegotiation, ProtocolVersion, UnrecognisedName,
+        };
         let asked = self.client_cert_requested.load(Ordering::Relaxed);
+        let shown = alert_name(alert);
         match alert {
             _ if asked && self.client_cert.is_none() => (
                 format!(
                     "{name} requires a client certificate, which is only sent to the servers of auth_url and api_url \
-                     ({alert:?})"
+                     (alert {shown})"
                 ),
                 "configure it to accept clients without a certificate; its URL may contain a user name and password",
             ),
-            CertificateRequired | _ if asked && !self.has_client_cert => (
-                format!("{name} requires a client certificate, and none is set ({alert:?})"),
+            _ if asked && !self.has_client_cert => (
+                format!("{name} requires a client certificate, and none is set (alert {shown})"),
                 "set client_certificate and client_key",
             ),
             _ if asked => (
-                format!("{name} rejected the client certificate ({alert:?})"),
+                format!("{name} rejected the client certificate (alert {shown})"),
                 "check that client_certificate is still valid, and that the server trusts its issuer",
             ),
             ProtocolVersion => {
                 (format!("{name} supports neither TLS 1.2 nor TLS 1.3"), "the server must support TLS 1.2 or 1.3")
             }
+            HandshakeFailure | InsufficientSecurity if progress != Progress::Finished => {
+                (format!("{name} {NOTHING_IN_COMMON} (alert {shown})"), SUPPORTED)
+            }
+            HandshakeFailure | NoRenegotiation => renegotiation(name),
             UnrecognisedName => (format!("{name} does not recognize the host name"), "check the host name"),
-            _ => (format!("{name} aborted the TLS handshake ({alert:?})"), ""),
+            _ => (format!("{name} aborted the TLS connection (alert {shown})"), UNEXPECTED),
         }
     }
 }
 
-/// Why a certificate was rejected, and a hint.
-fn describe_certificate_error(
-    name: &str,
-    reason: &CertificateError,
-    names: &CertificateNames,
-) -> (String, &'static str) {
-    use CertificateError as E;
-    const CLOCK: &str = "check this machine's clock; if it is right, the server needs a new certificate";
-    let issuer = &names.issuer;
-    let (what, advice) = match reason {
-        E::Expired => ("has expired".to_owned(), CLOCK),
-        E::ExpiredContext { not_after, .. } => (format!("expired on {}", format_date(*not_after)), CLOCK),
-        E::NotValidYet => ("is not valid yet".to_owned(), CLOCK),
-        E::NotValidYetContext { time, not_before } => (
-            format!(
-                "is not valid before {}, and this machine's clock says {}",
-                format_date(*not_before),
-                format_date(*time)
-            ),
-            "check this machine's clock",
-        ),
-        E::NotValidForName => ("is for another host".to_owned(), "check the host name"),
-        E::NotValidForNameContext { presented, .. } => (
-            match presented.as_slice() {
-                [] => "is for no host at all".to_owned(),
-                some => format!("is for other hosts ({})", format_sans(some)),
-            },
-            "check the host name, and whether a proxy responds instead of the server",
-        ),
-        E::UnknownIssuer if names.is_self_signed() => {
-            ("is self-signed".to_owned(), "if you trust that server, set ca_file to its certificate")
-        }
-        E::UnknownIssuer => (
-            "is not from a trusted CA".to_owned(),
-            "if that is your own CA, or a proxy of your network that inspects TLS, set ca_file to its certificate",
-        ),
-        E::Revoked => ("has been revoked".to_owned(), "the server needs a new certificate"),
-        E::BadSignature => ("has a bad signature".to_owned(), "somebody may have tampered with the connection"),
-        E::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => (
-            "is a CA certificate, which cannot be used as a server certificate".to_owned(),
-            "the server needs a certificate with CA:FALSE, issued by that CA",
-        ),
-        other => (format!("is invalid: {}", sanitize(&other.to_string(), &[])), "the server needs another certificate"),
-    };
-    (format!("the certificate of {name} {what} (issued by {issuer})"), advice)
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// The server has sent nothing yet that is TLS.
+    Started,
+    /// The handshake is in progress.
+    Negotiated,
+    /// The handshake is over.
+    Finished,
 }
 
-/// The host names of a certificate, which rustls reports as `DnsName("a.example")`.
-fn format_sans(presented: &[String]) -> String {
-    let bare = |name: &String| match name.split_once("(\"") {
-        Some((_, rest)) => rest.trim_end_matches("\")").to_owned(),
-        None => name.clone(),
-    };
-    // A certificate may be for thousands of names, of which few are shown.
-    sanitize(&presented.iter().take(QUOTE_LIMIT).map(bare).collect::<Vec<_>>().join(", "), &[])
+const NOTHING_IN_COMMON: &str = "has no TLS version, cipher suite, group or signature in common with this library";
+const SUPPORTED: &str = "the server must support TLS 1.3, or TLS 1.2 with ECDHE and AES-GCM or ChaCha20-Poly1305, the \
+                         groups X25519, P-256 or P-384, and a certificate of RSA, P-256, P-384 or Ed25519";
+const UNEXPECTED: &str = "check the log of the server, and whether a proxy on the way changes the connection";
+
+/// A server that requests a second handshake on a connection of TLS 1.2, as IIS does for the client certificate of a
+/// single directory. rustls rejects that.
+fn renegotiation(name: &str) -> (String, &'static str) {
+    (
+        format!("{name} wants to renegotiate TLS, which this library does not support"),
+        "configure the server to request a client certificate in the first handshake, or to use TLS 1.3 only",
+    )
 }
 
-/// A date such as `31 Jan 2026`.
-fn format_date(time: UnixTime) -> String {
-    // httpdate cannot format a year after 9999.
-    let seconds = time.as_secs().min(MAX_DATE);
-    let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
-    // `Sat, 31 Jan 2026 23:59:59 GMT`.
-    date.get(5..16).unwrap_or_default().to_owned()
-}
-
-/// The last second of the year 9999.
-const MAX_DATE: u64 = 253_402_300_799;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (seconds, expected) in [
-            (0, "01 Jan 1970"),
-            (951_782_400, "29 Feb 2000"),
-            (951_868_800, "01 Mar 2000"),
-            (1_767_225_599, "31 Dec 2025"),
-            (MAX_DATE, "31 Dec 9999"),
-            (u64::MAX, "31 Dec 9999"),
-        ] {
-            assert_eq!(format_date(UnixTime::since_unix_epoch(Duration::from_secs(seconds))), expected);
-        }
+/// The name of an alert in RFC 8446 (section 6), such as `handshake_failure`, or its number.
+fn alert_name(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::Unknown(number) => number.to_string(),
+        known => words(&identifier(&known)).replace(' ', "_"),
     }
+}
 
-    #[test]
-    fn host_names_are_listed_without_rustls_syntax() {
-        let presented = ["DnsName(\"a.example\")".to_owned(), "other".to_owned()];
-        assert_eq!(format_sans(&presented), "a.example, other");
-    }
+/// The identifier of a variant: rustls has no other names for them.
+fn identifier(variant: &dyn std::fmt::Debug) -> String {
+    let text = format!("{variant:?}");
+    text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default().to_owned()
 }

@@ -1,12 +1,22 @@
-//! The names of the issuer and the subject in an X.509 certificate, for messages.
+//! What messages say about an X.509 certificate: its names, its dates and its key.
 //!
 //! Nothing is verified here: rustls does that. A certificate that was rejected is parsed too, so that a message
 //! can name its issuer. So the input may be an attacker's: every function is total, and does not recurse.
 //!
-//! By hand, because X.509 crates bring 13 or 30 further crates, and this takes about fifty lines.
+//! By hand, because X.509 crates bring 13 or 30 further crates, and this takes about a hundred lines.
 
+use crate::net::http_date::parse_http_date;
 use crate::sanitize::{QUOTE_LIMIT, sanitize};
 use std::fmt;
+
+/// The parts of a certificate (RFC 5280, section 4.1), as they are encoded, without their own tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CertificateParts<'a> {
+    pub(super) issuer: &'a [u8],
+    validity: &'a [u8],
+    pub(super) subject: &'a [u8],
+    pub(super) public_key: &'a [u8],
+}
 
 /// The issuer and the subject of a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,9 +42,8 @@ impl fmt::Display for DistinguishedName {
     }
 }
 
-impl CertificateNames {
-    /// Reads the issuer and the subject from a certificate (RFC 5280, section 4.1).
-    pub(super) fn of(certificate: &[u8]) -> Option<Self> {
+impl<'a> CertificateParts<'a> {
+    pub(super) fn of(certificate: &'a [u8]) -> Option<Self> {
         let (certificate, _) = der::expect(der::SEQUENCE, certificate)?;
         let (body, _) = der::expect(der::SEQUENCE, certificate)?;
         // The version is optional, and has a tag of its own.
@@ -45,9 +54,108 @@ impl CertificateNames {
         let (_, _, after_serial) = der::element(after_version)?;
         let (_, _, after_algorithm) = der::element(after_serial)?;
         let (issuer, after_issuer) = der::expect(der::SEQUENCE, after_algorithm)?;
-        let (_, _, after_validity) = der::element(after_issuer)?;
-        let (subject, _) = der::expect(der::SEQUENCE, after_validity)?;
-        Some(CertificateNames { issuer: DistinguishedName::of(issuer)?, subject: DistinguishedName::of(subject)? })
+        let (validity, after_validity) = der::expect(der::SEQUENCE, after_issuer)?;
+        let (subject, after_subject) = der::expect(der::SEQUENCE, after_validity)?;
+        let (public_key, _) = der::expect(der::SEQUENCE, after_subject)?;
+        Some(CertificateParts { issuer, validity, subject, public_key })
+    }
+
+    /// The first and the last second of its validity, as Unix seconds.
+    pub(super) fn dates(&self) -> Option<(i64, i64)> {
+        let (kind, first, rest) = der::element(self.validity)?;
+        let (last_kind, last, _) = der::element(rest)?;
+        Some((date(kind, first)?, date(last_kind, last)?))
+    }
+}
+
+/// A UTCTime (`YYMMDDhhmmssZ`) or a GeneralizedTime (`YYYYMMDDhhmmssZ`) as Unix seconds.
+fn date(kind: u8, text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok().filter(|text| text.is_ascii())?;
+    let (year, rest) = text.split_at_checked(if kind == der::UTC_TIME { 2 } else { 4 })?;
+    let year = match year.parse::<u16>().ok()? {
+        short @ 0..50 if kind == der::UTC_TIME => short + 2000,
+        short if kind == der::UTC_TIME => short + 1900,
+        year => year,
+    };
+    let pair = |at: usize| rest.get(at..at + 2);
+    let month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+        .get(pair(0)?.parse::<usize>().ok()?.checked_sub(1)?)?;
+    let (day, hours, minutes, seconds) = (pair(2)?, pair(4)?, pair(6)?, pair(8)?);
+    parse_http_date(&format!("{day} {month} {year:04} {hours}:{minutes}:{seconds} GMT"))
+}
+
+/// The number of bits of the modulus, if a public key is one of RSA.
+pub(super) fn rsa_bits(public_key: &[u8]) -> Option<usize> {
+    let (algorithm, rest) = der::expect(der::SEQUENCE, public_key)?;
+    if algorithm_name(algorithm) != Some("RSA") {
+        return None;
+    }
+    let (bits, _) = der::expect(der::BIT_STRING, rest)?;
+    // The first byte is the number of unused bits: none.
+    let (key, _) = der::expect(der::SEQUENCE, bits.get(1..)?)?;
+    let (modulus, _) = der::expect(der::INTEGER, key)?;
+    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+    let modulus = &modulus[zeros..];
+    Some(modulus.len() * 8 - modulus.first()?.leading_zeros() as usize)
+}
+
+/// The name of the algorithm of a public key.
+pub(super) fn key_algorithm(public_key: &[u8]) -> Option<&'static str> {
+    let (algorithm, _) = der::expect(der::SEQUENCE, public_key)?;
+    algorithm_name(algorithm)
+}
+
+/// The name of an algorithm identifier, without its own tag; that of the curve for a key on a curve. `None` if it is
+/// not in the table.
+pub(super) fn algorithm_name(identifier: &[u8]) -> Option<&'static str> {
+    let (algorithm, parameters) = der::expect(der::OBJECT_IDENTIFIER, identifier)?;
+    // ecPublicKey
+    let named = match algorithm {
+        [0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1] => der::expect(der::OBJECT_IDENTIFIER, parameters)?.0,
+        other => other,
+    };
+    ALGORITHMS.iter().find(|(identifier, _)| *identifier == named).map(|(_, name)| *name)
+}
+
+/// The object identifiers of keys, curves and signatures that occur in certificates.
+#[rustfmt::skip]
+const ALGORITHMS: &[(&[u8], &str)] = &[
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1], "RSA"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 4], "RSA with MD5"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 5], "RSA with SHA-1"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 10], "RSA-PSS"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 11], "RSA with SHA-256"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 12], "RSA with SHA-384"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 13], "RSA with SHA-512"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 14], "RSA with SHA-224"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1], "ECDSA with SHA-1"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 1], "ECDSA with SHA-224"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2], "ECDSA with SHA-256"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3], "ECDSA with SHA-384"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 4], "ECDSA with SHA-512"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7], "P-256"),
+    (&[0x2b, 0x81, 4, 0, 34], "P-384"),
+    (&[0x2b, 0x81, 4, 0, 35], "P-521"),
+    (&[0x2b, 0x81, 4, 0, 10], "secp256k1"),
+    (&[0x2b, 0x24, 3, 3, 2, 8, 1, 1, 7], "brainpoolP256r1"),
+    (&[0x2b, 0x24, 3, 3, 2, 8, 1, 1, 11], "brainpoolP384r1"),
+    (&[0x2b, 0x24, 3, 3, 2, 8, 1, 1, 13], "brainpoolP512r1"),
+    (&[0x2b, 0x65, 112], "Ed25519"),
+    (&[0x2b, 0x65, 113], "Ed448"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x38, 4, 1], "DSA"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x38, 4, 3], "DSA with SHA-1"),
+    (&[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 2], "DSA with SHA-256"),
+    (&[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 17], "ML-DSA-44"),
+    (&[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 18], "ML-DSA-65"),
+    (&[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 19], "ML-DSA-87"),
+];
+
+impl CertificateNames {
+    /// Reads the issuer and the subject from a certificate.
+    pub(super) fn of(certificate: &[u8]) -> Option<Self> {
+        let parts = CertificateParts::of(certificate)?;
+        let (issuer, subject) = (DistinguishedName::of(parts.issuer)?, DistinguishedName::of(parts.subject)?);
+        Some(CertificateNames { issuer, subject })
     }
 
     /// Whether the issuer and the subject have the same name.
@@ -57,8 +165,13 @@ impl CertificateNames {
 }
 
 impl DistinguishedName {
+    /// Whether there is a common name.
+    pub(super) fn has_common_name(&self) -> bool {
+        self.common_name.is_some()
+    }
+
     /// Reads a name: a sequence of sets of pairs, each of the type and the value of an attribute.
-    fn of(mut list: &[u8]) -> Option<Self> {
+    pub(super) fn of(mut list: &[u8]) -> Option<Self> {
         let mut name = DistinguishedName::default();
         while !list.is_empty() {
             let (mut set, rest) = der::expect(der::SET, list)?;
@@ -84,7 +197,10 @@ impl DistinguishedName {
 mod der {
     use super::{QUOTE_LIMIT, sanitize};
 
+    pub(super) const INTEGER: u8 = 0x02;
+    pub(super) const BIT_STRING: u8 = 0x03;
     pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
+    pub(super) const UTC_TIME: u8 = 0x17;
     pub(super) const SEQUENCE: u8 = 0x30;
     pub(super) const SET: u8 = 0x31;
     pub(super) const VERSION: u8 = 0xa0;
@@ -195,6 +311,43 @@ mod tests {
     }
 
     #[test]
+    fn dates_are_read_in_both_forms() {
+        for (kind, text, seconds) in [
+            (der::UTC_TIME, "941106084937Z", Some(784_111_777)),
+            (der::UTC_TIME, "491231235959Z", Some(2_524_607_999)),
+            (0x18, "19941106084937Z", Some(784_111_777)),
+            (0x18, "99991231235959Z", Some(253_402_300_799)),
+            (der::UTC_TIME, "500101000000Z", None),
+            (der::UTC_TIME, "941306084937Z", None),
+            (der::UTC_TIME, "94110608493", None),
+            (0x18, "", None),
+            (0x18, "\u{e9}9941106084937Z", None),
+        ] {
+            assert_eq!(date(kind, text.as_bytes()), seconds, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_are_named() {
+        let key = |algorithm: &[u8], bits: &[u8]| {
+            [wrap(der::SEQUENCE, algorithm), wrap(der::BIT_STRING, &[&[0], bits].concat())].concat()
+        };
+        let rsa = wrap(der::OBJECT_IDENTIFIER, ALGORITHMS[0].0);
+        for (modulus, bits) in
+            [(vec![0x80; 128], 1024), (vec![1; 256], 2041), ([&[0][..], &[0xff; 256]].concat(), 2048)]
+        {
+            let numbers = [wrap(der::INTEGER, &modulus), wrap(der::INTEGER, &[1, 0, 1])].concat();
+            let key = key(&rsa, &wrap(der::SEQUENCE, &numbers));
+            assert_eq!((rsa_bits(&key), key_algorithm(&key)), (Some(bits), Some("RSA")));
+        }
+        assert_eq!(rsa_bits(&key(&rsa, &wrap(der::SEQUENCE, &wrap(der::INTEGER, &[0])))), None);
+        let curve = wrap(der::OBJECT_IDENTIFIER, &[0x2b, 0x81, 4, 0, 35]);
+        let ec = [wrap(der::OBJECT_IDENTIFIER, &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1]), curve].concat();
+        assert_eq!((rsa_bits(&key(&ec, &[4])), key_algorithm(&key(&ec, &[4]))), (None, Some("P-521")));
+        assert_eq!(algorithm_name(&wrap(der::OBJECT_IDENTIFIER, &[1, 2])), None);
+    }
+
+    #[test]
     fn truncated_and_changed_certificates_do_not_panic() {
         let issuer = name(&[(10, 0x14, &[0xe9, b'x']), (3, 0x13, b"Root")]);
         let whole = certificate(&issuer, &issuer);
@@ -207,6 +360,8 @@ mod tests {
             for value in 0..=255 {
                 changed[at] = value;
                 let _ = CertificateNames::of(&changed);
+                let parts = CertificateParts::of(&changed);
+                let _ = parts.map(|parts| (parts.dates(), rsa_bits(parts.public_key), key_algorithm(parts.public_key)));
             }
             changed[at] = whole[at];
         }

@@ -4,6 +4,7 @@
 //! A test of a deadline asserts that the call ended, and how; never how fast, beyond a bound so wide
 //! ([`support::PATIENCE`]) that no loaded machine reaches it.
 
+mod certificates;
 mod connect;
 mod deadlines;
 mod framing;
