@@ -18,11 +18,13 @@ use crate::net::verifier::{Progress, RecordingVerifier};
 use crate::net::x509::CertificateNames;
 use crate::sys::deadline::IoDeadline;
 use rustls::client::WebPkiServerVerifier;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The server's part of a successful handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +81,7 @@ impl TlsConnector {
             None => builder.with_no_client_auth(),
         };
         config.resumption = rustls::client::Resumption::disabled();
+        config.time_provider = Arc::new(WallClock);
         Ok(TlsConnector { config, verifier, roots, has_client_cert: options.client_certificate.is_some() })
     }
 
@@ -147,6 +150,21 @@ fn client_auth_error(certificate: &Path, key: &Path, error: &rustls::Error) -> E
                 .with_hint("use a key of RSA with at least 2048 bits, ECDSA with P-256 or P-384, or Ed25519")
         }
     }
+}
+
+/// The time that certificates are compared with. rustls's own provider panics if the clock is before 1970.
+#[derive(Debug)]
+struct WallClock;
+
+impl TimeProvider for WallClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(unix_time(SystemTime::now()))
+    }
+}
+
+/// Before 1970 it is zero: no certificate is valid then, and the error says what the clock says.
+fn unix_time(now: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// A TLS connection.
@@ -246,5 +264,19 @@ impl Write for TlsStream {
 impl Stream for TlsStream {
     fn set_deadline(&mut self, deadline: IoDeadline) {
         self.inner.set_deadline(deadline);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_clock_before_1970_is_no_panic() {
+        for (seconds, expected) in [(0, 0), (1_000_000_000, 1_000_000_000)] {
+            assert_eq!(unix_time(UNIX_EPOCH + Duration::from_secs(seconds)).as_secs(), expected);
+        }
+        assert_eq!(unix_time(UNIX_EPOCH - Duration::from_secs(315_532_800)).as_secs(), 0);
     }
 }
