@@ -309,6 +309,15 @@ pub(crate) fn min_validity_error(token: &Token, min_validity: Duration) -> Error
     .with_hint("use a smaller value")
 }
 
+/// Rejects a new token that has expired on its way, or that no caller can use.
+pub fn check_usable(token: &Token, min_validity: Duration, now: Timestamps) -> Result<()> {
+    if token.is_usable(now, min_validity) {
+        return Ok(());
+    }
+    check_refreshed(token, None, None, now, min_validity)?;
+    Err(min_validity_error(token, min_validity))
+}
+
 /// Gets one token, without a cache. If there is a store, the token is read from it, and refreshed if it is due
 /// and no other process is refreshing it.
 pub fn get_token(config: &Config) -> Result<Token> {
@@ -332,10 +341,7 @@ pub fn get_token(config: &Config) -> Result<Token> {
     };
     let token = fetch_and_save(&fetch)?.ok_or_else(|| Error::new(Kind::Internal, "a required fetch was deferred"))?;
     let now = clock.now();
-    if !token.is_usable(now, min_validity) {
-        check_refreshed(&token, None, None, now, min_validity)?;
-        return Err(min_validity_error(&token, min_validity));
-    }
+    check_usable(&token, min_validity, now)?;
     if token.is_fresh(now) {
         return Ok(token);
     }
