@@ -124,8 +124,11 @@ fn the_doctor_reports_each_step() {
     let env = TestEnv::with_tls();
     let ca_file = env.emulator.ca_file().to_str().unwrap();
     let text = env.run(&["doctor", "--ca-file", ca_file]).stdout_ok();
-    let steps: Vec<_> = text.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
-    assert_eq!(steps, ["credentials", "dns", "proxy", "tcp", "tls", "clock", "token", "request"]);
+    let about = text.lines().next().unwrap();
+    assert!(about.starts_with(concat!("amp-token ", env!("CARGO_PKG_VERSION"), "; ")), "{about}");
+    assert!(about.contains(std::env::consts::ARCH) && about.ends_with(" GMT"), "{about}");
+    let steps: Vec<_> = text.lines().skip(1).map(|line| line.split_whitespace().nth(1).unwrap()).collect();
+    assert_eq!(steps, ["credentials", "store", "dns", "proxy", "tcp", "tls", "clock", "token", "request"]);
     assert!(text.contains("TLS 1.3") && text.contains("amp-emulator CA"), "{text}");
     assert!(!text.contains("eyJ"), "{text}");
     assert_eq!((env.emulator.stats().token_requests, env.emulator.stats().api_requests), (1, 1));
@@ -244,4 +247,94 @@ fn the_doctor_has_a_time_limit() {
     let last = output.stdout.lines().last().unwrap();
     assert!(last.starts_with("FAILED  token") && last.contains("sent no response within 200 ms"), "{last}");
     assert_eq!(output.status, Some(4));
+}
+
+#[test]
+fn the_doctor_fails_where_get_fails() {
+    // The settings of both commands, what makes the service fail, and the step and status that must be reported.
+    let slow = || Fault::expires_in(1).delayed_by_ms(1100);
+    let cases: [(&str, Option<Fault>, &str, i32); 3] = [
+        ("AMPLIENCE_STORE=redis://user@127.0.0.1", None, "store", 2),
+        ("AMPLIENCE_MIN_VALIDITY_MS=400000", None, "token", 2),
+        ("AMPLIENCE_RETRIES=0", Some(slow()), "token", 5),
+    ];
+    for (setting, fault, step, status) in cases {
+        let env = TestEnv::new();
+        let (name, value) = setting.split_once('=').unwrap();
+        let run = |command: &str| {
+            if let Some(fault) = &fault {
+                env.emulator.fault(fault.clone());
+            }
+            CommandResult::of(env.command().env(name, value).arg(command))
+        };
+        let report = run("doctor");
+        let failed: Vec<_> = report.stdout.lines().filter(|line| line.starts_with("FAILED")).collect();
+        assert_eq!(failed.len(), 1, "{setting}: {}", report.stdout);
+        assert_eq!(failed[0].split_whitespace().nth(1), Some(step), "{setting}");
+        let get = run("get");
+        assert_eq!((report.status, get.status), (Some(status), Some(status)), "{setting}: {}", get.stderr);
+        // Both say the same.
+        let reason = get.stderr.trim_start_matches("amp-token: ").trim_end();
+        assert!(failed[0].ends_with(reason), "{reason} is not in {}", failed[0]);
+    }
+}
+
+#[test]
+fn the_doctor_reports_a_store_that_cannot_be_used() {
+    let env = TestEnv::new();
+    for (name, value, says) in [
+        ("AMPLIENCE_STORE_DIR", "/proc/nowhere", "cannot create /proc/nowhere: "),
+        ("AMPLIENCE_STORE", "redis://127.0.0.1:1", "127.0.0.1:1"),
+        ("AMPLIENCE_CLIENT_SECRET", "short", "too short"),
+    ] {
+        let output = CommandResult::of(env.command().env(name, value).arg("doctor"));
+        let line = output.stdout.lines().find(|line| line.split_whitespace().nth(1) == Some("store")).unwrap();
+        assert!(line.starts_with("FAILED  store ") && line.contains(says), "{}", output.stdout);
+        assert!(line.ends_with("; until that is mended, each command requests a token"), "{line}");
+        // All other steps are checked, and the first failure determines the status.
+        assert!(output.stdout.contains("  token  ") && output.status == Some(6), "{}", output.stdout);
+        assert_eq!(output.stderr, "");
+    }
+    let off = env.run(&["doctor", "--store", "none"]).stdout_ok();
+    assert!(off.contains("-       store ") && off.contains("off: each command requests a token"), "{off}");
+    // The token is stored: the next command needs no other one.
+    let first = env.run(&["doctor"]).stdout_ok();
+    assert!(first.contains(" holds no token"), "{first}");
+    let second = env.run(&["doctor"]).stdout_ok();
+    assert!(second.contains(" holds a token that expires in "), "{second}");
+    let before = env.emulator.stats().token_requests;
+    env.run(&["get"]).stdout_ok();
+    assert_eq!(env.emulator.stats().token_requests, before);
+}
+
+#[test]
+fn the_doctor_reports_as_json_and_without_passwords() {
+    let env = TestEnv::new();
+    let report = |password: &str, arguments: &[&str]| {
+        let mut command = env.command();
+        command.env("HTTPS_PROXY", format!("http://me:{password}@proxy.example:3128")).env("NO_PROXY", "a.example,b");
+        command.env("ALL_PROXY", format!("nonsense://{password}")).env("SSL_CERT_FILE", "/no/such/file");
+        let result = CommandResult::of(command.arg("doctor").args(arguments));
+        assert!(!result.stdout.contains(password), "{}", result.stdout);
+        result.stdout
+    };
+    let json: serde_json::Value = serde_json::from_str(&report("hidden", &["--json"])).unwrap();
+    assert_eq!(json["about"]["version"], env!("CARGO_PKG_VERSION"));
+    let environment = &json["about"]["environment"];
+    assert_eq!(environment["HTTPS_PROXY"], "http://proxy.example:3128");
+    assert_eq!((&environment["NO_PROXY"], &environment["ALL_PROXY"]), (&"a.example,b".into(), &"[not a proxy]".into()));
+    let steps: Vec<_> = json["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    assert_eq!(steps, ["credentials", "store", "dns", "proxy", "tcp", "tls", "clock", "token", "request"]);
+    assert!(json["steps"][0]["milliseconds"].is_number() && json["steps"][0]["result"] == "ok");
+    assert_eq!(json["status"], 0);
+    let first = report("hidden", &[]);
+    let about =
+        "; HTTPS_PROXY=http://proxy.example:3128; ALL_PROXY=[not a proxy]; NO_PROXY=a.example,b; SSL_CERT_FILE=/";
+    assert!(first.lines().next().unwrap().contains(about), "{first}");
+    // A failure is part of the object, and determines the exit status.
+    let failed = env.run(&["doctor", "--json", "--auth-url", "http://127.0.0.1:1"]);
+    let json: serde_json::Value = serde_json::from_str(&failed.stdout).unwrap();
+    let last = json["steps"].as_array().unwrap().last().unwrap();
+    assert_eq!((failed.status, &json["status"], &last["result"]), (Some(4), &4.into(), &"failed".into()));
+    assert!(last["text"].as_str().unwrap().contains("check the host and port"), "{last}");
 }

@@ -246,12 +246,12 @@ const COMMANDS: &[Entry] = &[
             takes_settings(command.args([json, markdown]))
         }),
     Entry::new("doctor", "Check each step of a request and explain a failure",
-        "Checks the credentials, DNS, proxy, TCP, TLS, clock, token, and a request to the API with that token.\n\
-         Prints one line for each step, with the time it took. The line of the first step that fails says\n\
-         what to do, and the exit status is that of its class of failure. The store is not used, and no\n\
-         secret is shown.",
-        "  amp-token doctor --timeout-ms 10000",
-        takes_settings),
+        "Checks the credentials, store, DNS, proxy, TCP, TLS, clock, token, and a request to the API with that\n\
+         token. Prints a line about this machine, and one for each step, with the time it took. The line of the\n\
+         first step that fails says what to do, and the exit status is that of its class of failure. The\n\
+         token is stored as \"get\" would store it. No secret is shown, so the report can be passed on.",
+        "  amp-token doctor --timeout-ms 10000\n  amp-token doctor --json | jq -r '.steps[] | select(.result == \"failed\").text'",
+        |command| takes_settings(command.arg(flag("json", "Print JSON")))),
     #[cfg(feature = "emulator")]
     Entry::new("demo", "Show a token at work, without an account or a network",
         "Starts an emulator of Amplience within this process, gets a token from it, lists hubs with the token,\n\

@@ -17,6 +17,7 @@
 //! | `commands::token` | `get`, `header`, `curl-config`, `exec`, `invalidate` |
 //! | `commands::api` | `request`, `graphql`, `hubs`, `pat` |
 //! | `commands::{status, config, doctor}` | the commands of these names |
+//! | `commands::report` | the lines of `doctor` |
 //! | `commands::emulator` | `demo` and `emulator` (a cargo feature) |
 //! | `commands::man` | `man` and `completions` |
 //! | `exit`, `output` | errors and exit statuses; writing to standard output |
@@ -83,7 +84,7 @@ fn run() -> CliResult<ExitCode> {
         },
         "status" => status::run(&context()?, arguments),
         "config" => config::run(&context()?, arguments),
-        "doctor" => return doctor::run(&context()?),
+        "doctor" => return doctor::run(&context()?, arguments),
         #[cfg(feature = "emulator")]
         "demo" => no_settings().and_then(|()| commands::emulator::demo()),
         #[cfg(feature = "emulator")]

@@ -1,11 +1,11 @@
 //! `amp-token doctor`: checks each step of a token request and of a request to the API.
 //!
 //! It sends real requests through the library's own transport and reports each step, so what works here works
-//! for a program. It does not use the store and does not retry.
+//! for a program. It opens and writes the store as `get` does, judges the token as `get` does, and does not retry.
 
-use crate::context::{Context, misspelled_variables};
-use crate::exit::{CliResult, status_of};
-use crate::output;
+use super::report::{Abort, CheckResult, Report};
+use crate::context::{Context, StoreProblems, misspelled_variables};
+use crate::exit::CliResult;
 use amp_token::config::Options;
 use amp_token::config::credentials::Credentials;
 use amp_token::error::{Error, Kind, Phase, Result};
@@ -14,12 +14,15 @@ use amp_token::net::proxy::ProxyUrl;
 use amp_token::net::transport::{Request, Response, parse_http_date};
 use amp_token::oauth::client_credentials;
 use amp_token::sanitize::sanitize;
+use amp_token::store::{self, Entry, Store};
 use amp_token::sys::clock::Clock;
 use amp_token::sys::secret::{MaybeSecret, Secret};
 use amp_token::token::Token;
-use amp_token::token::provider::{ProviderConfig, TokenProvider};
+use amp_token::token::provider::{ProviderConfig, TokenProvider, check_usable};
+use clap::ArgMatches;
 use serde_json::Value;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The largest difference from the server's clock, in seconds, that is no failure. It is the largest margin that
@@ -28,30 +31,19 @@ use std::time::{Duration, Instant};
 const MAX_CLOCK_SKEW: i64 = 10;
 
 /// `amp-token doctor`
-pub fn run(context: &Context) -> CliResult<ExitCode> {
-    let mut report = Report { colour: output::is_colourful(), status: 0 };
-    match run_checks(context, &mut report) {
-        // The failed step has been reported.
-        Ok(()) | Err(Abort::Failed) => Ok(ExitCode::from(report.status)),
-        Err(Abort::Output(error)) => Err(error),
-    }
+pub fn run(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
+    let mut report = Report::start(arguments.get_flag("json"))?;
+    let end = run_checks(context, &mut report);
+    report.finish(end)
 }
-
-/// Why no further step is checked.
-enum Abort {
-    Failed,
-    Output(crate::exit::CliError),
-}
-
-/// The result of a step.
-type CheckResult<T> = std::result::Result<T, Abort>;
 
 fn run_checks(context: &Context, report: &mut Report) -> CheckResult<()> {
     for line in misspelled_variables() {
         report.warn("environment", &line)?;
     }
     let start = Instant::now();
-    let found = ProviderConfig::new(&context.config).and_then(|config| {
+    let (config, problems) = context.with_store_problems().map_err(Abort::Output)?;
+    let found = ProviderConfig::new(&config).and_then(|config| {
         let (credentials, from) = TokenProvider::resolve_credentials(&config)?;
         Ok((config.options, credentials, from))
     });
@@ -60,6 +52,7 @@ fn run_checks(context: &Context, report: &mut Report) -> CheckResult<()> {
             Credentials::Client { id, .. } => format!("API key {}, from {from}", sanitize(id, &[])),
             Credentials::PersonalAccessToken(_) => format!("a personal access token, from {from}"),
         })?;
+    let store = check_store(report, &options, &credentials, &problems)?;
     let transport = match HttpTransport::new(&options.network) {
         Ok(transport) => transport,
         Err(error) => return report.fail("proxy", None, &error),
@@ -67,18 +60,31 @@ fn run_checks(context: &Context, report: &mut Report) -> CheckResult<()> {
     match &credentials {
         Credentials::Client { id, secret } => {
             let request = client_credentials::token_request(&options.token_url, id, secret, &options.user_agent);
+            let issued = options.clock.now();
             let (response, took) = send_and_report(report, &transport, &request, &options, "token")?;
-            let wall = options.clock.now().wall / 1_000_000_000;
-            let grant =
-                client_credentials::parse_token_response(&response, &options.token_url, &[secret.expose()], wall);
-            let grant = report.check("token", Some(took), grant, |grant| {
-                let length = grant.access_token.expose().len();
-                format!("{length} bytes, valid for {} s", grant.lifetime.as_secs())
+            let now = options.clock.now();
+            let grant = client_credentials::parse_token_response(
+                &response,
+                &options.token_url,
+                &[secret.expose()],
+                now.wall / 1_000_000_000,
+            );
+            let token = grant.and_then(|grant| {
+                let Options { min_validity, clock, .. } = &options;
+                let token = Token::new(&grant.access_token, issued, grant.lifetime, *min_validity, clock);
+                check_usable(&token, *min_validity, now).map(|()| token)
+            });
+            let token = report.check("token", Some(took), token, |token| {
+                format!("{} bytes, valid for {} s", token.value().len(), token.lifetime().as_secs())
             })?;
-            let request = api_request(&options, &grant.access_token);
+            if let Some(store) = store {
+                save(report, store.as_ref(), &token, &problems)?;
+            }
+            let value = Secret::from(token.value());
+            let request = api_request(&options, &value);
             let start = Instant::now();
             let reply = transport.send_traced(&request, options.timeout, &mut ConnectionTrace::default());
-            check_api(report, reply, &options, start.elapsed(), &[secret.expose(), grant.access_token.expose()])
+            check_api(report, reply, &options, start.elapsed(), &[secret.expose(), value.expose()])
         }
         Credentials::PersonalAccessToken(token) => {
             let request = api_request(&options, token);
@@ -87,6 +93,57 @@ fn run_checks(context: &Context, report: &mut Report) -> CheckResult<()> {
             check_api(report, Ok(response), &options, took, &[token.expose()])
         }
     }
+}
+
+/// Opens the store, reads its entry and takes its lock. A failure does not end the checks: `get` reports it, and
+/// requests a token for each call.
+fn check_store(
+    report: &mut Report,
+    options: &Options,
+    credentials: &Credentials,
+    problems: &StoreProblems,
+) -> CheckResult<Option<Arc<dyn Store>>> {
+    if let Credentials::PersonalAccessToken(_) = credentials {
+        report.skip("store", "not needed: a personal access token is used as it is")?;
+        return Ok(None);
+    }
+    let start = Instant::now();
+    let opened = store::open(options, credentials);
+    let entry = opened.as_ref().ok().and_then(Option::as_ref).and_then(|store| {
+        let entry = store.load();
+        store.lock(Duration::ZERO);
+        entry
+    });
+    let took = Some(start.elapsed());
+    match (opened, problems.first()) {
+        (Err(error), _) => report.fail_and_continue("store", took, &error)?,
+        (Ok(_), Some(problem)) => report.fail_and_continue("store", took, &store_error(problem))?,
+        (Ok(None), None) => report.skip("store", "off: each command requests a token")?,
+        (Ok(Some(store)), None) => {
+            let now = options.clock.now().wall;
+            let held = match entry {
+                Some(entry) => format!("a token that expires in {} s", (entry.expires - now) / 1_000_000_000),
+                None => "no token".to_owned(),
+            };
+            report.pass("store", took, &format!("{} holds {held}", store.location()))?;
+            return Ok(Some(store));
+        }
+    }
+    Ok(None)
+}
+
+/// Stores the token, as `get` does. Only a failure is reported.
+fn save(report: &mut Report, store: &dyn Store, token: &Token, problems: &StoreProblems) -> CheckResult<()> {
+    let start = Instant::now();
+    store.save(&Entry { token: token.value().into(), issued: token.issued().wall, expires: token.expires().wall });
+    match problems.first() {
+        Some(problem) => report.fail_and_continue("store", Some(start.elapsed()), &store_error(problem)),
+        None => Ok(()),
+    }
+}
+
+fn store_error(problem: &str) -> Error {
+    Error::new(Kind::Io, problem).with_hint("until that is mended, each command requests a token")
 }
 
 /// Sends a request, and reports the steps up to its response and the server's clock. `last` is the step that
@@ -169,10 +226,7 @@ fn clock(report: &mut Report, response: &Response, before: i64, after: i64) -> C
     let direction = if off > 0 { "ahead of" } else { "behind" };
     let error = Error::new(Kind::Io, format!("this machine's clock is {} s {direction} the server's", off.abs()))
         .with_hint("set it, preferably with NTP: certificates and the expiry of shared tokens are checked with it");
-    match report.fail("clock", None, &error) {
-        Err(Abort::Failed) => Ok(()),
-        other => other,
-    }
+    report.fail_and_continue("clock", None, &error)
 }
 
 /// The cheapest request that needs a token.
@@ -239,55 +293,4 @@ fn hubs(response: &Response, options: &Options, secrets: &[&str]) -> Result<u64>
         _ => (Kind::Protocol, format!("{api} rejected the request"), "check api_url"),
     };
     Err(Error::new(kind, message).with_phase(Phase::Parse).with_http_status(response.status).with_hint(hint))
-}
-
-/// Prints a line for each step, and keeps the exit status of the first failure.
-struct Report {
-    colour: bool,
-    status: u8,
-}
-
-impl Report {
-    fn line(&self, mark: &str, code: &str, name: &str, took: Option<Duration>, text: &str) -> CheckResult<()> {
-        let mark = format!("{mark:<7}");
-        let mark = if self.colour { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark };
-        let took = took.map_or_else(String::new, |took| format!("{:.1} ms", took.as_secs_f64() * 1000.0));
-        output::answer(&format!("{mark} {name:<12} {took:>10}  {text}\n")).map_err(Abort::Output)
-    }
-
-    fn pass(&self, name: &str, took: Option<Duration>, text: &str) -> CheckResult<()> {
-        self.line("ok", "32", name, took, text)
-    }
-
-    fn warn(&self, name: &str, text: &str) -> CheckResult<()> {
-        self.line("warning", "33", name, None, text)
-    }
-
-    fn skip(&self, name: &str, text: &str) -> CheckResult<()> {
-        self.line("-", "2", name, None, text)
-    }
-
-    fn fail<T>(&mut self, name: &str, took: Option<Duration>, error: &Error) -> CheckResult<T> {
-        if self.status == 0 {
-            self.status = status_of(error);
-        }
-        self.line("FAILED", "31", name, took, &error.to_string())?;
-        Err(Abort::Failed)
-    }
-
-    fn or_fail<T>(&mut self, name: &str, took: Option<Duration>, result: Result<T>) -> CheckResult<T> {
-        result.or_else(|error| self.fail(name, took, &error))
-    }
-
-    fn check<T>(
-        &mut self,
-        name: &str,
-        took: Option<Duration>,
-        result: Result<T>,
-        text: impl FnOnce(&T) -> String,
-    ) -> CheckResult<T> {
-        let value = self.or_fail(name, took, result)?;
-        self.pass(name, took, &text(&value))?;
-        Ok(value)
-    }
 }

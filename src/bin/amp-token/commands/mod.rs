@@ -6,5 +6,6 @@ pub mod doctor;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod man;
+pub mod report;
 pub mod status;
 pub mod token;
