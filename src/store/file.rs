@@ -62,16 +62,19 @@ pub(super) struct FileStore {
 }
 
 impl FileStore {
-    /// Chooses the directory; accesses no file. `None` if there is no directory for the store.
+    /// Chooses the directory; creates nothing. `None` if there is no directory for the store.
     pub(super) fn open(options: &Options, seal: EntryCipher) -> Option<Self> {
         fork::install_fork_hook();
         let warnings = WarnOnce::new(&options.log);
-        let Some(directory) = options.store_dir.clone().or_else(|| location::default_store_dir(environment::variable))
-        else {
-            warnings.report(
-                "XDG_RUNTIME_DIR, XDG_CACHE_HOME and HOME name no directory that this user may use; set store_dir",
-            );
-            return None;
+        let directory = match options.store_dir.clone() {
+            Some(directory) => directory,
+            None => match location::default_store_dir(environment::variable) {
+                Ok(directory) => directory,
+                Err(problem) => {
+                    warnings.report(&problem);
+                    return None;
+                }
+            },
         };
         let entry = seal.name();
         Some(FileStore {

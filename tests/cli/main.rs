@@ -2,6 +2,7 @@
 
 #![cfg(all(feature = "cli", unix))]
 
+mod directories;
 mod doctor;
 mod pipelines;
 mod requests;

@@ -23,6 +23,9 @@ const SEARCH: OFlags = OFlags::PATH;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const SEARCH: OFlags = OFlags::RDONLY;
 
+/// The advice for a directory that was made by somebody else, such as a mounted volume.
+const BELOW_IT: &str = "set store_dir to a directory in it that does not exist yet";
+
 /// An open directory that belongs to this user and is inaccessible to all others.
 pub(super) struct Directory {
     descriptor: File,
@@ -100,10 +103,11 @@ impl Directory {
     fn check(descriptor: File, path: PathBuf) -> Attempt<Self> {
         let about = descriptor.metadata().map_err(failed("examine", &path))?;
         if about.uid() != effective_uid() {
-            return Err(format!("{} belongs to another user", display_path(&path)));
+            return Err(format!("{} belongs to another user; {}", display_path(&path), BELOW_IT));
         }
         if about.mode() & 0o077 != 0 {
-            return Err(format!("{} is accessible to other users; run chmod go= on it", display_path(&path)));
+            let advice = format!("run chmod go= on it, or {BELOW_IT}");
+            return Err(format!("{} is accessible to other users; {advice}", display_path(&path)));
         }
         Ok(Directory { descriptor, path })
     }

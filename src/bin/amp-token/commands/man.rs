@@ -57,14 +57,17 @@ const VARIABLES: &[(&str, &str)] = &[
         "the proxy for https, with the meaning that they have for curl; also in lower case",
     ),
     ("SSL_CERT_FILE, SSL_CERT_DIR", "certificates to trust instead of the system's"),
-    ("XDG_RUNTIME_DIR, XDG_CACHE_HOME, HOME", "the directory of the store, unless store_dir is set: see FILES"),
+    (
+        "XDG_RUNTIME_DIR, RUNTIME_DIRECTORY, XDG_CACHE_HOME, CACHE_DIRECTORY, HOME",
+        "the directory of the store, unless store_dir is set: see FILES",
+    ),
     ("NO_COLOR", "if it is set and not empty, doctor prints no colours"),
 ];
 
 const FILES: &[(&str, &str)] = &[
     (
-        "$XDG_RUNTIME_DIR/amp-token, $XDG_CACHE_HOME/amp-token, ~/.cache/amp-token",
-        "the directory of the store, unless store_dir is set: the first of these that the environment names",
+        "$XDG_RUNTIME_DIR/amp-token, $RUNTIME_DIRECTORY/amp-token, $XDG_CACHE_HOME/amp-token, $CACHE_DIRECTORY/amp-token, $HOME/.cache/amp-token, ~/.cache/amp-token",
+        "the directory of the store, unless store_dir is set: the first of these that belongs to this user, or can be created. The last one is in the home directory that the user database has; the two without XDG_ are those of a service of systemd",
     ),
     ("~/.amplience/dc-cli-config.json", "the configuration of dc-cli, where credentials are looked for last"),
     ("~/.amplience/hubs.json", "the hubs of dc-cli, which are read after its configuration"),

@@ -1,0 +1,142 @@
+//! The directory of the store in the places where builds run.
+//!
+//! They are imitated by their environment, users and modes, as the comment of each test says. Only root can take
+//! the roles of several users: for others these tests do nothing.
+
+use crate::support::{CommandResult, TestEnv, is_root};
+use serde_json::Value;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+
+/// A user who is in the user database nowhere.
+const NOBODY: u32 = 3_999_999_999;
+
+/// Creates a directory with this owner and mode.
+fn directory(path: &Path, owner: u32, mode: u32) {
+    fs::create_dir_all(path).unwrap();
+    chown(path, Some(owner), Some(owner)).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// Five commands of this user in an environment with these directories. They must share one token without a
+/// warning, and the store must be at this path below the home of the test.
+#[track_caller]
+fn share(env: &TestEnv, user: u32, set: &[(&str, &str)], store: &str) {
+    let run = |arguments: &[&str]| {
+        let mut command = env.command();
+        command.env_remove("HOME").env_remove("XDG_RUNTIME_DIR").uid(user).args(arguments);
+        for (name, value) in set {
+            command.env(name, value.replace("@", env.home.to_str().unwrap()));
+        }
+        CommandResult::of(&mut command).stdout_ok()
+    };
+    env.emulator.reset();
+    let tokens: Vec<_> = (0..5).map(|_| run(&["get"])).collect();
+    assert!(tokens.iter().all(|token| *token == tokens[0]));
+    // None, where an earlier case has stored one in the same place.
+    assert!(env.emulator.stats().token_requests <= 1, "{set:?}");
+    let status: Value = serde_json::from_str(&run(&["status", "--json"])).unwrap();
+    assert_eq!(status["store"], env.home.join(store).to_str().unwrap(), "{set:?}");
+}
+
+/// `su` without `-` keeps XDG_RUNTIME_DIR, and a container may have one that belongs to root: both are imitated by
+/// a directory of root and of a third user, and by a runtime directory that does not exist.
+#[test]
+fn a_runtime_directory_of_another_user_gives_way_to_the_home() {
+    if !is_root() {
+        return;
+    }
+    let env = TestEnv::new();
+    fs::set_permissions(&env.home, Permissions::from_mode(0o755)).unwrap();
+    directory(&env.home.join("root"), 0, 0o700);
+    directory(&env.home.join("open"), 1001, 0o777);
+    directory(&env.home.join("own"), NOBODY, 0o700);
+    directory(&env.home.join("closed"), NOBODY, 0o500);
+    directory(&env.home.join("home"), NOBODY, 0o700);
+    for runtime in ["@/root", "@/open", "@/missing", "@/closed", "@/root/below"] {
+        let set = [("XDG_RUNTIME_DIR", runtime), ("HOME", "@/home")];
+        share(&env, NOBODY, &set, "home/.cache/amp-token");
+    }
+    for cache in ["@/root", "@/closed", "@/root/below", "/dev/null"] {
+        let set = [("XDG_CACHE_HOME", cache), ("HOME", "@/home")];
+        share(&env, NOBODY, &set, "home/.cache/amp-token");
+    }
+    share(&env, NOBODY, &[("XDG_RUNTIME_DIR", "@/own"), ("HOME", "@/home")], "own/amp-token");
+}
+
+/// A service of systemd with `RuntimeDirectory=a b` or `CacheDirectory=`, and with `DynamicUser=` no home: imitated
+/// by the variables that systemd.exec(5) describes, and by directories with its default mode 0755.
+#[test]
+fn a_service_of_systemd_uses_its_own_directories() {
+    if !is_root() {
+        return;
+    }
+    let env = TestEnv::new();
+    fs::set_permissions(&env.home, Permissions::from_mode(0o755)).unwrap();
+    directory(&env.home.join("run"), NOBODY, 0o755);
+    directory(&env.home.join("cache"), NOBODY, 0o755);
+    share(&env, NOBODY, &[("RUNTIME_DIRECTORY", "@/run:@/cache"), ("HOME", "/")], "run/amp-token");
+    share(&env, NOBODY, &[("RUNTIME_DIRECTORY", "/dev/null:@/cache"), ("HOME", "/")], "cache/amp-token");
+    share(&env, NOBODY, &[("CACHE_DIRECTORY", "@/cache")], "cache/amp-token");
+    // Those of another service do not count.
+    directory(&env.home.join("others"), 0, 0o755);
+    share(&env, NOBODY, &[("RUNTIME_DIRECTORY", "@/others"), ("CACHE_DIRECTORY", "@/cache")], "cache/amp-token");
+}
+
+/// A job of GitHub in a container runs as root with HOME=/github/home, which belongs to user 1001. The user database
+/// of the container is imitated by a file in a mount namespace.
+#[test]
+fn a_container_job_of_github_uses_the_home_of_the_user_database() {
+    let works =
+        |line: &str| std::process::Command::new("sh").args(["-c", line]).output().is_ok_and(|it| it.status.success());
+    if !is_root() || !works("unshare -m true") {
+        return;
+    }
+    let env = TestEnv::new();
+    fs::set_permissions(&env.home, Permissions::from_mode(0o755)).unwrap();
+    let home = env.home.to_str().unwrap();
+    directory(&env.home.join("github"), 1001, 0o755);
+    directory(&env.home.join("root"), 0, 0o700);
+    fs::write(env.home.join("passwd"), format!("root:x:0:0:root:{home}/root:/bin/sh\n")).unwrap();
+    let job = |command: &str| {
+        let mount = format!("mount --bind {home}/passwd /etc/passwd && HOME={home}/github {command}");
+        let mut job = env.shell(&format!("exec unshare -m sh -c '{mount}'"));
+        CommandResult::of(job.env_remove("XDG_RUNTIME_DIR"))
+    };
+    let first = job("amp-token get").stdout_ok();
+    assert_eq!(job("amp-token get").stdout_ok(), first);
+    assert!(job("amp-token status").stdout_ok().contains(&format!("{home}/root/.cache/amp-token")));
+    assert!(!env.home.join("github/.cache").exists());
+    // Without a usable home the reason is told.
+    fs::write(env.home.join("passwd"), "root:x:0:0:root:/dev/null:/bin/sh\n").unwrap();
+    let output = job("amp-token get");
+    let says = format!(
+        "there is no directory for it: HOME ({home}/github) belongs to another user, the user's home directory \
+         (/dev/null) is not a directory; set store_dir"
+    );
+    assert!(output.status == Some(0) && output.stderr.contains(&says), "{}", output.stderr);
+}
+
+/// A volume of Kubernetes or Docker: an `emptyDir` is root's with mode 0777, a mounted volume root's with 0755, and
+/// `fsGroup` gives it to a group with mode 2770.
+#[test]
+fn a_mounted_volume_needs_a_directory_below_it() {
+    if !is_root() {
+        return;
+    }
+    let env = TestEnv::new();
+    fs::set_permissions(&env.home, Permissions::from_mode(0o755)).unwrap();
+    let volume = env.home.join("volume");
+    for (owner, mode, user) in [(0, 0o777, NOBODY), (0, 0o755, 0), (NOBODY, 0o2770, NOBODY)] {
+        directory(&volume, owner, mode);
+        let mut command = env.command();
+        command.uid(user).args(["get", "--store-dir", volume.to_str().unwrap()]);
+        let output = CommandResult::of(&mut command);
+        let says = "set store_dir to a directory in it that does not exist yet";
+        assert!(output.status == Some(0) && output.stderr.contains(says), "{}", output.stderr);
+        share(&env, user, &[("AMPLIENCE_STORE_DIR", "@/volume/amp-token")], "volume/amp-token");
+        fs::remove_dir_all(volume.join("amp-token")).unwrap();
+    }
+}
