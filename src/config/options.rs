@@ -4,7 +4,7 @@ use super::config::{Config, Origin};
 use super::settings::{SETTINGS, parse_bool};
 use crate::error::{Error, Kind, Result};
 use crate::log::{Level, Log};
-use crate::net::url::Url;
+use crate::net::url::{Url, host_and_port};
 use crate::sys::callback_scope::ScopeId;
 use crate::sys::clock::Clock;
 use crate::sys::secret::{MaybeSecret, Secret};
@@ -164,7 +164,7 @@ impl Config {
     /// A base URL, without slashes at its end.
     fn url(&self, name: &str) -> Result<Url> {
         match Url::parse(self.effective(name)) {
-            Some(url) => Ok(url.without_trailing_slashes()),
+            Some(url) => Ok(canonical(url).without_trailing_slashes()),
             // Unreachable, because the value was validated when it was set.
             None => Err(Error::new(Kind::Config, format!("{name} is not a valid http or https URL"))
                 .with_hint("use https://host/path")),
@@ -174,6 +174,19 @@ impl Config {
     fn path(&self, name: &str) -> Option<PathBuf> {
         self.text(name).map(PathBuf::from)
     }
+}
+
+/// The same URL, with its scheme and host in lower case and without the default port. The URL of the token service is
+/// part of the name of an entry in the store, and a service that is spelt in two ways must have one entry.
+fn canonical(url: Url) -> Url {
+    // The zone of a link-local address is the name of an interface, which has upper and lower case.
+    let (host, zone) = url.host().split_at(url.host().find('%').unwrap_or(url.host().len()));
+    let host = host.to_ascii_lowercase() + zone;
+    let default_port = if url.scheme() == "https" { 443 } else { 80 };
+    let authority = host_and_port(&host, url.port());
+    let authority = authority.strip_suffix(&format!(":{default_port}")).unwrap_or(&authority);
+    let text = format!("{}://{authority}{}", url.scheme(), url.path());
+    Url::parse(&text).filter(|_| !url.has_user_info()).unwrap_or(url)
 }
 
 #[cfg(test)]
@@ -193,6 +206,12 @@ mod tests {
             ("https://a.example/", "https://a.example/oauth/token"),
             ("https://a.example/oauth/token", "https://a.example/oauth/token"),
             ("https://oauth/token", "https://oauth/token/oauth/token"),
+            ("HTTPS://A.Example:443/Path/", "https://a.example/Path/oauth/token"),
+            ("https://a.example:", "https://a.example/oauth/token"),
+            ("https://a.example:4430", "https://a.example:4430/oauth/token"),
+            ("Http://LocalHost:80", "http://localhost/oauth/token"),
+            ("http://[::1]:80", "http://[::1]/oauth/token"),
+            ("https://[FE80::1%25Eth0]:8443", "https://[fe80::1%25Eth0]:8443/oauth/token"),
             ("http://127.0.0.1:99/x", "http://127.0.0.1:99/x/oauth/token"),
         ] {
             let config = config("auth_url", set);
