@@ -1,7 +1,8 @@
 //! The settings of one client, as strings by name.
 
 use super::environment;
-use super::settings::{SETTINGS, ValueType, display_value, index_of, problem_with, validate};
+use super::settings::{SETTINGS, Setting, ValueType, display_value, index_of, problem_with, validate};
+use super::text::{BYTE_ORDER_MARK, trim_text};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::log::Log;
 use crate::net::transport::Transport;
@@ -73,6 +74,7 @@ impl Config {
         let row = index_of(name)?;
         self.values[row] = match value {
             Some(value) => {
+                let value = trimmed(&SETTINGS[row], value);
                 validate(&SETTINGS[row], value).map_err(|problem| problem_with(SETTINGS[row].name, problem))?;
                 Some((Secret::from(value), Origin::Set))
             }
@@ -123,8 +125,9 @@ impl Config {
                     Error::new(Kind::Config, format!("{variable} is not UTF-8")).with_hint(advice)
                 })?;
                 let value = zeroize::Zeroizing::new(value);
-                validate(setting, &value).map_err(|problem| as_config_error(&problem_with(variable, problem)))?;
-                self.values[row] = Some((Secret::from(value.as_str()), Origin::Environment(variable)));
+                let value = trimmed(setting, &value);
+                validate(setting, value).map_err(|problem| as_config_error(&problem_with(variable, problem)))?;
+                self.values[row] = Some((Secret::from(value), Origin::Environment(variable)));
                 break;
             }
         }
@@ -155,6 +158,15 @@ impl Config {
     fn entry(&self, name: &str) -> Option<&(Secret, Origin)> {
         let row = SETTINGS.iter().position(|setting| setting.name == name)?;
         self.values[row].as_ref()
+    }
+}
+
+/// A value without what nobody sees and nobody means: white space and a byte order mark around it. Editors, `echo`,
+/// `cat` and the variables of build servers add them. A path may begin or end with a space.
+fn trimmed<'a>(setting: &Setting, value: &'a str) -> &'a str {
+    match setting.value_type {
+        ValueType::Path => value.trim_start_matches(BYTE_ORDER_MARK).trim_end_matches(['\r', '\n']),
+        _ => trim_text(value),
     }
 }
 
@@ -210,6 +222,33 @@ mod tests {
         assert_eq!(config.text("client_secret"), None);
         let config = loaded(&[("client_id", "mine"), ("client_secret", "mine")], environment);
         assert_eq!(config.text("client_secret_file"), None);
+    }
+
+    #[test]
+    fn what_nobody_sees_around_a_value_is_removed() {
+        for around in [" ", "\n", "\r\n", "\t", "\u{feff}", "\u{feff} \r\n", "\u{a0}"] {
+            for (before, after) in [("", around), (around, ""), (around, around)] {
+                let value = |text: &str| format!("{before}{text}{after}");
+                let (id, secret, url) = (value("i d"), value("se cret"), value("http://127.0.0.1:1"));
+                let environment =
+                    [("AMPLIENCE_CLIENT_ID", id), ("AMPLIENCE_CLIENT_SECRET", secret), ("AMPLIENCE_AUTH_URL", url)];
+                let variables: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                let config = loaded(&[], &variables);
+                let mut set = Config::new();
+                for (variable, value) in &variables {
+                    set.set(&variable["AMPLIENCE_".len()..].to_lowercase(), Some(value)).unwrap();
+                }
+                for config in [config, set] {
+                    assert_eq!(config.text("client_id"), Some("i d"), "{around:?}");
+                    assert_eq!(config.text("client_secret"), Some("se cret"), "{around:?}");
+                    assert_eq!(config.text("auth_url"), Some("http://127.0.0.1:1"), "{around:?}");
+                }
+            }
+        }
+        let config = loaded(&[("ca_file", " a \r\n")], &[("AMPLIENCE_STORE_DIR", "\u{feff}/b\n")]);
+        assert_eq!((config.text("ca_file"), config.text("store_dir")), (Some(" a "), Some("/b")));
+        let empty = Config::new().load_from(|name| (name == "AMPLIENCE_CLIENT_ID").then(|| "\u{feff}\n".into()));
+        assert!(empty.unwrap_err().to_string().starts_with("AMPLIENCE_CLIENT_ID is empty"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The two kinds of credentials.
 
+use super::text::trim_text;
 use crate::error::{Error, Kind, Result};
 use crate::log::Log;
 use crate::oauth::client_credentials;
@@ -29,7 +30,7 @@ impl Credentials {
 
     /// Checks a personal access token. `origin` describes where it came from.
     pub(super) fn from_personal_access_token(text: &str, origin: &str, log: &Log) -> Result<Credentials> {
-        let token = text.trim();
+        let token = trim_text(text);
         if !client_credentials::is_valid_bearer_token(token) {
             return Err(Error::new(
                 Kind::Config,

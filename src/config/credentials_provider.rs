@@ -15,6 +15,7 @@ use super::credentials::Credentials;
 use super::dc_cli::from_dc_cli;
 use super::environment;
 use super::options::{CredentialOptions, Options};
+use super::text::trim_text;
 use crate::error::{Error, Kind, Result, resource_limit};
 use crate::log::Log;
 use crate::sanitize::sanitize;
@@ -148,7 +149,7 @@ impl CredentialsProvider {
             Error::new(Kind::Config, format!("{setting} {} is not UTF-8", display_path(file)))
                 .with_hint("write the secret into it as plain text")
         })?;
-        match text.trim() {
+        match trim_text(text) {
             "" => Err(Error::new(Kind::NoCredentials, format!("{setting} {} is empty", display_path(file)))
                 .with_hint("write the secret into it")),
             secret => Ok(Zeroizing::new(secret.to_owned())),
@@ -252,6 +253,10 @@ mod tests {
             resolve(&[("personal_access_token", " amp_pat_x\n")]).unwrap(),
             Credentials::PersonalAccessToken("amp_pat_x".into())
         );
+        assert_eq!(
+            resolve(&[("personal_access_token", "\u{feff}amp_pat_x\r\n")]).unwrap(),
+            Credentials::PersonalAccessToken("amp_pat_x".into())
+        );
     }
 
     #[test]
@@ -264,8 +269,10 @@ mod tests {
         let credentials_provider = CredentialsProvider::new(&config.options().unwrap()).unwrap();
         assert!(credentials_provider.reads_files());
         assert_eq!(credentials_provider.resolve().unwrap().0, client("i", "first"));
-        directory.file("secret", "second\r\n");
-        assert_eq!(credentials_provider.resolve().unwrap().0, client("i", "second"));
+        for (text, secret) in [("second\r\n", "second"), ("\u{feff}third\n", "third"), (" four th \t", "four th")] {
+            directory.file("secret", text);
+            assert_eq!(credentials_provider.resolve().unwrap().0, client("i", secret));
+        }
     }
 
     #[test]
@@ -288,6 +295,7 @@ mod tests {
                 Some("b"),
                 client("b", "2"),
             ),
+            ("\u{feff}{\"clientId\":\" i\\n\",\"clientSecret\":\"\u{feff}s\\r\\n\"}", None, client("i", "s")),
             (r#"[{"$0":"x"},{"clientId":"a","clientSecret":"1"}]"#, None, client("a", "1")),
         ] {
             let file = directory.file("config.json", content);

@@ -1,6 +1,7 @@
 //! The configuration files of dc-cli, Amplience's command-line tool.
 
 use super::credentials::Credentials;
+use super::text::trim_text;
 use crate::error::{Error, Kind, Result};
 use crate::log::Log;
 use crate::sys::secret::Secret;
@@ -9,6 +10,7 @@ use serde::Deserialize;
 /// The credentials in a file in dc-cli's format, only those of `client_id` if it is given. `None` if the file has
 /// none, or has those of several clients and none of them is active.
 pub fn from_dc_cli(text: &[u8], origin: &str, client_id: Option<&str>, log: &Log) -> Result<Option<Credentials>> {
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     // Not an untagged enum: serde would recurse over the whole file before it chooses a variant.
     let content = match text.trim_ascii_start().first() {
         Some(b'[') => serde_json::from_slice(text).map(DcCliFile::Hubs),
@@ -68,8 +70,9 @@ impl Entry {
     fn credentials(self, origin: &str, log: &Log) -> Result<Credentials> {
         match (self.pat_token, self.client_id, self.client_secret) {
             (Some(token), ..) => Credentials::from_personal_access_token(token.expose(), origin, log),
-            (None, Some(id), Some(secret)) if !id.is_empty() && !secret.is_empty() => {
-                Ok(Credentials::Client { id, secret })
+            (None, Some(id), Some(secret)) if !trim_text(&id).is_empty() && !trim_text(secret.expose()).is_empty() => {
+                let secret = trim_text(secret.expose()).into();
+                Ok(Credentials::Client { id: trim_text(&id).to_owned(), secret })
             }
             _ => Err(Error::new(Kind::NoCredentials, format!("{origin} has an empty clientId or clientSecret"))
                 .with_hint("run dc-cli configure again, or set AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET")),

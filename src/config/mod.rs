@@ -11,6 +11,7 @@ pub mod dc_cli;
 pub(crate) mod environment;
 mod options;
 pub mod settings;
+mod text;
 
 pub use config::{Config, Origin};
 pub use options::{CredentialOptions, NetworkOptions, Options};
