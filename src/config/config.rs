@@ -9,6 +9,8 @@ use crate::net::transport::Transport;
 use crate::sys::callback_scope::ScopeId;
 use crate::sys::clock::Clock;
 use crate::sys::secret::Secret;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Where a value came from.
@@ -26,6 +28,8 @@ pub enum Origin {
 #[derive(Clone)]
 pub struct Config {
     values: Vec<Option<(Secret, Origin)>>,
+    /// The paths among them that are not UTF-8. Their values are for messages only.
+    raw_paths: Vec<Option<OsString>>,
     /// Whether the environment was loaded.
     loaded: bool,
     /// Where log lines go.
@@ -61,6 +65,7 @@ impl Config {
     pub fn new() -> Self {
         Config {
             values: vec![None; SETTINGS.len()],
+            raw_paths: vec![None; SETTINGS.len()],
             loaded: false,
             log: Log::default(),
             transport: None,
@@ -72,7 +77,7 @@ impl Config {
     /// Sets one value; `None` unsets it. An error changes nothing.
     pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<()> {
         let row = index_of(name)?;
-        self.values[row] = match value {
+        let checked = match value {
             Some(value) => {
                 let value = trimmed(&SETTINGS[row], value);
                 validate(&SETTINGS[row], value).map_err(|problem| problem_with(SETTINGS[row].name, problem))?;
@@ -80,7 +85,27 @@ impl Config {
             }
             None => None,
         };
+        self.values[row] = checked;
+        self.raw_paths[row] = None;
         Ok(())
+    }
+
+    /// Sets the path of a file or directory, which need not be UTF-8.
+    pub fn set_path(&mut self, name: &str, value: &OsStr) -> Result<()> {
+        if let Some(text) = value.to_str() {
+            return self.set(name, Some(text));
+        }
+        let row = index_of(name)?;
+        if SETTINGS[row].value_type != ValueType::Path {
+            return Err(Error::invalid(format!("{name} is not UTF-8")).with_hint("use UTF-8"));
+        }
+        self.set_raw_path(row, value.to_owned(), Origin::Set);
+        Ok(())
+    }
+
+    fn set_raw_path(&mut self, row: usize, path: OsString, origin: Origin) {
+        self.values[row] = Some((Secret::from(path.to_string_lossy().as_ref()), origin));
+        self.raw_paths[row] = Some(path);
     }
 
     /// Reads the settings that are not set from environment variables. Credentials of another kind than those
@@ -98,7 +123,7 @@ impl Config {
     }
 
     /// [`Config::load`], with the environment as a function.
-    pub fn load_from(&mut self, environment: impl Fn(&str) -> Option<std::ffi::OsString>) -> Result<()> {
+    pub fn load_from(&mut self, environment: impl Fn(&str) -> Option<OsString>) -> Result<()> {
         let already = self.clone();
         let has = |name: &str| already.text(name).is_some();
         let pair = has("client_id") || has("client_secret") || has("client_secret_file");
@@ -117,13 +142,20 @@ impl Config {
                 let Some(value) = environment(variable).filter(|value| !value.is_empty()) else {
                     continue;
                 };
-                let value = value.into_string().map_err(|_| {
-                    let advice = match setting.value_type {
-                        ValueType::Proxy => "percent-encode the other bytes (%E9), or unset it",
-                        _ => "set it to UTF-8, or unset it",
-                    };
-                    Error::new(Kind::Config, format!("{variable} is not UTF-8")).with_hint(advice)
-                })?;
+                let value = match (value.into_string(), setting.value_type) {
+                    (Ok(value), _) => value,
+                    (Err(path), ValueType::Path) => {
+                        self.set_raw_path(row, path, Origin::Environment(variable));
+                        break;
+                    }
+                    (Err(_), kind) => {
+                        let advice = match kind {
+                            ValueType::Proxy => "percent-encode the other bytes (%E9), or unset it",
+                            _ => "set it to UTF-8, or unset it",
+                        };
+                        return Err(Error::new(Kind::Config, format!("{variable} is not UTF-8")).with_hint(advice));
+                    }
+                };
                 let value = zeroize::Zeroizing::new(value);
                 let value = trimmed(setting, &value);
                 validate(setting, value).map_err(|problem| as_config_error(&problem_with(variable, problem)))?;
@@ -143,6 +175,15 @@ impl Config {
     /// The value of a setting that was set or loaded; not its default.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.entry(name).map(|(value, _)| value.expose())
+    }
+
+    /// The value of a setting as a path.
+    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
+        let row = SETTINGS.iter().position(|setting| setting.name == name)?;
+        match &self.raw_paths[row] {
+            Some(path) => Some(path.into()),
+            None => self.text(name).map(PathBuf::from),
+        }
     }
 
     /// The same, as a secret that shares its memory with the setting.
@@ -178,7 +219,6 @@ fn as_config_error(error: &Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ffi::OsString;
 
     fn loaded(set: &[(&str, &str)], environment: &[(&str, &str)]) -> Config {
         let mut config = Config::new();
@@ -260,9 +300,25 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_variable_that_is_not_utf8_is_an_error() {
+    fn a_variable_that_is_not_utf8_is_an_error_unless_it_is_a_path() {
         use std::os::unix::ffi::OsStringExt;
-        for &variable in SETTINGS.iter().flat_map(|setting| setting.environment) {
+        let rows =
+            SETTINGS.iter().flat_map(|setting| setting.environment.iter().map(move |variable| (setting, *variable)));
+        for (setting, variable) in rows {
+            if setting.value_type == ValueType::Path {
+                let path = OsString::from_vec(b"/caf\xe9".to_vec());
+                let mut config = Config::new();
+                config.load_from(|name| (name == variable).then(|| path.clone())).unwrap();
+                assert_eq!(config.path(setting.name), Some(PathBuf::from(&path)));
+                assert_eq!(config.text(setting.name), Some("/caf\u{fffd}"));
+                config.set_path(setting.name, OsStr::new("/x")).unwrap();
+                assert_eq!(config.path(setting.name), Some("/x".into()));
+                config.set_path(setting.name, &path).unwrap();
+                assert_eq!(config.path(setting.name), Some(path.into()));
+                config.set(setting.name, None).unwrap();
+                assert_eq!(config.path(setting.name), None);
+                continue;
+            }
             let value = |name: &str| (name == variable).then(|| OsString::from_vec(b"http://m\xe9:hush@h".to_vec()));
             let error = Config::new().load_from(value).unwrap_err();
             assert_eq!(error.kind(), Kind::Config);

@@ -170,10 +170,6 @@ impl Config {
                 .with_hint("use https://host/path")),
         }
     }
-
-    fn path(&self, name: &str) -> Option<PathBuf> {
-        self.text(name).map(PathBuf::from)
-    }
 }
 
 /// The same URL, with its scheme and host in lower case and without the default port. The URL of the token service is

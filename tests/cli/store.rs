@@ -9,6 +9,7 @@ use amp_token::sys::clock::Clock;
 use serde_json::Value;
 use std::fs::{self, Permissions};
 use std::io::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
@@ -177,4 +178,35 @@ fn invalidate_reports_a_token_that_it_cannot_remove() {
         CommandResult::of(&mut command).assert_failed(6, "cannot remove the stored token from redis://127.0.0.1:1: ");
     }
     assert_eq!(env.run(&["invalidate", "--store", "none"]).stdout_ok(), "no token is stored\n");
+}
+
+#[test]
+fn paths_need_not_be_utf8() {
+    let env = TestEnv::new();
+    let name = |ending: &[u8]| {
+        let path = [env.home.as_os_str().as_bytes(), b"/caf\xe9", ending].concat();
+        std::ffi::OsString::from_vec(path)
+    };
+    fs::write(name(b".secret"), SECRET).unwrap();
+    fs::set_permissions(name(b".secret"), Permissions::from_mode(0o600)).unwrap();
+    fs::write(name(b".graphql"), "{ __typename }").unwrap();
+    let run = |arguments: &[&std::ffi::OsStr], variables: &[(&str, std::ffi::OsString)]| {
+        let mut command = env.command();
+        command.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
+        CommandResult::of(&mut command).stdout_ok()
+    };
+    let (get, option) = ("get".as_ref(), "--store-dir".as_ref());
+    let first = run(&[get, option, &name(b".store")], &[]);
+    assert_eq!(run(&[get], &[("AMPLIENCE_STORE_DIR", name(b".store"))]), first);
+    assert!(fs::metadata(name(b".store")).unwrap().is_dir());
+    let mut command = env.command();
+    command.env_remove("AMPLIENCE_CLIENT_SECRET").arg("get").arg("--client-secret-file").arg(name(b".secret"));
+    CommandResult::of(&mut command).stdout_ok();
+    let shown = run(&["config".as_ref(), "--json".as_ref(), option, &name(b".store")], &[]);
+    assert!(shown.contains("caf\u{fffd}.store"), "{shown}");
+    let argument = |ending: &[u8]| std::ffi::OsString::from_vec([b"@", name(ending).as_bytes()].concat());
+    run(&["graphql".as_ref(), &argument(b".graphql")], &[]);
+    let mut command = env.command();
+    command.args(["request", "POST", "/v2/x", "-d"]).arg(argument(b".missing"));
+    CommandResult::of(&mut command).assert_failed(6, "caf\u{fffd}.missing: No such file");
 }

@@ -191,7 +191,9 @@ const COMMANDS: &[Entry] = &[
             takes_settings(command.args([
                 positional("method", "METHOD", "GET, POST, PUT, PATCH or DELETE"),
                 positional("path", "PATH", "The path and query, such as /v2/content/hubs"),
-                data("data", "The body: a string, @FILE, or @- for standard input").short('d'),
+                data("data", "The body: a string, @FILE, or @- for standard input")
+                    .short('d')
+                    .value_parser(value_parser!(OsString)),
                 data("content-type", "The media type of the body (default: application/json)").value_name("TYPE"),
             ]))
         }),
@@ -201,8 +203,10 @@ const COMMANDS: &[Entry] = &[
         "  amp-token graphql '{ __typename }'\n  amp-token graphql @query.graphql --variables @variables.json",
         |command| {
             takes_settings(command.args([
-                positional("query", "QUERY", "The query: a string, @FILE, or @- for standard input"),
-                data("variables", "Its variables, a JSON object: a string, @FILE, or @- for standard input"),
+                positional("query", "QUERY", "The query: a string, @FILE, or @- for standard input")
+                    .value_parser(value_parser!(OsString)),
+                data("variables", "Its variables, a JSON object: a string, @FILE, or @- for standard input")
+                    .value_parser(value_parser!(OsString)),
             ]))
         }),
     Entry::new("pat", "Create a personal access token",
@@ -333,11 +337,13 @@ fn emulator(command: Command) -> Command {
         option("port", "NUMBER", "Listen on this port (default: any free port)").value_parser(value_parser!(u16)),
         flag("tls", "Serve https, with a certificate signed by the emulator's own CA"),
         flag("mutual-tls", "Serve https and require a client certificate signed by the same CA"),
-        option("ca-file", "PATH", "Write the CA certificate to this file (default: a temporary file)"),
+        option("ca-file", "PATH", "Write the CA certificate to this file (default: a temporary file)")
+            .value_parser(value_parser!(PathBuf)),
         option("expires-in", "SECONDS", "The lifetime of access tokens (default: 300)")
             .value_parser(value_parser!(u64)),
         option("client-id", "TEXT", "The client ID (API key) to accept (default: random)"),
-        option("client-secret-file", "PATH", "A file that contains the client secret to accept (default: random)"),
+        option("client-secret-file", "PATH", "A file that contains the client secret to accept (default: random)")
+            .value_parser(value_parser!(PathBuf)),
     ])
 }
 
@@ -372,8 +378,13 @@ fn settings() -> impl Iterator<Item = Arg> {
             ValueType::LogLevel => ("LEVEL", ValueHint::Other),
             ValueType::Text | ValueType::Secret => ("TEXT", ValueHint::Other),
         };
+        let parser = match setting.value_type {
+            ValueType::Path => value_parser!(OsString).into(),
+            _ => value_parser!(String),
+        };
         Arg::new(setting.name)
             .long(setting.name.replace('_', "-"))
+            .value_parser(parser)
             .value_name(value)
             .value_hint(hint)
             .help_heading(SETTINGS_HEADING)

@@ -8,6 +8,7 @@ use amp_token::log::{Level, Log};
 use amp_token::sanitize::sanitize;
 use clap::ArgMatches;
 use std::cell::OnceCell;
+use std::ffi::OsString;
 
 /// The settings of one run, and which of them are defaults of the command.
 pub struct Context {
@@ -24,6 +25,13 @@ impl Context {
         let level = log_level(after);
         config.log = log().with_level(level.map_or(Some(Level::Warning), |level| Level::parse(level).flatten()));
         for setting in SETTINGS.iter().filter(|setting| setting.value_type != ValueType::Secret) {
+            if setting.value_type == ValueType::Path {
+                let path = |matches: &ArgMatches| matches.try_get_one::<OsString>(setting.name).ok().flatten().cloned();
+                if let Some(path) = path(after).or_else(|| path(before)) {
+                    config.set_path(setting.name, &path)?;
+                }
+                continue;
+            }
             let value = |matches: &ArgMatches| matches.try_get_one::<String>(setting.name).ok().flatten().cloned();
             let Some(text) = value(after).or_else(|| value(before)) else { continue };
             if setting.value_type.is_secret() && text.contains('@') {

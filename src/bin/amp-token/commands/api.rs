@@ -16,6 +16,7 @@ use amp_token::token::cache::TokenCache;
 use clap::ArgMatches;
 use serde::de::IgnoredAny;
 use serde_json::Value;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ const MAX_PAGES: usize = 1000;
 
 /// `amp-token request METHOD PATH`
 pub fn request(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
-    let body = match arguments.get_one::<String>("data") {
+    let body = match arguments.get_one::<OsString>("data") {
         Some(data) => read_arg(data)?,
         None => Zeroizing::default(),
     };
@@ -44,9 +45,8 @@ pub fn request(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode>
 
 /// `amp-token graphql QUERY`
 pub fn graphql(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
-    let query = to_utf8(read_arg(text(arguments, "query"))?)?;
-    let variables =
-        arguments.get_one::<String>("variables").map(|text| read_arg(text).and_then(to_utf8)).transpose()?;
+    let read = |name| arguments.get_one::<OsString>(name).map(|text| read_arg(text).and_then(to_utf8)).transpose();
+    let (query, variables) = (read("query")?.unwrap_or_default(), read("variables")?);
     let response = api::graphql(&cache(context)?, &query, variables.as_deref().map(String::as_str))?;
     let printed = print_response(&response)?;
     let failed = serde_json::from_slice::<GraphqlOutcome>(&response.body)
@@ -223,19 +223,30 @@ fn text<'a>(arguments: &'a ArgMatches, name: &str) -> &'a str {
 }
 
 /// Reads an argument: the string itself, or the contents of the file for `@FILE`, or standard input for `@-`.
-fn read_arg(argument: &str) -> CliResult<Zeroizing<Vec<u8>>> {
+fn read_arg(argument: &OsStr) -> CliResult<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::new());
-    match argument.strip_prefix('@') {
-        None => bytes.extend_from_slice(argument.as_bytes()),
-        Some("-") => {
+    match file_name(argument) {
+        None => bytes.extend_from_slice(argument.as_encoded_bytes()),
+        Some(path) if path == "-" => {
             io::stdin().lock().read_to_end(&mut bytes).map_err(|error| read_error("standard input", &error))?;
         }
         Some(path) => {
-            let read = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
-            read.map_err(|error| read_error(path, &error))?;
+            let read = File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes));
+            read.map_err(|error| read_error(&sanitize(&path.to_string_lossy(), &[]), &error))?;
         }
     }
     Ok(bytes)
+}
+
+/// What follows `@`. The name of a file need not be UTF-8.
+fn file_name(argument: &OsStr) -> Option<OsString> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        Some(OsStr::from_bytes(argument.as_bytes().strip_prefix(b"@")?).to_owned())
+    }
+    #[cfg(not(unix))]
+    Some(argument.to_str()?.strip_prefix('@')?.into())
 }
 
 fn read_error(what: &str, error: &io::Error) -> CliError {

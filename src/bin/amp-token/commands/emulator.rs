@@ -10,11 +10,13 @@ use amp_token::config::Config;
 use amp_token::error::{Error, Kind};
 use amp_token::net::http::HttpTransport;
 use amp_token::net::transport::{Request, Transport};
+use amp_token::sanitize::sanitize;
 use amp_token::sys::secret::Secret;
 use amp_token::token::cache::TokenCache;
 use clap::ArgMatches;
 use serde_json::Value;
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 fn failed(error: &io::Error) -> CliError {
@@ -24,6 +26,7 @@ fn failed(error: &io::Error) -> CliError {
 /// `amp-token emulator`
 pub fn serve(arguments: &ArgMatches) -> CliResult<()> {
     let text = |name| arguments.get_one::<String>(name);
+    let path = |name| arguments.get_one::<PathBuf>(name);
     let mut builder = Emulator::builder().tls(arguments.get_flag("tls")).mutual_tls(arguments.get_flag("mutual-tls"));
     if let Some(port) = arguments.get_one::<u16>("port") {
         builder = builder.port(*port);
@@ -31,15 +34,17 @@ pub fn serve(arguments: &ArgMatches) -> CliResult<()> {
     if let Some(seconds) = arguments.get_one::<u64>("expires-in") {
         builder = builder.expires_in(*seconds);
     }
-    if let Some(path) = text("ca-file") {
+    if let Some(path) = path("ca-file") {
         builder = builder.ca_file(path);
     }
     if let Some(id) = text("client-id") {
         builder = builder.client_id(id);
     }
-    if let Some(path) = text("client-secret-file") {
-        let secret = std::fs::read_to_string(path)
-            .map_err(|error| CliError::new(EXIT_IO, format!("cannot read the client secret from {path}: {error}")))?;
+    if let Some(path) = path("client-secret-file") {
+        let secret = std::fs::read_to_string(path).map_err(|error| {
+            let path = sanitize(&path.display().to_string(), &[]);
+            CliError::new(EXIT_IO, format!("cannot read the client secret from {path}: {error}"))
+        })?;
         builder = builder.client_secret(secret.trim());
     }
     amp_emulator::serve(builder).map_err(|error| match arguments.get_one::<u16>("port") {
