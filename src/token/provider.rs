@@ -63,6 +63,8 @@ pub struct TokenProvider {
 #[derive(Clone)]
 struct ResolvedCredentials {
     credentials: Credentials,
+    /// Where they come from.
+    origin: String,
     store: Option<Arc<dyn Store>>,
 }
 
@@ -173,6 +175,13 @@ impl TokenProvider {
         config.credentials_provider.resolve()
     }
 
+    /// The credentials that are in use, and a description of where they are from. Reads no file: a pipe can be read
+    /// only once.
+    pub fn credentials_in_use(&self) -> (Credentials, String) {
+        let resolved = self.credentials();
+        (resolved.credentials, resolved.origin)
+    }
+
     fn credentials(&self) -> ResolvedCredentials {
         self.resolved.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -264,7 +273,7 @@ impl ResolvedCredentials {
         let (credentials, origin) = config.credentials_provider.resolve()?;
         config.options.log.debug(|| format!("using credentials from {origin}"));
         let store = store::open(&config.options, &credentials)?;
-        Ok(ResolvedCredentials { credentials, store })
+        Ok(ResolvedCredentials { credentials, origin, store })
     }
 }
 

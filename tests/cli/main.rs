@@ -282,6 +282,20 @@ fn status_shows_a_personal_access_token_and_its_file() {
 }
 
 #[test]
+fn a_secret_from_a_pipe_is_read_once() {
+    if !require_tool("bash") {
+        return;
+    }
+    let env = TestEnv::new();
+    for command in ["status", "get", "doctor"] {
+        let line = format!("amp-token {command} --client-secret-file <(printf %s \"$SECRET\")");
+        let mut shell = env.shell("exec bash -c \"$0\"");
+        shell.arg(line).env("SECRET", SECRET).env_remove("AMPLIENCE_CLIENT_SECRET");
+        CommandResult::of(&mut shell).stdout_ok();
+    }
+}
+
+#[test]
 fn a_world_readable_file_with_a_secret_causes_a_warning() {
     let env = TestEnv::new();
     let file = env.home.join("secret");

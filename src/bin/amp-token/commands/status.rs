@@ -14,8 +14,8 @@ use std::sync::Arc;
 /// `amp-token status`
 pub fn run(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
     let config = Arc::new(ProviderConfig::new(&context.config)?);
-    let (credentials, from) = TokenProvider::resolve_credentials(&config)?;
     let provider = TokenProvider::new(config.clone())?;
+    let (credentials, from) = provider.credentials_in_use();
     let status = Status {
         credentials,
         from,
