@@ -252,6 +252,9 @@ pub(super) fn validate(setting: &Setting, value: &str) -> std::result::Result<()
         ValueType::Text if setting.name == "user_agent" && !value.chars().all(|c| (' '..='~').contains(&c)) => {
             wrong(bad(), "use visible ASCII characters")
         }
+        ValueType::Path if value == "~" || value.starts_with("~/") => {
+            wrong("begins with ~, which only a shell expands".to_owned(), "use the whole path, or ./~ for that name")
+        }
         ValueType::Text | ValueType::Secret | ValueType::Path => Ok(()),
         ValueType::Flag => match parse_bool(value) {
             Some(_) => Ok(()),
@@ -349,6 +352,8 @@ mod tests {
             ("auth_url", "https://auth.example/#a", "leave out the fragment, from # on"),
             ("client_secret", "", "client_secret is empty; set AMPLIENCE_CLIENT_SECRET"),
             ("client_id", " ", "client_id is empty"),
+            ("store_dir", "~/cache", "store_dir begins with ~, which only a shell expands; use the whole path"),
+            ("ca_file", "~", "ca_file begins with ~"),
             ("store", "memcached://x", "use none, file, redis://"),
             ("proxy", "gopher://x", "use none, http://host:port"),
             ("user_agent", "a\nb", "use visible ASCII"),
