@@ -14,6 +14,7 @@ use super::config::Origin;
 use super::credentials::Credentials;
 use super::dc_cli::from_dc_cli;
 use super::environment;
+use super::file_access::report_if_readable_by_others;
 use super::options::{CredentialOptions, Options};
 use super::text::trim_text;
 use crate::error::{Error, Kind, Result, resource_limit};
@@ -108,7 +109,7 @@ impl CredentialsProvider {
             }
             (None, secret, file) if secret.is_some() || file.is_some() => {
                 Err(Error::new(Kind::NoCredentials, "a client secret is set, but no client_id")
-                    .with_hint("set AMPLIENCE_CLIENT_ID, or client_id"))
+                    .with_hint(self.hint("set AMPLIENCE_CLIENT_ID, or client_id")))
             }
             _ => self.find_in_files(),
         }
@@ -129,7 +130,7 @@ impl CredentialsProvider {
                 Kind::NoCredentials,
                 format!("there is no secret for client_id {}", sanitize(id, &[])),
             )
-            .with_hint("set AMPLIENCE_CLIENT_SECRET, client_secret, or client_secret_file"));
+            .with_hint(self.hint("set AMPLIENCE_CLIENT_SECRET, client_secret, or client_secret_file")));
         }
         let looked: Vec<_> = self.files.iter().map(|file| display_path(file)).collect();
         let also = if looked.is_empty() {
@@ -137,9 +138,19 @@ impl CredentialsProvider {
         } else {
             format!(", neither in the settings nor in {}", looked.join(" or "))
         };
-        Err(Error::new(Kind::NoCredentials, format!("no credentials were found{also}")).with_hint(
+        Err(Error::new(Kind::NoCredentials, format!("no credentials were found{also}")).with_hint(self.hint(
             "set AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET (or client_id with client_secret or client_secret_file), or AMPLIENCE_PAT",
-        ))
+        )))
+    }
+
+    /// The advice, and a reason why following it may not have helped: variables count only if they are loaded.
+    fn hint(&self, advice: &str) -> String {
+        if self.options.environment_loaded {
+            return advice.to_owned();
+        }
+        format!(
+            "{advice}; the program has not read its environment: it must call amp_config_load() (load() in C++) first"
+        )
     }
 
     /// Reads a file that contains one secret. White space around it is removed.
@@ -169,7 +180,7 @@ impl CredentialsProvider {
             Err(error) => return Err(failed(error)),
         };
         let about = opened.metadata().map_err(failed)?;
-        warn_if_world_readable(&about, file, &self.log);
+        report_if_readable_by_others(&opened, &about, file, &self.log);
         // Large enough for all of it from the start, because a buffer that grows leaves copies that are not wiped.
         let mut bytes = Zeroizing::new(Vec::with_capacity(about.len().min(FILE_LIMIT) as usize + 4096));
         opened.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
@@ -193,19 +204,6 @@ fn home() -> Option<PathBuf> {
 fn display_path(file: &Path) -> String {
     sanitize(&file.display().to_string(), &[])
 }
-
-#[cfg(unix)]
-fn warn_if_world_readable(about: &std::fs::Metadata, file: &Path, log: &Log) {
-    use std::os::unix::fs::PermissionsExt;
-    if about.is_file() && about.permissions().mode() & 0o004 != 0 {
-        log.warning(|| {
-            format!("{} contains a secret and is readable by all users; run chmod go= on it", display_path(file))
-        });
-    }
-}
-
-#[cfg(not(unix))]
-fn warn_if_world_readable(_: &std::fs::Metadata, _: &Path, _: &Log) {}
 
 #[cfg(test)]
 mod tests {
@@ -342,28 +340,18 @@ mod tests {
         }
     }
 
-    #[cfg(unix)]
     #[test]
-    fn a_file_that_all_users_can_read_is_reported() {
-        use std::os::unix::fs::PermissionsExt;
-        use std::sync::{Arc, Mutex};
-        let directory = TestDirectory::new("open");
-        let file = directory.file("secret", "hush");
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let mut config = Config::new();
-        config.set("client_id", Some("i")).unwrap();
-        config.set("client_secret_file", Some(&file)).unwrap();
-        let sink = lines.clone();
-        config.log = Log::new(move |_, line| sink.lock().unwrap().push(line.to_owned()));
-        let options = config.options().unwrap();
-        let credentials_provider = CredentialsProvider::new(&options).unwrap();
-        for (mode, warnings) in [(0o600, 0), (0o644, 1)] {
-            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-            lines.lock().unwrap().clear();
-            credentials_provider.resolve().unwrap();
-            options.log.deliver();
-            assert_eq!(lines.lock().unwrap().len(), warnings);
+    fn a_program_that_has_not_loaded_its_environment_is_told_so() {
+        let says = "; the program has not read its environment: it must call amp_config_load() (load() in C++) first";
+        for settings in [&[][..], &[("client_id", "i")], &[("client_secret", "hush")]] {
+            let error = resolve(settings).unwrap_err().to_string();
+            assert!(error.ends_with(says), "{error}");
         }
-        assert!(lines.lock().unwrap()[0].contains("chmod go="));
+        let mut config = Config::new();
+        config.load_from(|name| (name == "AMPLIENCE_CLIENT_ID").then(|| "i".into())).unwrap();
+        let provider =
+            CredentialsProvider { files: Vec::new(), ..CredentialsProvider::new(&config.options().unwrap()).unwrap() };
+        let error = provider.resolve().unwrap_err().to_string();
+        assert!(error.ends_with("set AMPLIENCE_CLIENT_SECRET, client_secret, or client_secret_file"), "{error}");
     }
 }

@@ -9,6 +9,7 @@ pub mod credentials;
 pub mod credentials_provider;
 pub mod dc_cli;
 pub(crate) mod environment;
+mod file_access;
 mod options;
 pub mod settings;
 mod text;

@@ -9,9 +9,15 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
 /// A user who is in the user database nowhere.
 const NOBODY: u32 = 3_999_999_999;
+
+/// Whether a shell runs this line with success.
+fn succeeds(line: &str) -> bool {
+    Command::new("sh").args(["-c", line]).output().is_ok_and(|output| output.status.success())
+}
 
 /// Creates a directory with this owner and mode.
 fn directory(path: &Path, owner: u32, mode: u32) {
@@ -89,9 +95,7 @@ fn a_service_of_systemd_uses_its_own_directories() {
 /// of the container is imitated by a file in a mount namespace.
 #[test]
 fn a_container_job_of_github_uses_the_home_of_the_user_database() {
-    let works =
-        |line: &str| std::process::Command::new("sh").args(["-c", line]).output().is_ok_and(|it| it.status.success());
-    if !is_root() || !works("unshare -m true") {
+    if !is_root() || !succeeds("unshare -m true") {
         return;
     }
     let env = TestEnv::new();
@@ -138,5 +142,26 @@ fn a_mounted_volume_needs_a_directory_below_it() {
         assert!(output.status == Some(0) && output.stderr.contains(says), "{}", output.stderr);
         share(&env, user, &[("AMPLIENCE_STORE_DIR", "@/volume/amp-token")], "volume/amp-token");
         fs::remove_dir_all(volume.join("amp-token")).unwrap();
+    }
+}
+
+/// A secret of Kubernetes is a link to a link in a tmpfs of root that is mounted read-only, with mode 0644. As root
+/// in a container, and as another user.
+#[test]
+fn a_mounted_secret_causes_no_warning() {
+    if !is_root() || !succeeds("unshare -m true") {
+        return;
+    }
+    let env = TestEnv::new();
+    fs::set_permissions(&env.home, Permissions::from_mode(0o755)).unwrap();
+    let mount = "mkdir m && mount -t tmpfs -o mode=1777 x m && mkdir m/..data && printf %s \"$S\" >m/..data/secret && \
+                 chmod 644 m/..data/secret && ln -s ..data/secret m/secret && mount -o remount,ro m";
+    for user in ["", "setpriv --reuid 65534 --clear-groups "] {
+        let get = format!("{user}amp-token get --store none --client-secret-file $PWD/m/secret");
+        let mut shell = env.shell(&format!(
+            "cd \"$HOME\" && exec unshare -m sh -c '{mount} && {get}; s=$?; umount m; rmdir m; exit $s'"
+        ));
+        shell.env("S", crate::support::SECRET).env_remove("AMPLIENCE_CLIENT_SECRET");
+        CommandResult::of(&mut shell).stdout_ok();
     }
 }
