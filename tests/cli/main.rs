@@ -282,6 +282,25 @@ fn status_shows_a_personal_access_token_and_its_file() {
 }
 
 #[test]
+fn options_come_before_the_credentials_of_the_environment() {
+    let env = TestEnv::new();
+    let file = env.home.join("hubs.json");
+    fs::write(&file, r#"{"clientId":"of-the-file","clientSecret":"a secret that is long enough"}"#).unwrap();
+    let file = file.to_str().unwrap();
+    let status = |arguments: &[&str]| env.run(&[&["-q", "status", "--json"], arguments].concat());
+    let json: Value = serde_json::from_str(&status(&["--config-file", file]).stdout_ok()).unwrap();
+    assert_eq!(json["credentials"]["client_id"], "of-the-file");
+    assert_eq!(json["credentials"]["from"], file);
+    // The secret of the environment belongs to another client.
+    let output = env.run(&["get", "--client-id", "another"]);
+    output.assert_failed(3, "there is no secret for client_id another");
+    assert!(output.stderr.contains("AMPLIENCE_CLIENT_SECRET is not used: it belongs to AMPLIENCE_CLIENT_ID"));
+    assert!(!env.run(&["-q", "get", "--client-id", "another"]).stderr.contains("is not used"));
+    assert_eq!(env.emulator.stats().token_requests, 0);
+    env.run(&["get", "--client-id", "the-id"]).stdout_ok();
+}
+
+#[test]
 fn a_secret_from_a_pipe_is_read_once() {
     if !require_tool("bash") {
         return;

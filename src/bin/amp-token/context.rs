@@ -43,6 +43,7 @@ impl Context {
             config.set("min_validity_ms", Some(&seconds.saturating_mul(1000).to_string()))?;
         }
         config.load()?;
+        let unused = keep_credentials_apart(&mut config, |name| std::env::var_os(name))?;
         if let Some(level) = level {
             config.set("log_level", Some(level))?;
         }
@@ -53,7 +54,9 @@ impl Context {
                 defaults.push(name);
             }
         }
-        Ok(Context { config, defaults })
+        let context = Context { config, defaults };
+        unused.iter().for_each(|line| context.log().warning(|| line));
+        Ok(context)
     }
 
     /// The log for the lines of a command, up to the level that is set.
@@ -111,6 +114,45 @@ impl StoreProblems {
         }
         self.first.get().map(String::as_str)
     }
+}
+
+/// Credentials of an option and of the environment are never mixed, because they may be of two clients: those of the
+/// option count. Returns a warning for a secret that is not used although nothing replaces it.
+fn keep_credentials_apart(
+    config: &mut Config,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> CliResult<Option<String>> {
+    const SECRETS: [&str; 4] =
+        ["client_secret", "client_secret_file", "personal_access_token", "personal_access_token_file"];
+    let is_option = |config: &Config, name: &str| config.origin(name) == Some(Origin::Set);
+    let of_environment = |config: &Config, name: &str| match config.origin(name) {
+        Some(Origin::Environment(variable)) => Some(variable),
+        _ => None,
+    };
+    // A file that is named in an option comes before the variables; a client that is named in one chooses in it.
+    if is_option(config, "config_file") && !SECRETS.iter().any(|name| is_option(config, name)) {
+        for name in SECRETS.into_iter().chain(["client_id"]) {
+            if of_environment(config, name).is_some() {
+                config.set(name, None)?;
+            }
+        }
+        return Ok(None);
+    }
+    let other = environment("AMPLIENCE_CLIENT_ID").filter(|id| !id.is_empty());
+    let is_other = other.is_some_and(|id| Some(id.to_string_lossy().trim()) != config.text("client_id"));
+    if !is_option(config, "client_id") || !is_other {
+        return Ok(None);
+    }
+    let mut unused = None;
+    for name in SECRETS {
+        if let Some(variable) = of_environment(config, name) {
+            config.set(name, None)?;
+            unused = Some(format!(
+                "{variable} is not used: it belongs to AMPLIENCE_CLIENT_ID, and --client-id names another client"
+            ));
+        }
+    }
+    Ok(unused)
 }
 
 impl Drop for Context {
@@ -211,6 +253,31 @@ mod tests {
         assert_eq!(lower.is_some(), cfg!(unix), "{lower:?}");
         let unlike = misspelled("AMPLIENCE_HUB_ID").unwrap();
         assert!(unlike.starts_with("AMPLIENCE_HUB_ID is not a setting; "), "{unlike}");
+    }
+
+    #[test]
+    fn credentials_of_options_and_of_the_environment_are_not_mixed() {
+        const ENVIRONMENT: [(&str, &str); 2] = [("AMPLIENCE_CLIENT_ID", "its"), ("AMPLIENCE_CLIENT_SECRET", "its")];
+        let run = |options: &[(&str, &str)], variables: &[(&str, &str)]| {
+            let variable = |name: &str| variables.iter().find(|(have, _)| *have == name).map(|(_, value)| value.into());
+            let mut config = Config::new();
+            options.iter().for_each(|(name, value)| config.set(name, Some(value)).unwrap());
+            config.load_from(variable).unwrap();
+            let warned = keep_credentials_apart(&mut config, variable).unwrap();
+            let text = |name: &str| config.text(name).unwrap_or("-").to_owned();
+            (text("client_id"), text("client_secret"), text("personal_access_token"), warned.is_some())
+        };
+        let result =
+            |id: &str, secret: &str, pat: &str, warned| (id.to_owned(), secret.to_owned(), pat.to_owned(), warned);
+        let (file, other) = (("config_file", "f"), ("client_id", "other"));
+        assert_eq!(run(&[], &ENVIRONMENT), result("its", "its", "-", false));
+        assert_eq!(run(&[file], &ENVIRONMENT), result("-", "-", "-", false));
+        assert_eq!(run(&[file, other], &ENVIRONMENT), result("other", "-", "-", false));
+        assert_eq!(run(&[file], &[("AMPLIENCE_PAT", "p")]), result("-", "-", "-", false));
+        assert_eq!(run(&[other], &ENVIRONMENT), result("other", "-", "-", true));
+        assert_eq!(run(&[("client_id", "its")], &ENVIRONMENT), result("its", "its", "-", false));
+        // A secret without an id is the option's.
+        assert_eq!(run(&[other], &ENVIRONMENT[1..]), result("other", "its", "-", false));
     }
 
     #[test]
