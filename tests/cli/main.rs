@@ -39,6 +39,53 @@ fn a_token_is_printed_in_three_forms() {
 }
 
 #[test]
+fn a_token_is_printed_for_shells_and_programs() {
+    let env = TestEnv::new();
+    let token = env.run(&["get"]).stdout_ok();
+    let token = token.trim();
+    let format = |name: &str| env.run(&["get", "--format", name]).stdout_ok();
+    assert_eq!(format("plain"), format!("{token}\n"));
+    assert_eq!(format("header"), env.run(&["header"]).stdout_ok());
+    let json: Value = serde_json::from_str(&format("json")).unwrap();
+    assert_eq!((&json["access_token"], &json["token_type"]), (&token.into(), &"Bearer".into()));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!((now..=now + 300).contains(&json["expires_at"].as_u64().unwrap()), "{json}");
+    assert!((200..=300).contains(&json["expires_in"].as_u64().unwrap()), "{json}");
+    let credential: Value = serde_json::from_str(&format("exec-credential")).unwrap();
+    assert_eq!(credential["kind"], "ExecCredential");
+    assert_eq!(credential["status"]["token"], token);
+    assert!(credential["status"]["expirationTimestamp"].as_str().unwrap().ends_with('Z'), "{credential}");
+    assert_eq!(format("fish"), format!("set -gx AMPLIENCE_ACCESS_TOKEN '{token}'\n"));
+    assert_eq!(format("powershell"), format!("$Env:AMPLIENCE_ACCESS_TOKEN = '{token}'\n"));
+    assert_eq!(format("cmd"), format!("set \"AMPLIENCE_ACCESS_TOKEN={token}\"\n"));
+    env.run(&["get", "--format", "yaml"]).assert_failed(2, "exec-credential");
+    // What a shell makes of it, with a token of all characters that a shell gives a meaning.
+    let odd = r#"amp_pat_a"b\c'd$(e)`f`!g#h%i;j&k|l<m>n*o?p~q"#;
+    let mut shells = vec![("sh", r#"eval "$(amp-token -q get --format env)"; printf %s "$AMPLIENCE_ACCESS_TOKEN""#)];
+    let in_fish = r#"amp-token -q get --format fish | source; printf %s "$AMPLIENCE_ACCESS_TOKEN""#;
+    shells.extend(require_tool("fish").then_some(("fish", in_fish)));
+    for (shell, line) in shells {
+        let mut command = env.shell(&format!("exec {shell} -c \"$0\""));
+        command
+            .arg(line)
+            .env_remove("AMPLIENCE_CLIENT_ID")
+            .env_remove("AMPLIENCE_CLIENT_SECRET")
+            .env("AMPLIENCE_PAT", odd);
+        assert_eq!(CommandResult::of(&mut command).stdout_ok(), odd, "{shell}");
+    }
+}
+
+#[test]
+fn verbose_says_where_a_token_is_from() {
+    let env = TestEnv::new();
+    let line = |arguments: &[&str]| env.run(&[&["-v"], arguments].concat()).stderr;
+    assert!(line(&["get"]).contains("info: the token was requested just now, and is valid for "));
+    assert!(line(&["header"]).contains("info: the token is from the store, and valid for "));
+    assert!(line(&["get", "--store", "none"]).contains("requested just now"));
+    assert_eq!(env.run(&["get"]).stderr, "");
+}
+
+#[test]
 fn curl_takes_the_header_from_standard_input() {
     if !require_tool("curl") {
         return;
@@ -445,6 +492,25 @@ fn the_help_of_a_command_only_names_the_settings() {
     }
     // It is still accepted.
     env.run(&["get", "--min-validity-ms", "1000"]).stdout_ok();
+}
+
+#[test]
+fn help_fits_into_the_terminal() {
+    let env = TestEnv::new();
+    let help = |columns: &str, arguments: &[&str]| {
+        let mut command = env.command();
+        CommandResult::of(command.env("COLUMNS", columns).args(arguments)).stdout_ok()
+    };
+    for command in COMMANDS.iter().chain(&["request", "graphql", "hubs", "pat", "emulator"]) {
+        for option in ["-h", "--help"] {
+            // The examples are command lines, which are not broken.
+            let text = help("80", &[command, option]);
+            let long = text.lines().find(|line| line.chars().count() > 80 && !line.starts_with("  amp-token"));
+            assert_eq!(long, None, "{command} {option}");
+        }
+    }
+    assert!(help("80", &["--help"]).lines().all(|line| line.chars().count() <= 80));
+    assert!(help("300", &["get", "--help"]).lines().all(|line| line.chars().count() <= 100));
 }
 
 #[test]

@@ -54,6 +54,16 @@ fn request_prints_the_body_of_the_response() {
 }
 
 #[test]
+fn a_body_may_begin_with_a_hyphen() {
+    let env = TestEnv::new();
+    env.run(&["-q", "-q", "request", "POST", "/v2/x", "-d", "-5"]);
+    env.run(&["request", "POST", "/v2/x", "--data", "-5", "--content-type", "text/plain"]);
+    let bodies: Vec<_> =
+        env.emulator.requests().into_iter().filter(|it| it.path == "/v2/x").map(|it| it.body).collect();
+    assert_eq!(bodies, [b"-5", b"-5"]);
+}
+
+#[test]
 fn an_http_error_is_reported_and_its_body_printed() {
     let env = TestEnv::new();
     env.emulator.fault(Fault::status(404).body("gone").for_path("/v2"));

@@ -4,8 +4,10 @@
 //! options for settings are derived from the library's table of settings, so that none is missing. They
 //! can be given before or after the name of the command.
 
+use crate::commands::format::FORMATS;
 use crate::exit::{CliError, EXIT_CODES};
 use amp_token::config::settings::{SETTINGS, Setting, ValueType};
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
 use std::ffi::{OsStr, OsString};
@@ -53,7 +55,7 @@ Examples:
 pub fn command() -> Command {
     root()
         .about(ABOUT)
-        .long_about(LONG_ABOUT)
+        .long_about(joined(LONG_ABOUT))
         .after_help(format!("{EXAMPLES}\n\n--help describes the settings and exit statuses, too."))
         .after_long_help(format!("{EXAMPLES}\n\nExit statuses:\n{}", statuses()))
         .args(settings())
@@ -81,6 +83,8 @@ fn root() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
+        // Longer lines are hard to read, however wide the terminal is.
+        .max_term_width(100)
         .args([
             Arg::new("verbose")
                 .short('v')
@@ -92,6 +96,7 @@ fn root() -> Command {
                 .short('q')
                 .long("quiet")
                 .action(ArgAction::SetTrue)
+                .overrides_with("quiet")
                 .global(true)
                 .conflicts_with("verbose")
                 .help("Print no warnings on standard error"),
@@ -128,7 +133,7 @@ impl Entry {
     fn command(&self) -> Command {
         Command::new(self.name)
             .about(self.about)
-            .long_about(format!("{}.\n\n{}", self.about, self.more))
+            .long_about(format!("{}.\n\n{}", self.about, joined(self.more)))
             .after_help(format!("Examples:\n{}", self.examples))
             .defer(self.options)
     }
@@ -139,8 +144,16 @@ const COMMANDS: &[Entry] = &[
     Entry::new("get", "Print a token",
         "Prints an access token: the stored one while it is valid, otherwise a new one.",
         "  set +x    # a trace would show the token\n\
-         \x20 token=$(amp-token get --min-validity 60) || exit",
-        takes_token),
+         \x20 token=$(amp-token get --min-validity 60) || exit\n\
+         \x20 amp-token get --format json | jq .expires_in",
+        |command| {
+            let names = FORMATS.map(|(name, what)| PossibleValue::new(name).help(what));
+            let help = format!("What to print: {} (default: plain)", FORMATS.map(|(name, _)| name).join(", "));
+            let format = Arg::new("format").long("format").value_name("FORMAT").help(help);
+            // Completions show what each of them is for.
+            let format = format.value_parser(PossibleValuesParser::new(names)).hide_possible_values(true);
+            takes_token(command.arg(format))
+        }),
     Entry::new("header", "Print the header \"Authorization: Bearer ...\"",
         "Prints a line that curl 7.55 or later reads from its standard input. The token is then in no argument\n\
          list, which every user of the machine can read. Do not pipe amp-token itself into curl: the shell\n\
@@ -300,10 +313,8 @@ fn takes_settings(command: Command) -> Command {
         })
         .collect();
     let names = options.iter().filter(|option| !option.is_hide_set()).filter_map(Arg::get_long);
-    let help = format!(
-        "Settings (\"amp-token --help\" describes them):\n{}",
-        paragraph(names.map(|name| format!("--{name}")))
-    );
+    let names: Vec<_> = names.map(|name| format!("--{name}")).collect();
+    let help = format!("Settings (\"amp-token --help\" describes them):\n{}", names.join(" "));
     let help = match command.get_after_help() {
         Some(examples) => format!("{examples}\n\n{help}"),
         None => help,
@@ -311,21 +322,9 @@ fn takes_settings(command: Command) -> Command {
     command.args(options).after_long_help(help)
 }
 
-/// Words in indented lines of at most 110 columns.
-fn paragraph(words: impl Iterator<Item = String>) -> String {
-    let mut lines = String::new();
-    let mut width = 0;
-    for word in words {
-        if width == 0 || width + 1 + word.len() > 110 {
-            lines.push_str(if lines.is_empty() { "  " } else { "\n  " });
-            width = 2 + word.len();
-        } else {
-            lines.push(' ');
-            width += 1 + word.len();
-        }
-        lines.push_str(&word);
-    }
-    lines
+/// Paragraphs in one line each: the width of the terminal is known later.
+fn joined(text: &str) -> String {
+    text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n")
 }
 
 #[cfg(feature = "emulator")]
@@ -352,7 +351,8 @@ fn positional(name: &'static str, value: &'static str, help: &'static str) -> Ar
 }
 
 fn data(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name("DATA").help(help)
+    // A body may be a negative number.
+    Arg::new(name).long(name).value_name("DATA").allow_hyphen_values(true).help(help)
 }
 
 fn flag(name: &'static str, help: &'static str) -> Arg {
@@ -379,7 +379,7 @@ fn settings() -> impl Iterator<Item = Arg> {
             ValueType::Text | ValueType::Secret => ("TEXT", ValueHint::Other),
         };
         let parser = match setting.value_type {
-            ValueType::Path => value_parser!(OsString).into(),
+            ValueType::Path => value_parser!(OsString),
             _ => value_parser!(String),
         };
         Arg::new(setting.name)

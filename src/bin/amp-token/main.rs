@@ -17,6 +17,7 @@
 //! | `commands::token` | `get`, `header`, `curl-config`, `exec`, `invalidate` |
 //! | `commands::api` | `request`, `graphql`, `hubs`, `pat` |
 //! | `commands::{status, config, doctor}` | the commands of these names |
+//! | `commands::format` | the forms in which `get` prints a token |
 //! | `commands::report` | the lines of `doctor` |
 //! | `commands::emulator` | `demo` and `emulator` (a cargo feature) |
 //! | `commands::man` | `man` and `completions` |
@@ -68,7 +69,7 @@ fn run() -> CliResult<ExitCode> {
     let context = || Context::new(&matches, arguments);
     let no_settings = || context::reject_settings(&matches, name);
     match name {
-        "get" => token::get(context()?),
+        "get" => token::get(context()?, arguments),
         "header" => token::header(context()?),
         "curl-config" => token::curl_config(context()?),
         "exec" => return token::exec(context()?, arguments),

@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+pub mod format;
 pub mod man;
 pub mod report;
 pub mod status;

@@ -1,5 +1,6 @@
 //! The commands that print or pass on a token, and the one that removes it from the store.
 
+use super::format;
 use crate::cli;
 use crate::context::Context;
 use crate::exit::{CANNOT_RUN, CliError, CliResult, NOT_FOUND};
@@ -23,8 +24,9 @@ use zeroize::Zeroizing;
 const LOCK_POLL: Duration = Duration::from_millis(25);
 
 /// `amp-token get`
-pub fn get(context: Context) -> CliResult<()> {
-    output::secret(&[get_token(context)?.value(), "\n"])
+pub fn get(context: Context, arguments: &ArgMatches) -> CliResult<()> {
+    let format = arguments.get_one::<String>("format").map_or("plain", String::as_str);
+    output::secret(&[&format::token(format, &get_token(context)?)?, "\n"])
 }
 
 /// `amp-token header`
@@ -35,15 +37,8 @@ pub fn header(context: Context) -> CliResult<()> {
 /// `amp-token curl-config`
 pub fn curl_config(context: Context) -> CliResult<()> {
     let token = get_token(context)?;
-    // In a quoted string of curl a backslash starts an escape sequence. A token has no control characters.
-    let mut quoted = Zeroizing::new(String::with_capacity(token.authorization().len() * 2));
-    for c in token.authorization().chars() {
-        if matches!(c, '"' | '\\') {
-            quoted.push('\\');
-        }
-        quoted.push(c);
-    }
-    output::secret(&["header = \"Authorization: ", &quoted, "\"\n"])
+    // In a quoted string of curl a backslash starts an escape sequence, as in JSON.
+    output::secret(&["header = \"Authorization: ", &format::json_escaped(token.authorization()), "\"\n"])
 }
 
 /// `amp-token exec`: replaces this process with the command, so that signals reach it and its exit status is seen.
@@ -144,5 +139,13 @@ fn token_from_stdin() -> CliResult<Zeroizing<String>> {
 fn get_token(mut context: Context) -> CliResult<Token> {
     // The end of this process would interrupt a thread in the middle of its request.
     context.config.set("background_refresh", Some("false"))?;
-    Ok(provider::get_token(&context.config)?)
+    let clock = context.config.clock.clone();
+    let start = clock.now();
+    let token = provider::get_token(&context.config)?;
+    context.log().info(|| match token.expires_in(clock.now()) {
+        _ if token.is_permanent() => "it is a personal access token, which does not expire".to_owned(),
+        left if token.issued().wall < start.wall => format!("the token is from the store, and valid for {left} s"),
+        left => format!("the token was requested just now, and is valid for {left} s"),
+    });
+    Ok(token)
 }
