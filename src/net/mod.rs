@@ -3,6 +3,7 @@
 mod certificate_error;
 pub(crate) mod connect;
 mod connect_method;
+mod header_case;
 pub mod http;
 mod http_date;
 mod pem;

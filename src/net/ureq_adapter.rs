@@ -12,9 +12,11 @@
 //! number; its buffers are not wiped; and its errors do not say whether the proxy or the server failed.
 
 use crate::error::{Error, Kind, Phase, Result};
+use crate::net::header_case::HeaderCase;
 use crate::net::response_head::{self, Head};
 use crate::net::tcp::{Peer, Stream, is_disconnect};
 use crate::net::transport::{BodySink, Request, Response, is_success, sink_error};
+use crate::net::url::{Url, host_and_port};
 use crate::sanitize::sanitize;
 use crate::sys::deadline::IoDeadline;
 use crate::sys::secret::{MaybeSecret, Secret};
@@ -62,7 +64,10 @@ pub(super) fn to_http_request<'a>(request: &'a Request, server: &Peer) -> Result
     *message.uri_mut() =
         request.url.without_zone().parse().map_err(|_| refuse("the URL has invalid characters".to_owned()))?;
     let headers = message.headers_mut();
-    headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    // The first header, as RFC 9110 (section 7.2) recommends. ureq adds it as the last one.
+    let host = HeaderValue::from_str(&host_header(&request.url))
+        .map_err(|_| refuse("the URL has invalid characters".to_owned()))?;
+    headers.insert(http::header::HOST, host);
     for (name, value) in &request.headers {
         if value.expose().len() + name.len() > OUTPUT_SIZE - 16 {
             return Err(refuse(format!("the header {name} is longer than {OUTPUT_SIZE} bytes")));
@@ -78,7 +83,26 @@ pub(super) fn to_http_request<'a>(request: &'a Request, server: &Peer) -> Result
             .map_err(|_| refuse(format!("{name:?} is not a valid header name")))?;
         headers.append(name, sent);
     }
+    if has_body(&request.method, &request.body) {
+        headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(request.body.len()));
+    }
+    headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     Ok(message)
+}
+
+/// Whether a request is sent with a body, even if it is empty.
+fn has_body(method: &str, body: &[u8]) -> bool {
+    !body.is_empty() || ["POST", "PUT", "PATCH"].contains(&method)
+}
+
+/// The value of `Host`: without the port if it is that of the scheme.
+fn host_header(url: &Url) -> String {
+    let (host, port) = (url.host(), url.port());
+    match (url.scheme(), port) {
+        ("http", 80) | ("https", 443) if host.contains(':') => format!("[{host}]"),
+        ("http", 80) | ("https", 443) => host.to_owned(),
+        _ => host_and_port(host, port),
+    }
 }
 
 /// Sends the request over the connection and reads the response.
@@ -114,9 +138,10 @@ fn run_exchange(
         .allow_non_standard_methods(true)
         .build();
     let agent = ureq::Agent::with_parts(config, SingleConnection(Mutex::new(Some(connection))), NoopResolver);
-    let wants_no_body =
-        message.body().is_empty() && !matches!(*message.method(), Method::POST | Method::PUT | Method::PATCH);
-    let reply = if wants_no_body { agent.run(message.map(|_| ())) } else { agent.run(message) };
+    let reply = match has_body(message.method().as_str(), message.body()) {
+        true => agent.run(message),
+        false => agent.run(message.map(|_| ())),
+    };
     let (head, mut body) = reply?.into_parts();
     let announced = body.content_length();
     let body = match sink.filter(|_| is_success(head.status.as_u16())) {
@@ -244,6 +269,11 @@ pub(super) struct UreqConnection {
     peer: Peer,
     deadline: IoDeadline,
     buffers: ZeroizingBuffers,
+    /// What ureq has written of the request and was not sent yet. So the head and a small body are sent together: a
+    /// proxy that follows Nagle's algorithm would hold the second of two packets back until the first is acknowledged.
+    unsent: Zeroizing<Vec<u8>>,
+    /// Where in the head of the request the next byte belongs.
+    case: HeaderCase,
     /// Whether any byte of a response has arrived.
     received: bool,
     /// Whether the head of the response is complete. Until then, ureq gets nothing.
@@ -260,9 +290,30 @@ impl UreqConnection {
             peer: peer.clone(),
             deadline,
             buffers: ZeroizingBuffers::new(),
+            unsent: Zeroizing::new(Vec::with_capacity(2 * OUTPUT_SIZE)),
+            case: HeaderCase::default(),
             received: false,
             is_after_head: false,
             send_failure: None,
+        }
+    }
+
+    /// Sends what ureq has written.
+    fn send(&mut self) -> std::result::Result<(), ureq::Error> {
+        let outcome = match self.unsent.is_empty() || self.send_failure.is_some() {
+            true => Ok(()),
+            false => self.stream.write_all(&self.unsent).and_then(|()| self.stream.flush()),
+        };
+        // Wiped as a whole when dropped.
+        self.unsent.clear();
+        match outcome {
+            Ok(()) => Ok(()),
+            // A server may respond before it has read the whole request, and close. So the response is read first.
+            Err(error) if is_disconnect(&error) => {
+                self.send_failure = Some(error);
+                Ok(())
+            }
+            Err(error) => Err(self.failed(Phase::Send, &error)),
         }
     }
 
@@ -312,22 +363,18 @@ impl UreqTransport for UreqConnection {
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> std::result::Result<(), ureq::Error> {
-        if self.send_failure.is_some() {
-            return Ok(());
+        // A buffer that grows would leave copies of the secret behind.
+        if self.unsent.len() + amount > self.unsent.capacity() {
+            self.send()?;
         }
-        let output = self.buffers.output.get(..amount).unwrap_or_default();
-        match self.stream.write_all(output).and_then(|()| self.stream.flush()) {
-            Ok(()) => Ok(()),
-            // A server may respond before it has read the whole request, and close. So the response is read first.
-            Err(error) if is_disconnect(&error) => {
-                self.send_failure = Some(error);
-                Ok(())
-            }
-            Err(error) => Err(self.failed(Phase::Send, &error)),
-        }
+        let start = self.unsent.len();
+        self.unsent.extend_from_slice(self.buffers.output.get(..amount).unwrap_or_default());
+        self.case.apply(&mut self.unsent[start..]);
+        Ok(())
     }
 
     fn await_input(&mut self, _: NextTimeout) -> std::result::Result<bool, ureq::Error> {
+        self.send()?;
         loop {
             let has_more = self.receive()?;
             self.is_after_head = self.is_after_head || self.buffers.normalize_head();
@@ -457,7 +504,7 @@ impl Resolver for NoopResolver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::url::Url;
+    use std::sync::Arc;
     use std::time::Duration;
 
     /// A connection on which a response arrives in pieces of many sizes.
@@ -465,6 +512,8 @@ mod tests {
         reply: io::Cursor<Vec<u8>>,
         state: u64,
         takes_requests: bool,
+        /// What was sent with each write.
+        writes: Arc<Mutex<Vec<Vec<u8>>>>,
     }
 
     impl Read for Script {
@@ -477,6 +526,7 @@ mod tests {
 
     impl io::Write for Script {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.writes.lock().unwrap().push(bytes.to_vec());
             match self.takes_requests {
                 true => Ok(bytes.len()),
                 false => Err(io::ErrorKind::BrokenPipe.into()),
@@ -497,18 +547,58 @@ mod tests {
     }
 
     fn play(reply: Vec<u8>, state: u64, takes_requests: bool) -> Result<Response> {
+        play_request("https://auth.example/oauth/token", b"x=y", reply, state, takes_requests).1
+    }
+
+    fn play_request(
+        url: &str,
+        body: &[u8],
+        reply: Vec<u8>,
+        state: u64,
+        takes_requests: bool,
+    ) -> (Vec<Vec<u8>>, Result<Response>) {
         let request = Request {
             method: "POST".to_owned(),
-            url: Url::parse("https://auth.example/oauth/token").unwrap(),
-            headers: Vec::new(),
-            body: Zeroizing::new(b"x=y".to_vec()),
+            url: Url::parse(url).unwrap(),
+            headers: vec![("accept", "*/*".into())],
+            body: Zeroizing::new(body.to_vec()),
             max_response_bytes: 1000,
         };
         let peer = Peer::server("auth.example", 443);
         let deadline = IoDeadline::after(Duration::from_secs(60));
-        let stream = Box::new(Script { reply: io::Cursor::new(reply), state, takes_requests });
+        let writes = Arc::new(Mutex::default());
+        let stream =
+            Box::new(Script { reply: io::Cursor::new(reply), state, takes_requests, writes: Arc::clone(&writes) });
         let connection = UreqConnection::new(stream, true, &peer, deadline);
-        exchange(to_http_request(&request, &peer)?, connection, 1000, None)
+        let outcome = exchange(to_http_request(&request, &peer).unwrap(), connection, 1000, None);
+        let writes = std::mem::take(&mut *writes.lock().unwrap());
+        (writes, outcome)
+    }
+
+    /// With two packets, a proxy that follows Nagle's algorithm would wait for an acknowledgement in between.
+    #[test]
+    fn a_small_request_is_sent_at_once_and_in_conventional_form() {
+        let ok = || b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
+        for (url, host) in [
+            ("https://auth.example/x", "auth.example"),
+            ("https://auth.example:443/x", "auth.example"),
+            ("https://auth.example:80/x", "auth.example:80"),
+            ("http://[::1]/x", "[::1]"),
+            ("https://[fe80::1%25eth0]:8443/x", "[fe80::1]:8443"),
+        ] {
+            let (writes, outcome) = play_request(url, b"x-y=z", ok(), 1, true);
+            outcome.unwrap();
+            let expected = format!(
+                "POST /x HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\nContent-Length: 5\r\nConnection: close\r\n\r\nx-y=z"
+            );
+            assert_eq!(writes, [expected.into_bytes()]);
+        }
+        let (writes, outcome) = play_request("https://auth.example/", &[b'x'; 100_000], ok(), 1, true);
+        outcome.unwrap();
+        assert!(writes.iter().all(|write| write.len() <= 2 * OUTPUT_SIZE));
+        assert!(writes.concat().ends_with(&[b'x'; 100_000]));
+        let (writes, _) = play_request("https://auth.example/", &[b'x'; 100_000], ok(), 1, false);
+        assert_eq!(writes.len(), 1);
     }
 
     /// After a reset while sending, a read reports the end of the connection, not the reset.

@@ -26,15 +26,14 @@ fn a_request_has_only_the_given_headers_and_body() {
     assert_eq!(body, b"client_secret=hush");
     let mut lines: Vec<_> = head.trim_end().split("\r\n").collect();
     assert_eq!(lines.remove(0), "POST /oauth/token HTTP/1.1");
-    lines.sort_unstable();
     assert_eq!(
         lines,
         [
-            "authorization: Bearer token",
-            "connection: close",
-            "content-length: 18",
-            &format!("host: {}", server.address),
-            "user-agent: tests/1",
+            &format!("Host: {}", server.address),
+            "User-Agent: tests/1",
+            "Authorization: Bearer token",
+            "Content-Length: 18",
+            "Connection: close",
         ]
     );
 }
