@@ -20,8 +20,8 @@
 //!   a network failure as rejected credentials.
 //!
 //! [`crate::net::proxy`] selects the proxy, from the environment as it was when the transport was created: reading
-//! it later would race with a `setenv` in another thread. CA certificates are read by the first https request; if
-//! that fails, the next request tries again.
+//! it later would race with a `setenv` in another thread. Certificates and keys are read by the first https request,
+//! and again when their files have changed or TLS has failed.
 //!
 //! The connection is opened here, and [`crate::net::ureq_adapter`] has ureq speak HTTP over it. That module says
 //! why ureq's own connectors, proxies and pools are not used.
@@ -35,16 +35,17 @@ use crate::net::resolve::resolve;
 use crate::net::socks::Target;
 use crate::net::tcp::{Peer, Stream, TcpConnection};
 use crate::net::tls::{ClientCertificate, PeerTlsInfo, TlsConnector};
+use crate::net::tls_files::TlsFiles;
 use crate::net::transport::{BodySink, Request, Response, Transport};
 use crate::net::tunnel::{Tunnel, open_tunnel};
 use crate::net::ureq_adapter::{self, UreqConnection};
 use crate::net::url::{Url, is_loopback, split_zone};
 use crate::sys::deadline::IoDeadline;
 use crate::sys::secret::{Secret, SecretBytes};
-use once_cell::race::OnceBox;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use crate::net::ureq_adapter::HEADER_LIMIT;
@@ -80,9 +81,8 @@ pub struct HttpTransport {
     options: NetworkOptions,
     /// The values of [`proxy::VARIABLES`]. Secret, because a proxy URL may contain a password.
     environment: Vec<(&'static str, SecretBytes)>,
-    /// Made by the first https request. Two threads may both make one, and one of the two is kept: a lock
-    /// instead would stay locked for ever in a child that was forked meanwhile.
-    tls: OnceBox<TlsConnector>,
+    /// Read by the first https request, and again when the files have changed.
+    tls: TlsFiles,
 }
 
 impl fmt::Debug for HttpTransport {
@@ -104,7 +104,7 @@ impl HttpTransport {
         let transport = HttpTransport {
             options: options.clone(),
             environment: proxy::VARIABLES.into_iter().filter_map(value).collect::<Result<_>>()?,
-            tls: OnceBox::new(),
+            tls: TlsFiles::default(),
         };
         if let Some(setting) = &options.proxy {
             // Any host will do: this checks the setting, not NO_PROXY.
@@ -126,6 +126,21 @@ impl HttpTransport {
     }
 
     fn send_inner(
+        &self,
+        request: &Request,
+        timeout: Duration,
+        observed: &mut ConnectionTrace,
+        sink: Option<&mut BodySink>,
+    ) -> Result<Response> {
+        // In TLS 1.3 a server rejects a client certificate only after the handshake.
+        self.send_once(request, timeout, observed, sink).inspect_err(|error| {
+            if error.kind() == Kind::Tls {
+                self.tls.forget();
+            }
+        })
+    }
+
+    fn send_once(
         &self,
         request: &Request,
         timeout: Duration,
@@ -266,8 +281,8 @@ impl HttpTransport {
         })
     }
 
-    fn tls_connector(&self) -> Result<&TlsConnector> {
-        self.tls.get_or_try_init(|| TlsConnector::load(&self.options).map(Box::new))
+    fn tls_connector(&self) -> Result<Arc<TlsConnector>> {
+        self.tls.connector(&self.options)
     }
 }
 

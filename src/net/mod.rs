@@ -14,6 +14,7 @@ mod roots;
 mod socks;
 pub(crate) mod tcp;
 pub mod tls;
+mod tls_files;
 pub mod transport;
 mod tunnel;
 mod ureq_adapter;

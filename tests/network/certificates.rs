@@ -3,11 +3,15 @@
 use crate::support::*;
 use amp_token::config::NetworkOptions;
 use amp_token::error::{Error, Kind, Phase};
+use amp_token::log::Log;
+use amp_token::net::transport::Transport;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, GeneralSubtree, IsCa, KeyPair, NameConstraints,
 };
-use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use std::sync::{Arc, Mutex};
 
 /// A server that presents `leaf` and `chain`.
 fn server(leaf: &Certificate, chain: &[&[u8]]) -> RawServer {
@@ -145,4 +149,93 @@ fn what_is_not_supported_is_named() {
     });
     let error = error_of(&server(&leaf, &[]), "localhost", &root.pem());
     assert_says(&error, "is not for use by servers", "another certificate");
+}
+
+/// What a daily renewal of certificates does to a service that runs for months.
+#[test]
+fn files_that_change_are_read_again() {
+    let (directory, old, new) = (temp_dir(), authority("Old"), authority("New"));
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&lines);
+    let options = NetworkOptions {
+        log: Log::new(move |_, line| kept.lock().unwrap().push(line.to_owned())),
+        ..trusting(&directory, &old)
+    };
+    let logged = |words: &str| lines.lock().unwrap().iter().filter(|line| line.contains(words)).count();
+    let transport = transport_in(&options, &[]);
+    let [before, after] = [&old, &new].map(|issuer| server(&certificate(&["localhost"], Some(issuer), |_| {}), &[]));
+    assert!(transport.send(&secure(&before, "localhost"), PATIENCE).is_ok());
+    // The CA file is extended before the server changes: no request fails.
+    let both = format!("{}{}", old.pem(), new.pem());
+    std::fs::write(directory.path().join("ca.pem"), &both).unwrap();
+    for server in [&after, &before, &after] {
+        assert!(transport.send(&secure(server, "localhost"), PATIENCE).is_ok());
+    }
+    assert_eq!(logged("were read again"), 1);
+    // A file that cannot be used costs a warning, and is read once it can be used.
+    std::fs::write(directory.path().join("ca.pem"), "").unwrap();
+    for _ in 0..2 {
+        assert!(transport.send(&secure(&after, "localhost"), PATIENCE).is_ok());
+    }
+    assert_eq!(logged("the earlier ones are used"), 1);
+    file(&directory, "renewed", &new.pem());
+    std::fs::rename(directory.path().join("renewed"), directory.path().join("ca.pem")).unwrap();
+    assert!(transport.send(&secure(&after, "localhost"), PATIENCE).is_ok());
+    let error = failure(&transport, &secure(&before, "localhost"), PATIENCE);
+    assert!(error.to_string().contains("not from a trusted CA"), "{error}");
+}
+
+/// A change that the times of the files do not show is seen after TLS has failed.
+#[test]
+fn files_are_read_again_after_a_failure() {
+    let (directory, old, new) = (temp_dir(), authority("Old"), authority("New"));
+    let options = trusting(&directory, &old);
+    let transport = transport_in(&options, &[]);
+    let after = server(&certificate(&["localhost"], Some(&new), |_| {}), &[]);
+    let path = directory.path().join("ca.pem");
+    // The same size and time, in the same file.
+    let padded = |pem: String| format!("{pem}{}", " ".repeat(4096 - pem.len()));
+    std::fs::write(&path, padded(old.pem())).unwrap();
+    let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+    assert!(transport.send(&secure(&after, "localhost"), PATIENCE).is_err());
+    assert!(
+        transport
+            .send(&secure(&server(&certificate(&["localhost"], Some(&old), |_| {}), &[]), "localhost"), PATIENCE)
+            .is_ok()
+    );
+    std::fs::write(&path, padded(new.pem())).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    assert!(transport.send(&secure(&after, "localhost"), PATIENCE).is_err());
+    assert!(transport.send(&secure(&after, "localhost"), PATIENCE).is_ok());
+}
+
+#[test]
+fn a_client_certificate_that_is_renewed_is_read_again() {
+    let (directory, ca) = (temp_dir(), authority("Root"));
+    let [old, new] = [authority("Old clients"), authority("New clients")];
+    let leaf = certificate(&["localhost"], Some(&ca), |_| {});
+    let accepting = |issuer: &Authority| {
+        let mut roots = RootCertStore::empty();
+        roots.add(issuer.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        let key = PrivateKeyDer::try_from(leaf.key.serialize_der()).unwrap();
+        let builder = server_builder(BOTH).with_client_cert_verifier(verifier);
+        tls_server(builder.with_single_cert(vec![leaf.certificate.der().clone()], key).unwrap(), answer_inside)
+    };
+    let [first, second] =
+        [old, new].map(|issuer| (certificate(&["client"], Some(&issuer), |_| {}), accepting(&issuer)));
+    let certificate_file = file(&directory, "client.pem", &first.0.certificate.pem());
+    let key_file = file(&directory, "client.key", &first.0.key.serialize_pem());
+    let options = NetworkOptions {
+        client_certificate: Some((certificate_file.clone(), key_file.clone())),
+        ..trusting(&directory, &ca)
+    };
+    let transport = transport_in(&options, &[]);
+    assert!(transport.send(&secure(&first.1, "localhost"), PATIENCE).is_ok());
+    // Between the two writes, the files do not fit together: the earlier ones are used.
+    std::fs::write(&certificate_file, second.0.certificate.pem()).unwrap();
+    assert!(transport.send(&secure(&first.1, "localhost"), PATIENCE).is_ok());
+    std::fs::write(&key_file, second.0.key.serialize_pem()).unwrap();
+    assert!(transport.send(&secure(&second.1, "localhost"), PATIENCE).is_ok());
 }
