@@ -51,6 +51,7 @@ FD_MARGIN = 0  # file descriptors
 
 TOKEN = {"path": "/oauth/token", "times": "forever"}
 API = {"path": "/v2/", "times": "forever"}
+FORBIDDEN = {"path": "/v2/forbidden", "times": "forever", "status": 401}
 # A name, the faults that the emulators inject, and the statuses that they explain. A string in place of the faults
 # is an action that phase() performs each second.
 FAULTS = [
@@ -71,6 +72,8 @@ FAULTS = [
     ("401 for good credentials", [dict(TOKEN, status=401, body={"error": "invalid_client"}, probability=0.5, seed=6)],
      {"AMP_CREDENTIALS_REJECTED"}),
     # (If the new token is revoked too while the request is repeated, the caller gets the rejection.)
+    # (A token that arrives after its lifetime of two seconds cannot be used.)
+    ("a slow service", [dict(TOKEN, latency_ms=2200)], {"AMP_TIMEOUT", "AMP_PROTOCOL"}),
     ("revoked tokens", "revoke", {"AMP_CREDENTIALS_REJECTED", "HTTP_401_403"}),
     ("an emptied store directory", "empty", set()),
     ("a Redis server that restarts", "restart", set()),
@@ -86,6 +89,7 @@ WORKERS = [
     ("Redis store 1", "redis", {"store": "redis"}),
     ("Redis store 2", "redis", {"store": "redis"}),
     ("personal access token", "none", {}),
+    ("a forbidden call", "forbidden", {}),
 ]
 
 
@@ -221,14 +225,16 @@ class Soak:
         options = ["--client-id", "soak"]
         self.emulators = {}
         # Personal access tokens have their own emulator, whose tokens are never revoked: they cannot be refreshed.
-        for name, more in (("plain", []), ("tls", ["--tls", "--ca-file", f"{self.directory}/ca.pem"]), ("pat", [])):
+        # One emulator rejects a path with any token, and no others.
+        for name, more in (("plain", []), ("tls", ["--tls", "--ca-file", f"{self.directory}/ca.pem"]), ("pat", []),
+                           ("forbidding", [])):
             self.emulators[name] = Emulator(self.command, *options, *more)
             self.processes.append(self.emulators[name].process)
         self.redis = Redis(self.directory)
         self.store = f"{self.directory}/store"
         environment = dict(os.environ, LD_LIBRARY_PATH=self.library)
         for name, group, more in WORKERS:
-            emulator = self.emulators[{"https": "tls", "none": "pat"}.get(group, "plain")]
+            emulator = self.emulators[{"https": "tls", "none": "pat", "forbidden": "forbidding"}.get(group, "plain")]
             settings = {
                 key: value for key, value in emulator.settings.items()
                 if key in ("auth_url", "api_url", "client_id", "client_secret", "ca_file")}
@@ -238,6 +244,8 @@ class Soak:
             if group == "none":
                 del settings["client_id"], settings["client_secret"]
                 settings["personal_access_token"] = self.personal_access_token()
+            if group in ("memory", "https"):
+                settings["drop_rights"] = "1"
             if group == "file":
                 settings["store_dir"] = self.store
             if group == "redis":
@@ -283,8 +291,9 @@ class Soak:
     def phase(self, title, faults, explains, seconds, began):
         start = time.monotonic()
         self.phases.append((start, title, explains))
-        for emulator in self.emulators.values():
-            emulator.admin("faults", json.dumps(faults if isinstance(faults, list) else []))
+        for name, emulator in self.emulators.items():
+            always = [FORBIDDEN] if name == "forbidding" else []
+            emulator.admin("faults", json.dumps(always + (faults if isinstance(faults, list) else [])))
         if faults == "restart":
             self.redis.restart()
         while time.monotonic() - start < seconds and self.alive():
@@ -303,7 +312,8 @@ class Soak:
         at = time.monotonic() - began
         for worker in self.workers:
             worker.sample(at)
-        rejected = sum(emulator.admin("stats")["rejected"] for emulator in self.emulators.values())
+        rejected = sum(
+            emulator.admin("stats")["rejected"] for name, emulator in self.emulators.items() if name != "forbidding")
         recent = {phase for start, phase, _ in self.phases[-2:]}
         if rejected > self.rejected and not recent & REJECTING:
             self.late += rejected - self.rejected
@@ -384,14 +394,14 @@ class Soak:
                     sent += more("requests")
                     explained += more("invalidations")
                     # Without a store every cache sends its own request, and a refresh may be due in a child.
-                    if group in ("memory", "https"):
+                    if group in ("memory", "https", "forbidden"):
                         explained += more("caches") + more("children")
             quiet = sum(QUIET_SECONDS for _, name, _ in self.phases if name == "none")
             explained += 0 if group == "none" else quiet / REFRESHED_AFTER + 5
             if sent > explained:
                 self.problems.append(f"{group}: {sent} token requests, of which {explained:.0f} are explained")
         counted = sum(worker.counters.get("requests", 0) for worker in self.workers)
-        self.seen = sum(self.emulators[name].admin("stats")["token_requests"] for name in ("plain", "tls"))
+        self.seen = sum(self.emulators[name].admin("stats")["token_requests"] for name in ("plain", "tls", "forbidding"))
         if self.seen > counted:
             self.problems.append(f"the servers received {self.seen} token requests, and the workers counted {counted}")
 

@@ -1,7 +1,8 @@
 /* One process of the soak test (tests/soak/soak.py): many threads use one cache in every way that a program
  * can, for a given time, and every token is checked.
  *
- * Usage: worker SECONDS NAME=VALUE..., the settings of the config.
+ * Usage: worker SECONDS NAME=VALUE..., the settings of the config. With drop_rights=1, every second child that a
+ * superuser's worker forks gives up its rights.
  *
  * Each second the worker prints its counters since the start, as NAME=NUMBER pairs; "done" is the last line.
  * It also prints "! STATUS MESSAGE" for each error. A failure that no fault of a server explains is printed on
@@ -28,7 +29,7 @@ enum { STATUSES = 128, BURST = 2000, MAX_BACKOFF_MS = 60000 };
 
 /* Shared with forked children, so that their counts are not lost. */
 static struct counters {
-    uint64_t gets, copies, api, invalidations, caches, children, requests, rejected;
+    uint64_t gets, copies, api, caches, children, requests, rejected;
     uint64_t longest_ms, longest_backoff_ms;
     uint64_t errors[STATUSES], repeated[STATUSES];
 } *counters;
@@ -38,7 +39,7 @@ static int64_t backoff_until[STATUSES];
 
 static const amp_token_cache *cache;
 static const amp_config *config;
-static int stop;
+static int stop, drops_rights;
 
 static uint64_t add(uint64_t *counter, uint64_t more) { return __atomic_add_fetch(counter, more, __ATOMIC_RELAXED); }
 
@@ -178,27 +179,15 @@ static void *caller(void *unused) {
     return unused;
 }
 
-/* An invalidated token must not be returned again. After an invalidation, here or by a caller whose token the API
- * rejected, this thread waits for a regular refresh before the next one: two new tokens rejected in a row are an
- * error with a backoff, which no fault of a server would explain. */
-static void *invalidator(void *unused) {
-    int64_t dropped = 0, dropped_at = 0; /* in refreshes */
-
+/* A token that was replaced because it was rejected must not be returned again. */
+static void *reporter(void *unused) {
     while (!stopped()) {
         amp_token *old = get_from(cache), *fresh;
-        int64_t refreshes = amp_token_cache_stat(cache, "refreshes");
-        int64_t invalidations = amp_token_cache_stat(cache, "invalidations");
 
-        if (invalidations != dropped) {
-            dropped = invalidations;
-            dropped_at = refreshes;
-        }
-        if (old && amp_token_expires_at(old) != INT64_MAX && refreshes >= dropped_at + 2) {
-            amp_token_cache_invalidate(cache, old);
-            add(&counters->invalidations, 1);
+        if (old && amp_token_cache_report(cache, old, 401, NULL, 0)) {
             fresh = get_from(cache);
             if (fresh && strcmp(amp_token_value(fresh), amp_token_value(old)) == 0) {
-                fprintf(stderr, "a token came back after it was invalidated\n");
+                fprintf(stderr, "a token came back after it was replaced\n");
                 exit(1);
             }
             amp_token_free(fresh);
@@ -207,6 +196,30 @@ static void *invalidator(void *unused) {
         sleep_ms(5000);
     }
     return unused;
+}
+
+/* A call that always lacks a permission: the emulator of one worker rejects this path, with any token. */
+static void *rejected_caller(void *unused) {
+    while (!stopped()) {
+        amp_response *response = NULL;
+        amp_error *error = NULL;
+        int64_t began = milliseconds(CLOCK_MONOTONIC);
+
+        record(amp_api_request(cache, "GET", "/v2/forbidden", NULL, NULL, 0, &response, &error), error, began);
+        amp_response_free(response);
+        sleep_ms(200);
+    }
+    return unused;
+}
+
+/* Asks for a token itself, which must neither wait nor fail a call. */
+static void logger(int32_t level, const char *message, void *unused) {
+    amp_token *token = NULL;
+    const amp_token_cache *current = __atomic_load_n(&cache, __ATOMIC_ACQUIRE);
+
+    CHECK(level >= AMP_LOG_ERROR && message[0] != '\0' && unused == NULL);
+    if (current && amp_token_cache_get(current, &token, NULL) == AMP_OK)
+        amp_token_free(token);
 }
 
 /* Without a fault, and after the last backoff, there must be a token. */
@@ -253,6 +266,8 @@ static void *churner(void *unused) {
 
 /* Children use the cache that they inherited while other threads were running, and a new one. */
 static void *forker(void *unused) {
+    int number = 0;
+
     while (!stopped()) {
         int status = 0;
         pid_t child = fork();
@@ -260,14 +275,17 @@ static void *forker(void *unused) {
         CHECK(child >= 0);
         if (child == 0) {
             uint64_t requests = (uint64_t)amp_token_cache_stat(cache, "requests");
-            int i;
+            int i, without_rights = drops_rights && ++number % 2 == 0 && getuid() == 0;
 
             alarm(60); /* kills a child that hangs; the parent reports it */
-            memset(backoff_until, 0, sizeof backoff_until); /* a child starts without a backoff */
+            /* As servers do: the child may not read any more what its parent read. */
+            if (without_rights)
+                CHECK(setgid(65534) == 0 && setuid(65534) == 0);
             for (i = 0; i < 10; i++)
                 amp_token_free(get_from(cache));
             add(&counters->requests, (uint64_t)amp_token_cache_stat(cache, "requests") - requests);
-            use_new_cache();
+            if (!without_rights)
+                use_new_cache();
             _exit(0);
         }
         CHECK(waitpid(child, &status, 0) == child);
@@ -288,7 +306,7 @@ static void print(int last) {
     printf("gets=%llu copies=%llu api=%llu invalidations=%llu caches=%llu children=%llu requests=%llu "
            "own_requests=%llu refreshes=%llu waits=%llu longest_backoff_ms=%llu longest_ms=%llu",
            (unsigned long long)counters->gets, (unsigned long long)counters->copies,
-           (unsigned long long)counters->api, (unsigned long long)counters->invalidations,
+           (unsigned long long)counters->api, (unsigned long long)amp_token_cache_stat(cache, "invalidations"),
            (unsigned long long)counters->caches, (unsigned long long)counters->children,
            (unsigned long long)(counters->requests + own), (unsigned long long)own,
            (unsigned long long)amp_token_cache_stat(cache, "refreshes"),
@@ -308,8 +326,8 @@ static void print(int last) {
 }
 
 int main(int argc, char **argv) {
-    static void *(*const bodies[])(void *) = {copier,  copier,      copier,  copier, getter,
-                                              getter,  caller,      churner, forker, invalidator};
+    static void *(*const bodies[])(void *) = {copier, copier, copier,  copier, getter,  getter,
+                                              caller, caller, churner, forker, reporter, rejected_caller};
     enum { THREADS = sizeof bodies / sizeof *bodies };
     pthread_t threads[THREADS];
     amp_config *made = amp_config_new();
@@ -327,13 +345,18 @@ int main(int argc, char **argv) {
 
         CHECK(value != NULL);
         *value++ = '\0';
+        if (strcmp(argv[i], "drop_rights") == 0) {
+            drops_rights = 1;
+            continue;
+        }
         if (amp_config_set(made, argv[i], value, &error) != AMP_OK)
             fprintf(stderr, "%s\n", amp_error_message(error));
         CHECK(error == NULL);
     }
+    CHECK(amp_config_set_logger(made, logger, NULL, NULL) == AMP_OK);
     CHECK(amp_token_cache_new(made, &main_cache, NULL) == AMP_OK);
     config = made;
-    cache = main_cache;
+    __atomic_store_n(&cache, main_cache, __ATOMIC_RELEASE);
     for (i = 0; i < THREADS; i++)
         CHECK(pthread_create(&threads[i], NULL, bodies[i], NULL) == 0);
     for (second = 0; second < seconds; second++) {
