@@ -176,7 +176,8 @@ impl Config {
 /// part of the name of an entry in the store, and a service that is spelt in two ways must have one entry.
 fn canonical(url: Url) -> Url {
     // The zone of a link-local address is the name of an interface, which has upper and lower case.
-    let (host, zone) = url.host().split_at(url.host().find('%').unwrap_or(url.host().len()));
+    let host = url.host_with_zone();
+    let (host, zone) = host.split_at(host.find('%').unwrap_or(host.len()));
     let host = host.to_ascii_lowercase() + zone;
     let default_port = if url.scheme() == "https" { 443 } else { 80 };
     let authority = host_and_port(&host, url.port());
