@@ -167,7 +167,7 @@ pub(super) fn describe_body(response: &Response, text: &str, is_object: bool, se
         Some(b'{') if is_object => "a JSON object of another form".to_owned(),
         Some(b'{') => "invalid JSON".to_owned(),
         _ => match gzip.or_else(|| named("content-encoding")).or_else(|| named("transfer-encoding")) {
-            Some(name) => format!("a compressed body ({}), which was not requested,", sanitize(name, &[])),
+            Some(name) => format!("a compressed body ({}), which was not requested,", sanitize(name, secrets)),
             None => "a body of another form".to_owned(),
         },
     }
