@@ -215,6 +215,16 @@ impl Error {
         self.with(|details| details.retry_after = retry_after)
     }
 
+    /// The operation, object and cause, without facts and hint.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What to do next, if there is something.
+    pub(crate) fn hint(&self) -> Option<&str> {
+        Some(self.0.hint.as_str()).filter(|hint| !hint.is_empty())
+    }
+
     /// The kind of failure.
     pub fn kind(&self) -> Kind {
         self.0.kind

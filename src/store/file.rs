@@ -1,42 +1,45 @@
 //! The store of one machine: encrypted files in a directory that belongs to one user.
 //!
-//! - **Reading takes no lock.** An entry is written to a temporary file, which is then renamed. So there is a
-//!   complete entry or none, whenever a writer is interrupted.
+//! - **Reading takes no lock.** A record is written to a temporary file, which is then renamed. So there is a
+//!   complete record or none, whenever a writer is interrupted.
 //! - **The lock ends with its holder.** It is a lock of the operating system (`flock`) on a file next to the
 //!   entry, and belongs to the open file: it excludes threads as well as processes. Forked children share the
 //!   open file, so the holder unlocks it before closing it. Only if the holder is killed before that, a child
 //!   that it forked while it held the lock keeps it locked, until the child ends or executes another program.
+//! - **The lock is a promise to share.** It is taken only if the file of an entry could be created, filled and
+//!   renamed. So no process waits for one whose token could not be stored.
+//! - **Waiting costs nothing.** Those that wait ask the system for a shared lock, which all of them get at the
+//!   moment when the holder unlocks. They look at the entry now and then, because a process without the lock may
+//!   have stored it.
 //! - **Only files of this user are used.** The directory must belong to this user, be inaccessible to all
 //!   others and not be a symbolic link; a file must be a regular file of this user. The checks are made on the
 //!   open [`Directory`], not on its path.
-//! - **File I/O has a time limit.** A disk or file server may not respond for any time, and file I/O has no
-//!   timeout. So helper threads do it, which see only encrypted bytes. One that takes too long is abandoned, and
-//!   the store is not used until that thread has finished.
+//! - **File I/O has a time limit.** Helper threads do it, which see only encrypted bytes; see [`gate`].
 //!
 //! An error is logged, and the entry counts as absent.
 
 mod directory;
+mod gate;
 mod location;
 
-use super::seal::{self, EntryCipher};
-use super::{Entry, LockResult, Store, WarnOnce};
+use super::seal::{self, RecordCipher, Times};
+use super::{Codec, Contents, Entry, IO_TIMEOUT, IoBudget, Lock, LockResult, Note, Removal, Store, WarnOnce, jittered};
 use crate::config::Options;
 use crate::config::environment;
+use crate::sys::boot;
 use crate::sys::clock::Clock;
-use crate::sys::deadline::IoDeadline;
 use crate::sys::fork;
 use crate::sys::threads::HelperThreads;
 use directory::{Attempt, Directory, display_path};
+use gate::Gate;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::OFlags;
 use std::fs::{File, Metadata, TryLockError};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
-
-/// The longest time between two attempts to take a lock that another process or thread holds.
-const LOCK_POLL_MAX: Duration = Duration::from_millis(25);
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The suffix of files that are being written.
 const TEMP_SUFFIX: &str = ".tmp";
@@ -45,25 +48,38 @@ const TEMP_SUFFIX: &str = ".tmp";
 /// stopped, its rename fails, which is harmless.
 const STALE_TEMP_AGE: Duration = Duration::from_secs(60);
 
-/// The longest time that a caller waits for file I/O; also never more than a quarter of `timeout_ms`. It is long
-/// even for a busy disk. If it is exceeded, only the first caller has to wait.
-const IO_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a caller waits for the lock to be released by a helper thread, which then finishes alone.
+const UNLOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
-static FILE_IO_THREADS: HelperThreads = HelperThreads::new("amp-files");
+/// The shortest and the longest time between two looks at the entry while another process holds the lock. The lock
+/// wakes those that wait, so that these looks only find what was stored without it.
+const LOOK_AFTER: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(4)];
+
+/// The same, where no thread can wait for the lock.
+const POLL_AFTER: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(250)];
+
+/// A shared lock that is granted sooner than this was not waited for: others have it too, and no process
+/// holds the exclusive lock. Then the processes that want the lock must get out of step.
+const AT_ONCE: Duration = Duration::from_millis(2);
+
+/// The longest time by which they do.
+const OUT_OF_STEP: Duration = Duration::from_millis(20);
+
+/// The threads that wait for a lock. A store has one at most.
+static LOCK_WAITERS: HelperThreads = HelperThreads::new("amp-lock");
 
 pub(super) struct FileStore {
-    seal: EntryCipher,
+    codec: Codec,
     files: Arc<Files>,
-    io_timeout: Duration,
-    clock: Clock,
+    gate: Arc<Gate>,
     warnings: WarnOnce,
-    /// Can be upgraded as long as the thread that was abandoned last is running.
-    stuck_io: Mutex<Weak<()>>,
+    /// Where the thread that waits for the lock reports its release, if there is such a thread.
+    release: Mutex<Option<Receiver<()>>>,
 }
 
 impl FileStore {
     /// Chooses the directory; creates nothing. `None` if there is no directory for the store.
-    pub(super) fn open(options: &Options, seal: EntryCipher) -> Option<Self> {
+    pub(super) fn open(options: &Options, cipher: RecordCipher) -> Option<Self> {
         fork::install_fork_hook();
         let warnings = WarnOnce::new(&options.log);
         let directory = match options.store_dir.clone() {
@@ -76,67 +92,52 @@ impl FileStore {
                 }
             },
         };
-        let entry = seal.name();
         Some(FileStore {
-            files: Arc::new(Files { directory, lock: format!("{entry}.lock"), entry }),
-            seal,
-            io_timeout: IO_TIMEOUT.min(options.timeout / 4),
-            clock: options.clock.clone(),
+            gate: Gate::of(&directory),
+            files: Arc::new(Files::new(directory, &cipher.name())),
+            codec: Codec::new(cipher, &options.clock),
             warnings,
-            stuck_io: Mutex::default(),
+            release: Mutex::default(),
         })
     }
 
     /// Runs `work` on a helper thread, and waits for its result until the time limit.
-    fn with_files<T: Send + 'static>(&self, work: impl FnOnce(&Files) -> Attempt<T> + Send + 'static) -> Attempt<T> {
-        let directory = display_path(&self.files.directory);
-        // Another helper thread would be abandoned as well.
-        if self.stuck_io().strong_count() > 0 {
-            return Err(format!("file I/O in {directory} has timed out and is still not finished"));
+    fn with_files<T: Send + 'static>(
+        &self,
+        budget: &IoBudget,
+        work: impl FnOnce(&Files) -> Attempt<T> + Send + 'static,
+    ) -> Attempt<T> {
+        let files = self.files.clone();
+        budget.spend(IO_TIMEOUT, |limit| self.gate.run(limit, move || work(&files)))
+    }
+
+    /// The time now, also by the clock of the file server if the record was made in another boot.
+    fn now(&self, made: &Times, budget: &IoBudget) -> Times {
+        let now = self.codec.now(None);
+        if now.is_same_boot(made) || made.store.is_none() {
+            return now;
         }
-        let (files, running) = (self.files.clone(), Arc::new(()));
-        let stuck_io = Arc::downgrade(&running);
-        let done = FILE_IO_THREADS.run_with_deadline(IoDeadline::after(self.io_timeout), move || {
-            let _running = running;
-            work(&files)
+        let store = self.with_files(budget, Files::time).unwrap_or_else(|problem| {
+            self.warnings.report(&problem);
+            None
         });
-        done.unwrap_or_else(|error| {
-            *self.stuck_io() = stuck_io;
-            Err(match error.kind() {
-                ErrorKind::TimedOut => {
-                    format!("file I/O in {directory} timed out after {} ms", self.io_timeout.as_millis())
-                }
-                _ => format!("cannot start a thread for file I/O in {directory}: {error}"),
-            })
-        })
+        self.codec.now(store)
     }
 
-    fn stuck_io(&self) -> MutexGuard<'_, Weak<()>> {
-        self.stuck_io.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Sealed bytes, and a random number for the name of their unfinished file.
+    fn sealed(&self, seal: impl FnOnce() -> Option<Vec<u8>>) -> Attempt<(Vec<u8>, u64)> {
+        let failed = || "the system's random number generator failed".to_owned();
+        Ok((seal().ok_or_else(failed)?, random_number().ok_or_else(failed)?))
     }
 
-    /// Takes the lock, which is held until the value is dropped. `None` if another process or thread holds it.
-    fn try_lock(&self, wait: Duration) -> Attempt<Option<LockGuard>> {
-        let end = self.clock.now().after(wait).monotonic;
-        let mut pauses = (1..).map(|turn| LOCK_POLL_MAX.min(Duration::from_millis(1 << turn.min(8))));
-        loop {
-            if let Some(file) = self.with_files(Files::lock)? {
-                return Ok(Some(LockGuard { file: Some(file), io_timeout: self.io_timeout }));
-            }
-            let left = Duration::from_nanos(u64::try_from(end - self.clock.now().monotonic).unwrap_or(0));
-            if left.is_zero() {
-                return Ok(None);
-            }
-            let pause = Duration::from_millis(1) + self.clock.random_below(pauses.next().unwrap_or(LOCK_POLL_MAX));
-            self.clock.sleep(pause.min(left));
-        }
-    }
-
-    fn try_save(&self, entry: &Entry) -> Attempt<()> {
-        let mut random = [0; 8];
-        let sealed = self.seal.seal(entry).filter(|_| SystemRandom::new().fill(&mut random).is_ok());
-        let sealed = sealed.ok_or("the system's random number generator failed")?;
-        self.with_files(move |files| files.write(&sealed, u64::from_ne_bytes(random)))
+    fn try_save(&self, entry: &Entry, lock: Option<Lock>, budget: &IoBudget) -> Attempt<()> {
+        let lock = lock.and_then(|lock| lock.downcast::<LockGuard>().ok()).and_then(|mut guard| guard.0.take());
+        let store_time = lock.as_ref().and_then(|lock| lock.time_now(&self.codec.clock));
+        let (sealed, number) = self.sealed(|| self.codec.seal_entry(entry, store_time))?;
+        let files = self.files.clone();
+        let save = move || files.save(&sealed, number, lock);
+        // What is not finished in time is finished by the thread.
+        budget.spend(IO_TIMEOUT, |limit| self.gate.run_or_leave(limit, save)).map(|_| ())
     }
 }
 
@@ -145,19 +146,31 @@ impl Store for FileStore {
         display_path(&self.files.directory)
     }
 
-    fn load(&self) -> Option<Entry> {
-        match self.with_files(Files::read) {
-            Ok(sealed) => self.warnings.open(&self.seal, &sealed?, self.clock.now()),
+    fn read(&self, budget: &IoBudget) -> Contents {
+        let [entry, note] = match self.with_files(budget, Files::read) {
+            Ok(both) => both,
             Err(problem) => {
                 self.warnings.report(&problem);
-                None
+                return Contents::default();
             }
+        };
+        Contents {
+            entry: entry
+                .and_then(|sealed| self.warnings.open(&self.codec, &sealed, |record| self.now(&record.made, budget))),
+            note: note.and_then(|sealed| self.codec.open_note(&sealed, |record| self.now(&record.made, budget))),
+            // To ask for the lock costs no more than to take it.
+            is_locked: false,
         }
     }
 
-    fn lock(&self, wait: Duration) -> LockResult {
-        match self.try_lock(wait) {
-            Ok(Some(held)) => LockResult::Held(Box::new(held)),
+    fn try_lock(&self, budget: &IoBudget) -> LockResult {
+        let numbers = random_number().zip(random_number());
+        let Some(numbers) = numbers else { return LockResult::Unavailable };
+        match self.with_files(budget, move |files| files.lock(numbers)) {
+            Ok(Some(mut lock)) => {
+                lock.taken = self.codec.clock.boot_time();
+                LockResult::Held(Box::new(LockGuard(Some(lock))))
+            }
             Ok(None) => LockResult::Busy,
             Err(problem) => {
                 self.warnings.report(&problem);
@@ -166,23 +179,77 @@ impl Store for FileStore {
         }
     }
 
-    fn save(&self, entry: &Entry) {
-        if let Err(problem) = self.try_save(entry) {
+    fn wait(&self, waited: Duration, limit: Duration) -> bool {
+        let clock = &self.codec.clock;
+        let between = |[least, most]: [Duration; 2]| jittered(waited.clamp(least, most), clock).min(limit);
+        let slot = || self.release.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = slot().take();
+        let files = self.files.clone();
+        let release = match clock {
+            // Virtual time passes only while a caller sleeps.
+            Clock::Manual(_) => None,
+            Clock::System => kept.or_else(|| LOCK_WAITERS.try_start(move || files.wait_for_release())),
+        };
+        let Some(release) = release else {
+            clock.sleep(between(POLL_AFTER));
+            return true;
+        };
+        let start = Instant::now();
+        if release.recv_timeout(between(LOOK_AFTER)) == Err(RecvTimeoutError::Timeout) {
+            *slot() = Some(release);
+            return false;
+        }
+        if start.elapsed() < AT_ONCE {
+            clock.sleep(clock.random_below(OUT_OF_STEP).min(limit));
+        }
+        true
+    }
+
+    fn save(&self, entry: &Entry, lock: Option<Lock>, budget: &IoBudget) {
+        if let Err(problem) = self.try_save(entry, lock, budget) {
             self.warnings.report(&problem);
         }
     }
 
-    fn remove(&self, token: &str) {
-        // Under the lock, so that the removed entry is the one that was read. If another process holds the lock,
-        // it is about to replace the entry.
-        let lock = self.lock(Duration::ZERO);
-        if !matches!(lock, LockResult::Busy)
-            && self.load().is_some_and(|entry| entry.token.expose() == token)
-            && let Err(problem) = self.with_files(Files::remove)
-        {
+    fn leave_note(&self, note: &Note, left: Duration, budget: &IoBudget) {
+        let written = self
+            .sealed(|| self.codec.seal_note(note, left, None))
+            .and_then(|(sealed, number)| self.with_files(budget, move |files| files.write_note(&sealed, number)));
+        if let Err(problem) = written {
             self.warnings.report(&problem);
         }
     }
+
+    fn remove(&self, token: &str, budget: &IoBudget) -> Removal {
+        let removed = self.with_files(budget, Files::read_entry).and_then(|sealed| {
+            let Some(sealed) = sealed else { return Ok(Removal::NotStored) };
+            let entry = self.codec.open_entry(&sealed, |record| self.now(&record.made, budget));
+            if !entry.is_ok_and(|entry| entry.token.expose() == token) {
+                return Ok(Removal::NotStored);
+            }
+            self.with_files(budget, move |files| files.remove(&sealed))
+        });
+        removed.unwrap_or_else(|problem| {
+            self.warnings.report(&problem);
+            Removal::Failed(problem)
+        })
+    }
+
+    fn for_child(&self) -> Arc<dyn Store> {
+        Arc::new(FileStore {
+            codec: self.codec.for_child(),
+            files: self.files.clone(),
+            gate: self.gate.clone(),
+            warnings: WarnOnce::new(&self.warnings.log),
+            release: Mutex::default(),
+        })
+    }
+}
+
+fn random_number() -> Option<u64> {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).ok()?;
+    Some(u64::from_ne_bytes(bytes))
 }
 
 /// The files. Each operation may take any time.
@@ -192,47 +259,106 @@ struct Files {
     directory: PathBuf,
     /// The file name of the entry.
     entry: String,
+    /// The file name of the note.
+    note: String,
     /// The file name of the lock.
     lock: String,
 }
 
 impl Files {
-    fn read(&self) -> Attempt<Option<Vec<u8>>> {
-        let Some(directory) = Directory::open(&self.directory)? else { return Ok(None) };
-        let Some(file) = directory.open_file(&self.entry, OFlags::RDONLY)? else { return Ok(None) };
-        // Large enough for most entries; otherwise, the first reads are of 32 bytes.
-        let mut sealed = Vec::with_capacity(4096);
-        file.take(seal::MAX_ENTRY_BYTES as u64 + 1)
-            .read_to_end(&mut sealed)
-            .map_err(directory.failed("read", &self.entry))?;
-        Ok(Some(sealed))
+    fn new(directory: PathBuf, name: &str) -> Self {
+        Files { directory, entry: name.to_owned(), note: format!("{name}.note"), lock: format!("{name}.lock") }
     }
 
-    /// `None` if another process or thread holds the lock.
-    fn lock(&self) -> Attempt<Option<LockedFile>> {
+    /// The entry and the note. A note that cannot be read counts as absent.
+    fn read(&self) -> Attempt<[Option<Vec<u8>>; 2]> {
+        let Some(directory) = Directory::open(&self.directory)? else { return Ok([None, None]) };
+        let entry = directory.read(&self.entry, seal::MAX_RECORD_BYTES)?;
+        Ok([entry, directory.read(&self.note, seal::MAX_RECORD_BYTES).unwrap_or(None)])
+    }
+
+    fn read_entry(&self) -> Attempt<Option<Vec<u8>>> {
+        let Some(directory) = Directory::open(&self.directory)? else { return Ok(None) };
+        directory.read(&self.entry, seal::MAX_RECORD_BYTES)
+    }
+
+    /// The clock of the file server: the time that it sets on a file that is touched. `None` if it has none.
+    fn time(&self) -> Attempt<Option<i64>> {
         let directory = Directory::open_or_create(&self.directory)?;
+        Ok(self.open_lock(&directory)?.and_then(|file| touch(&file)))
+    }
+
+    fn open_lock(&self, directory: &Directory) -> Attempt<Option<File>> {
         let existing = directory.open_file(&self.lock, OFlags::RDWR)?;
         // Created only if it does not exist: creating a file waits while another process changes the directory,
         // and a busy disk may delay that process.
-        let file = if existing.is_some() {
-            existing
-        } else {
-            directory.open_file(&self.lock, OFlags::RDWR | OFlags::CREATE)?
-        };
+        if existing.is_some() {
+            return Ok(existing);
+        }
         // Absent only if the directory was removed in the meantime.
-        let Some(file) = file else { return Ok(None) };
-        LockedFile::new(file).map_err(directory.failed("lock", &self.lock))
+        directory.open_file(&self.lock, OFlags::RDWR | OFlags::CREATE)
     }
 
-    fn write(&self, sealed: &[u8], number: u64) -> Attempt<()> {
+    /// Takes the lock, and makes sure that an entry can be written. `None` if another process or thread holds it.
+    fn lock(&self, numbers: (u64, u64)) -> Attempt<Option<LockedFile>> {
         let directory = Directory::open_or_create(&self.directory)?;
-        self.remove_stale_temp_files(&directory);
-        directory.replace(&self.entry, &self.unfinished(number), sealed)
+        let Some(file) = self.open_lock(&directory)? else { return Ok(None) };
+        let locked = LockedFile::new(file).map_err(directory.failed("lock", &self.lock))?;
+        let Some(mut locked) = locked else { return Ok(None) };
+        locked.time = touch(&locked.file);
+        let (first, name) = (self.unfinished(numbers.0), self.unfinished(numbers.1));
+        let file = directory.prepare(&self.entry, &first, &name)?;
+        locked.prepared = Some(Prepared { directory, name, file });
+        Ok(Some(locked))
     }
 
-    fn remove(&self) -> Attempt<()> {
-        let Some(directory) = Directory::open(&self.directory)? else { return Ok(()) };
-        directory.remove(&self.entry, |_| true)
+    /// Waits until no process holds the lock any more.
+    fn wait_for_release(&self) {
+        let Ok(Some(directory)) = Directory::open(&self.directory) else { return };
+        let Ok(Some(file)) = directory.open_file(&self.lock, OFlags::RDWR) else { return };
+        while file.lock_shared().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
+        let _ = file.unlock();
+    }
+
+    /// Writes the entry, removes the note, and then releases the lock.
+    fn save(&self, sealed: &[u8], number: u64, mut lock: Option<LockedFile>) -> Attempt<()> {
+        let prepared = lock.as_mut().and_then(|lock| lock.prepared.take());
+        let directory = match prepared {
+            Some(prepared) => {
+                prepared.directory.finish(&prepared.file, &self.entry, &prepared.name, sealed)?;
+                prepared.directory
+            }
+            None => {
+                let directory = Directory::open_or_create(&self.directory)?;
+                directory.replace(&self.entry, &self.unfinished(number), sealed)?;
+                directory
+            }
+        };
+        let _ = directory.remove(&self.note, |_| true);
+        // The others need not wait for the rest.
+        drop(lock);
+        self.remove_stale_temp_files(&directory);
+        Ok(())
+    }
+
+    fn write_note(&self, sealed: &[u8], number: u64) -> Attempt<()> {
+        Directory::open_or_create(&self.directory)?.replace(&self.note, &self.unfinished(number), sealed)
+    }
+
+    /// Removes the entry if it still is this one. Under the lock: another process that holds it is about to replace
+    /// the entry.
+    fn remove(&self, sealed: &[u8]) -> Attempt<Removal> {
+        let Some(directory) = Directory::open(&self.directory)? else { return Ok(Removal::NotStored) };
+        let file = self.open_lock(&directory)?;
+        let locked = file.map(LockedFile::new).transpose().map_err(directory.failed("lock", &self.lock))?;
+        if locked.as_ref().is_some_and(Option::is_none) {
+            return Ok(Removal::Busy);
+        }
+        if directory.read(&self.entry, seal::MAX_RECORD_BYTES)?.as_deref() != Some(sealed) {
+            return Ok(Removal::NotStored);
+        }
+        directory.remove(&self.entry, |_| true)?;
+        Ok(Removal::Removed)
     }
 
     /// Removes the unfinished files of this entry whose writers were killed, and nothing else: the
@@ -259,17 +385,27 @@ impl Files {
     }
 }
 
-/// The lock, while it is held.
-struct LockGuard {
-    file: Option<LockedFile>,
-    io_timeout: Duration,
+/// Sets the time of the last change of a file to now, by the clock of its server, and returns it.
+fn touch(file: &File) -> Option<i64> {
+    use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
+    use std::os::unix::fs::MetadataExt;
+    let only = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+    let now = Timestamps { last_access: only(UTIME_OMIT), last_modification: only(UTIME_NOW) };
+    futimens(file, &now).ok()?;
+    let about = file.metadata().ok()?;
+    about.mtime().checked_mul(1_000_000_000)?.checked_add(about.mtime_nsec())
 }
+
+/// The lock, while it is held.
+struct LockGuard(Option<LockedFile>);
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
-        let file = self.file.take();
+        let Some(file) = self.0.take() else { return };
         // Unlocking may need a file server. (If no thread can be started, the file is unlocked here.)
-        let _ = FILE_IO_THREADS.run_with_deadline(IoDeadline::after(self.io_timeout), move || drop(file));
+        if let Some(done) = LOCK_WAITERS.try_start(move || drop(file)) {
+            let _ = done.recv_timeout(UNLOCK_TIMEOUT);
+        }
     }
 }
 
@@ -277,6 +413,19 @@ impl Drop for LockGuard {
 struct LockedFile {
     file: File,
     generation: u64,
+    /// The file for the next entry, if it is not written yet.
+    prepared: Option<Prepared>,
+    /// The time of the file server when the lock was taken.
+    time: Option<i64>,
+    /// The time since the boot at which the lock was taken.
+    taken: i64,
+}
+
+/// A file that has room for an entry.
+struct Prepared {
+    directory: Directory,
+    name: String,
+    file: File,
 }
 
 impl LockedFile {
@@ -284,20 +433,31 @@ impl LockedFile {
     fn new(file: File) -> io::Result<Option<Self>> {
         let generation = fork::generation();
         match file.try_lock() {
-            Ok(()) => Ok(Some(LockedFile { file, generation })),
+            Ok(()) => Ok(Some(LockedFile { file, generation, prepared: None, time: None, taken: 0 })),
             Err(TryLockError::WouldBlock) => Ok(None),
             // A signal interrupted the request to a file server.
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+
+    /// The time of the file server now.
+    fn time_now(&self, clock: &Clock) -> Option<i64> {
+        if boot::identity() == boot::UNKNOWN {
+            return None;
+        }
+        Some(self.time?.saturating_add(clock.boot_time().saturating_sub(self.taken)))
+    }
 }
 
 impl Drop for LockedFile {
     fn drop(&mut self) {
         // If a child was forked in the meantime, closing the file would leave it locked. In that child, the lock
-        // belongs to the parent and is kept.
+        // belongs to the parent and is kept, and so is the parent's file.
         if self.generation == fork::generation() {
+            if let Some(prepared) = self.prepared.take() {
+                let _ = prepared.directory.remove(&prepared.name, |_| true);
+            }
             let _ = self.file.unlock();
         }
     }
@@ -332,7 +492,7 @@ mod tests {
         for by_a_link in [false, true] {
             let scratch = scratch("swapped");
             let (store, moved, victim) = (scratch.join("store"), scratch.join("moved"), scratch.join("victim"));
-            let files = Files { directory: store.clone(), entry: "e".repeat(32), lock: "lock".to_owned() };
+            let files = Files { lock: "lock".to_owned(), ..Files::new(store.clone(), &"e".repeat(32)) };
             // Each has a stale file, of different names, so that reading the wrong directory shows.
             for (directory, number) in [(&store, 1), (&victim, 2)] {
                 DirBuilder::new().mode(0o700).create(directory).unwrap();

@@ -4,16 +4,19 @@
 //!   including connecting and TLS. After a failure, the server is not used for some seconds, and all entries count
 //!   as absent.
 //! - **One machine requests a token for all.** The lock is a key with an owner and a short lifetime: that of a
-//!   machine that crashed expires, and only its owner can delete it earlier.
-//! - **An entry has two expiry times.** The server deletes it when its token expires. The remaining time on the
-//!   server counts even if the entry is valid for longer by this machine's clock.
+//!   machine that crashed expires, and only its owner can delete it earlier. The owner prolongs it while it waits for
+//!   the service.
+//! - **The server's clock counts.** The age of an entry of another machine is measured by the clock of the server, so
+//!   the clocks of the machines need not agree. The server also deletes the entry when its token expires, and the
+//!   remaining time on the server counts even if the entry would be valid for longer.
+//! - **Those that wait ask at growing intervals**, for the entry, the note and the lock in one exchange.
 //! - A connection belongs to one process: a forked child does not use the store that it inherits.
 //!
 //! The protocol is in [`resp`](super::resp), with the reasons why no library is used.
 
 use super::resp::{Command, Value, encode, read_reply};
-use super::seal::EntryCipher;
-use super::{Entry, LockResult, Store, WarnOnce};
+use super::seal::RecordCipher;
+use super::{Codec, Contents, Entry, IoBudget, Lock, LockResult, Note, Removal, Store, WarnOnce, jittered};
 use crate::config::{NetworkOptions, Options};
 use crate::error::{Error, Kind, Result};
 use crate::net::connect::connect;
@@ -26,10 +29,12 @@ use crate::sys::clock::Clock;
 use crate::sys::deadline::IoDeadline;
 use crate::sys::fork;
 use crate::sys::secret::Secret;
+use crate::sys::threads::HelperThreads;
 use once_cell::race::OnceBox;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::io::{self, BufReader, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,39 +52,62 @@ const FAILURE_COOLDOWN: Duration = Duration::from_secs(5);
 /// that was idle for longer may have been closed on the way.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The lifetime of a lock. A holder that takes longer loses it, which costs a second request. After a holder has
-/// crashed, the others wait for at most this time.
+/// The lifetime of a lock that is not prolonged. After a holder has crashed, the others wait for at most this time.
 const LOCK_TTL: Duration = Duration::from_secs(5);
 
-/// The longest time between two attempts to take a lock that another process or thread holds.
-const LOCK_POLL_MAX: Duration = Duration::from_millis(100);
+/// The shortest and the longest time between two looks at a lock that another process or thread holds. In between, it
+/// is a quarter of the time that the caller has waited, so that no process gets the token more than a quarter later.
+const POLL_AFTER: [Duration; 2] = [Duration::from_millis(30), Duration::from_secs(1)];
+
+/// The threads that prolong locks. A store has one at most.
+static LOCK_KEEPERS: HelperThreads = HelperThreads::new("amp-lock");
+
+/// A Lua script that prolongs the lifetime of a key if it has a certain value.
+const COMPARE_AND_PROLONG: &[u8] =
+    b"if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('pexpire',KEYS[1],ARGV[2]) end return 0";
 
 /// A Lua script that deletes a key if it has a certain value.
 const COMPARE_AND_DELETE: &[u8] =
     b"if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('del',KEYS[1]) end return 0";
 
 pub(super) struct RedisStore {
-    seal: EntryCipher,
-    entry: String,
-    lock: String,
-    clock: Clock,
+    codec: Codec,
+    keys: Keys,
     server: Arc<RedisClient>,
+}
+
+/// The keys of one client. The braces put all of them on the same node of a cluster.
+#[derive(Clone)]
+struct Keys {
+    entry: String,
+    note: String,
+    lock: String,
+}
+
+/// What the server has.
+#[derive(Default)]
+struct Fetched {
+    /// The entry, and the time until the server deletes it.
+    entry: Option<(Vec<u8>, Duration)>,
+    note: Option<Vec<u8>>,
+    is_locked: bool,
+    /// The server's clock, if it may be read.
+    time: Option<i64>,
 }
 
 impl RedisStore {
     /// Parses the URL; sends nothing.
-    pub(super) fn open(options: &Options, seal: EntryCipher, url: &str) -> Result<Self> {
+    pub(super) fn open(options: &Options, cipher: RecordCipher, url: &str) -> Result<Self> {
         fork::install_fork_hook();
         let url = RedisUrl::parse(url).ok_or_else(|| {
             Error::new(Kind::Config, "store is not the URL of a Redis server")
                 .with_hint("use redis://[user:password@]host[:port][/database], or rediss:// for TLS")
         })?;
-        let name = seal.name();
+        let name = cipher.name();
+        let key = |suffix| format!("amp-token:{{{name}}}{suffix}");
         Ok(RedisStore {
-            seal,
-            entry: format!("amp-token:{name}"),
-            lock: format!("amp-token:{name}:lock"),
-            clock: options.clock.clone(),
+            keys: Keys { entry: key(""), note: key(":note"), lock: key(":lock") },
+            codec: Codec::new(cipher, &options.clock),
             server: Arc::new(RedisClient {
                 url,
                 io_timeout: IO_TIMEOUT.min(options.timeout / 8),
@@ -94,13 +122,37 @@ impl RedisStore {
         })
     }
 
-    /// The stored bytes, and the time until the server deletes them.
-    fn fetch(&self) -> Option<(Vec<u8>, Duration)> {
-        let key = self.entry.as_bytes();
-        match <[Value; 2]>::try_from(self.server.pipeline(&[&[b"GET", key], &[b"PTTL", key]])?).ok()? {
-            [Value::Bulk(sealed), Value::Integer(left)] => {
-                Some((sealed, Duration::from_millis(u64::try_from(left).ok()?)))
+    /// Reads everything in one exchange.
+    ///
+    /// Another process may replace the entry between two commands. The remaining time is asked for twice, before and
+    /// after the entry, so that the smaller one is not above that of the entry, whichever of the two was read.
+    fn fetch(&self, budget: &IoBudget) -> Option<Fetched> {
+        let Keys { entry, note, lock } = &self.keys;
+        let (pttl, get, time): (&[u8], &[u8], Command) = (b"PTTL", b"GET", &[b"TIME"]);
+        let [entry, note, lock] = [entry, note, lock].map(String::as_bytes);
+        let commands: [Command; 6] = [&[pttl, entry], &[get, entry], &[pttl, entry], &[get, note], &[get, lock], time];
+        let replies = self.server.pipeline(budget, &commands, &[b"TIME"])?;
+        if replies.contains(&Value::TooLong) {
+            return Some(Fetched::default()); // not of this library, and replaced by the next entry
+        }
+        let [before, entry, after, note, lock, time] = <[Value; 6]>::try_from(replies).ok()?;
+        let entry = match (entry, before, after) {
+            (Value::Bulk(sealed), Value::Integer(before), Value::Integer(after)) => {
+                // Negative: the key did not exist, or never expires. Those of the store do.
+                let left = u64::try_from(before.min(after)).ok();
+                left.map(|left| (sealed, Duration::from_millis(left)))
             }
+            _ => None,
+        };
+        let note = if let Value::Bulk(sealed) = note { Some(sealed) } else { None };
+        let time = if let Value::Time(time) = time { Some(time) } else { None };
+        Some(Fetched { entry, note, is_locked: lock != Value::Nil, time })
+    }
+
+    /// The server's clock, if it may be read.
+    fn time(&self, budget: &IoBudget) -> Option<i64> {
+        match self.server.pipeline(budget, &[&[b"TIME"]], &[b"TIME"])?.pop()? {
+            Value::Time(time) => Some(time),
             _ => None,
         }
     }
@@ -112,52 +164,99 @@ impl Store for RedisStore {
         format!("{}://{}", if url.tls { "rediss" } else { "redis" }, url.name())
     }
 
-    fn load(&self) -> Option<Entry> {
-        // Read before the exchange, because the server's reply is true at some time after that.
-        let now = self.clock.now();
-        let (sealed, left) = self.fetch()?;
-        let mut entry = self.server.warnings.open(&self.seal, &sealed, now)?;
-        entry.expires = entry.expires.min(now.after(left).wall);
-        (entry.expires > entry.issued).then_some(entry)
+    fn read(&self, budget: &IoBudget) -> Contents {
+        let Some(fetched) = self.fetch(budget) else { return Contents::default() };
+        let now = self.codec.now(fetched.time);
+        let entry = fetched.entry.and_then(|(sealed, left)| {
+            let mut entry = self.server.warnings.open(&self.codec, &sealed, |_| now)?;
+            let age = self.codec.age(&entry);
+            entry.lifetime = entry.lifetime.min(age + left);
+            (!left.is_zero()).then_some(entry)
+        });
+        let note = fetched.note.and_then(|sealed| self.codec.open_note(&sealed, |_| now));
+        Contents { entry, note, is_locked: fetched.is_locked }
     }
 
-    fn lock(&self, wait: Duration) -> LockResult {
+    fn try_lock(&self, budget: &IoBudget) -> LockResult {
         let mut random = [0; 16];
         if SystemRandom::new().fill(&mut random).is_err() {
             return LockResult::Unavailable;
         }
         let owner = format!("{:032x}", u128::from_ne_bytes(random));
         let life = LOCK_TTL.as_millis().to_string();
-        let end = self.clock.now().after(wait).monotonic;
-        for turn in 1_u32.. {
-            let take: Command = &[b"SET", self.lock.as_bytes(), owner.as_bytes(), b"NX", b"PX", life.as_bytes()];
-            match self.server.command(take) {
-                Some(Value::Bulk(_)) => break,
-                Some(Value::Nil) => {}
-                _ => return LockResult::Unavailable,
-            }
-            let left = Duration::from_nanos(u64::try_from(end - self.clock.now().monotonic).unwrap_or(0));
-            if left.is_zero() {
-                return LockResult::Busy;
-            }
-            let pause = LOCK_POLL_MAX.min(Duration::from_millis(5 << turn.min(8)));
-            self.clock.sleep((Duration::from_millis(5) + self.clock.random_below(pause)).min(left));
-        }
-        LockResult::Held(Box::new(LockGuard { server: self.server.clone(), lock: self.lock.clone(), owner }))
-    }
-
-    fn save(&self, entry: &Entry) {
-        let left = entry.expires.saturating_sub(self.clock.now().wall) / 1_000_000;
-        if let Some(sealed) = self.seal.seal(entry).filter(|_| left > 0) {
-            self.server.command(&[b"SET", self.entry.as_bytes(), &sealed, b"PX", left.to_string().as_bytes()]);
+        let take: Command = &[b"SET", self.keys.lock.as_bytes(), owner.as_bytes(), b"NX", b"PX", life.as_bytes()];
+        match self.server.command(budget, take) {
+            Some(Value::Bulk(_)) => LockResult::Held(Box::new(LockGuard::new(&self.server, &self.keys.lock, owner))),
+            Some(Value::Nil) => LockResult::Busy,
+            _ => LockResult::Unavailable,
         }
     }
 
-    fn remove(&self, token: &str) {
-        let Some((sealed, _)) = self.fetch() else { return };
-        if self.seal.open(&sealed, self.clock.now()).is_ok_and(|entry| entry.token.expose() == token) {
-            self.server.command(&[b"EVAL", COMPARE_AND_DELETE, b"1", self.entry.as_bytes(), &sealed]);
+    fn wait(&self, waited: Duration, limit: Duration) -> bool {
+        let [least, most] = POLL_AFTER;
+        self.codec.clock.sleep(jittered((waited / 4).clamp(least, most), &self.codec.clock).min(limit));
+        true
+    }
+
+    fn save(&self, entry: &Entry, lock: Option<Lock>, budget: &IoBudget) {
+        let left = entry.lifetime.saturating_sub(self.codec.age(entry)).as_millis();
+        let sealed = self.codec.seal_entry(entry, self.time(budget));
+        let Some(sealed) = sealed.filter(|_| left > 0) else { return };
+        let life = left.to_string();
+        let (entry, note) = (self.keys.entry.as_bytes(), self.keys.note.as_bytes());
+        // A note that expires at once is removed, with the permission to use SET alone.
+        self.server.pipeline(
+            budget,
+            &[&[b"SET", entry, &sealed, b"PX", life.as_bytes()], &[b"SET", note, b"", b"PX", b"1"]],
+            &[],
+        );
+        drop(lock);
+    }
+
+    fn leave_note(&self, note: &Note, left: Duration, budget: &IoBudget) {
+        let life = note.lifetime(left).as_millis().max(1).to_string();
+        if let Some(sealed) = self.codec.seal_note(note, left, self.time(budget)) {
+            self.server.command(budget, &[b"SET", self.keys.note.as_bytes(), &sealed, b"PX", life.as_bytes()]);
         }
+    }
+
+    fn remove(&self, token: &str, budget: &IoBudget) -> Removal {
+        let failed = || Removal::Failed(format!("the exchange with {} failed", self.server.url.name()));
+        let Some(fetched) = self.fetch(budget) else { return failed() };
+        let Some((sealed, _)) = fetched.entry else { return Removal::NotStored };
+        let entry = self.codec.open_entry(&sealed, |_| self.codec.now(fetched.time));
+        if !entry.is_ok_and(|entry| entry.token.expose() == token) {
+            return Removal::NotStored;
+        }
+        let delete: Command = &[b"EVAL", COMPARE_AND_DELETE, b"1", self.keys.entry.as_bytes(), &sealed];
+        match self.server.command(budget, delete) {
+            Some(Value::Integer(1)) => Removal::Removed,
+            Some(_) => Removal::NotStored,
+            None => failed(),
+        }
+    }
+
+    fn for_child(&self) -> Arc<dyn Store> {
+        let parent = &self.server;
+        let tls = OnceBox::new();
+        if let Some(connector) = parent.tls.get() {
+            let _ = tls.set(Box::new(connector.clone()));
+        }
+        Arc::new(RedisStore {
+            codec: self.codec.for_child(),
+            keys: self.keys.clone(),
+            server: Arc::new(RedisClient {
+                url: parent.url.clone(),
+                io_timeout: parent.io_timeout,
+                network: parent.network.clone(),
+                clock: parent.clock.clone(),
+                warnings: WarnOnce::new(&parent.warnings.log),
+                generation: fork::generation(),
+                unavailable_until: AtomicI64::new(i64::MIN),
+                tls,
+                link: Mutex::default(),
+            }),
+        })
     }
 }
 
@@ -166,12 +265,35 @@ struct LockGuard {
     server: Arc<RedisClient>,
     lock: String,
     owner: String,
+    /// Ends the thread that prolongs the lock.
+    _keep: Option<SyncSender<()>>,
+}
+
+impl LockGuard {
+    fn new(server: &Arc<RedisClient>, lock: &str, owner: String) -> Self {
+        let (keep, dropped) = sync_channel::<()>(0);
+        let (client, key, name) = (server.clone(), lock.to_owned(), owner.clone());
+        let prolong = move || {
+            while dropped.recv_timeout(LOCK_TTL / 3) == Err(RecvTimeoutError::Timeout) {
+                let life = LOCK_TTL.as_millis().to_string();
+                let prolong: Command =
+                    &[b"EVAL", COMPARE_AND_PROLONG, b"1", key.as_bytes(), name.as_bytes(), life.as_bytes()];
+                // Where that is not permitted, the lock expires, and a second request may be sent.
+                if !matches!(client.exchange(&[prolong], client.io_timeout).as_deref(), Ok([Value::Integer(1)])) {
+                    break;
+                }
+            }
+        };
+        let started = LOCK_KEEPERS.try_start(prolong).is_some();
+        LockGuard { server: server.clone(), lock: lock.to_owned(), owner, _keep: started.then_some(keep) }
+    }
 }
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
         // In a forked child this does nothing, and the lock stays the parent's.
-        self.server.command(&[b"EVAL", COMPARE_AND_DELETE, b"1", self.lock.as_bytes(), self.owner.as_bytes()]);
+        let delete: Command = &[b"EVAL", COMPARE_AND_DELETE, b"1", self.lock.as_bytes(), self.owner.as_bytes()];
+        self.server.within(self.server.io_timeout, &[delete], &[]);
     }
 }
 
@@ -186,7 +308,7 @@ struct RedisClient {
     generation: u64,
     /// Until this monotonic time the server is not used.
     unavailable_until: AtomicI64,
-    tls: OnceBox<TlsConnector>,
+    tls: OnceBox<Arc<TlsConnector>>,
     link: Mutex<PooledConnection>,
 }
 
@@ -198,23 +320,33 @@ struct PooledConnection {
 
 impl RedisClient {
     /// Exchanges one command. `None` if the exchange failed or the reply is an error.
-    fn command(&self, command: Command) -> Option<Value> {
-        self.pipeline(&[command])?.pop()
+    fn command(&self, budget: &IoBudget, command: Command) -> Option<Value> {
+        self.pipeline(budget, &[command], &[])?.pop()
     }
 
-    /// Sends commands together and reads a reply to each. `None` if the exchange failed or a reply is an error.
-    fn pipeline(&self, commands: &[Command]) -> Option<Vec<Value>> {
+    /// Sends commands together and reads a reply to each, until one is too long. `None` if the exchange failed or a reply is an error, unless
+    /// the reply is to one of the `optional` commands.
+    fn pipeline(&self, budget: &IoBudget, commands: &[Command], optional: &[&[u8]]) -> Option<Vec<Value>> {
+        budget.spend(self.io_timeout, |limit| self.within(limit, commands, optional))
+    }
+
+    /// The same, within `limit`.
+    fn within(&self, limit: Duration, commands: &[Command], optional: &[&[u8]]) -> Option<Vec<Value>> {
         if self.generation != fork::generation()
+            || limit.is_zero()
             || self.clock.now().monotonic < self.unavailable_until.load(Ordering::Relaxed)
         {
             return None;
         }
-        let problem = match self.exchange(commands) {
-            Ok(replies) => match replies.iter().find_map(Value::error) {
-                None => return Some(replies),
-                // The server works, but rejects a command: its user may lack a permission, for example.
-                Some(message) => format!("{} returned an error: {}", self.url.name(), self.url.sanitize(message)),
-            },
+        let problem = match self.exchange(commands, limit) {
+            Ok(replies) => {
+                let required = commands.iter().zip(&replies).filter(|(command, _)| !optional.contains(&command[0]));
+                match required.map(|(_, reply)| reply).find_map(Value::error) {
+                    None => return Some(replies),
+                    // The server works, but rejects a command: its user may lack a permission, for example.
+                    Some(message) => format!("{} returned an error: {}", self.url.name(), self.url.sanitize(message)),
+                }
+            }
             Err(error) => {
                 self.unavailable_until.store(self.clock.now().after(FAILURE_COOLDOWN).monotonic, Ordering::Relaxed);
                 error.to_string()
@@ -224,8 +356,8 @@ impl RedisClient {
         None
     }
 
-    fn exchange(&self, commands: &[Command]) -> Result<Vec<Value>> {
-        let deadline = IoDeadline::after(self.io_timeout);
+    fn exchange(&self, commands: &[Command], limit: Duration) -> Result<Vec<Value>> {
+        let deadline = IoDeadline::after(limit);
         // No thread holds the lock for longer than one exchange.
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = link.open.take().filter(|(_, until)| self.clock.now().monotonic < *until);
@@ -241,7 +373,10 @@ impl RedisClient {
                 (connection, replies)
             }
         };
-        link.open = Some((connection, self.clock.now().after(IDLE_TIMEOUT).monotonic));
+        // Too long a reply was not read to its end.
+        if !replies.contains(&Value::TooLong) {
+            link.open = Some((connection, self.clock.now().after(IDLE_TIMEOUT).monotonic));
+        }
         Ok(replies)
     }
 
@@ -252,7 +387,8 @@ impl RedisClient {
         let (wire, _) = connect(&found, &peer, deadline)?;
         let mut stream: Box<dyn Stream> = Box::new(wire);
         if *tls {
-            let connector = self.tls.get_or_try_init(|| TlsConnector::load(&self.network).map(Box::new))?;
+            let connector =
+                self.tls.get_or_try_init(|| TlsConnector::load(&self.network).map(|tls| Box::new(Arc::new(tls))))?;
             stream = Box::new(connector.handshake(stream, host, &peer, ClientCertificate::Withheld, deadline)?.0);
         }
         // A reply to AUTH may repeat the password, and the buffer is not wiped, so it holds one byte.
@@ -311,12 +447,16 @@ impl Connection {
         stream.set_deadline(deadline);
         stream.write_all(&encode(commands))?;
         stream.flush()?;
-        commands.iter().map(|_| read_reply(&mut self.0)).collect()
+        let mut replies = Vec::with_capacity(commands.len());
+        while replies.len() < commands.len() && !replies.contains(&Value::TooLong) {
+            replies.push(read_reply(&mut self.0)?);
+        }
+        Ok(replies)
     }
 }
 
 /// The URL of a server.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct RedisUrl {
     tls: bool,
     host: String,

@@ -27,6 +27,13 @@ impl Timestamps {
         Timestamps { monotonic: self.monotonic.saturating_add(later), wall: self.wall.saturating_add(later) }
     }
 
+    /// This reading minus `earlier`, on both clocks.
+    #[must_use]
+    pub fn before(self, earlier: Duration) -> Timestamps {
+        let earlier = i64::try_from(earlier.as_nanos()).unwrap_or(i64::MAX);
+        Timestamps { monotonic: self.monotonic.saturating_sub(earlier), wall: self.wall.saturating_sub(earlier) }
+    }
+
     /// Whether neither clock has reached `point`.
     #[inline]
     pub fn is_before_both(self, point: Timestamps) -> bool {
@@ -60,6 +67,15 @@ impl Clock {
         match self {
             Clock::System => system_now(),
             Clock::Manual(clock) => clock.now(),
+        }
+    }
+
+    /// The time since this machine was booted, in nanoseconds, suspension included. A manual clock's is its
+    /// monotonic time.
+    pub fn boot_time(&self) -> i64 {
+        match self {
+            Clock::System => system_boot_time(),
+            Clock::Manual(clock) => clock.now().monotonic,
         }
     }
 
@@ -147,20 +163,33 @@ impl ManualClock {
     }
 }
 
+// The hot path reads two clocks. An optimization for size would not inline this function.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[inline(always)]
+fn read_clock(clock: libc::clockid_t) -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a timespec that the call may write to. All clocks that are read exist since Linux 2.6.39,
+    // so the call cannot fail.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    #[allow(clippy::useless_conversion, reason = "the fields are 32 bits wide on some targets")]
+    i64::from(time.tv_sec).saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec))
+}
+
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
 fn system_now() -> Timestamps {
-    // The hot path reads two clocks. An optimization for size would not inline this function.
-    #[inline(always)]
-    fn read(clock: libc::clockid_t) -> i64 {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is a timespec that the call may write to. Both clocks exist since Linux 2.6.32, so the
-        // call cannot fail.
-        unsafe { libc::clock_gettime(clock, &raw mut time) };
-        #[allow(clippy::useless_conversion, reason = "the fields are 32 bits wide on some targets")]
-        i64::from(time.tv_sec).saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec))
-    }
-    Timestamps { monotonic: read(libc::CLOCK_MONOTONIC_COARSE), wall: read(libc::CLOCK_REALTIME_COARSE) }
+    Timestamps { monotonic: read_clock(libc::CLOCK_MONOTONIC_COARSE), wall: read_clock(libc::CLOCK_REALTIME_COARSE) }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn system_boot_time() -> i64 {
+    read_clock(libc::CLOCK_BOOTTIME)
+}
+
+// Not used: the identity of the boot is unknown on other systems.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn system_boot_time() -> i64 {
+    system_now().monotonic
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -205,7 +234,9 @@ mod tests {
     #[test]
     fn the_system_clocks_move_forward() {
         let before = Clock::System.now();
+        let booted = Clock::System.boot_time();
         std::thread::sleep(Duration::from_millis(20));
         assert!(before.is_before_both(Clock::System.now()));
+        assert!(booted < Clock::System.boot_time());
     }
 }

@@ -1,6 +1,7 @@
 //! What the library needs from the operating system: clocks, threads, locks, forks, and memory for secrets.
 
 pub mod allocator;
+pub(crate) mod boot;
 pub mod callback_scope;
 pub mod clock;
 pub(crate) mod deadline;

@@ -11,7 +11,7 @@ use crate::sys::deadline::IoDeadline;
 use crate::sys::fork;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -52,12 +52,7 @@ impl HelperThreads {
                 None => std::thread::sleep(deadline.remaining()?.min(Duration::from_millis(5))),
             }
         };
-        let (sender, receiver) = sync_channel(1);
-        let thread = spawn(self.name, move || {
-            let _permit = permit;
-            // Sending fails if the deadline has passed and the caller is gone.
-            let _ = sender.send(work());
-        })?;
+        let (receiver, thread) = self.start_with(permit, work)?;
         match receiver.recv_timeout(deadline.remaining()?) {
             Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
             result => {
@@ -76,6 +71,30 @@ impl HelperThreads {
             work();
         });
         thread.map(Some)
+    }
+
+    /// Runs `work` on a thread, and returns where its result arrives. `None` if there is no permit, or no thread can
+    /// be started.
+    pub(crate) fn try_start<T: Send + 'static>(
+        &'static self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<Receiver<T>> {
+        let (receiver, _) = self.start_with(self.acquire()?, work).ok()?;
+        Some(receiver)
+    }
+
+    fn start_with<T: Send + 'static>(
+        &self,
+        permit: Permit,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<(Receiver<T>, JoinHandle<()>)> {
+        let (sender, receiver) = sync_channel(1);
+        let thread = spawn(self.name, move || {
+            let _permit = permit;
+            // Sending fails if the deadline has passed and the caller is gone.
+            let _ = sender.send(work());
+        })?;
+        Ok((receiver, thread))
     }
 
     fn acquire(&'static self) -> Option<Permit> {

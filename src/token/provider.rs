@@ -4,17 +4,28 @@
 //! [transport](crate::net::transport), [retries](retry) it, reads the credentials again if they were rejected
 //! (they may have been rotated), and saves the token in the [store]. It keeps no token; the
 //! [cache](crate::token::cache) does.
+//!
+//! With a store, one process requests a token for all that share it. The others wait for the lock of the store for
+//! nearly all of their time, and look at the store meanwhile. They get what the holder of the lock gets: its token,
+//! or its failure, which it leaves in the store as a [note](Note). A process that stops waiting sends a request of its
+//! own, one at a time, and one whose request failed looks at the store once more. So a service that is slow or fails
+//! gets few requests, and no process fails while there is a token.
 
 use crate::config::credentials::Credentials;
 use crate::config::credentials_provider::CredentialsProvider;
-use crate::config::{Config, Options};
+use crate::config::{Config, Options, environment};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::net::http::HttpTransport;
+use crate::net::proxy;
 use crate::net::transport::Transport;
 use crate::oauth::client_credentials;
 use crate::oauth::retry::{self, Deadline};
-use crate::store::{self, Entry, LockResult, Store};
-use crate::sys::clock::Timestamps;
+use crate::store::{
+    self, Contents, Entry, Failure, IoBudget, Lock, LockResult, MAX_LIFETIME, Note, Removal, SeenNote, Store,
+};
+use crate::sys::boot;
+use crate::sys::clock::{Clock, Timestamps};
+use crate::sys::secret::{Secret, SecretBytes};
 use crate::sys::sync::Mutex;
 use crate::token::Token;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +34,10 @@ use std::time::Duration;
 
 /// The longest time that a caller with a usable token spends on refreshing it.
 pub(crate) const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The time at the end of a call in which the store is read once more after the request has failed; also never more
+/// than a twentieth of the time that was left for the request.
+const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// What a provider is created from. It is immutable, so that a forked child can create a provider from it.
 pub struct ProviderConfig {
@@ -57,6 +72,8 @@ pub struct TokenProvider {
     config: Arc<ProviderConfig>,
     transport: Arc<dyn Transport>,
     resolved: Mutex<ResolvedCredentials>,
+    /// A hash of what the way to the service depends on.
+    route: u64,
 }
 
 /// Credentials, and the store that belongs to them.
@@ -86,15 +103,38 @@ pub struct FetchRequest<'a> {
 pub struct PendingSave {
     store: Arc<dyn Store>,
     entry: Entry,
-    _lock: LockResult,
+    lock: Option<Lock>,
+    budget: IoBudget,
 }
 
 impl PendingSave {
-    /// Saves the token in the store. A disk may be slow, so this is done after the token is published to the
-    /// threads of this process.
+    /// Saves the token in the store, and releases the lock. A disk may be slow, so this is done after the token is
+    /// published to the threads of this process, and finished in the background if the call has no time for it.
     pub fn save(self) {
-        self.store.save(&self.entry);
+        self.store.save(&self.entry, self.lock, &self.budget);
     }
+}
+
+/// A fetch that waits for another process, or has waited.
+struct SharedFetch<'a> {
+    store: &'a Arc<dyn Store>,
+    fetch: &'a FetchRequest<'a>,
+    start: Timestamps,
+    budget: IoBudget,
+    /// The time at the end of the call in which it does not wait any more.
+    reserve: Duration,
+}
+
+/// What the store says to a fetch.
+enum Answer {
+    Token(Token),
+    /// The failure of another process, which this one would get too.
+    Failed(Error),
+    /// The service requires that no request is sent for so long.
+    Hold(Duration),
+    /// Another process that stopped waiting for the lock sends a request.
+    Requesting,
+    Nothing,
 }
 
 impl TokenProvider {
@@ -105,7 +145,8 @@ impl TokenProvider {
             None => Arc::new(HttpTransport::new(&config.options.network)?),
         };
         let resolved = Mutex::new(ResolvedCredentials::find(&config)?);
-        Ok(TokenProvider { config, transport, resolved })
+        let route = route(&config);
+        Ok(TokenProvider { config, transport, resolved, route })
     }
 
     /// Fetches a token from the store or the service, with what must still be saved in the store. `None` if a new
@@ -118,34 +159,163 @@ impl TokenProvider {
             let token = Token::permanent(resolved.credentials.secret(), self.config.options.clock.now());
             return Ok(Some((token, None)));
         }
-        let Some(store) = &resolved.store else { return Ok(Some((self.request(&resolved, fetch)?, None))) };
-        if let Some(token) = self.load(store.as_ref(), fetch) {
-            return Ok(Some((token, None)));
+        match self.fetch_with(&resolved, fetch) {
+            Err(rejected)
+                if rejected.kind() == Kind::CredentialsRejected && self.config.credentials_provider.reads_files() =>
+            {
+                // If they cannot be read now, the rejection is the error that counts.
+                let Ok(again) = self.reload_credentials() else { return Err(rejected) };
+                if again.credentials == resolved.credentials {
+                    return Err(rejected);
+                }
+                let log = &self.config.options.log;
+                log.info(|| "the credentials were rejected and have changed on disk; using the new ones");
+                self.fetch_with(&again, fetch)
+            }
+            result => result,
         }
-        // A caller that waits for another process needs the rest of its time for a request of its own.
-        let wait =
-            if fetch.required { fetch.deadline.remaining(&self.config.options.clock) / 2 } else { Duration::ZERO };
-        let lock = match store.lock(wait) {
-            LockResult::Busy if !fetch.required => return Ok(None),
-            lock => lock,
+    }
+
+    /// Fetches a token with these credentials.
+    fn fetch_with(
+        &self,
+        resolved: &ResolvedCredentials,
+        fetch: &FetchRequest,
+    ) -> Result<Option<(Token, Option<PendingSave>)>> {
+        let Options { clock, .. } = &self.config.options;
+        let Some(store) = &resolved.store else {
+            return Ok(Some((self.request(&resolved.credentials, fetch)?, None)));
         };
-        // Another process may have refreshed the token while this one waited.
-        if let Some(token) = self.load(store.as_ref(), fetch) {
-            return Ok(Some((token, None)));
+        let tenth = fetch.deadline.remaining(clock) / 10;
+        let shared = SharedFetch {
+            store,
+            fetch,
+            start: clock.now(),
+            budget: IoBudget::new(&self.config.options, fetch.deadline),
+            // Random, so that processes that began together do not stop waiting together.
+            reserve: tenth + clock.random_below(tenth),
+        };
+        // Whether the lock may be free.
+        let mut is_free = true;
+        loop {
+            let (answer, is_locked) = self.ask_store(&shared);
+            let is_requesting = matches!(answer, Answer::Requesting);
+            match answer {
+                Answer::Token(token) => return Ok(Some((token, None))),
+                Answer::Failed(error) => return Err(error),
+                Answer::Hold(time) => {
+                    clock.sleep(time);
+                    continue;
+                }
+                Answer::Requesting | Answer::Nothing => {}
+            }
+            let lock = if is_free && !is_locked { store.try_lock(&shared.budget) } else { LockResult::Busy };
+            let lock = match lock {
+                LockResult::Held(lock) => match self.ask_store(&shared).0 {
+                    // Another process had the lock until now.
+                    Answer::Token(token) => return Ok(Some((token, None))),
+                    Answer::Failed(error) => return Err(error),
+                    Answer::Hold(_) => continue,
+                    Answer::Requesting | Answer::Nothing => Some(lock),
+                },
+                LockResult::Unavailable => None,
+                LockResult::Busy if !fetch.required => return Ok(None),
+                LockResult::Busy => {
+                    let left = fetch.deadline.remaining(clock);
+                    if left < shared.reserve / 16 {
+                        return Err(shared.timed_out("timed out waiting for the token request of another process"));
+                    }
+                    if left > shared.reserve || is_requesting {
+                        // At the end, the store alone tells when another process has a token.
+                        let is_early = left > shared.reserve;
+                        let limit = if is_early { left - shared.reserve } else { shared.reserve / 8 };
+                        is_free = store.wait(shared.start.remaining_until(clock.now()), limit);
+                        shared.budget.renew();
+                        continue;
+                    }
+                    store.leave_note(&Note::Requesting, left, &shared.budget);
+                    None
+                }
+            };
+            return self.request_and_share(resolved, &shared, lock).map(Some);
         }
-        if fetch.deadline.remaining(&self.config.options.clock).is_zero() {
-            return Err(Error::new(
-                Kind::Timeout,
-                format!("timed out waiting for the token store {}", store.location()),
-            )
-            .with_phase(Phase::Connect)
-            .with_hint("use another store_dir or store, or allow more time with timeout_ms"));
+    }
+
+    /// Requests a token, and leaves a failure in the store for the others.
+    fn request_and_share(
+        &self,
+        resolved: &ResolvedCredentials,
+        shared: &SharedFetch,
+        lock: Option<Lock>,
+    ) -> Result<(Token, Option<PendingSave>)> {
+        let Options { clock, .. } = &self.config.options;
+        if shared.fetch.deadline.remaining(clock).is_zero() {
+            let place = shared.store.location();
+            return Err(shared.timed_out(&format!("timed out waiting for the token store {place}")));
         }
-        let token = self.request(&resolved, fetch)?;
-        let entry = Entry { token: token.value().into(), issued: token.issued().wall, expires: token.expires().wall };
-        // The credentials may have been read again, and the store belongs to the credentials.
-        let pending_save = self.credentials().store.map(|store| PendingSave { store, entry, _lock: lock });
-        Ok(Some((token, pending_save)))
+        // Some time is left for a last look at the store.
+        let left = shared.fetch.deadline.remaining(clock);
+        let request =
+            FetchRequest { deadline: Deadline::after(clock, left - LAST_LOOK.min(left / 20)), ..*shared.fetch };
+        let error = match self.request(&resolved.credentials, &request) {
+            Ok(token) => {
+                let entry = Entry { token: token.value().into(), issued: token.issued(), lifetime: token.lifetime() };
+                let budget = IoBudget::new(&self.config.options, shared.fetch.deadline);
+                return Ok((token, Some(PendingSave { store: shared.store.clone(), entry, lock, budget })));
+            }
+            Err(error) => error,
+        };
+        // Another process may have had more luck.
+        let budget = IoBudget::new(&self.config.options, shared.fetch.deadline);
+        if let Some(token) = self.usable(shared.store.read(&budget).entry, shared.fetch) {
+            return Ok((token, None));
+        }
+        if let Some(failure) = Failure::new(&error, self.route) {
+            shared.store.leave_note(&Note::Failed(failure), Duration::ZERO, &budget);
+        }
+        Err(error)
+    }
+
+    /// What is in the store for this fetch, and whether another process is known to hold the lock.
+    fn ask_store(&self, shared: &SharedFetch) -> (Answer, bool) {
+        let Contents { entry, note, is_locked } = shared.store.read(&shared.budget);
+        let answer = match self.usable(entry, shared.fetch) {
+            Some(token) => Answer::Token(token),
+            None => note.map_or(Answer::Nothing, |note| self.judge(note, shared)),
+        };
+        (answer, is_locked)
+    }
+
+    /// What a note means for this fetch.
+    fn judge(&self, seen: SeenNote, shared: &SharedFetch) -> Answer {
+        let Options { clock, .. } = &self.config.options;
+        // What happened while this call waited is its outcome too.
+        let waited = shared.start.remaining_until(clock.now());
+        let is_current = !seen.left.is_zero() || (seen.age < waited);
+        let failure = match seen.note {
+            _ if !is_current => return Answer::Nothing,
+            Note::Requesting if seen.left.is_zero() => return Answer::Nothing,
+            Note::Requesting => return Answer::Requesting,
+            Note::Failed(failure) => failure,
+        };
+        if failure.route.is_some_and(|route| route != self.route) {
+            return Answer::Nothing; // this process may reach the service in another way
+        }
+        if failure.hold && !seen.left.is_zero() {
+            let left = shared.fetch.deadline.remaining(clock);
+            // Not all at once, when the time has passed.
+            let time = seen.left + clock.random_below(seen.left.min(Duration::from_secs(1)));
+            return if shared.fetch.required && shared.fetch.max_retries > 0 && time < left {
+                Answer::Hold(time)
+            } else {
+                Answer::Failed(failure.error.with_retry_after(Some(seen.left)))
+            };
+        }
+        // A process that tries more often may have more luck.
+        if failure.error.is_retryable() && failure.attempts <= shared.fetch.max_retries {
+            return Answer::Nothing;
+        }
+        Answer::Failed(failure.error)
     }
 
     /// The transport.
@@ -153,16 +323,18 @@ impl TokenProvider {
         self.transport.clone()
     }
 
-    /// Removes a token from the store.
-    pub fn remove_from_store(&self, token: &Token) {
-        if let Some(store) = &self.credentials().store {
-            store.remove(token.value());
+    /// Removes a token from the store, and reports what became of it.
+    pub fn remove_from_store(&self, token: &Token) -> Removal {
+        match &self.credentials().store {
+            Some(store) => store.remove(token.value(), &IoBudget::without_deadline(&self.config.options)),
+            None => Removal::NotStored,
         }
     }
 
     /// The token in the store, if it has not expired. Sends no token request.
     pub fn load_from_store(&self) -> Option<Token> {
-        self.read(self.credentials().store?.as_ref())
+        let budget = IoBudget::without_deadline(&self.config.options);
+        Some(self.token(self.credentials().store?.read(&budget).entry?))
     }
 
     /// A description of where the store is, if there is one.
@@ -194,52 +366,29 @@ impl TokenProvider {
 
     /// The stored token, if it is not the one to be replaced and can be used. A token that is due for refresh is
     /// used only if the caller has none.
-    fn load(&self, store: &dyn Store, fetch: &FetchRequest) -> Option<Token> {
+    fn usable(&self, entry: Option<Entry>, fetch: &FetchRequest) -> Option<Token> {
         let clock = &self.config.options.clock;
-        let token = self.read(store)?;
+        let token = self.token(entry?);
         if fetch.replacing.is_some_and(|current| current.value() == token.value()) {
             return None;
         }
         let now = clock.now();
+        // The service does not issue tokens that are valid for `min_validity`: another one would not be either.
+        let is_as_good_as_any = now.is_before_both(token.issued().after(token.lifetime() / 10))
+            && !token.issued().is_before_both(token.usable_until(fetch.min_validity))
+            && token.is_usable(now, Duration::ZERO);
         let good = token.is_fresh(now) || fetch.required;
-        (good && token.is_usable(now, fetch.min_validity)).then_some(token)
+        (is_as_good_as_any || (good && token.is_usable(now, fetch.min_validity))).then_some(token)
     }
 
     /// The entry of the store as a token.
-    fn read(&self, store: &dyn Store) -> Option<Token> {
+    fn token(&self, entry: Entry) -> Token {
         let Options { clock, min_validity, .. } = &self.config.options;
-        let entry = store.load()?;
-        let now = clock.now();
-        let (age, lifetime) = (now.wall.checked_sub(entry.issued)?, entry.expires.checked_sub(entry.issued)?);
-        let (Ok(age), Ok(lifetime)) = (u64::try_from(age), u64::try_from(lifetime)) else {
-            return None; // issued in the future, or expired before it was issued
-        };
-        let issued = Timestamps { monotonic: now.monotonic.saturating_sub_unsigned(age), wall: entry.issued };
-        Some(Token::new(&entry.token, issued, Duration::from_nanos(lifetime), *min_validity, clock))
+        Token::new(&entry.token, entry.issued, entry.lifetime, *min_validity, clock)
     }
 
-    /// Requests a token from the service. If the credentials were rejected and have changed on disk, requests it
-    /// once more with the new ones.
-    fn request(&self, resolved: &ResolvedCredentials, fetch: &FetchRequest) -> Result<Token> {
-        match self.request_token(&resolved.credentials, fetch) {
-            Err(rejected)
-                if rejected.kind() == Kind::CredentialsRejected && self.config.credentials_provider.reads_files() =>
-            {
-                let again = self.reload_credentials()?;
-                if again.credentials == resolved.credentials {
-                    return Err(rejected);
-                }
-                self.config
-                    .options
-                    .log
-                    .info(|| "the credentials were rejected and have changed on disk; using the new ones");
-                self.request_token(&again.credentials, fetch)
-            }
-            result => result,
-        }
-    }
-
-    fn request_token(&self, credentials: &Credentials, fetch: &FetchRequest) -> Result<Token> {
+    /// Requests a token from the service.
+    fn request(&self, credentials: &Credentials, fetch: &FetchRequest) -> Result<Token> {
         let Options { token_url, user_agent, clock, min_validity, log, .. } = &self.config.options;
         let Credentials::Client { id, secret } = credentials else {
             return Ok(Token::permanent(credentials.secret(), clock.now()));
@@ -258,13 +407,24 @@ impl TokenProvider {
                 )
             });
             match result {
-                Ok(grant) => Ok(Token::new(&grant.access_token, issued, grant.lifetime, *min_validity, clock)),
+                Ok(grant) => {
+                    let lifetime = grant.lifetime.min(MAX_LIFETIME);
+                    Ok(Token::new(&grant.access_token, issued, lifetime, *min_validity, clock))
+                }
                 Err(error) => {
                     log.debug(|| format!("a token request failed: {error}"));
                     Err(error)
                 }
             }
         })
+    }
+}
+
+impl SharedFetch<'_> {
+    fn timed_out(&self, message: &str) -> Error {
+        Error::new(Kind::Timeout, message)
+            .with_phase(Phase::Connect)
+            .with_hint("use another store_dir or store, or allow more time with timeout_ms")
     }
 }
 
@@ -275,6 +435,36 @@ impl ResolvedCredentials {
         let store = store::open(&config.options, &credentials)?;
         Ok(ResolvedCredentials { credentials, origin, store })
     }
+}
+
+/// A hash of the network, proxies and certificates of this process. Processes with the same one reach the service in
+/// the same way, or all fail to.
+fn route(config: &ProviderConfig) -> u64 {
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+    let mut add = |part: &[u8]| {
+        hash.update(&(part.len() as u64).to_be_bytes());
+        hash.update(part);
+    };
+    let network = &config.options.network;
+    let path = |path: &std::path::PathBuf| path.as_os_str().as_encoded_bytes().to_vec();
+    add(&network.ca_file.as_ref().map(path).unwrap_or_default());
+    for file in network.client_certificate.iter().flat_map(|(certificate, key)| [certificate, key]) {
+        add(&path(file));
+    }
+    add(network.proxy.as_ref().map_or("", Secret::expose).as_bytes());
+    for name in proxy::VARIABLES.into_iter().chain(["SSL_CERT_FILE", "SSL_CERT_DIR"]) {
+        let value = environment::variable(name).map(|value| SecretBytes::from(value.as_encoded_bytes()));
+        add(value.as_ref().map_or(&[], SecretBytes::expose));
+    }
+    add(&boot::identity());
+    // The network namespace, where there are such.
+    add(std::fs::read_link("/proc/self/ns/net").unwrap_or_default().as_os_str().as_encoded_bytes());
+    // A transport of the application is known to this process only.
+    if config.transport.is_some() {
+        let random = Clock::System.random_below(Duration::MAX).as_nanos();
+        add(&random.to_be_bytes());
+    }
+    hash.finish().as_ref().first_chunk().map_or(1, |bytes| u64::from_be_bytes(*bytes).max(1))
 }
 
 /// Rejects a refreshed token that is unchanged, or that arrived so late that it cannot be returned. (A token whose
@@ -372,3 +562,6 @@ pub fn get_token(config: &Config) -> Result<Token> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -178,15 +178,16 @@ fn each_class_of_failure_has_its_status() {
     let mut env = TestEnv::new();
     let nothing = CommandResult::of(env.bare(AMP_TOKEN).arg("get"));
     nothing.assert_failed(3, "AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET");
+    // With a store, a command would believe the failure of the one before it.
     env.emulator.fault(Fault::status(503));
-    env.run(&["get"]).assert_failed(5, "HTTP 503");
+    env.run(&["get", "--store", "none"]).assert_failed(5, "HTTP 503");
     env.emulator.fault(Fault::not_json());
-    env.run(&["get"]).assert_failed(5, "a web page instead of a JSON object");
+    env.run(&["get", "--store", "none"]).assert_failed(5, "a web page instead of a JSON object");
     env.run(&["get", "--timeout-ms", "never"]).assert_failed(2, "timeout_ms");
     env.run(&["get", "--client-certificate", "x"]).assert_failed(2, "client_key");
     env.run(&["get", "--personal-access-token-file", "x"]).assert_failed(6, "cannot read personal_access_token_file x");
     env.emulator.stop();
-    env.run(&["get"]).assert_failed(4, "cannot connect to");
+    env.run(&["get", "--store", "none"]).assert_failed(4, "cannot connect to");
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! What the child processes do.
 
-use crate::support::{CHILD_MODE, CHILD_SETTINGS, Lines, Settings, is_held};
-use amp_token::store::{Entry, Store};
+use crate::support::{CHILD_MODE, CHILD_SETTINGS, Lines, Settings, TestStore, is_held};
+use amp_token::store::Entry;
+use amp_token::sys::clock::Clock;
 use std::io::Read;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 fn report(line: &str) {
     // The test harness does not end its own line.
@@ -141,10 +142,6 @@ fn is_whole(token: &str) -> bool {
     token.len() == 8 * 140 && u32::from_str_radix(&token[..8], 16).is_ok_and(|seed| patterned(seed) == token)
 }
 
-fn now() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap()
-}
-
 /// The children of a storm.
 const ALL: usize = 1000;
 
@@ -178,7 +175,7 @@ fn storm(settings: &Settings) {
     for number in 1..=ALL + AT_ONCE {
         if number <= ALL {
             match fork() {
-                0 => hammer(store.as_ref(), &lines, shared, number),
+                0 => hammer(&store, &lines, shared, number),
                 child => living.push_back((number, child)),
             }
         }
@@ -211,7 +208,7 @@ fn end(number: libc::c_int) -> ! {
     unsafe { libc::_exit(number) }
 }
 
-fn hammer(store: &dyn Store, lines: &Lines, shared: &Shared, number: usize) -> ! {
+fn hammer(store: &TestStore, lines: &Lines, shared: &Shared, number: usize) -> ! {
     let number = u32::try_from(number).unwrap();
     let check = || match store.load() {
         Some(entry) if !is_whole(entry.token.expose()) => end(2),
@@ -227,8 +224,9 @@ fn hammer(store: &dyn Store, lines: &Lines, shared: &Shared, number: usize) -> !
             if other != 0 && shared.doomed[other as usize].load(Ordering::SeqCst) == 0 {
                 end(4);
             }
-            let issued = now();
-            store.save(&Entry { token: patterned(number).as_str().into(), issued, expires: issued + 300_000_000_000 });
+            let issued = Clock::System.now();
+            let lifetime = Duration::from_secs(300);
+            store.save(&Entry { token: patterned(number).as_str().into(), issued, lifetime });
             check();
             let _ = shared.inside.compare_exchange(number, 0, Ordering::SeqCst, Ordering::SeqCst);
         }

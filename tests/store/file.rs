@@ -1,11 +1,14 @@
 //! The store of one machine.
 
-use crate::support::{LONG, Process, Settings, command, entry_file, files, is_held, require_tool, temp_dir};
+use crate::support::{
+    LONG, Process, Settings, TestStore, command, entry, entry_file, files, is_held, require_tool, temp_dir,
+};
 use amp_emulator::Emulator;
+use amp_token::config::credentials::Credentials;
 use amp_token::error::Kind;
 use amp_token::log::Log;
 use amp_token::net::transport::{Request, Response};
-use amp_token::store::{Entry, LockResult, Store};
+use amp_token::store::{Entry, LockResult};
 use amp_token::sys::clock::{Clock, ManualClock};
 use amp_token::token::cache::TokenCache;
 use std::collections::BTreeSet;
@@ -28,11 +31,6 @@ fn emulator() -> Emulator {
 fn is_root() -> bool {
     // SAFETY: it touches no memory and cannot fail.
     unsafe { libc::geteuid() == 0 }
-}
-
-fn entry(token: &str) -> Entry {
-    let now = Clock::System.now();
-    Entry { token: token.into(), issued: now.wall, expires: now.after(LONG).wall }
 }
 
 /// The process that the emulator's first request came from.
@@ -165,7 +163,7 @@ fn a_warm_store_needs_no_network() {
 struct Holder {
     process: Process,
     child: libc::pid_t,
-    store: Arc<dyn Store>,
+    store: TestStore,
     _directory: TempDir,
 }
 
@@ -260,10 +258,9 @@ fn only_that_token_is_removed() {
     let directory = temp_dir();
     let (store, lines) = Settings::dummy().with_file_store(directory.path()).store();
     store.remove("none");
-    let kept = entry("kept");
-    store.save(&kept);
+    store.save(&entry("kept"));
     store.remove("another");
-    assert_eq!(store.load(), Some(kept));
+    assert_eq!(store.token().as_deref(), Some("kept"));
     // Another process is about to replace it.
     let held = store.lock(Duration::ZERO);
     store.remove("kept");
@@ -321,9 +318,8 @@ fn a_storm_of_kills_leaves_nothing_broken() {
     let litter = files(&directory, ".tmp");
     println!("{} unfinished files were left behind", litter.len());
     litter.iter().for_each(|file| make_old(file));
-    let last = entry("last");
-    store.save(&last);
-    assert_eq!(store.load(), Some(last));
+    store.save(&entry("last"));
+    assert_eq!(store.token().as_deref(), Some("last"));
     assert_eq!(files(&directory, "").len(), 2, "the entry and the lock");
     assert_eq!(lines.warnings(), Vec::<String>::new());
 }
@@ -464,10 +460,14 @@ fn a_broken_store_costs_one_warning() {
         fs::copy(theirs, entry(directory)).unwrap();
     });
     broken("created later than the time of this machine's clock", &|_, settings| {
-        let mut early = self::entry("early");
-        early.issued += 10_000_000_000;
-        early.expires += 10_000_000_000;
-        settings.store().0.save(&early);
+        let clock = ManualClock::new(1);
+        clock.advance(Duration::from_secs(100 * 365 * 24 * 60 * 60));
+        let (mut config, _) = settings.config();
+        config.clock = Clock::Manual(clock.clone());
+        let text = |name| config.text(name).unwrap();
+        let (id, secret) = (text("client_id").to_owned(), text("client_secret").into());
+        let store = TestStore::open(config.options().unwrap(), &Credentials::Client { id, secret });
+        store.save(&Entry { issued: clock.now(), ..self::entry("early") });
     });
     broken("cannot open ", &|directory, settings| {
         warm(settings);
@@ -585,14 +585,15 @@ fn the_directory_and_its_files_are_closed_to_others() {
     let (store, _) = Settings::dummy().with_file_store(&inner).store();
     let held = store.lock(Duration::ZERO);
     store.save(&entry("token"));
-    drop(held);
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&inner), 0o700);
     let files: Vec<_> = fs::read_dir(&inner).unwrap().map(|file| file.unwrap().path()).collect();
-    assert_eq!(files.len(), 2);
+    assert_eq!(files.len(), 3, "the lock, the entry, and the file for the next one");
     assert!(files.iter().all(|file| mode(file) == 0o600));
-    let content = fs::read(inner.join(files[0].with_extension("").file_name().unwrap())).unwrap();
+    let content = fs::read(files.iter().find(|file| file.extension().is_none()).unwrap()).unwrap();
     assert!(!content.windows(5).any(|window| window == b"token"));
+    drop(held);
+    assert_eq!(fs::read_dir(&inner).unwrap().count(), 2);
 }
 
 #[test]

@@ -9,4 +9,6 @@ mod file;
 mod pauses;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(all(feature = "redis", target_os = "linux"))]
+mod sharing;
 mod support;

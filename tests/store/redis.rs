@@ -8,7 +8,7 @@ use crate::support::*;
 use amp_emulator::Emulator;
 use amp_token::config::credentials::Credentials;
 use amp_token::net::transport::{Request, Response};
-use amp_token::store::{Entry, LockResult, Store};
+use amp_token::store::LockResult;
 use amp_token::sys::clock::{Clock, ManualClock};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -25,14 +25,14 @@ const PASSWORD_IN_URL: &str = "open%20sesame%2F%40%3a%25";
 const RUNS: usize = 20;
 
 /// Whether this machine has a Redis server and its client.
-fn has_redis() -> bool {
+pub fn has_redis() -> bool {
     require_tool("redis-server") && require_tool("redis-cli")
 }
 
 /// A server that is stopped at the end of the test.
-struct Redis {
+pub struct Redis {
     server: Child,
-    port: u16,
+    pub port: u16,
     arguments: Vec<String>,
     directory: TempDir,
 }
@@ -61,7 +61,7 @@ impl Redis {
         panic!("redis-server does not start");
     }
 
-    fn plain() -> Self {
+    pub fn plain() -> Self {
         Redis::start(&["--port", "{port}"])
     }
 
@@ -94,12 +94,12 @@ impl Redis {
         self.server = Redis::launch(&self.arguments, self.port, &self.directory).expect("the same port");
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// What `redis-cli` answers to a command.
-    fn command(&self, words: &[&str]) -> String {
+    pub fn command(&self, words: &[&str]) -> String {
         let output = Command::new("redis-cli")
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
             .args(words)
@@ -108,7 +108,7 @@ impl Redis {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    fn key(&self, pattern: &str) -> String {
+    pub fn key(&self, pattern: &str) -> String {
         self.command(&["KEYS", pattern])
     }
 }
@@ -123,19 +123,14 @@ fn emulator() -> Emulator {
     Emulator::builder().start().unwrap()
 }
 
-fn store(url: &str) -> (Arc<dyn Store>, Lines) {
+fn store(url: &str) -> (TestStore, Lines) {
     Settings::dummy().with("store", url).store()
 }
 
 /// Two stores of the same client.
-fn pair(url: &str) -> (Arc<dyn Store>, Arc<dyn Store>) {
+fn pair(url: &str) -> (TestStore, TestStore) {
     let settings = Settings::dummy().with("store", url);
     (settings.store().0, settings.store().0)
-}
-
-fn entry(token: &str) -> Entry {
-    let now = Clock::System.now();
-    Entry { token: token.into(), issued: now.wall, expires: now.after(LONG).wall }
 }
 
 /// A server, its URL, and perhaps the file of its authority's certificate.
@@ -323,7 +318,7 @@ fn an_entry_reveals_nothing_and_expires_in_time() {
     one.save(&saved);
     let loaded = two.load().unwrap();
     assert_eq!(loaded.token, saved.token);
-    assert!(loaded.expires <= saved.expires);
+    assert!(loaded.lifetime <= saved.lifetime);
     let key = redis.key("*");
     assert!(key.starts_with("amp-token:") && !key.contains("somebody"), "{key}");
     assert!(!redis.command(&["GET", &key]).contains("the-token"));
@@ -332,7 +327,7 @@ fn an_entry_reveals_nothing_and_expires_in_time() {
     // The server's idea of what is left counts if it is less.
     redis.command(&["PEXPIRE", &key, "30000"]);
     let shortened = two.load().unwrap();
-    assert!(shortened.expires <= Clock::System.now().after(Duration::from_secs(31)).wall);
+    assert!(shortened.lifetime <= Duration::from_secs(31));
     redis.command(&["PERSIST", &key]);
     assert_eq!(two.load(), None, "not ours: ours has an end");
     redis.command(&["SET", &key, "garbage", "PX", "60000"]);
@@ -421,7 +416,7 @@ fn a_server_that_failed_is_not_asked_during_the_cooldown() {
     let (mut config, _) = Settings::default().with("store", &url).config();
     config.clock = Clock::Manual(clock.clone());
     let credentials = Credentials::Client { id: "id".into(), secret: "a secret of some length".into() };
-    let store = amp_token::store::open(&config.options().unwrap(), &credentials).unwrap().unwrap();
+    let store = TestStore::open(config.options().unwrap(), &credentials);
     for round in 1..=3 {
         for _ in 0..5 {
             assert_eq!(store.load(), None);

@@ -5,16 +5,18 @@ mod shared;
 
 use amp_emulator::Emulator;
 use amp_token::config::Config;
+use amp_token::config::Options;
 use amp_token::config::credentials::Credentials;
 use amp_token::log::{Level, Log};
-use amp_token::store::{LockResult, Store};
+use amp_token::store::{Contents, Entry, IoBudget, LockResult, Removal, Store};
+use amp_token::sys::clock::Clock;
 use amp_token::token::cache::TokenCache;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub use shared::net::{ClosedPort, RawServer, UNKNOWN_HOST, read_until_eof};
@@ -68,14 +70,71 @@ impl Settings {
         (TokenCache::new(&config).unwrap(), lines)
     }
 
-    pub fn store(&self) -> (Arc<dyn Store>, Lines) {
+    pub fn store(&self) -> (TestStore, Lines) {
         let (config, lines) = self.config();
         let text = |name| config.text(name).unwrap();
         let credentials =
             Credentials::Client { id: text("client_id").to_owned(), secret: text("client_secret").into() };
         let options = config.options().unwrap();
-        (amp_token::store::open(&options, &credentials).unwrap().expect("a store"), lines)
+        (TestStore::open(options, &credentials), lines)
     }
+}
+
+/// A store, each operation of which has a budget of its own.
+pub struct TestStore {
+    pub store: Arc<dyn Store>,
+    options: Options,
+}
+
+impl TestStore {
+    pub fn open(options: Options, credentials: &Credentials) -> Self {
+        let store = amp_token::store::open(&options, credentials).unwrap().expect("a store");
+        TestStore { store, options }
+    }
+
+    pub fn budget(&self) -> IoBudget {
+        IoBudget::without_deadline(&self.options)
+    }
+
+    pub fn read(&self) -> Contents {
+        self.store.read(&self.budget())
+    }
+
+    pub fn load(&self) -> Option<Entry> {
+        self.read().entry
+    }
+
+    /// The token, if there is one.
+    pub fn token(&self) -> Option<String> {
+        self.load().map(|entry| entry.token.expose().to_owned())
+    }
+
+    /// Waits for the lock, as the token provider does.
+    pub fn lock(&self, wait: Duration) -> LockResult {
+        let start = Instant::now();
+        loop {
+            let lock = self.store.try_lock(&self.budget());
+            let left = wait.saturating_sub(start.elapsed());
+            if left.is_zero() || !matches!(lock, LockResult::Busy) {
+                return lock;
+            }
+            self.store.wait(start.elapsed(), left);
+        }
+    }
+
+    /// Saves without the lock.
+    pub fn save(&self, entry: &Entry) {
+        self.store.save(entry, None, &self.budget());
+    }
+
+    pub fn remove(&self, token: &str) -> Removal {
+        self.store.remove(token, &self.budget())
+    }
+}
+
+/// A token that was requested now.
+pub fn entry(token: &str) -> Entry {
+    Entry { token: token.into(), issued: Clock::System.now(), lifetime: LONG }
 }
 
 /// What was logged.

@@ -9,7 +9,7 @@ use crate::sanitize::sanitize;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::{File, Metadata};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,8 @@ const SEARCH: OFlags = OFlags::RDONLY;
 
 /// The advice for a directory that was made by somebody else, such as a mounted volume.
 const BELOW_IT: &str = "set store_dir to a directory in it that does not exist yet";
+/// The room that is prepared for an entry, in bytes: more than most tokens need, and one block of most disks.
+const ROOM: usize = 4096;
 
 /// An open directory that belongs to this user and is inaccessible to all others.
 pub(super) struct Directory {
@@ -127,16 +129,54 @@ impl Directory {
         Ok(Some(file))
     }
 
+    /// Reads a file, if it exists: at most one byte more than `limit`.
+    pub(super) fn read(&self, name: &str, limit: usize) -> Attempt<Option<Vec<u8>>> {
+        let Some(file) = self.open_file(name, OFlags::RDONLY)? else { return Ok(None) };
+        // Large enough for most records; otherwise, the first reads are of 32 bytes.
+        let mut content = Vec::with_capacity(4096);
+        file.take(limit as u64 + 1).read_to_end(&mut content).map_err(self.failed("read", name))?;
+        Ok(Some(content))
+    }
+
     /// Writes a file under the name `unfinished`, which must not exist yet, and renames it to `name`.
     pub(super) fn replace(&self, name: &str, unfinished: &str, content: &[u8]) -> Attempt<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let mut file = open_at(&self.descriptor, unfinished, flags).map_err(self.failed("write", name))?;
-        let written =
-            file.write_all(content).and_then(|()| Ok(renameat(&self.descriptor, unfinished, &self.descriptor, name)?));
+        self.create(name, unfinished, name, content).map(drop)
+    }
+
+    /// Creates a file that has room for the content of `name`, and renames it once, so that writing `name` later
+    /// does not fail for lack of space or permission.
+    pub(super) fn prepare(&self, name: &str, unfinished: &str, renamed: &str) -> Attempt<File> {
+        self.create(name, unfinished, renamed, &[0; ROOM])
+    }
+
+    /// Writes `content` to a file that was [prepared](Directory::prepare), and renames it to `name`.
+    pub(super) fn finish(&self, mut file: &File, name: &str, prepared: &str, content: &[u8]) -> Attempt<()> {
+        let written = file
+            .rewind()
+            .and_then(|()| file.write_all(content))
+            .and_then(|()| file.set_len(content.len() as u64))
+            .and_then(|()| Ok(renameat(&self.descriptor, prepared, &self.descriptor, name)?));
         written.map_err(|error| {
-            let _ = unlinkat(&self.descriptor, unfinished, AtFlags::empty());
+            let _ = unlinkat(&self.descriptor, prepared, AtFlags::empty());
             self.failed("write", name)(error)
         })
+    }
+
+    /// Writes a file under the name `unfinished`, which must not exist yet, and renames it to `renamed`. Errors name
+    /// `name`.
+    fn create(&self, name: &str, unfinished: &str, renamed: &str, content: &[u8]) -> Attempt<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mut file = open_at(&self.descriptor, unfinished, flags).map_err(self.failed("write", name))?;
+        let written = file
+            .write_all(content)
+            .and_then(|()| Ok(renameat(&self.descriptor, unfinished, &self.descriptor, renamed)?));
+        match written {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                let _ = unlinkat(&self.descriptor, unfinished, AtFlags::empty());
+                Err(self.failed("write", name)(error))
+            }
+        }
     }
 
     /// Removes a file if it exists, is a regular one of this user and `condition` holds.
