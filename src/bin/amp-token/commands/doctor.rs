@@ -14,7 +14,7 @@ use amp_token::net::proxy::ProxyUrl;
 use amp_token::net::transport::{Request, Response, parse_http_date};
 use amp_token::oauth::client_credentials;
 use amp_token::sanitize::sanitize;
-use amp_token::store::{self, Entry, Store};
+use amp_token::store::{self, Entry, IoBudget, Store};
 use amp_token::sys::clock::Clock;
 use amp_token::sys::secret::{MaybeSecret, Secret};
 use amp_token::token::Token;
@@ -78,7 +78,7 @@ fn run_checks(context: &Context, report: &mut Report) -> CheckResult<()> {
                 format!("{} bytes, valid for {} s", token.value().len(), token.lifetime().as_secs())
             })?;
             if let Some(store) = store {
-                save(report, store.as_ref(), &token, &problems)?;
+                save(report, &options, store.as_ref(), &token, &problems)?;
             }
             let value = Secret::from(token.value());
             let request = api_request(&options, &value);
@@ -110,8 +110,9 @@ fn check_store(
     let start = Instant::now();
     let opened = store::open(options, credentials);
     let entry = opened.as_ref().ok().and_then(Option::as_ref).and_then(|store| {
-        let entry = store.load();
-        store.lock(Duration::ZERO);
+        let budget = IoBudget::without_deadline(options);
+        let entry = store.read(&budget).entry;
+        store.try_lock(&budget);
         entry
     });
     let took = Some(start.elapsed());
@@ -120,9 +121,10 @@ fn check_store(
         (Ok(_), Some(problem)) => report.fail_and_continue("store", took, &store_error(problem))?,
         (Ok(None), None) => report.skip("store", "off: each command requests a token")?,
         (Ok(Some(store)), None) => {
-            let now = options.clock.now().wall;
+            let now = options.clock.now();
+            let left = |entry: &Entry| now.remaining_until(entry.issued.after(entry.lifetime)).as_secs();
             let held = match entry {
-                Some(entry) => format!("a token that expires in {} s", (entry.expires - now) / 1_000_000_000),
+                Some(entry) => format!("a token that expires in {} s", left(&entry)),
                 None => "no token".to_owned(),
             };
             report.pass("store", took, &format!("{} holds {held}", store.location()))?;
@@ -133,9 +135,16 @@ fn check_store(
 }
 
 /// Stores the token, as `get` does. Only a failure is reported.
-fn save(report: &mut Report, store: &dyn Store, token: &Token, problems: &StoreProblems) -> CheckResult<()> {
+fn save(
+    report: &mut Report,
+    options: &Options,
+    store: &dyn Store,
+    token: &Token,
+    problems: &StoreProblems,
+) -> CheckResult<()> {
     let start = Instant::now();
-    store.save(&Entry { token: token.value().into(), issued: token.issued().wall, expires: token.expires().wall });
+    let entry = Entry { token: token.value().into(), issued: token.issued(), lifetime: token.lifetime() };
+    store.save(&entry, None, &IoBudget::without_deadline(options));
     match problems.first() {
         Some(problem) => report.fail_and_continue("store", Some(start.elapsed()), &store_error(problem)),
         None => Ok(()),
