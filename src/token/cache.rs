@@ -122,6 +122,12 @@ impl TokenCache {
         is_about_token(status, body) && self.replace(token, self.0.deadline()).is_some()
     }
 
+    /// The provider of this process; for tests that replace its store.
+    #[cfg(test)]
+    pub(super) fn provider(&self) -> Result<Arc<TokenProvider>> {
+        self.0.per_process()?.provider()
+    }
+
     /// Another token than `rejected`, which a server rejected, if there may be one before the deadline.
     pub fn replace(&self, rejected: &Token, deadline: Deadline) -> Option<Arc<Token>> {
         let _deliver = self.0.options().log.deliver_at_end();

@@ -5,8 +5,6 @@ use crate::support::{
 };
 use amp_emulator::Emulator;
 use amp_token::config::credentials::Credentials;
-use amp_token::error::Kind;
-use amp_token::log::Log;
 use amp_token::net::transport::{Request, Response};
 use amp_token::store::{Entry, LockResult};
 use amp_token::sys::clock::{Clock, ManualClock};
@@ -16,8 +14,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -88,51 +86,6 @@ fn a_leader_that_is_stopped_is_not_waited_for() {
     leader.signal(libc::SIGCONT);
     assert!(leader.wait_success());
     Process::start("get", &settings).expect_line("token ");
-}
-
-#[test]
-fn a_token_is_there_before_it_is_stored() {
-    let (emulator, directory) = (emulator(), temp_dir());
-    let settings = Settings::of(&emulator).with_file_store(directory.path());
-    let (cache, stored_before) = (Arc::new(OnceLock::<TokenCache>::new()), Arc::new(AtomicBool::new(true)));
-    let (mut config, _) = settings.config();
-    config.log = Log::new({
-        let (cache, stored_before, store) = (cache.clone(), stored_before.clone(), settings.store().0);
-        move |_, line| {
-            if line.starts_with("got token") {
-                let cache = cache.get().unwrap();
-                stored_before.store(store.load().is_some(), Ordering::SeqCst);
-                // No caller waits for the store; and a token that is rejected now does not stay in it.
-                cache.invalidate(&cache.get().unwrap());
-            }
-        }
-    });
-    let cache = cache.get_or_init(|| TokenCache::new(&config).unwrap());
-    cache.get().unwrap();
-    assert!(!stored_before.load(Ordering::SeqCst));
-    assert_eq!((cache.statistic("waits"), emulator.stats().token_requests), (Some(0), 1));
-    assert!(settings.store().0.load().is_none());
-}
-
-#[test]
-fn a_store_that_uses_all_the_time_is_named() {
-    let (emulator, directory) = (emulator(), temp_dir());
-    let file = directory.path().join("file");
-    fs::write(&file, "").unwrap();
-    let settings = Settings::of(&emulator).with_file_store(&file).with("timeout_ms", "1000");
-    let (mut config, _) = settings.config();
-    let manual = ManualClock::new(1);
-    config.clock = Clock::Manual(manual.clone());
-    // The store is unusable and reports that; meanwhile the time passes.
-    config.log = Log::new(move |_, line| {
-        if line.starts_with("store: ") {
-            manual.advance(Duration::from_secs(1));
-        }
-    });
-    let error = TokenCache::new(&config).unwrap().get().err().unwrap();
-    assert_eq!(error.kind(), Kind::Timeout);
-    assert!(error.to_string().contains("timed out waiting for the token store "), "{error}");
-    assert_eq!(emulator.stats().token_requests, 0);
 }
 
 #[test]

@@ -5,6 +5,8 @@ use super::*;
 use crate::net::transport::{Request, Response};
 use crate::store::Contents;
 use crate::sys::clock::ManualClock;
+use crate::token::cache::TokenCache;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -140,8 +142,8 @@ impl World {
 
     fn fetch(&self, max_retries: u32) -> Result<Option<Token>> {
         let deadline = Deadline::after(&Clock::Manual(self.clock.clone()), TIMEOUT);
-        let fetch =
-            FetchRequest { replacing: None, required: true, deadline, max_retries, min_validity: Duration::ZERO };
+        let min_validity = self.provider.config.options.min_validity;
+        let fetch = FetchRequest { replacing: None, required: true, deadline, max_retries, min_validity };
         let (token, save) = self.provider.fetch(&fetch)?.unzip();
         if let Some(save) = save.flatten() {
             save.save();
@@ -328,4 +330,105 @@ fn no_lifetime_of_more_than_a_day_is_believed() {
     let long = (Duration::ZERO, 200, r#"{"access_token":"own","expires_in":999999999}"#, None);
     let world = World::new(long, |_| vec![(Duration::ZERO, None, None, true)]);
     assert_eq!(world.fetch(0).unwrap().unwrap().lifetime(), MAX_LIFETIME);
+}
+
+type Hook = Box<dyn Fn() + Send + Sync>;
+
+/// An empty store that does something while a token is saved, or while the lock is taken.
+#[derive(Default)]
+struct SlowStore {
+    while_locked: OnceLock<Hook>,
+    while_saved: OnceLock<Hook>,
+    removed: Mutex<Vec<String>>,
+}
+
+impl Store for SlowStore {
+    fn read(&self, _: &IoBudget) -> Contents {
+        Contents::default()
+    }
+
+    fn try_lock(&self, _: &IoBudget) -> LockResult {
+        self.while_locked.get().inspect(|hook| hook());
+        LockResult::Unavailable
+    }
+
+    fn wait(&self, _: Duration, _: Duration) -> bool {
+        true
+    }
+
+    fn save(&self, _: &Entry, _: Option<Lock>, _: &IoBudget) {
+        self.while_saved.get().inspect(|hook| hook());
+    }
+
+    fn leave_note(&self, _: &Note, _: Duration, _: &IoBudget) {}
+
+    fn remove(&self, token: &str, _: &IoBudget) -> Removal {
+        self.removed.lock().unwrap().push(token.to_owned());
+        Removal::Removed
+    }
+
+    fn for_child(&self) -> Arc<dyn Store> {
+        unreachable!("no test forks")
+    }
+
+    fn location(&self) -> String {
+        "a slow one".to_owned()
+    }
+}
+
+/// A cache with that store, and the number of requests.
+fn cache_with(store: &Arc<SlowStore>, clock: &Arc<ManualClock>) -> (Arc<TokenCache>, Arc<AtomicUsize>) {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let mut config = Config::new();
+    for (name, value) in [("client_id", ID), ("client_secret", SECRET), ("timeout_ms", "1000")] {
+        config.set(name, Some(value)).unwrap();
+    }
+    config.clock = Clock::Manual(clock.clone());
+    let counter = requests.clone();
+    config.transport = Some(Arc::new(move |_: &Request, _: Duration| {
+        let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
+        let body = format!(r#"{{"access_token":"token-{number}","expires_in":300}}"#);
+        Ok(Response { status: 200, headers: Vec::new(), body: body.into_bytes().into() })
+    }));
+    let cache = TokenCache::new(&config).unwrap();
+    let credentials = Credentials::Client { id: ID.to_owned(), secret: SECRET.into() };
+    *cache.provider().unwrap().resolved.lock().unwrap() =
+        ResolvedCredentials { credentials, store: Some(store.clone() as Arc<dyn Store>), origin: "a test".to_owned() };
+    (Arc::new(cache), requests)
+}
+
+/// No caller waits for the store; and a token that is rejected while it is saved does not stay in the store.
+#[test]
+fn a_token_is_there_before_it_is_stored() {
+    let store = Arc::new(SlowStore::default());
+    let (cache, requests) = cache_with(&store, &ManualClock::new(5));
+    let (other, seen) = (Arc::downgrade(&cache), Arc::new(Mutex::new(Vec::new())));
+    let values = seen.clone();
+    let hook: Hook = Box::new(move || {
+        let cache = other.upgrade().unwrap();
+        if values.lock().unwrap().is_empty() {
+            let token = cache.get().unwrap();
+            values.lock().unwrap().push(token.value().to_owned());
+            cache.invalidate(&token);
+        }
+    });
+    assert!(store.while_saved.set(hook).is_ok());
+    cache.get().unwrap();
+    assert_eq!(*seen.lock().unwrap(), ["token-1"]);
+    assert_eq!((cache.statistic("waits"), requests.load(Ordering::SeqCst)), (Some(0), 1));
+    // Once when it was rejected, and once after it was saved.
+    assert_eq!(*store.removed.lock().unwrap(), ["token-1", "token-1"]);
+}
+
+/// The store is unusable, and finding that out takes all the time of the call.
+#[test]
+fn a_store_that_uses_all_the_time_is_named() {
+    let (store, clock) = (Arc::new(SlowStore::default()), ManualClock::new(5));
+    let (cache, requests) = cache_with(&store, &clock);
+    let hook: Hook = Box::new(move || clock.advance(Duration::from_secs(1)));
+    assert!(store.while_locked.set(hook).is_ok());
+    let error = cache.get().err().unwrap();
+    assert_eq!(error.kind(), Kind::Timeout);
+    assert!(error.to_string().contains("timed out waiting for the token store a slow one"), "{error}");
+    assert_eq!(requests.load(Ordering::SeqCst), 0);
 }
