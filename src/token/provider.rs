@@ -26,10 +26,10 @@ use crate::store::{
 use crate::sys::boot;
 use crate::sys::clock::{Clock, Timestamps};
 use crate::sys::secret::{Secret, SecretBytes};
-use crate::sys::sync::Mutex;
 use crate::token::Token;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// The longest time that a caller with a usable token spends on refreshing it.
@@ -71,7 +71,8 @@ impl ProviderConfig {
 pub struct TokenProvider {
     config: Arc<ProviderConfig>,
     transport: Arc<dyn Transport>,
-    resolved: Mutex<ResolvedCredentials>,
+    /// Not behind a lock, which a forked child could inherit locked.
+    resolved: ArcSwap<ResolvedCredentials>,
     /// A hash of what the way to the service depends on.
     route: u64,
 }
@@ -144,9 +145,28 @@ impl TokenProvider {
             Some(transport) => transport.clone(),
             None => Arc::new(HttpTransport::new(&config.options.network)?),
         };
-        let resolved = Mutex::new(ResolvedCredentials::find(&config)?);
+        let resolved = ArcSwap::from_pointee(ResolvedCredentials::find(&config)?);
         let route = route(&config);
         Ok(TokenProvider { config, transport, resolved, route })
+    }
+
+    /// The provider for a forked child of the process that `parent` belongs to. It has what the parent knew: the
+    /// credentials, the directory or server of the store, the proxies, and the CA certificates if the parent has used
+    /// them. The child may have given up the right to read them. Its locks and connections are new.
+    pub fn for_child(parent: &TokenProvider) -> Self {
+        let known = parent.resolved.load();
+        let store = known.store.as_ref().map(|store| store.for_child());
+        TokenProvider {
+            config: parent.config.clone(),
+            // The built-in transport opens a connection for each request, and has no lock.
+            transport: parent.transport.clone(),
+            resolved: ArcSwap::from_pointee(ResolvedCredentials {
+                credentials: known.credentials.clone(),
+                store,
+                origin: known.origin.clone(),
+            }),
+            route: parent.route,
+        }
     }
 
     /// Fetches a token from the store or the service, with what must still be saved in the store. `None` if a new
@@ -154,8 +174,15 @@ impl TokenProvider {
     pub fn fetch(&self, fetch: &FetchRequest) -> Result<Option<(Token, Option<PendingSave>)>> {
         let resolved = self.credentials();
         if let Credentials::PersonalAccessToken(_) = resolved.credentials {
-            // The file may have been replaced in the meantime.
-            let resolved = if fetch.replacing.is_some() { self.reload_credentials()? } else { resolved };
+            // The file may have been replaced in the meantime. If it cannot be read now, the token that is known is
+            // used: the server's rejection is the error that counts.
+            let resolved = match fetch.replacing {
+                Some(_) => self.reload_credentials().unwrap_or_else(|error| {
+                    self.config.options.log.warning(|| format!("the credentials cannot be read again: {error}"));
+                    resolved
+                }),
+                None => resolved,
+            };
             let token = Token::permanent(resolved.credentials.secret(), self.config.options.clock.now());
             return Ok(Some((token, None)));
         }
@@ -163,12 +190,16 @@ impl TokenProvider {
             Err(rejected)
                 if rejected.kind() == Kind::CredentialsRejected && self.config.credentials_provider.reads_files() =>
             {
-                // If they cannot be read now, the rejection is the error that counts.
-                let Ok(again) = self.reload_credentials() else { return Err(rejected) };
-                if again.credentials == resolved.credentials {
-                    return Err(rejected);
-                }
                 let log = &self.config.options.log;
+                // If they cannot be read now, the rejection is the error that counts.
+                let again = match self.reload_credentials() {
+                    Ok(again) if again.credentials != resolved.credentials => again,
+                    Ok(_) => return Err(rejected),
+                    Err(error) => {
+                        log.debug(|| format!("the credentials cannot be read again: {error}"));
+                        return Err(rejected);
+                    }
+                };
                 log.info(|| "the credentials were rejected and have changed on disk; using the new ones");
                 self.fetch_with(&again, fetch)
             }
@@ -334,12 +365,12 @@ impl TokenProvider {
     /// The token in the store, if it has not expired. Sends no token request.
     pub fn load_from_store(&self) -> Option<Token> {
         let budget = IoBudget::without_deadline(&self.config.options);
-        Some(self.token(self.credentials().store?.read(&budget).entry?))
+        Some(self.token(self.credentials().store.as_ref()?.read(&budget).entry?))
     }
 
     /// A description of where the store is, if there is one.
     pub fn store_location(&self) -> Option<String> {
-        self.credentials().store.map(|store| store.location())
+        self.credentials().store.as_ref().map(|store| store.location())
     }
 
     /// The credentials, and a description of where they are from.
@@ -351,16 +382,16 @@ impl TokenProvider {
     /// only once.
     pub fn credentials_in_use(&self) -> (Credentials, String) {
         let resolved = self.credentials();
-        (resolved.credentials, resolved.origin)
+        (resolved.credentials.clone(), resolved.origin.clone())
     }
 
-    fn credentials(&self) -> ResolvedCredentials {
-        self.resolved.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn credentials(&self) -> Arc<ResolvedCredentials> {
+        self.resolved.load_full()
     }
 
-    fn reload_credentials(&self) -> Result<ResolvedCredentials> {
-        let resolved = ResolvedCredentials::find(&self.config)?;
-        *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) = resolved.clone();
+    fn reload_credentials(&self) -> Result<Arc<ResolvedCredentials>> {
+        let resolved = Arc::new(ResolvedCredentials::find(&self.config)?);
+        self.resolved.store(resolved.clone());
         Ok(resolved)
     }
 

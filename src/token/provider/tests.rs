@@ -6,8 +6,8 @@ use crate::net::transport::{Request, Response};
 use crate::store::Contents;
 use crate::sys::clock::ManualClock;
 use crate::token::cache::TokenCache;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Mutex, OnceLock};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const ID: &str = "the-id";
@@ -132,11 +132,12 @@ impl World {
         });
         let provider = TokenProvider::new(Arc::new(ProviderConfig::new(&config).unwrap())).unwrap();
         let credentials = Credentials::Client { id: ID.to_owned(), secret: SECRET.into() };
-        *provider.resolved.lock().unwrap() = ResolvedCredentials {
+        let known = ResolvedCredentials {
             credentials,
             store: Some(store.clone() as Arc<dyn Store>),
             origin: "a test".to_owned(),
         };
+        provider.resolved.store(Arc::new(known));
         World { clock, provider, store, requests, asked }
     }
 
@@ -392,8 +393,11 @@ fn cache_with(store: &Arc<SlowStore>, clock: &Arc<ManualClock>) -> (Arc<TokenCac
     }));
     let cache = TokenCache::new(&config).unwrap();
     let credentials = Credentials::Client { id: ID.to_owned(), secret: SECRET.into() };
-    *cache.provider().unwrap().resolved.lock().unwrap() =
-        ResolvedCredentials { credentials, store: Some(store.clone() as Arc<dyn Store>), origin: "a test".to_owned() };
+    cache.provider().unwrap().resolved.store(Arc::new(ResolvedCredentials {
+        credentials,
+        store: Some(store.clone() as Arc<dyn Store>),
+        origin: "a test".to_owned(),
+    }));
     (Arc::new(cache), requests)
 }
 
