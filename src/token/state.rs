@@ -146,7 +146,12 @@ impl Inner {
         if process.generation == fork::generation() {
             return Ok(process);
         }
-        let new = Arc::new(PerProcess::new(TokenProvider::new(self.config.clone())?));
+        let provider = match process.provider.load_full() {
+            Some(parent) => TokenProvider::for_child(&parent),
+            // Another thread of the child, or of its parent, has freed it.
+            None => TokenProvider::new(self.config.clone())?,
+        };
+        let new = Arc::new(PerProcess::new(provider));
         // A child that forgot the pauses of its parent would send a request that the server asked not to get.
         new.pauses.store(process.pauses.load_full());
         let previous = self.per_process.compare_and_swap(&process, new.clone());

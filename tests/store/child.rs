@@ -40,6 +40,7 @@ fn child_main() {
         "lock, fork and drop" => lock_and_fork(&settings, true),
         "lock, fork and unlock" => lock_fork_and_unlock(&settings),
         "lock and execute" => lock_and_execute(&settings),
+        "fork and remove the files" => fork_and_remove_the_files(&settings),
         "storm" => storm(&settings),
         _ => panic!("no mode is called {mode}"),
     }
@@ -131,6 +132,30 @@ fn fork() -> libc::pid_t {
     let child = unsafe { libc::fork() };
     assert!(child >= 0);
     child
+}
+
+/// Gets a token, removes the files with the secret and the CA certificate, and gets another token in a forked child:
+/// it is like a worker that gives up the right to read them.
+fn fork_and_remove_the_files(settings: &Settings) {
+    let (cache, _) = settings.cache();
+    let token = cache.get().unwrap();
+    for (name, path) in &settings.0 {
+        if matches!(name.as_str(), "client_secret_file" | "ca_file") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let child = fork();
+    if child == 0 {
+        cache.invalidate(&token);
+        match cache.get() {
+            Ok(token) => report(&format!("token {}", token.value())),
+            Err(error) => report(&format!("failed {error}")),
+        }
+        end(0);
+    }
+    let mut status = 0;
+    // SAFETY: the child is ours and was not waited for; `status` outlives the call.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
 }
 
 /// A token that shows whether it is whole.

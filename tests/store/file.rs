@@ -169,6 +169,31 @@ fn a_lock_that_is_given_up_is_free_although_a_child_has_inherited_it() {
 }
 
 #[test]
+fn a_forked_child_keeps_what_its_parent_knew() {
+    let (emulator, directory) = (Emulator::builder().tls(true).start().unwrap(), temp_dir());
+    let file = |name: &str, content: &[u8]| {
+        let path = directory.path().join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let settings = Settings::default()
+        .with("auth_url", &emulator.url())
+        .with("client_id", &emulator.client_id())
+        .with("client_secret_file", &file("secret", emulator.client_secret().as_bytes()))
+        .with("ca_file", &file("ca.pem", &fs::read(emulator.ca_file()).unwrap()))
+        .with_file_store(&directory.path().join("store"));
+    let mut process = Process::start("fork and remove the files", &settings);
+    let token = process.expect_line("token ");
+    assert!(process.wait_success());
+    assert_eq!(emulator.stats().token_requests, 2);
+    // It has shared the token.
+    let secret = emulator.client_secret();
+    let settings = Settings::of(&emulator).with("client_secret", &secret);
+    assert_eq!(settings.with_file_store(&directory.path().join("store")).store().0.token(), Some(token));
+}
+
+#[test]
 fn threads_of_one_process_exclude_each_other_too() {
     let directory = temp_dir();
     let settings = Settings::dummy();
