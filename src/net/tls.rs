@@ -7,6 +7,7 @@
 //! - The error for a rejected certificate has the reason and the issuer that the certificate names. This reveals
 //!   a proxy that inspects TLS and replaces every certificate by its own.
 //! - The client certificate is only sent to the servers of `auth_url` and `api_url`, not to a proxy or to Redis.
+//! - A connection ends with `close_notify`, so that servers do not log it as one that was cut off.
 //! - Nothing is installed for the whole process: rustls gets its cryptography provider explicitly.
 
 use crate::config::NetworkOptions;
@@ -17,6 +18,7 @@ use crate::net::tcp::{Peer, Stream, is_disconnect};
 use crate::net::verifier::{Progress, RecordingVerifier};
 use crate::net::x509::CertificateNames;
 use crate::sys::deadline::IoDeadline;
+use crate::sys::fork;
 use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
@@ -24,7 +26,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The server's part of a successful handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +119,8 @@ impl TlsConnector {
                 format!("internal error: cannot start TLS with {}: {error}", peer.name),
             )
         })?;
-        let mut session = TlsStream { tls, inner: stream, verifier, peer: peer.clone() };
+        let mut session =
+            TlsStream { tls, inner: stream, verifier, peer: peer.clone(), generation: fork::generation() };
         session.handshake().map_err(|error| peer.io_error(Phase::TlsHandshake, &error, deadline))?;
         let names = session
             .tls
@@ -176,6 +179,23 @@ pub(crate) struct TlsStream {
     inner: Box<dyn Stream>,
     verifier: Arc<RecordingVerifier>,
     peer: Peer,
+    /// The fork generation of the process that opened it.
+    generation: u64,
+}
+
+/// How long the end of a connection may take. It is one small packet, which is only held up if nothing is received.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(1);
+
+impl Drop for TlsStream {
+    /// Tells the peer that this is the end, and not a connection that was cut off. A forked child does not: it would
+    /// end the connection that its parent uses.
+    fn drop(&mut self) {
+        if !self.tls.is_handshaking() && self.generation == fork::generation() {
+            self.inner.set_deadline(IoDeadline::after(CLOSE_TIMEOUT));
+            self.tls.send_close_notify();
+            let _ = self.flush_tls();
+        }
+    }
 }
 
 impl TlsStream {
@@ -270,7 +290,11 @@ impl Stream for TlsStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use crate::log::Log;
+    use crate::net::connect::connect;
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use rustls::{ServerConfig, ServerConnection, StreamOwned};
+    use std::net::TcpListener;
 
     #[test]
     fn a_clock_before_1970_is_no_panic() {
@@ -278,5 +302,48 @@ mod tests {
             assert_eq!(unix_time(UNIX_EPOCH + Duration::from_secs(seconds)).as_secs(), expected);
         }
         assert_eq!(unix_time(UNIX_EPOCH - Duration::from_secs(315_532_800)).as_secs(), 0);
+    }
+
+    /// Without `close_notify`, the server's read fails.
+    #[test]
+    fn a_connection_is_ended_properly_but_not_by_a_forked_child() {
+        let issued = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let ca_file = directory.path().join("ca.pem");
+        std::fs::write(&ca_file, issued.cert.pem()).unwrap();
+        let options = NetworkOptions {
+            connect_timeout: Duration::from_secs(30),
+            ca_file: Some(ca_file),
+            client_certificate: None,
+            proxy: None,
+            log: Log::default(),
+        };
+        let key = PrivatePkcs8KeyDer::from(issued.signing_key.serialize_der());
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![issued.cert.der().clone()], key.into())
+            .unwrap();
+        let config = Arc::new(config);
+        for is_inherited in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let server = std::thread::spawn(move || {
+                let mut stream = StreamOwned::new(connection, listener.accept().unwrap().0);
+                stream.read(&mut [0]).is_ok()
+            });
+            let (peer, deadline) =
+                (Peer::server("localhost", address.port()), IoDeadline::after(Duration::from_secs(30)));
+            let (stream, _) = connect(&[address], &peer, deadline).unwrap();
+            let connector = TlsConnector::load(&options).unwrap();
+            let (mut session, _) = connector
+                .handshake(Box::new(stream), "localhost", &peer, ClientCertificate::Withheld, deadline)
+                .unwrap();
+            session.generation += u64::from(is_inherited);
+            drop(session);
+            assert_eq!(server.join().unwrap(), !is_inherited);
+        }
     }
 }
