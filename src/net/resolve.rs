@@ -302,7 +302,9 @@ mod tests {
         /// Waits until the number of threads that look this host up is `running`, and of calls that wait `waiting`.
         fn wait_for(&self, host: &str, running: usize, waiting: usize) {
             let mut hosts = self.lookups.lock();
+            let patience = soon();
             while hosts.get(host).is_none_or(|host| (host.running, host.waiting) != (running, waiting)) {
+                patience.remaining().expect("the lookups are in the state that the test waits for");
                 hosts = self.lookups.ended.wait_timeout(hosts, Duration::from_millis(1)).unwrap().0;
             }
         }
