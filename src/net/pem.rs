@@ -123,7 +123,7 @@ fn parse_certificates(file: &[u8]) -> std::result::Result<Vec<CertificateDer<'st
             }
             "TRUSTED CERTIFICATE" => {
                 return Err(format!(
-                    "line {} begins a TRUSTED CERTIFICATE, a form of OpenSSL's own; convert it with openssl x509 -in",
+                    "line {} begins a TRUSTED CERTIFICATE, a form of OpenSSL's own; convert it with openssl x509 -in OLD -out NEW",
                     section.line
                 ));
             }
@@ -143,9 +143,11 @@ fn parse_private_key(file: &[u8]) -> std::result::Result<PrivateKeyDer<'static>,
     };
     let encrypted = b"Proc-Type:";
     match section.label {
-        "ENCRYPTED PRIVATE KEY" => Err("its private key has a password; remove it with openssl pkey -in".to_owned()),
+        "ENCRYPTED PRIVATE KEY" => {
+            Err("its private key has a password; remove it with openssl pkey -in OLD -out NEW".to_owned())
+        }
         _ if section.body.windows(encrypted.len()).any(|part| part == encrypted) => {
-            Err("its private key has a password; remove it with openssl pkey -in".to_owned())
+            Err("its private key has a password; remove it with openssl pkey -in OLD -out NEW".to_owned())
         }
         "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => PrivateKeyDer::from_pem_slice(section.text)
             // The parser's message may quote a line of the file.

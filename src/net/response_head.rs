@@ -1,7 +1,7 @@
 //! Brings the head of a response into a form that ureq's parser accepts, before ureq sees it.
 //!
 //! ureq configures its parser as for a server that reads requests: it rejects folded headers, blanks before the colon,
-//! odd names and values, an HTTP/1.0 response in chunks, and interim responses with headers. Old appliances, gateways
+//! odd names and values, other versions, an HTTP/1.0 response in chunks, and interim responses with headers. Old appliances, gateways
 //! and IIS send those, curl and browsers accept them, and none of these headers decides anything here. A response
 //! that is rejected costs the caller a token that the server has already issued. ureq has no switch for any of it.
 //!
@@ -30,7 +30,7 @@ pub(super) enum Head {
 /// - A folded header is joined by spaces (RFC 9112, section 5.2).
 /// - Blanks around names and values are removed, and control characters in values are replaced by spaces.
 /// - Lines without a valid name are dropped.
-/// - HTTP/1.0 becomes HTTP/1.1, so that chunks are decoded. The two differ in nothing else that matters here.
+/// - Every version becomes HTTP/1.1, so that chunks are decoded. They differ in nothing else that matters here.
 pub(super) fn normalize(input: &mut [u8]) -> Head {
     let mut start = 0;
     loop {
@@ -75,14 +75,16 @@ fn head_length(input: &[u8]) -> Option<usize> {
     }
 }
 
-/// The digits of the status; `None` if this is not the status line of HTTP/1.0 or 1.1.
+/// The digits of the status; `None` if this is not the status line of a version that may have this form. Some proxies
+/// write 2 or 3, the versions that they speak to the server.
 fn status(line: &[u8]) -> Option<[u8; 3]> {
-    let (version, rest) = line.split_at_checked(b"HTTP/1.1".len())?;
-    let is_version = version.ends_with(b"1.0") || version.ends_with(b"1.1");
+    let blank = line.iter().position(|byte| *byte == b' ')?;
+    let (version, rest) = line.split_at(blank);
+    let is_version = [b"1.1" as &[u8], b"1.0", b"2", b"3"].contains(&version.get(b"HTTP/".len()..)?);
     let blanks = rest.iter().take_while(|byte| **byte == b' ').count();
     let (digits, rest) = rest[blanks..].split_first_chunk::<3>()?;
     let is_status = digits.iter().all(u8::is_ascii_digit) && !rest.first().is_some_and(u8::is_ascii_digit);
-    (is_version && blanks > 0 && is_status).then_some(*digits)
+    (is_version && is_status).then_some(*digits)
 }
 
 /// A head in the form that ureq accepts. It is never longer.
@@ -147,6 +149,7 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nA: b\r\n\r\nbody", "HTTP/1.1 200\nA:b\n\nbody"),
             ("HTTP/1.0 200 OK\nA: b\n\nbody\n\n", "HTTP/1.1 200\nA:b\n\nbody\n\n"),
             ("http/1.1   404\r\n\r\n", "HTTP/1.1 404\n\n"),
+            ("HTTP/2 200 \r\nA: b\r\n\r\n", "HTTP/1.1 200\nA:b\n\n"),
             ("HTTP/1.1 200OK\r\r\n\r\r\n", "HTTP/1.1 200\n\n"),
             ("\r\n\nHTTP/1.1 200 Zugriff f\u{fc}r Sie\r\n\r\n", "HTTP/1.1 200\n\n"),
             // Folds.
@@ -176,7 +179,9 @@ mod tests {
             "220 mail.example ESMTP",
             "<",
             "HTTQ",
-            "HTTP/2 200\r\n",
+            "HTTP/4 200\r\n",
+            "HTTP/2.0 200\r\n",
+            "HTTP/ 200\r\n",
             "HTTP/1.2 200 OK\r\n",
             "HTTP/1.1\t200 OK\r\n",
             "HTTP/1.1 20\r\n",

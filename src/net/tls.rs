@@ -102,6 +102,7 @@ impl TlsConnector {
                 Phase::TlsHandshake,
                 format!("cannot verify the certificate of {}: invalid host name", peer.name),
             )
+            .with_hint("the labels of a host name have at most 63 characters, and no hyphen at their start or end")
         })?;
         let client_cert = match certificate {
             ClientCertificate::Shown => Some(Arc::clone(&self.config.client_auth_cert_resolver)),

@@ -141,7 +141,7 @@ fn an_early_response_is_read_before_the_request_is_complete() {
 /// A banner that is not HTTP is reported at once, although its sender waits.
 #[test]
 fn a_response_of_another_protocol_is_not_waited_for() {
-    for banner in ["SSH-2.0-OpenSSH_9.2\r\n", "220 mail.example ESMTP", "HTTP/2 200 \r\nserver: x\r\n"] {
+    for banner in ["SSH-2.0-OpenSSH_9.2\r\n", "220 mail.example ESMTP", "HTTP/4 200 \r\nserver: x\r\n"] {
         let server = RawServer::start(move |mut stream| {
             read_head(&mut stream)?;
             stream.write_all(banner.as_bytes())?;
