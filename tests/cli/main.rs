@@ -4,6 +4,8 @@
 
 mod directories;
 mod doctor;
+#[cfg(feature = "emulator")]
+mod emulator;
 mod pipelines;
 mod requests;
 #[path = "../support/mod.rs"]
@@ -17,10 +19,10 @@ use serde_json::Value;
 use shared::require_tool;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use support::{AMP_TOKEN, CommandResult, SECRET, TestEnv};
 
 const COMMANDS: &[&str] =
@@ -578,57 +580,4 @@ fn bash_completes_commands_and_the_options_of_each_command() {
     ] {
         assert_eq!(complete(words), format!("{completions}\n"), "{words}");
     }
-}
-
-#[cfg(feature = "emulator")]
-#[test]
-fn the_demo_needs_nothing() {
-    let env = TestEnv::new();
-    // The settings in the environment have no effect.
-    let text = env.run(&["demo"]).stdout_ok();
-    assert!(text.contains("The server saw 1 token request and 1 API request."), "{text}");
-    assert!(text.contains("lists 2 hubs") && !text.contains("eyJ"), "{text}");
-    assert_eq!(env.emulator.stats().connections, 0);
-    env.run(&["--timeout-ms", "5", "demo"]).assert_failed(2, "--timeout-ms cannot be used with demo");
-    env.run(&["demo", "--timeout-ms", "5"]).assert_failed(2, "--timeout-ms cannot be used with this command");
-}
-
-#[cfg(feature = "emulator")]
-#[test]
-fn the_emulator_names_the_port_that_is_in_use() {
-    let env = TestEnv::new();
-    let port = env.emulator.port().to_string();
-    let output = env.run(&["emulator", "--port", &port]);
-    output.assert_failed(6, &format!("cannot listen on port {port}: "));
-    assert!(output.stderr.ends_with("; choose another --port\n"), "{}", output.stderr);
-}
-
-#[cfg(feature = "emulator")]
-#[test]
-fn the_emulator_serves_until_sigterm() {
-    let env = TestEnv::new();
-    let secret = env.home.join("secret");
-    fs::write(&secret, format!("{SECRET}\n")).unwrap();
-    // Ends the process even if an assertion fails.
-    struct Running(Child);
-    impl Drop for Running {
-        fn drop(&mut self) {
-            let _ = self.0.kill();
-        }
-    }
-    let child = env
-        .bare(AMP_TOKEN)
-        .args(["emulator", "--expires-in", "60", "--client-id", "the-id", "--client-secret-file"])
-        .arg(&secret)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut child = Running(child);
-    let lines: Vec<_> = BufReader::new(child.0.stdout.take().unwrap()).lines().take(5).map(Result::unwrap).collect();
-    let url = lines[0].strip_prefix("url=").unwrap();
-    assert_eq!(lines[3], "client_id=the-id");
-    env.run(&["get", "--auth-url", url]).stdout_ok();
-    let output = Command::new("kill").arg(child.0.id().to_string()).status().unwrap();
-    assert!(output.success());
-    assert_eq!(child.0.wait().unwrap().code(), Some(0));
 }

@@ -178,16 +178,7 @@ const COMMANDS: &[Entry] = &[
         |command| {
             takes_token(command)
                 .arg(flag("clean", "Remove the variables that may hold secrets (AMPLIENCE_CLIENT_SECRET, AMPLIENCE_PAT, ...)"))
-                .arg(
-                    Arg::new("command")
-                        .value_name("COMMAND")
-                        .value_parser(value_parser!(OsString))
-                        .value_hint(ValueHint::CommandWithArguments)
-                        .num_args(1..)
-                        .trailing_var_arg(true)
-                        .required(true)
-                        .help("The command and its arguments"),
-                )
+                .arg(trailing_command("The command and its arguments").required(true))
         }),
     Entry::new("hubs", "List the hubs that the credentials can access",
         "Lists all of them, page by page, as a table or as JSON.",
@@ -277,10 +268,17 @@ const COMMANDS: &[Entry] = &[
         |command| command),
     #[cfg(feature = "emulator")]
     Entry::new("emulator", "Run a local emulator of Amplience",
-        "Prints the settings of a client, one name=value per line, and serves on the loopback interface until\n\
-         it receives SIGTERM or SIGINT. A POST to /_emulator/faults makes requests fail as it describes: see\n\
-         docs/testing-your-program.md.",
-        "  amp-token emulator --port 8080 --expires-in 30",
+        "With a command, runs it with the settings of a client in its environment (AMPLIENCE_AUTH_URL and so\n\
+         on), and ends with its exit status. AMP_EMULATOR_URL, AMP_EMULATOR_HUB_ID and\n\
+         AMP_EMULATOR_REPOSITORY_ID are set, too.\n\n\
+         Without a command, prints the settings of a client and these IDs, one name=value per line, and serves\n\
+         on the loopback interface until it receives SIGTERM or SIGINT.\n\n\
+         A POST to /_emulator/faults makes requests fail as its body describes, GET /_emulator/stats counts\n\
+         requests, and POST /_emulator/reset restores the start. The page \"Testing your program\" of the\n\
+         documentation describes all of them.",
+        "  amp-token emulator -- ctest\n\
+         \x20 amp-token emulator --expires-in 2 -- ./my-program\n\
+         \x20 amp-token emulator --port 8080",
         emulator),
     Entry::new("completions", "Print a completion script for a shell",
         "Prints a script with which bash, zsh or fish completes commands and options. The packages install it.",
@@ -343,7 +341,18 @@ fn emulator(command: Command) -> Command {
         option("client-id", "TEXT", "The client ID (API key) to accept (default: random)"),
         option("client-secret-file", "PATH", "A file that contains the client secret to accept (default: random)")
             .value_parser(value_parser!(PathBuf)),
+        trailing_command("Run this command, and end with its exit status"),
     ])
+}
+
+fn trailing_command(help: &'static str) -> Arg {
+    Arg::new("command")
+        .value_name("COMMAND")
+        .value_parser(value_parser!(OsString))
+        .value_hint(ValueHint::CommandWithArguments)
+        .num_args(1..)
+        .trailing_var_arg(true)
+        .help(help)
 }
 
 fn positional(name: &'static str, value: &'static str, help: &'static str) -> Arg {

@@ -2,8 +2,11 @@
 
 use crate::terminal;
 use amp_token::error::{Error, Kind};
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::process::ExitCode;
+#[cfg(feature = "emulator")]
+use std::process::ExitStatus;
 use zeroize::Zeroizing;
 
 /// What a command returns.
@@ -95,6 +98,23 @@ impl From<Error> for CliError {
     fn from(error: Error) -> Self {
         CliError::new(status_of(&error), error.to_string())
     }
+}
+
+/// The error for a command that cannot be started, as shells report it.
+pub fn cannot_run(program: &OsStr, error: &io::Error) -> CliError {
+    let status = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
+    CliError::new(status, format!("cannot run {}: {error}", program.display()))
+}
+
+/// The status of a command that has run, as shells report it: 128 and the number of the signal that ended it.
+#[cfg(feature = "emulator")]
+pub fn code_of(status: ExitStatus) -> ExitCode {
+    #[cfg(unix)]
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    #[cfg(not(unix))]
+    let signal = None;
+    let code = status.code().or(signal.map(|signal| 128 + signal)).unwrap_or(EXIT_INTERNAL.into());
+    ExitCode::from(u8::try_from(code).unwrap_or(EXIT_INTERNAL))
 }
 
 /// Writes a line to standard error, at once: several processes may write to the same file or terminal, and the parts

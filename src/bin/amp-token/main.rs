@@ -62,8 +62,8 @@ fn run() -> CliResult<ExitCode> {
         },
     };
     let Some((name, arguments)) = matches.subcommand() else { return Err(CliError::usage("a command is required")) };
-    // The output of `exec` is that of another program.
-    if name != "exec" {
+    // The output of these two is that of another program.
+    if !["exec", "emulator"].contains(&name) {
         output::check()?;
     }
     let context = || Context::new(&matches, arguments);
@@ -89,7 +89,7 @@ fn run() -> CliResult<ExitCode> {
         #[cfg(feature = "emulator")]
         "demo" => no_settings().and_then(|()| commands::emulator::demo()),
         #[cfg(feature = "emulator")]
-        "emulator" => no_settings().and_then(|()| commands::emulator::serve(arguments)),
+        "emulator" => return no_settings().and_then(|()| commands::emulator::serve(arguments)),
         "completions" => no_settings().and_then(|()| man::completions(arguments)),
         "man" => no_settings().and_then(|()| man::page()),
         _ => no_settings().and_then(|()| man::generate(arguments)),

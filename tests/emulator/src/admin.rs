@@ -14,10 +14,7 @@ pub(crate) fn handle(shared: &Shared, request: &Request) -> Response {
     let command = request.path.strip_prefix(PATH).unwrap_or_default();
     let result = match (request.method.as_str(), command) {
         ("GET", "stats") => return Response::json(200, &shared.state().stats),
-        ("POST", "reset") => {
-            shared.reset();
-            Ok(())
-        }
+        ("POST", "reset") => shared.reset().map_err(|error| error.to_string()),
         ("POST", "revoke") => revoke(shared, &request.body),
         ("POST", "credentials") => set_credentials(shared, &request.body),
         ("POST", "faults") => set_faults(shared, &request.body),

@@ -87,7 +87,7 @@ fn link(shared: &Shared, request: &Request, path: &str) -> String {
     format!("{scheme}://{host}/v2/content/{path}")
 }
 
-fn hub_id(index: usize) -> String {
+pub(crate) fn hub_id(index: usize) -> String {
     format!("{:024x}", 0x0005_eed0_0000_0000_u64 + index as u64)
 }
 
@@ -95,7 +95,7 @@ fn hub_index(id: &str) -> Option<usize> {
     (0..HUBS.len()).find(|index| hub_id(*index) == id)
 }
 
-fn repository_id(hub: usize, index: usize) -> String {
+pub(crate) fn repository_id(hub: usize, index: usize) -> String {
     format!("{:024x}", 0x0005_eed1_0000_0000_u64 + (hub as u64 * 0x1_0000) + index as u64)
 }
 

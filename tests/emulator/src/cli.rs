@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, ExitStatus};
 
 use lexopt::{Arg, Parser, ValueExt as _};
 
@@ -24,7 +24,8 @@ Usage: amp-emulator [options]
   --help                     print this
 
 It first prints the settings of a client, one NAME=VALUE per line: url, auth_url, api_url, client_id,
-client_secret; with --tls also ca_file, with --mutual-tls also client_certificate and client_key.
+client_secret; with --tls also ca_file, with --mutual-tls also client_certificate and client_key; then the
+hub_id and repository_id of a hub and of a content repository in it.
 It serves until it receives SIGTERM or SIGINT.
 ";
 
@@ -62,6 +63,25 @@ pub fn serve(builder: Builder) -> io::Result<()> {
     Ok(())
 }
 
+/// Starts an emulator, and runs a command while it serves. `prepare` adds the settings of a client to the command.
+/// Signals that ask this process to end are passed on, so that the command decides. Returns the status of the command.
+///
+/// # Errors
+/// The outer one, if the emulator cannot start; the inner one, if the command cannot.
+pub fn run_command(builder: Builder, prepare: impl FnOnce(&Emulator) -> Command) -> io::Result<io::Result<ExitStatus>> {
+    let emulator = builder.start()?;
+    let mut command = prepare(&emulator);
+    #[cfg(unix)]
+    let mut signals = signals::Forwarded::new()?;
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return Ok(Err(error)),
+    };
+    #[cfg(unix)]
+    signals.forward_to(&child);
+    Ok(child.wait())
+}
+
 /// Returns `None` for `--help`.
 fn parse(mut parser: Parser) -> Result<Option<Builder>, Box<dyn std::error::Error>> {
     let mut builder = Emulator::builder();
@@ -93,20 +113,11 @@ fn parse(mut parser: Parser) -> Result<Option<Builder>, Box<dyn std::error::Erro
 
 fn print_settings(emulator: &Emulator) -> io::Result<()> {
     let mut output = io::stdout().lock();
-    for name in ["url", "auth_url", "api_url"] {
-        writeln!(output, "{name}={}", emulator.url())?;
+    writeln!(output, "url={}", emulator.url())?;
+    for (name, value) in emulator.settings() {
+        writeln!(output, "{name}={value}")?;
     }
-    writeln!(output, "client_id={}\nclient_secret={}", emulator.client_id(), emulator.client_secret())?;
-    let files = [
-        ("ca_file", emulator.ca_file_if_any()),
-        ("client_certificate", emulator.client_certificate_file()),
-        ("client_key", emulator.client_key_file()),
-    ];
-    for (name, path) in files {
-        if let Some(path) = path {
-            writeln!(output, "{name}={}", path.display())?;
-        }
-    }
+    writeln!(output, "hub_id={}\nrepository_id={}", Emulator::hub_id(), Emulator::repository_id())?;
     output.flush()
 }
 
@@ -127,4 +138,52 @@ fn end_signal() -> io::Result<impl FnOnce()> {
             std::thread::park();
         }
     })
+}
+
+/// Signals for a child process.
+#[cfg(unix)]
+mod signals {
+    use rustix::process::{Pid, Signal, kill_process};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    use signal_hook::iterator::{Handle, Signals};
+    use std::io;
+    use std::process::Child;
+    use std::thread::JoinHandle;
+
+    /// Signals that this process has received for its child. They are kept until there is one.
+    pub struct Forwarded {
+        signals: Option<Signals>,
+        handle: Handle,
+        thread: Option<JoinHandle<()>>,
+    }
+
+    impl Forwarded {
+        pub fn new() -> io::Result<Self> {
+            let signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
+            Ok(Forwarded { handle: signals.handle(), signals: Some(signals), thread: None })
+        }
+
+        pub fn forward_to(&mut self, child: &Child) {
+            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+            let (Some(mut signals), Some(pid)) = (self.signals.take(), pid) else { return };
+            self.thread = Some(std::thread::spawn(move || {
+                for number in signals.forever() {
+                    // A terminal sends these two to the child, too, which is in the same group of processes.
+                    let signal = match number {
+                        SIGHUP => Signal::HUP,
+                        SIGTERM => Signal::TERM,
+                        _ => continue,
+                    };
+                    let _ = kill_process(pid, signal);
+                }
+            }));
+        }
+    }
+
+    impl Drop for Forwarded {
+        fn drop(&mut self) {
+            self.handle.close();
+            self.thread.take().map(JoinHandle::join);
+        }
+    }
 }

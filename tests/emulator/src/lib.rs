@@ -41,12 +41,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use cli::{run_from_args, serve};
+pub use cli::{run_command, run_from_args, serve};
 pub use faults::Fault;
 pub use http::{Request, http_date};
 use server::Server;
-use state::Shared;
 pub use state::Stats;
+use state::{Initial, Shared};
 use tls::Ca;
 pub use tls::CertificateKind;
 
@@ -126,10 +126,14 @@ impl Builder {
         tokens::prepare();
         let ca = self.tls.then(|| Ca::new("amp-emulator CA", self.mutual_tls)).transpose()?;
         let files = ca.as_ref().map(|ca| Files::write(ca, &self)).transpose()?;
-        let shared = Arc::new(Shared::new(self.client_id, self.client_secret, self.expires_in, ca));
-        if self.tls {
-            shared.set_certificate(self.certificate)?;
-        }
+        let initial = Initial {
+            client_id: self.client_id,
+            client_secret: self.client_secret,
+            expires_in: self.expires_in,
+            certificate: self.certificate,
+        };
+        let shared = Arc::new(Shared::new(initial, ca));
+        shared.reset()?;
         let server = Server::start(&shared, self.port)?;
         let port = server.address.port();
         Ok(Emulator { shared, port, server: Some(server), files })
@@ -187,6 +191,38 @@ impl Emulator {
         self.shared.state().client_secret.clone()
     }
 
+    /// The settings of a client: `auth_url`, `api_url`, `client_id`, `client_secret`; with TLS also `ca_file`, and with
+    /// mutual TLS also `client_certificate` and `client_key`.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let text = |path: &Path| path.display().to_string();
+        let mut settings = vec![
+            ("auth_url", self.url()),
+            ("api_url", self.url()),
+            ("client_id", self.client_id()),
+            ("client_secret", self.client_secret()),
+        ];
+        let files = [
+            ("ca_file", self.ca_file_if_any()),
+            ("client_certificate", self.client_certificate_file()),
+            ("client_key", self.client_key_file()),
+        ];
+        settings.extend(files.into_iter().filter_map(|(name, path)| Some((name, text(path?)))));
+        settings
+    }
+
+    /// The ID of the first hub.
+    #[must_use]
+    pub fn hub_id() -> String {
+        api::hub_id(0)
+    }
+
+    /// The ID of the first content repository of that hub.
+    #[must_use]
+    pub fn repository_id() -> String {
+        api::repository_id(0, 0)
+    }
+
     /// The PEM file with the certificate of the CA that clients must trust.
     ///
     /// # Panics
@@ -233,9 +269,16 @@ impl Emulator {
         self.shared.state().requests.iter().cloned().collect()
     }
 
-    /// Resets the statistics and removes the faults and the recorded requests.
+    /// Restores the state after the start: credentials, lifetime of tokens, clock and certificate. Forgets all tokens,
+    /// content items, statistics, faults and recorded requests.
     pub fn reset(&self) {
-        self.shared.reset();
+        // The certificate was made once already, at the start.
+        let _ = self.shared.reset();
+    }
+
+    /// Resets the statistics, and removes the faults and the recorded requests. Tokens and content items stay.
+    pub fn reset_statistics(&self) {
+        self.shared.reset_statistics();
     }
 
     /// Waits until `count` token requests have arrived since the start or the last reset, with or without a

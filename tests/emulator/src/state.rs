@@ -63,18 +63,28 @@ pub(crate) struct State {
 
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// What [`Shared::reset`] restores.
+    initial: Initial,
     changed: Condvar,
     /// How far the clock is ahead, in seconds. Not part of `State`, so that reading the time takes no lock.
     clock_offset: AtomicU64,
     pub ca: Option<Ca>,
 }
 
+/// The settings with which the emulator was started.
+pub(crate) struct Initial {
+    pub client_id: String,
+    pub client_secret: String,
+    pub expires_in: u64,
+    pub certificate: CertificateKind,
+}
+
 impl Shared {
-    pub fn new(client_id: String, client_secret: String, expires_in: u64, ca: Option<Ca>) -> Shared {
+    pub fn new(initial: Initial, ca: Option<Ca>) -> Shared {
         let state = State {
-            client_id,
-            client_secret,
-            expires_in,
+            client_id: initial.client_id.clone(),
+            client_secret: initial.client_secret.clone(),
+            expires_in: initial.expires_in,
             tokens: Tokens::default(),
             items: HashMap::new(),
             publish_jobs: HashMap::new(),
@@ -86,7 +96,7 @@ impl Shared {
             tls: None,
             in_flight: 0,
         };
-        Shared { state: Mutex::new(state), changed: Condvar::new(), clock_offset: AtomicU64::new(0), ca }
+        Shared { state: Mutex::new(state), initial, changed: Condvar::new(), clock_offset: AtomicU64::new(0), ca }
     }
 
     /// Locks the state. Do not hold the lock during slow operations.
@@ -147,7 +157,25 @@ impl Shared {
         Ok(())
     }
 
-    pub fn reset(&self) {
+    /// Restores the state after the start. Requests that wait for a response still wait.
+    pub fn reset(&self) -> io::Result<()> {
+        if self.ca.is_some() {
+            self.set_certificate(self.initial.certificate)?;
+        }
+        self.clock_offset.store(0, Ordering::Relaxed);
+        let mut state = self.state();
+        state.client_id.clone_from(&self.initial.client_id);
+        state.client_secret.clone_from(&self.initial.client_secret);
+        state.expires_in = self.initial.expires_in;
+        state.tokens = Tokens::default();
+        state.items.clear();
+        state.publish_jobs.clear();
+        drop(state);
+        self.reset_statistics();
+        Ok(())
+    }
+
+    pub fn reset_statistics(&self) {
         let mut state = self.state();
         state.stats = Stats::default();
         state.faults = Queue::default();

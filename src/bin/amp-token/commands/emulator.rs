@@ -3,10 +3,11 @@
 //! The options of `amp-token emulator` are those of `amp-emulator`, but clap parses them, so that `--help`, the
 //! manual page, the completions and the exit statuses are as for all other commands.
 
-use crate::exit::{CliError, CliResult, EXIT_IO};
+use crate::exit::{self, CliError, CliResult, EXIT_IO};
 use crate::output;
 use amp_emulator::Emulator;
 use amp_token::config::Config;
+use amp_token::config::settings::SETTINGS;
 use amp_token::error::{Error, Kind};
 use amp_token::net::http::HttpTransport;
 use amp_token::net::transport::{Request, Transport};
@@ -15,16 +16,18 @@ use amp_token::sys::secret::Secret;
 use amp_token::token::cache::TokenCache;
 use clap::ArgMatches;
 use serde_json::Value;
+use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant, SystemTime};
 
 fn failed(error: &io::Error) -> CliError {
     CliError::new(EXIT_IO, format!("cannot run the emulator: {error}"))
 }
 
-/// `amp-token emulator`
-pub fn serve(arguments: &ArgMatches) -> CliResult<()> {
+/// `amp-token emulator`: serves until a signal, or while a command runs.
+pub fn serve(arguments: &ArgMatches) -> CliResult<ExitCode> {
     let text = |name| arguments.get_one::<String>(name);
     let path = |name| arguments.get_one::<PathBuf>(name);
     let mut builder = Emulator::builder().tls(arguments.get_flag("tls")).mutual_tls(arguments.get_flag("mutual-tls"));
@@ -47,12 +50,82 @@ pub fn serve(arguments: &ArgMatches) -> CliResult<()> {
         })?;
         builder = builder.client_secret(secret.trim());
     }
-    amp_emulator::serve(builder).map_err(|error| match arguments.get_one::<u16>("port") {
+    let failed = |error: io::Error| match arguments.get_one::<u16>("port") {
         Some(port) if error.kind() == io::ErrorKind::AddrInUse => {
             CliError::new(EXIT_IO, format!("cannot listen on port {port}: {error}; choose another --port"))
         }
         _ => failed(&error),
-    })
+    };
+    let mut command_line = arguments.get_many::<OsString>("command").into_iter().flatten();
+    let Some(program) = command_line.next() else {
+        output::check()?;
+        amp_emulator::serve(builder).map_err(failed)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let store = StoreDirectory::create()?;
+    let status = amp_emulator::run_command(builder, |emulator| {
+        let mut command = Command::new(program);
+        command.args(command_line);
+        set_variables(&mut command, emulator, store.as_path());
+        command
+    });
+    match status.map_err(failed)? {
+        Ok(status) => Ok(exit::code_of(status)),
+        Err(error) => Err(exit::cannot_run(program, &error)),
+    }
+}
+
+/// Sets the variables of a client of the emulator, and removes those that would lead elsewhere.
+fn set_variables(command: &mut Command, emulator: &Emulator, store: &Path) {
+    let settings = emulator.settings();
+    for setting in SETTINGS {
+        let value = settings.iter().find(|(name, _)| *name == setting.name).map(|(_, value)| value.as_str());
+        let is_of_client = value.is_some() || setting.value_type.is_secret() && setting.name != "store";
+        let is_file = ["_file", "_certificate", "_key"].iter().any(|ending| setting.name.ends_with(ending));
+        for variable in setting.environment.iter().filter(|_| is_of_client || is_file) {
+            command.env_remove(variable);
+        }
+        if let Some(value) = value {
+            command.env(setting.environment[0], value);
+        }
+    }
+    // It is on this machine, whatever proxy the environment names.
+    command.env("AMPLIENCE_PROXY", "none");
+    if std::env::var_os("AMPLIENCE_STORE_DIR").is_none() {
+        command.env("AMPLIENCE_STORE_DIR", store);
+    }
+    command.env("AMP_EMULATOR_URL", emulator.url());
+    command.env("AMP_EMULATOR_HUB_ID", Emulator::hub_id());
+    command.env("AMP_EMULATOR_REPOSITORY_ID", Emulator::repository_id());
+}
+
+/// A private directory for the tokens of one emulator, which are of no use after it. It is removed at the end.
+struct StoreDirectory(PathBuf);
+
+impl StoreDirectory {
+    fn create() -> CliResult<Self> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let path = std::env::temp_dir().join(format!("amp-token-emulator-{}-{now}", std::process::id()));
+        let mut builder = std::fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        // A name that is taken may be a trap of another user.
+        builder.create(&path).map_err(|error| {
+            let path = sanitize(&path.display().to_string(), &[]);
+            CliError::new(EXIT_IO, format!("cannot create {path}: {error}"))
+        })?;
+        Ok(StoreDirectory(path))
+    }
+
+    fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for StoreDirectory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// `amp-token demo`

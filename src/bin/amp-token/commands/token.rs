@@ -3,7 +3,7 @@
 use super::format;
 use crate::cli;
 use crate::context::Context;
-use crate::exit::{CANNOT_RUN, CliError, CliResult, NOT_FOUND};
+use crate::exit::{self, CliError, CliResult};
 use crate::output;
 use amp_token::config::Options;
 use amp_token::config::settings::{SETTINGS, Setting};
@@ -53,10 +53,7 @@ pub fn exec(context: Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
         }
     }
     command.env(cli::TOKEN_VARIABLE, get_token(context)?.value());
-    replace_process(&mut command).map_err(|error| {
-        let status = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
-        CliError::new(status, format!("cannot run {}: {error}", program.display()))
-    })
+    replace_process(&mut command).map_err(|error| exit::cannot_run(program, &error))
 }
 
 #[cfg(unix)]

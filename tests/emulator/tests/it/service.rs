@@ -2,9 +2,9 @@
 
 use std::io::Write;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use amp_emulator::{Emulator, Stats};
+use amp_emulator::{Emulator, Stats, http_date};
 use serde_json::{Value, json};
 
 use crate::client::{
@@ -280,4 +280,28 @@ fn tokens_are_issued_fast_enough_for_a_load_test() {
     // Many times the usual duration, because the machine may be busy.
     assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
     println!("200 tokens on one connection: {:?}", before.elapsed());
+}
+
+#[test]
+fn a_reset_restores_the_start() {
+    let emulator = Emulator::builder().expires_in(300).client("id", "secret").start().unwrap();
+    let post = |path: &str, body: &str| assert_eq!(send(&emulator, "POST", path, "", body).status, 200, "{path}");
+    let first = token(&emulator);
+    let request = token_request(&emulator);
+    assert_eq!(get(&emulator, HUBS, &first).status, 200);
+    post("/_emulator/advance", r#"{"seconds":400}"#);
+    post("/_emulator/expires_in", r#"{"seconds":7}"#);
+    post("/_emulator/credentials", r#"{"client_id":"a","client_secret":"b"}"#);
+    post("/_emulator/faults", r#"{"status":503,"times":"forever"}"#);
+    assert_eq!(fetch_token(&emulator).status, 503);
+
+    post("/_emulator/reset", "");
+    assert_eq!(emulator.stats(), Stats::default());
+    assert!(emulator.requests().is_empty());
+    assert_eq!(get(&emulator, HUBS, &first).status, 403, "all tokens are forgotten");
+    let response = Response::parse(&exchange(connect(&emulator), &request).unwrap());
+    assert_eq!((response.status, response.json()["expires_in"].as_u64()), (200, Some(300)));
+    // The clock is that of this machine again. The response was made a moment ago.
+    let date = response.header("date").unwrap();
+    assert!((0..60).any(|ago| date == http_date(SystemTime::now() - Duration::from_secs(ago))), "{date}");
 }
