@@ -136,7 +136,8 @@ install-built:
 	$(OUT)/bin/amp-token completions bash > "$(DESTDIR)$(DATADIR)/bash-completion/completions/amp-token"
 	$(OUT)/bin/amp-token completions zsh > "$(DESTDIR)$(DATADIR)/zsh/site-functions/_amp-token"
 	$(OUT)/bin/amp-token completions fish > "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/amp-token.fish"
-	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$(DESTDIR)$(DATADIR)/doc/libamp_token/"
+	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE docs/testing-your-program.md "$(DESTDIR)$(DATADIR)/doc/libamp_token/"
+	$(INSTALL) -m 644 tests/emulator/README.md "$(DESTDIR)$(DATADIR)/doc/libamp_token/emulator.md"
 	@packaging/ldconfig.sh "$(DESTDIR)" "$(LIBDIR)" $(SO).$(ABI)
 
 uninstall:
