@@ -165,3 +165,32 @@ fn a_mounted_secret_causes_no_warning() {
         CommandResult::of(&mut shell).stdout_ok();
     }
 }
+
+/// A file server that does not respond, imitated by a file system that is frozen: a thread that writes to it cannot
+/// be ended, and neither can its process. A watchdog thaws it, or a failure would never end.
+#[test]
+fn a_disk_that_does_not_respond_keeps_nobody_waiting() {
+    if !is_root() || !succeeds("unshare -m true && command -v mkfs.ext4 fsfreeze losetup && losetup -f") {
+        return;
+    }
+    let env = TestEnv::new();
+    let script =
+        "cd \"$HOME\"; truncate -s 64M image; mkfs.ext4 -q image; mkdir disk; mount -o loop image disk || exit 99
+        mkdir -m 700 disk/store; fsfreeze -f disk
+        (sleep 40 && touch thawed && fsfreeze -u disk) >/dev/null 2>&1 & watchdog=$!
+        export AMPLIENCE_STORE_DIR=$HOME/disk/store AMPLIENCE_TIMEOUT_MS=800
+        token=$(amp-token -q get); echo \"get $? ${#token}\"
+        amp-token -q exec -- echo started
+        amp-token -q hubs --json | grep -c '\"id\"'
+        amp-token -q doctor >/dev/null; echo \"doctor $?\"
+        test ! -e thawed; echo \"in time $?\"
+        kill $watchdog; fsfreeze -u disk; while ! umount disk 2>/dev/null; do sleep 0.1; done";
+    let result = CommandResult::of(&mut env.shell(&format!("unshare -m sh -c '{}'", script.replace('\'', "'\\''"))));
+    if result.status == Some(99) {
+        eprintln!("SKIPPED: this machine has no loop devices");
+        return;
+    }
+    let lines: Vec<_> = result.stdout.lines().collect();
+    assert!(lines[0].starts_with("get 0 1"), "{} {}", result.stdout, result.stderr);
+    assert_eq!(lines[1..], ["started", "2", "doctor 6", "in time 0"], "{}", result.stderr);
+}

@@ -1,6 +1,7 @@
 //! Errors of the command: a line on standard error, and an exit status for each class of failure.
 
 use crate::terminal;
+use crate::worker::{self, Stream};
 use amp_token::error::{Error, Kind};
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -121,5 +122,7 @@ pub fn code_of(status: ExitStatus) -> ExitCode {
 /// of their lines must not mix. An error is ignored: there is no other place to report it.
 pub fn eprintln_prefixed(line: &str) {
     let line = Zeroizing::new(format!("amp-token: {}\n", terminal::lines(line.trim_end().as_bytes()).as_str()));
-    let _ = io::stderr().lock().write_all(line.as_bytes());
+    if worker::send(Stream::Error, line.as_bytes()).is_none() {
+        let _ = io::stderr().lock().write_all(line.as_bytes());
+    }
 }

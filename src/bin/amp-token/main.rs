@@ -23,6 +23,7 @@
 //! | `commands::man` | `man` and `completions` |
 //! | `exit`, `output` | errors and exit statuses; writing to standard output |
 //! | `stdout` | whether standard output can be written, before anything is requested |
+//! | `worker` | the process that does the work, so that this one can end |
 //! | `terminal` | text without control characters |
 
 #![deny(unsafe_code)]
@@ -34,12 +35,15 @@ mod exit;
 mod output;
 mod stdout;
 mod terminal;
+mod worker;
 
+use clap::ArgMatches;
 use clap::error::ErrorKind;
 use commands::{api, config, doctor, man, status, token};
 use context::Context;
 use exit::{CliError, CliResult};
 use std::process::ExitCode;
+use worker::Outcome;
 
 fn main() -> ExitCode {
     run().unwrap_or_else(|error| error.report())
@@ -66,33 +70,45 @@ fn run() -> CliResult<ExitCode> {
     if !["exec", "emulator"].contains(&name) {
         output::check()?;
     }
-    let context = || Context::new(&matches, arguments);
     let no_settings = || context::reject_settings(&matches, name);
     match name {
-        "get" => token::get(context()?, arguments),
-        "header" => token::header(context()?),
-        "curl-config" => token::curl_config(context()?),
-        "exec" => return token::exec(context()?, arguments),
-        "invalidate" => token::invalidate(&context()?, arguments),
-        "request" => return api::request(&context()?, arguments),
-        "graphql" => return api::graphql(&context()?, arguments),
-        "hubs" => return api::hubs(&context()?, arguments),
-        "pat" => match arguments.subcommand() {
-            Some((_, arguments)) => {
-                return api::create_personal_access_token(&Context::new(&matches, arguments)?, arguments);
-            }
-            None => Err(CliError::usage("pat requires a command: create")),
-        },
-        "status" => status::run(&context()?, arguments),
-        "config" => config::run(&context()?, arguments),
-        "doctor" => return doctor::run(&context()?, arguments),
         #[cfg(feature = "emulator")]
         "demo" => no_settings().and_then(|()| commands::emulator::demo()),
         #[cfg(feature = "emulator")]
         "emulator" => return no_settings().and_then(|()| commands::emulator::serve(arguments)),
         "completions" => no_settings().and_then(|()| man::completions(arguments)),
         "man" => no_settings().and_then(|()| man::page()),
-        _ => no_settings().and_then(|()| man::generate(arguments)),
+        "generate" => no_settings().and_then(|()| man::generate(arguments)),
+        // All others read files, which may be on a disk that does not respond.
+        _ => {
+            return match worker::run(|| run_with_settings(name, &matches, arguments))? {
+                Outcome::Exit(code) => Ok(code),
+                Outcome::Exec(token) => token::exec_with(&token, arguments),
+            };
+        }
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a command that has settings.
+fn run_with_settings(name: &str, matches: &ArgMatches, arguments: &ArgMatches) -> CliResult<Outcome> {
+    let context = || Context::new(matches, arguments);
+    let code = match name {
+        "exec" => return token::exec(context()?),
+        "get" => token::get(context()?, arguments).map(|()| ExitCode::SUCCESS),
+        "header" => token::header(context()?).map(|()| ExitCode::SUCCESS),
+        "curl-config" => token::curl_config(context()?).map(|()| ExitCode::SUCCESS),
+        "invalidate" => token::invalidate(&context()?, arguments).map(|()| ExitCode::SUCCESS),
+        "status" => status::run(&context()?, arguments).map(|()| ExitCode::SUCCESS),
+        "config" => config::run(&context()?, arguments).map(|()| ExitCode::SUCCESS),
+        "request" => api::request(&context()?, arguments),
+        "graphql" => api::graphql(&context()?, arguments),
+        "hubs" => api::hubs(&context()?, arguments),
+        "doctor" => doctor::run(&context()?, arguments),
+        _ => match arguments.subcommand() {
+            Some((_, arguments)) => api::create_personal_access_token(&Context::new(matches, arguments)?, arguments),
+            None => Err(CliError::usage("pat requires a command: create")),
+        },
+    }?;
+    Ok(Outcome::Exit(code))
 }

@@ -4,10 +4,12 @@
 //! for that: it has a buffer that is not wiped. The bytes are written to the descriptor itself.
 
 use crate::exit::{CliError, CliResult};
+use crate::worker::{self, Stream};
 use crate::{stdout, terminal};
 use amp_token::sanitize::{is_unprintable, printable};
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
+use std::sync::OnceLock;
 use zeroize::Zeroizing;
 
 /// Fails if a result could not be printed. To be called before anything is requested.
@@ -21,13 +23,34 @@ pub fn answer(text: &str) -> CliResult<()> {
 }
 
 fn bytes(bytes: &[u8]) -> CliResult<()> {
+    match worker::send(Stream::Output, bytes) {
+        Some(sent) => sent.map_err(|error| CliError::output(&error)),
+        None => raw(bytes),
+    }
+}
+
+/// What the user must know if a result that follows cannot be written after all.
+static IF_LOST: OnceLock<String> = OnceLock::new();
+
+/// Says what the user must know if a result that follows cannot be written after all.
+pub fn if_lost(sentence: &str) {
+    if worker::send(Stream::IfLost, sentence.as_bytes()).is_none() {
+        let _ = IF_LOST.set(sentence.to_owned());
+    }
+}
+
+/// Writes to the standard output of this process.
+pub fn raw(bytes: &[u8]) -> CliResult<()> {
     let written = stdout::check().and_then(|()| stdout()?.write_all(bytes));
-    written.map_err(|error| CliError::output(&error))
+    written.map_err(|error| match IF_LOST.get() {
+        Some(sentence) => CliError::output(&error).and(sentence),
+        None => CliError::output(&error),
+    })
 }
 
 /// Prints what a server sent. On a terminal, control characters are replaced, and the last line is ended.
 pub fn foreign(body: &[u8]) -> CliResult<()> {
-    if !io::stdout().is_terminal() {
+    if !worker::stdout_is_terminal() {
         return bytes(body);
     }
     let end = if body.is_empty() || body.ends_with(b"\n") { "" } else { "\n" };
@@ -57,7 +80,9 @@ fn stdout() -> io::Result<File> {
 /// Whether to print colours: if standard output is a terminal that has them, and NO_COLOR (no-color.org) is not set.
 pub fn is_colourful() -> bool {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    io::stdout().is_terminal() && variable("NO_COLOR").is_none() && variable("TERM").is_some_and(|term| term != "dumb")
+    worker::stdout_is_terminal()
+        && variable("NO_COLOR").is_none()
+        && variable("TERM").is_some_and(|term| term != "dumb")
 }
 
 /// Formats rows of two columns.

@@ -127,15 +127,15 @@ pub fn create_personal_access_token(context: &Context, arguments: &ArgMatches) -
     match body.data.and_then(|data| data.created) {
         // What cannot be sent in a header is no token, and may contain control characters for the terminal.
         Some(created) if is_valid_bearer_token(created.token.expose()) => {
-            let written = match file {
-                Some(file) => file.write(&created.token),
-                None => output::secret(&[created.token.expose(), "\n"]),
-            };
-            written.map_err(|error| {
-                let id = sanitize(&created.id.unwrap_or_default(), &[created.token.expose()]);
-                error
-                    .and(&format!("the personal access token {id} exists already and cannot be shown again; delete it"))
-            })?;
+            let id = sanitize(&created.id.unwrap_or_default(), &[created.token.expose()]);
+            let lost = format!("the personal access token {id} exists already and cannot be shown again; delete it");
+            match file {
+                Some(file) => file.write(&created.token).map_err(|error| error.and(&lost))?,
+                None => {
+                    output::if_lost(&lost);
+                    output::secret(&[created.token.expose(), "\n"])?;
+                }
+            }
             Ok(ExitCode::SUCCESS)
         }
         _ => Err(CliError::new(SERVER, "the response of the API contains no token")),

@@ -5,6 +5,7 @@ use crate::cli;
 use crate::context::Context;
 use crate::exit::{self, CliError, CliResult};
 use crate::output;
+use crate::worker::Outcome;
 use amp_token::config::Options;
 use amp_token::config::settings::{SETTINGS, Setting};
 use amp_token::error::{Error, Kind};
@@ -41,8 +42,13 @@ pub fn curl_config(context: Context) -> CliResult<()> {
     output::secret(&["header = \"Authorization: ", &format::json_escaped(token.authorization()), "\"\n"])
 }
 
-/// `amp-token exec`: replaces this process with the command, so that signals reach it and its exit status is seen.
-pub fn exec(context: Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
+/// `amp-token exec`: gets a token for the command.
+pub fn exec(context: Context) -> CliResult<Outcome> {
+    Ok(Outcome::Exec(Zeroizing::new(get_token(context)?.value().to_owned())))
+}
+
+/// Replaces this process with the command, so that signals reach it and its exit status is seen.
+pub fn exec_with(token: &str, arguments: &ArgMatches) -> CliResult<ExitCode> {
     let mut command_line = arguments.get_many::<OsString>("command").into_iter().flatten();
     let Some(program) = command_line.next() else { return Err(CliError::usage("exec requires a command")) };
     let mut command = Command::new(program);
@@ -52,7 +58,7 @@ pub fn exec(context: Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
             command.env_remove(variable);
         }
     }
-    command.env(cli::TOKEN_VARIABLE, get_token(context)?.value());
+    command.env(cli::TOKEN_VARIABLE, token);
     replace_process(&mut command).map_err(|error| exit::cannot_run(program, &error))
 }
 

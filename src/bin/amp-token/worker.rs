@@ -1,0 +1,199 @@
+//! The process that does the work, so that this one can end.
+//!
+//! A thread that waits for a disk that does not respond cannot be ended by anything, and a process is not gone until
+//! its last thread is: whoever waits for it, such as `$(amp-token get)`, `make` or a pipe, would wait for the disk.
+//! So the process that the user has started touches no file. It forks a worker, prints what the worker sends through
+//! a pipe, and ends when the worker has sent its exit status.
+//!
+//! The worker has no other way to the output: its standard output and error are `/dev/null`, and stay open as long as
+//! a thread of it hangs. By hand, because a fork, the only way to a second process that need not start from scratch,
+//! is unsafe. It is safe here: there is only one thread yet.
+
+#![cfg_attr(unix, allow(unsafe_code, reason = "fork"))]
+
+use crate::exit::{CliError, CliResult};
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
+/// How the work ended.
+pub enum Outcome {
+    /// With an exit status.
+    Exit(ExitCode),
+    /// With a token for another program, which takes the place of this process.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "the work is done in this process"))]
+    Exec(zeroize::Zeroizing<String>),
+}
+
+/// Where a line or a result is to be written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stream {
+    Output = b'o',
+    Error = b'e',
+    /// To standard error, if the output cannot be written after all.
+    IfLost = b'l',
+}
+
+static IS_TERMINAL: OnceLock<bool> = OnceLock::new();
+
+/// Whether the standard output of the process that the user has started is a terminal.
+pub fn stdout_is_terminal() -> bool {
+    *IS_TERMINAL.get_or_init(|| io::stdout().is_terminal())
+}
+
+#[cfg(not(unix))]
+pub fn run(work: impl FnOnce() -> CliResult<Outcome>) -> CliResult<Outcome> {
+    work()
+}
+
+/// In a worker, sends what is to be written to the process that writes it. Elsewhere returns `None`.
+#[cfg(not(unix))]
+pub fn send(_: Stream, _: &[u8]) -> Option<io::Result<()>> {
+    None
+}
+
+#[cfg(unix)]
+pub use with_fork::{run, send};
+
+#[cfg(unix)]
+mod with_fork {
+    use super::{CliError, CliResult, Outcome, Stream, stdout_is_terminal};
+    use crate::exit::{EXIT_INTERNAL, EXIT_IO, eprintln_prefixed};
+    use crate::output;
+    use std::fs::File;
+    use std::io::{self, PipeReader, PipeWriter, Read, Write};
+    use std::os::fd::AsRawFd;
+    use std::process::ExitCode;
+    use std::sync::{Mutex, OnceLock, PoisonError};
+    use std::time::Duration;
+    use zeroize::Zeroizing;
+
+    /// The last frames of a worker: its exit status, or the token for a program.
+    const EXIT: u8 = b'x';
+    const EXEC: u8 = b't';
+
+    /// The largest part of a frame. A longer output is sent in several.
+    const LONGEST: usize = 64 * 1024;
+
+    /// How long this process waits for a worker that has sent its exit status, so that it does not become a zombie. One
+    /// that takes longer hangs.
+    const GRACE: Duration = Duration::from_millis(100);
+
+    /// The pipe to the process that prints; set in a worker.
+    static PARENT: OnceLock<Mutex<PipeWriter>> = OnceLock::new();
+
+    /// Does the work in a worker, and prints what it sends.
+    pub fn run(work: impl FnOnce() -> CliResult<Outcome>) -> CliResult<Outcome> {
+        stdout_is_terminal();
+        let failed = |error: io::Error| CliError::new(EXIT_IO, format!("cannot start a process: {error}"));
+        let (reader, writer) = io::pipe().map_err(failed)?;
+        // SAFETY: this process has one thread, so the child has all that its code may wait for.
+        match unsafe { libc::fork() } {
+            -1 => Err(failed(io::Error::last_os_error())),
+            0 => {
+                drop(reader);
+                be_worker(writer, work)
+            }
+            pid => {
+                drop(writer);
+                print(reader, pid)
+            }
+        }
+    }
+
+    /// Runs in the worker, and ends it.
+    fn be_worker(parent: PipeWriter, work: impl FnOnce() -> CliResult<Outcome>) -> ! {
+        let parent = PARENT.get_or_init(|| Mutex::new(parent));
+        detach();
+        std::panic::set_hook(Box::new(|panic| eprintln_prefixed(&panic.to_string())));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            work().unwrap_or_else(|error| Outcome::Exit(error.report()))
+        }));
+        let (kind, content) = match outcome.unwrap_or(Outcome::Exit(ExitCode::from(EXIT_INTERNAL))) {
+            Outcome::Exit(code) => (EXIT, Zeroizing::new(vec![number_of(code)])),
+            Outcome::Exec(token) => (EXEC, Zeroizing::new(token.as_bytes().to_vec())),
+        };
+        let _ = frame(parent, kind, &content);
+        std::process::exit(0)
+    }
+
+    /// Gives up what must not stay open if this process hangs, and ends with the process that prints.
+    fn detach() {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+        let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { return };
+        for descriptor in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+            // SAFETY: both are descriptors, and nothing of this process owns the standard ones.
+            unsafe { libc::dup2(null.as_raw_fd(), descriptor) };
+        }
+    }
+
+    /// `ExitCode` does not tell its number.
+    fn number_of(code: ExitCode) -> u8 {
+        (0..=u8::MAX).find(|number| ExitCode::from(*number) == code).unwrap_or(EXIT_INTERNAL)
+    }
+
+    /// In a worker, sends what is to be written to the process that writes it. Elsewhere returns `None`.
+    pub fn send(stream: Stream, bytes: &[u8]) -> Option<io::Result<()>> {
+        let parent = PARENT.get()?;
+        Some(bytes.chunks(LONGEST).try_for_each(|part| frame(parent, stream as u8, part)))
+    }
+
+    /// Sends a byte for the kind, four for the length, and the content.
+    fn frame(pipe: &Mutex<PipeWriter>, kind: u8, content: &[u8]) -> io::Result<()> {
+        let mut frame = Zeroizing::new(Vec::with_capacity(5 + content.len()));
+        frame.push(kind);
+        frame.extend_from_slice(&u32::try_from(content.len()).unwrap_or(u32::MAX).to_be_bytes());
+        frame.extend_from_slice(content);
+        pipe.lock().unwrap_or_else(PoisonError::into_inner).write_all(&frame)
+    }
+
+    /// Prints what the worker sends, until it has sent how it ended.
+    fn print(mut worker: PipeReader, pid: libc::pid_t) -> CliResult<Outcome> {
+        loop {
+            let mut head = [0; 5];
+            let content = worker.read_exact(&mut head).and_then(|()| {
+                let [_, length @ ..] = head;
+                let mut content = Zeroizing::new(vec![0; u32::from_be_bytes(length) as usize]);
+                worker.read_exact(&mut content).map(|()| content)
+            });
+            let outcome = match (head[0], content) {
+                (b'o', Ok(content)) => {
+                    output::raw(&content)?;
+                    continue;
+                }
+                (b'l', Ok(content)) => {
+                    output::if_lost(&String::from_utf8_lossy(&content));
+                    continue;
+                }
+                (b'e', Ok(content)) => {
+                    let _ = io::stderr().lock().write_all(&content);
+                    continue;
+                }
+                (EXIT, Ok(content)) => {
+                    Ok(Outcome::Exit(ExitCode::from(content.first().copied().unwrap_or(EXIT_INTERNAL))))
+                }
+                (EXEC, Ok(content)) => {
+                    let token = std::str::from_utf8(&content).unwrap_or_default();
+                    Ok(Outcome::Exec(Zeroizing::new(token.to_owned())))
+                }
+                _ => Err(CliError::new(EXIT_INTERNAL, "the process that does the work has ended without a result")),
+            };
+            reap(&worker, pid);
+            return outcome;
+        }
+    }
+
+    /// Waits for the end of the worker, unless it hangs.
+    fn reap(worker: &PipeReader, pid: libc::pid_t) {
+        let mut end = libc::pollfd { fd: worker.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let grace = i32::try_from(GRACE.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the pointer is to one pollfd, as the count says, which lives until the call returns.
+        if unsafe { libc::poll(&raw mut end, 1, grace) } == 1 {
+            // The pipe is closed, so the process is about to end.
+            // SAFETY: the process is a child of this one, and a null pointer means that its status is not wanted.
+            unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+        }
+    }
+}
