@@ -130,6 +130,17 @@ fn list_hubs_uses_the_token() {
     assert!(listing.contains("hub"), "{listing}");
     assert_eq!(emulator.stats().token_requests, 1);
     assert_eq!(emulator.stats().rejected, 0);
+    // An expired token is replaced, a missing permission is reported.
+    for (fault, code, listed, tokens) in
+        [(expired(), 0, "HTTP 200", 2), (Fault::status(403).for_path("/v2/"), 1, "HTTP 403", 1)]
+    {
+        emulator.reset();
+        emulator.faults([fault]);
+        let output = with_credentials(&list_hubs, &emulator).output().unwrap();
+        let listing = String::from_utf8(output.stdout).unwrap();
+        assert_eq!((output.status.code(), emulator.stats().token_requests), (Some(code), tokens), "{listing}");
+        assert!(listing.starts_with(listed), "{listing}");
+    }
 }
 
 #[test]
@@ -194,6 +205,12 @@ fn repository(emulator: &Emulator) -> String {
 
 const ITEMS: &str = "/v2/content/content-repositories/";
 
+/// The 403 by which Amplience reports an expired token.
+fn expired() -> Fault {
+    let body = serde_json::json!({"errors": [{"code": "FORBIDDEN", "message": "Authorization required."}]});
+    Fault::status(403).body(body).for_path("/v2/")
+}
+
 /// A file with a content item.
 fn item_file() -> PathBuf {
     let file = own_directory().join("item.json");
@@ -222,9 +239,11 @@ fn upload_item_repeats_what_is_safe_to_repeat() {
     assert!(said.contains(r#""label":"Grüße""#) && said.contains(r#""id":"#), "{said}");
     assert_eq!((code, requests, tokens), (0, 1, 1));
     for (faults, expected) in [
-        // Revoked meanwhile: retried once, with the next token.
+        // Revoked or expired meanwhile: retried once, with the next token.
         (vec![Fault::status(401).for_path(ITEMS)], (0, 2, 2)),
-        (vec![Fault::status(403).for_path(ITEMS)], (0, 2, 2)),
+        (vec![expired()], (0, 2, 2)),
+        // A missing permission: no token is replaced.
+        (vec![Fault::status(403).for_path(ITEMS)], (1, 1, 1)),
         (vec![Fault::status(401).for_path(ITEMS), Fault::status(401).for_path(ITEMS)], (1, 2, 2)),
         // Rate limited: retried, but not forever.
         (vec![Fault::status(429).for_path(ITEMS), Fault::status(429).for_path(ITEMS).retry_after(1)], (0, 3, 1)),

@@ -94,6 +94,17 @@ static void print_body(FILE *body) {
     putchar('\n');
 }
 
+/* Reports the response to the cache. Returns whether the API rejected the token
+ * and there is another one to send the request with. */
+static int is_token_replaced(const amp_token_cache *cache, const amp_token *token, long status, FILE *body) {
+    char start[4096];
+    size_t length;
+
+    rewind(body);
+    length = fread(start, 1, sizeof start, body);
+    return amp_token_cache_report(cache, token, (int32_t)status, start, length);
+}
+
 /* Returns the exit status, 0, 1 or 2: see the top of this file. */
 static int list_hubs(const amp_token_cache *cache, CURL *curl, const char *url) {
     int attempt;
@@ -115,12 +126,8 @@ static int list_hubs(const amp_token_cache *cache, CURL *curl, const char *url) 
             return 2;
         }
         status = request(curl, url, amp_token_value(token), body);
-        /* The API rejected the token: 401 if it was revoked, 403 if it has
-         * expired. A 403 may also mean that a permission is missing; the
-         * second attempt then gets it again. Report it, and try the next
-         * token, once. */
-        if ((status == 401 || status == 403) && attempt == 1) {
-            amp_token_cache_invalidate(cache, token);
+        /* At most once: the response to the second request is the result. */
+        if (attempt == 1 && is_token_replaced(cache, token, status, body)) {
             amp_token_free(token);
             fclose(body);
             continue;

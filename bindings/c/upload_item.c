@@ -170,13 +170,12 @@ static int upload(const amp_token_cache *cache, CURL *curl) {
         if (result == CURLE_OK)
             result = curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
 
-        /* The API rejected the token: 401 if it was revoked, 403 if it has
-         * expired. A 403 may also mean that a permission is missing; the
-         * second attempt then gets it again. Report it, and try the next
-         * token, once. */
-        if (result == CURLE_OK && (status == 401 || status == 403) && !replaced && !last) {
+        /* If the API rejected the token, and the cache has another one, the
+         * request is sent again, once. A missing permission is no reason to
+         * replace the token: the cache tells the two apart. */
+        if (result == CURLE_OK && !replaced && !last &&
+            amp_token_cache_report(cache, token, (int32_t)status, response.data, response.length)) {
             replaced = 1;
-            amp_token_cache_invalidate(cache, token);
             amp_token_free(token);
             free(response.data);
             continue;
