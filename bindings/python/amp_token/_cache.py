@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import _thread
 import ctypes
 import math
-import time
+import time as _time
 import weakref
+from time import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Dict, NoReturn, Optional, Tuple, Type, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, NoReturn, Optional, Tuple, Type, TypeVar, Union
 
-from . import _ffi, _logging
-from ._settings import NativeConfig, Settings, call, shows_settings
+from . import _errors, _ffi
+from ._calls import call, check_type, in_main_thread, interruptible
+from ._settings import NativeConfig, Settings, shows_settings
 from ._token import Token
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# The clock of the fast path. CLOCK_BOOTTIME cannot be set, and it counts the time that the machine is
-# suspended, so one clock does here what takes the native library two cheaper ones. Other systems than
-# Linux have only the monotonic clock.
-_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", 0))
-if hasattr(time, "clock_gettime"):
+# The first clock of the fast path. CLOCK_BOOTTIME cannot be set, and it counts the time that the machine is
+# suspended. Other systems than Linux have only the monotonic clock. The second one is the wall clock: only it
+# advances while a virtual machine is paused or restored.
+_CLOCK: int = getattr(_time, "CLOCK_BOOTTIME", getattr(_time, "CLOCK_MONOTONIC", 0))
+if hasattr(_time, "clock_gettime"):
     from time import clock_gettime
 else:
 
     def clock_gettime(clock: int, /) -> float:
         """The monotonic clock, on systems without clock_gettime()."""
-        return time.monotonic()
+        return _time.monotonic()
 
 
 STATISTICS = (
@@ -46,51 +47,66 @@ STATISTICS = (
 _byref = ctypes.byref
 
 
+_Result = TypeVar("_Result")
+
+# How much of the body of a rejection the native library needs at most.
+_REPORTED_BYTES = 65536
+
+# AMP_PENDING, which only amp_token_cache_try_get() returns.
+_PENDING = 62
+
+
 class _Handle:
-    """A native cache, which is freed with the last reference to this object.
+    """A native cache and its config, which are freed with the last reference to this object.
 
     A thread inside a call has a reference, so close() needs neither to wait nor to count the calls.
     """
 
-    __slots__ = ("pointer", "__weakref__")
+    __slots__ = ("pointer", "config", "_counter", "_invalidated", "__weakref__")
 
-    def __init__(self, pointer: Any, config: Optional[NativeConfig]) -> None:
+    def __init__(self, pointer: Any, config: NativeConfig) -> None:
         self.pointer = pointer
+        self.config = config
+        self._counter = ctypes.c_uint64.from_address(_ffi.lib_gil.amp_token_cache_epoch(pointer))
+        # The counter after the main thread invalidated a token.
+        self._invalidated: Optional[int] = None
         # Not at exit, when daemon threads may still use it: the handle then lives as long as the process.
         weakref.finalize(self, _free, pointer, config).atexit = False
 
+    def run(self, work: Callable[[], _Result]) -> _Result:
+        """Runs ``work``, which blocks in native calls with this handle, and then emits their log lines."""
+        try:
+            # The native library gives another token to the thread that invalidated this one: that thread itself
+            # has to make the call.
+            if self._counter.value == self._invalidated:
+                return work()
+            return interruptible(work)
+        finally:
+            self.config.deliver()
 
-def _free(pointer: Any, config: Optional[NativeConfig]) -> None:
-    if config is None or config.sink is None or not config.background:
-        _ffi.lib_nogil.amp_token_cache_free(pointer)
-        if config is not None:
-            config.free()
-        return
-    _logging.remove_sink(config.sink)
-    # A background request may outlast the cache, and log. This thread must not wait for it: the garbage
-    # collector may have interrupted a thread that holds a lock which the log function needs, or the log
-    # function itself. For the same reason this is not a threading.Thread, which takes locks of its own.
-    try:
-        _thread.start_new_thread(_free_in_thread, (pointer, config))
-    except RuntimeError:
-        # The interpreter shuts down, or the system allows no more threads: the handle then lives as long
-        # as the process.
-        pass
+    def invalidate(self, token: Token) -> None:
+        """Reports a token as rejected: the next call of this thread requests another one."""
+        try:
+            _ffi.lib_nogil.amp_token_cache_invalidate(self.pointer, token._handle)
+            if in_main_thread():
+                self._invalidated = self._counter.value
+        finally:
+            self.config.deliver()
 
 
-def _free_in_thread(pointer: Any, config: NativeConfig) -> None:
+def _free(pointer: Any, config: NativeConfig) -> None:
+    """Frees the cache. The config follows with its last reference."""
     _ffi.lib_nogil.amp_token_cache_free(pointer)
-    _ffi.lib_nogil.amp_config_stop_callbacks(config.pointer)
-    config.free()
 
 
 # What the fast path reads, as one object, so that no thread ever sees parts of two tokens: the counter
-# (the epoch of the native cache), its value before the token was fetched, the time until which the token
-# may be used without a native call, the token, its value, and the value of the Authorization header.
-_CachedToken = Tuple[ctypes.c_uint64, int, float, Optional[Token], str, str]
+# (the epoch of the native cache), its value before the token was fetched, the times by the two clocks until
+# which the token may be used without a native call, the token, its value, and the value of the Authorization
+# header.
+_CachedToken = Tuple[ctypes.c_uint64, int, float, float, Optional[Token], str, str]
 
 # It never matches: its counter belongs to no cache, and is always 0.
-_EMPTY: _CachedToken = (ctypes.c_uint64(0), -1, 0.0, None, "", "")
+_EMPTY: _CachedToken = (ctypes.c_uint64(0), -1, 0.0, 0.0, None, "", "")
 
 
 class _State:
@@ -123,8 +139,8 @@ class TokenCache:
     configuration.
 
     **Threads.** Several threads may use one cache at once. One request is sent, however many threads
-    wait for a token. Calls that block release the GIL. Ctrl-C takes effect when a blocked call returns,
-    after ``timeout_ms`` at most.
+    wait for a token. Calls that block release the GIL. Ctrl-C and other signals interrupt a blocked call of
+    the main thread at once; the request itself then ends in a thread of its own.
 
     **fork.** A child process may continue to use the cache of its parent. A cache cannot be sent to a
     process that was started with ``spawn``: create one in each process, and set ``store`` to share the
@@ -158,12 +174,16 @@ class TokenCache:
     :param store: where tokens are shared, encrypted: ``"none"``, ``"file"``, or a Redis URL
     :param store_dir: the directory of the file store
     :param user_agent: a prefix for the library's User-Agent
+    :param log_level: the least severe log lines that are made: ``"off"``, ``"error"``, ``"warning"``,
+        ``"info"`` or ``"debug"``. By default those that a ``logging.Logger`` writes when the cache is created,
+        and ``"info"`` for a function
     :param load: whether to read missing settings from the environment and from dc-cli's files
     :param logger: where log lines go: ``True`` for ``logging.getLogger("amp_token")``, another
         ``logging.Logger``, a function that takes a level of :mod:`logging` and a line, or ``None`` for
-        no logging. Log lines contain no secrets. They may come from any thread, including threads that
-        Python did not start. Exceptions that the function raises are ignored. When the interpreter
-        shuts down, it waits for lines that are being written; later lines are dropped
+        no logging. Log lines contain no secrets. The thread that made a call emits its lines when the call
+        is over, outside of every lock, and so the logger may itself use the cache. The lines of a background
+        thread come with the next call that is not answered from memory, or when the interpreter exits. A
+        subclass of ``Exception`` that the function raises is ignored
     :raises ConfigError: the settings conflict, or an environment variable has an invalid value
     :raises NoCredentialsError: no credentials were found; the message says where they were searched
     :raises InvalidArgumentError: the value of a setting is not allowed
@@ -190,15 +210,10 @@ class TokenCache:
             self._prepare(config.pointer)
             pointer = _ffi.cache_p()
             call(_ffi.lib_nogil.amp_token_cache_new, config.pointer, _byref(pointer))
-        except BaseException:
-            config.free()
-            raise
-        if config.sink is None:
-            config.free()
-            self._state = _State(_Handle(pointer, None))
-        else:
+            self._api_url = _ffi.lib_gil.amp_token_cache_api_url(pointer).decode()
             self._state = _State(_Handle(pointer, config))
-        self._api_url = _ffi.lib_gil.amp_token_cache_api_url(pointer).decode()
+        finally:
+            config.deliver()
 
     def _prepare(self, config: Any) -> None:
         """A hook for tests, which changes the native config before the cache is created."""
@@ -212,16 +227,16 @@ class TokenCache:
         While the token is fresh this costs about as much as a dict lookup, and it notices at once when
         another thread refreshed or invalidated the token. Blocks and raises like :meth:`get`.
         """
-        counter, epoch, until, _, value, _ = self._state.cached
-        if counter.value == epoch and clock_gettime(_CLOCK) < until:
+        counter, epoch, until, wall, _, value, _ = self._state.cached
+        if counter.value == epoch and clock_gettime(_CLOCK) < until and time() < wall:
             return value
         del value, _  # tokens, which a traceback must not show
         return self._fetch()._value
 
     def authorization(self) -> str:
         """Returns the value of an ``Authorization`` header, ``"Bearer eyJ…"``. Otherwise like :meth:`value`."""
-        counter, epoch, until, _, _, authorization = self._state.cached
-        if counter.value == epoch and clock_gettime(_CLOCK) < until:
+        counter, epoch, until, wall, _, _, authorization = self._state.cached
+        if counter.value == epoch and clock_gettime(_CLOCK) < until and time() < wall:
             return authorization
         del authorization, _  # tokens, which a traceback must not show
         return self._fetch()._authorization
@@ -237,8 +252,8 @@ class TokenCache:
             calls fail immediately with the same error, for ``retry_after`` seconds
         :raises ValueError: the cache is closed
         """
-        counter, epoch, until, token, _, _ = self._state.cached
-        if counter.value == epoch and clock_gettime(_CLOCK) < until:
+        counter, epoch, until, wall, token, _, _ = self._state.cached
+        if counter.value == epoch and clock_gettime(_CLOCK) < until and time() < wall:
             assert token is not None
             return token
         del _  # a token, which a traceback must not show
@@ -255,41 +270,113 @@ class TokenCache:
         :raises ValueError: the cache is closed
         """
         handle = self._open()
+        check_type("seconds", seconds, (int, float), "a number")
+        if seconds != seconds:
+            raise ValueError("seconds is not a number (NaN)")
         # Rounded up, so that the token is not valid for less than what was requested.
-        milliseconds = math.ceil(min(seconds * 1000, 2.0**62))
-        pointer = _ffi.token_p()
-        call(
-            _ffi.lib_nogil.amp_token_cache_get_for,
-            handle.pointer,
-            max(-1, milliseconds),
-            _byref(pointer),
-        )
-        return Token._from_handle(pointer)
+        milliseconds = max(-1, math.ceil(min(seconds * 1000, 2.0**62)))
+
+        def work() -> Token:
+            pointer = _ffi.token_p()
+            call(_ffi.lib_nogil.amp_token_cache_get_for, handle.pointer, milliseconds, _byref(pointer))
+            return Token._from_handle(pointer)
+
+        return handle.run(work)
+
+    def try_get(self) -> Optional[Token]:
+        """Returns a valid token without waiting, or ``None`` while one is being requested: for event loops.
+
+        If there is no valid token, a thread of the library requests one. Call the method again some ten
+        milliseconds later. A token that is due for refresh is returned while such a thread refreshes it.
+
+        :raises AmpError: the last request failed; calls fail with that error for ``retry_after`` seconds
+        :raises ValueError: the cache is closed
+        """
+        counter, epoch, until, wall, token, _, _ = self._state.cached
+        if counter.value == epoch and clock_gettime(_CLOCK) < until and time() < wall:
+            return token
+        del _  # a token, which a traceback must not show
+        state = self._state
+        handle, counter = _handle_of(state), state.counter
+        try:
+            pointer, error = _ffi.token_p(), _ffi.error_p()
+            epoch = counter.value
+            status = _ffi.lib_nogil.amp_token_cache_try_get(handle.pointer, _byref(pointer), _byref(error))
+            if status == _PENDING:
+                _ffi.lib_gil.amp_error_free(error)
+                return None
+            if status:
+                raise _errors.from_native(status, error)
+            return _adopt(state, epoch, pointer)
+        finally:
+            handle.config.deliver()
 
     def headers(self) -> Dict[str, str]:
         """Returns a new dict with the ``Authorization`` header, for any HTTP library. Otherwise like :meth:`value`."""
         return {"Authorization": self.authorization()}
 
-    def invalidate(self, token: Union[Token, str]) -> None:
-        """Reports that a server rejected a token: HTTP 401, or the 403 by which Amplience responds to an
-        expired token.
+    def report(self, token: Union[Token, str], status: int, body: Union[bytes, bytearray, memoryview] = b"") -> bool:
+        """Reports the response to a request that was sent with a token, and returns whether to send it again
+        with the token that :meth:`get` then returns. For 401 and 403; any other status returns ``False``.
 
-        If the token is still current, it is discarded and the next call fetches another. Otherwise this
-        does nothing, so several threads can report the same token. May block for a shared store.
+        The status and the body tell whether the server rejected the token: a 401 does, and the 403 by which
+        Amplience responds to an expired token. Another token is then requested, for ``timeout_ms`` at most;
+        meanwhile other calls use the current one. A rejection may also mean that a permission is missing, so
+        replacements are requested at most once a second, later once a minute. In between the method returns
+        ``False``, and the response is the result of the request.
+
+        Call it once for each request: if the second response is a rejection too, that is the result.
+
+        :param token: the :class:`Token`, or the value of one that this object returned
+        :param status: the HTTP status of the response
+        :param body: the body of the response, or its first 64 KiB; only a 403 needs it
+        :raises ValueError: the cache is closed
+        :raises TypeError: an argument has the wrong type
+        """
+        reported = self._find(token)
+        del token  # possibly a value, which a traceback must not show
+        handle = self._open()
+        check_type("status", status, int, "an int")
+        check_type("body", body, (bytes, bytearray, memoryview), "bytes")
+        if reported is None or status not in (401, 403):
+            return False
+        text = bytes(body[:_REPORTED_BYTES])
+
+        def work() -> bool:
+            again: bool = _ffi.lib_nogil.amp_token_cache_report(
+                handle.pointer, reported._handle, status, text, len(text)
+            )
+            return again
+
+        return handle.run(work)
+
+    def invalidate(self, token: Union[Token, str]) -> None:
+        """Reports that a server rejected a token. If it is still current, the next call of this thread requests
+        another one. Otherwise this does nothing, so several threads can report the same token.
+
+        :meth:`report` also tells a rejected token from a missing permission. Replacements are paced as it
+        describes; until another one may be requested, the token stays in use. May block for a shared store.
 
         :param token: the :class:`Token`, or the value of one that this object returned
         :raises ValueError: the cache is closed
+        :raises TypeError: the argument is neither a token nor a ``str``
         """
-        rejected = self._find(token) if isinstance(token, str) else token
+        rejected = self._find(token)
         del token  # possibly a value, which a traceback must not show
         handle = self._open()
         if rejected is not None:
-            _ffi.lib_nogil.amp_token_cache_invalidate(handle.pointer, rejected._handle)
+            handle.invalidate(rejected)
 
-    def _find(self, value: str) -> Optional[Token]:
-        """The cached token if it has this value, which may be that of the ``Authorization`` header."""
-        token = self._state.cached[3]
-        return token if token is not None and value in (token._value, token._authorization) else None
+    def _find(self, token: Union[Token, str]) -> Optional[Token]:
+        """The token, or the cached token if it has this value, which may be that of the ``Authorization`` header."""
+        if isinstance(token, Token):
+            return token
+        if not isinstance(token, str):
+            kind = type(token).__name__
+            del token  # possibly a secret of another type
+            raise TypeError(f"token must be a Token or a str, not {kind}")
+        cached = self._state.cached[4]
+        return cached if cached is not None and token in (cached._value, cached._authorization) else None
 
     def stats(self) -> Dict[str, int]:
         """Returns the statistics of the cache by name; ``amp_token_cache_stat()`` in ``amp_token.h`` lists them.
@@ -315,36 +402,30 @@ class TokenCache:
     def close(self) -> None:
         """Closes the cache; see the class. It never waits for a request that is running."""
         # Threads that have loaded the old state already keep their own reference to it.
-        self._state = _CLOSED
+        handle, self._state = self._state.handle, _CLOSED
+        if handle is not None:
+            handle.config.deliver()
 
     def _open(self) -> _Handle:
         return _handle_of(self._state)
 
-    def _fresh_token(self) -> Optional[Token]:
-        """The cached token if it is fresh, otherwise ``None``, without a native call."""
-        counter, epoch, until, token, _, _ = self._state.cached
-        if counter.value == epoch and clock_gettime(_CLOCK) < until:
-            return token
-        return None
+    @property
+    def _timeout(self) -> float:
+        """The time limit of a call in seconds."""
+        return self._open().config.timeout
 
     def _fetch(self) -> Token:
         state = self._state
         handle, counter = _handle_of(state), state.counter
-        pointer = _ffi.token_p()
-        # Read before the token: a change in between then differs from this value.
-        epoch = counter.value
-        call(_ffi.lib_nogil.amp_token_cache_get, handle.pointer, _byref(pointer))
-        token = state.cached[3]
-        if token is not None and ctypes.addressof(token._handle.contents) == ctypes.addressof(pointer.contents):
-            # The cached token, which was only due for a check.
-            _ffi.lib_gil.amp_token_free(pointer)
-        else:
-            token = Token._from_handle(pointer)
-        # The clock first, then the remaining time: the deadline may be too early, never too late.
-        now = clock_gettime(_CLOCK)
-        left = _ffi.lib_gil.amp_token_refresh_in_ms(token._handle) / 1000
-        state.cached = (counter, epoch, now + left, token, token._value, token._authorization)
-        return token
+
+        def work() -> Token:
+            pointer = _ffi.token_p()
+            # Read before the token: a change in between then differs from this value.
+            epoch = counter.value
+            call(_ffi.lib_nogil.amp_token_cache_get, handle.pointer, _byref(pointer))
+            return _adopt(state, epoch, pointer)
+
+        return handle.run(work)
 
     def __enter__(self) -> TokenCache:
         self._open()
@@ -370,6 +451,21 @@ class TokenCache:
         )
 
 
+def _adopt(state: _State, epoch: int, pointer: Any) -> Token:
+    """Takes over a native token, for which the counter had the value ``epoch``, and keeps it for the fast path."""
+    token = state.cached[4]
+    if token is not None and ctypes.addressof(token._handle.contents) == ctypes.addressof(pointer.contents):
+        # The cached token, which was only due for a check.
+        _ffi.lib_gil.amp_token_free(pointer)
+    else:
+        token = Token._from_handle(pointer)
+    # The clocks first, then the remaining time: the deadlines may be too early, never too late.
+    now, wall = clock_gettime(_CLOCK), time()
+    left = _ffi.lib_gil.amp_token_refresh_in_ms(token._handle) / 1000
+    state.cached = (state.counter, epoch, now + left, wall + left, token, token._value, token._authorization)
+    return token
+
+
 def _handle_of(state: _State) -> _Handle:
     if state.handle is None:
         raise ValueError("the TokenCache is closed; create a new one")
@@ -390,8 +486,12 @@ def get_token(**settings: Unpack[Settings]) -> Token:
     del settings  # so that this frame has no secret in a traceback
     config = NativeConfig(arguments)
     try:
-        pointer = _ffi.token_p()
-        call(_ffi.lib_nogil.amp_token_get, config.pointer, _byref(pointer))
-        return Token._from_handle(pointer)
+        return interruptible(lambda: _get_token(config))
     finally:
-        config.free()
+        config.deliver()
+
+
+def _get_token(config: NativeConfig) -> Token:
+    pointer = _ffi.token_p()
+    call(_ffi.lib_nogil.amp_token_get, config.pointer, _byref(pointer))
+    return Token._from_handle(pointer)

@@ -179,8 +179,9 @@ CLASSES: Dict[int, Type[AmpError]] = {
     41: ServerError,
     50: ProtocolError,
     60: LocalIoError,
-    # No call that this package makes returns AMP_BUFFER_TOO_SMALL.
+    # No function of this package fails with AMP_BUFFER_TOO_SMALL or AMP_PENDING.
     61: InternalError,
+    62: InternalError,
     69: InternalError,
 }
 

@@ -67,6 +67,7 @@ reply_p = POINTER(HttpReply)
 error_out = POINTER(error_p)
 
 log_fn = CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
+observer_fn = CFUNCTYPE(None, c_int32, error_p, c_void_p)
 transport_fn = CFUNCTYPE(c_int32, request_p, reply_p, c_void_p)
 write_fn = CFUNCTYPE(c_bool, c_void_p, c_size_t, c_void_p)
 
@@ -88,6 +89,9 @@ FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "amp_config_set": (amp_status, [config_p, c_char_p, c_char_p, error_out]),
     "amp_config_load": (amp_status, [config_p, error_out]),
     "amp_config_set_logger": (amp_status, [config_p, log_fn, c_void_p, error_out]),
+    "amp_config_queue_log_lines": (amp_status, [config_p, c_size_t, error_out]),
+    "amp_config_next_log_line": (c_bool, [config_p, POINTER(c_int32), c_char_p, c_size_t]),
+    "amp_config_set_observer": (amp_status, [config_p, observer_fn, c_void_p, error_out]),
     "amp_config_set_transport": (amp_status, [config_p, transport_fn, c_void_p, error_out]),
     "amp_config_stop_callbacks": (None, [config_p]),
     "amp_config_free": (None, [config_p]),
@@ -104,6 +108,8 @@ FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "amp_token_cache_get": (amp_status, [cache_p, POINTER(token_p), error_out]),
     "amp_token_cache_get_for": (amp_status, [cache_p, c_int64, POINTER(token_p), error_out]),
     "amp_token_cache_copy": (amp_status, [cache_p, c_char_p, c_size_t, POINTER(c_size_t), error_out]),
+    "amp_token_cache_try_get": (amp_status, [cache_p, POINTER(token_p), error_out]),
+    "amp_token_cache_report": (c_bool, [cache_p, token_p, c_int32, c_char_p, c_size_t]),
     "amp_token_cache_invalidate": (None, [cache_p, token_p]),
     # The address of the counter, for c_uint64.from_address().
     "amp_token_cache_epoch": (c_void_p, [cache_p]),
@@ -177,10 +183,11 @@ def _find() -> str:
     )
 
 
-def _load(path: str) -> Tuple[ctypes.CDLL, ctypes.PyDLL]:
+def _load(path: str) -> Tuple[ctypes.CDLL, ctypes.CDLL]:
     try:
         lib_nogil = ctypes.CDLL(path)
-        lib_gil = ctypes.PyDLL(path)
+        # PyPy has no PyDLL. There a native call always releases the GIL.
+        lib_gil = getattr(ctypes, "PyDLL", ctypes.CDLL)(path)
     except OSError as problem:
         raise ImportError(
             f"libamp_token cannot be loaded: {problem}; check that it was built for this system, "

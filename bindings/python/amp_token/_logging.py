@@ -1,22 +1,18 @@
 """Passes the log lines of the library to :mod:`logging`.
 
-The native library may log from threads that Python did not start, and at moments when no exception
-can be raised. So there is one native callback for the whole process, which is never freed. It looks
-up a table of sinks, and drops a line whose sink was removed.
-
-When the interpreter shuts down, no call of the callback may be running or start later: Python ends a
-thread that then asks for the GIL at once, in the middle of native code. So this module keeps a list of
-the native configs that have the callback, as long as anything made from them may log. Its exit handler
-stops the callbacks of all of them.
+The native library never calls Python. It keeps its lines in a queue, and the thread that made a native call
+takes the lines when the call has returned, and emits them. So no line is written while another thread waits
+for a token, a logger may itself ask for a token, and the exception of a signal handler is raised where it is
+expected: in the Python code that was running.
 """
 
 from __future__ import annotations
 
-import atexit
+import collections
 import ctypes
-import itertools
 import logging
-from typing import Any, Callable, Dict, Optional, Union
+import threading
+from typing import Any, Callable, Deque, Optional, Tuple, Union
 
 from . import _ffi
 
@@ -28,53 +24,53 @@ LoggerArgument = Union[None, bool, logging.Logger, Sink]
 # By amp_log_level. A level that is newer than this package counts as DEBUG.
 _LEVELS = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO, 4: logging.DEBUG}
 
-_sinks: Dict[int, Sink] = {}
-_numbers = itertools.count(1)
+# The values of the setting log_level, from the least severe one.
+_SETTINGS = ((logging.DEBUG, "debug"), (logging.INFO, "info"), (logging.WARNING, "warning"), (logging.ERROR, "error"))
+
+CAPACITY = 4096
+"""How many lines the native queue keeps. Each call takes what it finds, so that only lines of a background
+thread can accumulate."""
+
+_LINE_CAPACITY = 4096
 
 # As the documentation of logging recommends for libraries: without a configuration of logging, no line
 # appears on stderr.
 logging.getLogger("amp_token").addHandler(logging.NullHandler())
 
-# The native configs whose callbacks may still be called, by the number of their sink. The code that
-# removes an entry owns the config: a cache then frees it, and the exit handler leaves it to the process.
-# There is no lock, which a forked child could inherit locked: each step is one operation of the dict.
-_configs: Dict[int, Any] = {}
-_ended = False
+# Lines that wait for their logger: those of caches that were freed by the garbage collector, which may have
+# interrupted a thread that holds a lock of the logger. The next call emits them.
+_left: Deque[Tuple[Sink, int, str]] = collections.deque()
+
+_thread_state = threading.local()
 
 
-def _callback(level: int, message: Optional[bytes], user_data: Optional[int]) -> None:
-    sink = _sinks.get(user_data or 0)
-    if sink is None:
-        return
-    try:
-        sink(_LEVELS.get(level, logging.DEBUG), (message or b"").decode("utf-8", "replace"))
-    except BaseException:  # noqa: B902 - no exception may reach C, and the logger itself has failed
-        pass
+def level_for(logger: LoggerArgument) -> Optional[str]:
+    """The value of the setting log_level for which the native library makes the lines that the logger writes.
+    ``None`` if only the logger knows."""
+    if logger is True:
+        logger = logging.getLogger("amp_token")
+    if not isinstance(logger, logging.Logger):
+        return None
+    for level, setting in _SETTINGS:
+        if logger.isEnabledFor(level):
+            return setting
+    return "off"
 
 
-native_callback = _ffi.log_fn(_callback)
-"""The callback for the native library. It lives as long as the process: a background request that
-outlasts its cache may still log after the handle was freed."""
+def sink_for(logger: LoggerArgument) -> Optional[Sink]:
+    """The function that takes the lines; ``None`` for no logging.
 
-# The reference also survives the clearing of this module when the interpreter shuts down.
-ctypes.pythonapi.Py_IncRef(ctypes.py_object(native_callback))
-
-
-def add_sink(logger: LoggerArgument) -> Optional[int]:
-    """Adds a sink and returns its number, the ``user_data`` of the callback; ``None`` for no logging."""
+    :raises TypeError: the argument is none of the types that it may have
+    """
     if logger is None or logger is False:
         return None
     if logger is True:
         logger = logging.getLogger("amp_token")
     if isinstance(logger, logging.Logger):
-        sink: Sink = _to_logger(logger)
-    elif callable(logger):
-        sink = logger
-    else:
-        raise TypeError(f"logger must be a bool, a logging.Logger, a function or None, not {type(logger).__name__}")
-    number = next(_numbers)
-    _sinks[number] = sink
-    return number
+        return _to_logger(logger)
+    if callable(logger):
+        return logger
+    raise TypeError(f"logger must be a bool, a logging.Logger, a function or None, not {type(logger).__name__}")
 
 
 def _to_logger(logger: logging.Logger) -> Sink:
@@ -84,37 +80,63 @@ def _to_logger(logger: logging.Logger) -> Sink:
     return write
 
 
-def remove_sink(number: int) -> None:
-    """Removes a sink: later lines for it are dropped."""
-    _sinks.pop(number, None)
+class LogQueue:
+    """The log lines of a native config and everything that is made from it."""
+
+    __slots__ = ("_config", "_sink", "_taken")
+
+    def __init__(self, config: Any, sink: Sink) -> None:
+        """``config`` is a native config that keeps its lines. It must not be freed during another method."""
+        self._config = config
+        self._sink = sink
+        self._taken: Deque[Tuple[Sink, int, str]] = collections.deque()
+
+    def deliver(self) -> None:
+        """Emits the lines that are there, in this thread.
+
+        Does nothing if a logger of this thread is the caller: the lines that it causes are for the next call.
+        Exceptions of the logger are dropped, except those that are not an ``Exception``, such as
+        ``KeyboardInterrupt`` and ``SystemExit``: signal handlers raise them.
+        """
+        if not getattr(_thread_state, "delivers", False):
+            self._take()
+            if self._taken or _left:
+                _emit(_left, self._taken)
+
+    def leave(self) -> None:
+        """Leaves the lines that are there to the next :meth:`deliver` of any queue. Emits nothing."""
+        self._take()
+        _left.extend(self._taken)
+
+    def _take(self) -> None:
+        level = ctypes.c_int32()
+        line = ctypes.create_string_buffer(_LINE_CAPACITY)
+        # No more than the queue holds: otherwise threads that log all the time could keep this one here.
+        for _ in range(CAPACITY):
+            if not _ffi.lib_gil.amp_config_next_log_line(self._config, ctypes.byref(level), line, _LINE_CAPACITY):
+                return
+            text = line.value.decode("utf-8", "replace")
+            self._taken.append((self._sink, _LEVELS.get(level.value, logging.DEBUG), text))
 
 
-def track_config(number: int, config: Any) -> None:
-    """Has the exit handler stop the callbacks of a native config, which logs to this sink."""
-    _configs[number] = config
-    # First the entry, then the check; _at_exit() does both in the opposite order. So at least one of the
-    # two sees the other.
-    if _ended:
-        _ffi.lib_nogil.amp_config_stop_callbacks(config)
+def deliver_left() -> None:
+    """Emits the lines that :meth:`LogQueue.leave` has left."""
+    _emit(_left)
 
 
-def untrack_config(number: int) -> bool:
-    """Ends the tracking, when nothing can log to the sink any more. Whether the caller must free the config."""
-    return _configs.pop(number, None) is not None
-
-
-def _at_exit() -> None:
-    global _ended
-    _ended = True
-    # From here on logging handlers are closed and modules cleared: later lines are dropped.
-    _sinks.clear()
-    while _configs:
-        try:
-            config = _configs.popitem()[1]
-        except KeyError:  # its cache removed it first
-            continue
-        # Releases the GIL, so that callbacks that are running can return.
-        _ffi.lib_nogil.amp_config_stop_callbacks(config)
-
-
-atexit.register(_at_exit)
+def _emit(*queues: Deque[Tuple[Sink, int, str]]) -> None:
+    _thread_state.delivers = True
+    try:
+        for lines in queues:
+            # Only what is there now: a logger whose own calls make lines would never return.
+            for _ in range(len(lines)):
+                try:
+                    sink, level, line = lines.popleft()
+                except IndexError:  # another thread may have taken the last one
+                    break
+                try:
+                    sink(level, line)
+                except Exception:
+                    pass
+    finally:
+        _thread_state.delivers = False

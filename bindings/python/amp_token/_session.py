@@ -2,21 +2,63 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import dataclasses
+import itertools
 import json as _json
 import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterator, List, Mapping, NoReturn, Optional, Type, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    BinaryIO,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NoReturn,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    Union,
+)
+from urllib.parse import urlencode
 
 from . import _errors, _ffi
-from ._cache import TokenCache
-from ._settings import Settings, call, shows_settings
+from ._cache import TokenCache, _Handle
+from ._calls import call, check_type, encode
+from ._settings import Settings, shows_settings
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _byref = ctypes.byref
+
+Params = Union[Mapping[str, Any], Sequence[Tuple[str, Any]], None]
+"""The parameters of a request, for its query."""
+
+Body = Union[str, bytes, bytearray, memoryview, None]
+"""The body of a request."""
+
+# The caches with a download that is running. It calls back into Python from native code, which must not
+# happen while the interpreter shuts down: Python ends a thread that then asks for the GIL at once.
+_downloads: Dict[int, _Handle] = {}
+_numbers = itertools.count()
+_ended = False
+
+
+def _stop_downloads() -> None:
+    global _ended
+    _ended = True
+    for handle in list(_downloads.values()):
+        # Releases the GIL, so that callbacks that are running can return.
+        _ffi.lib_nogil.amp_config_stop_callbacks(handle.config.pointer)
+
+
+atexit.register(_stop_downloads)
 
 
 class Headers:
@@ -58,7 +100,7 @@ class Response:
     __slots__ = {
         "_method": "The method of the request, for messages.",
         "_path": "The path of the request, for messages.",
-        "status": "The HTTP status, an int such as 200.",
+        "status": "The HTTP status, an int such as 200; also ``status_code``.",
         "headers": "The headers, by name: a :class:`Headers`.",
         "body": "The body as bytes; ``b\"\"`` if the response has none. It may contain a secret.",
         "next_page": (
@@ -89,6 +131,11 @@ class Response:
         next_page = _ffi.lib_gil.amp_response_next_page(handle)
         response.next_page = None if next_page is None else next_page.decode("utf-8")
         return response
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status, under the name that other HTTP libraries use."""
+        return self.status
 
     @property
     def ok(self) -> bool:
@@ -180,8 +227,7 @@ class Session:
     The token is sent only to the origin of ``api_url``: to a path below it, or to a full URL of the same
     origin, such as a ``_links`` entry of a response. Redirects are not followed. A token that the API
     rejects is replaced, and the request is repeated once: after a 401, and after a 403 that says that the
-    token has expired, except if the token was just issued (less than a tenth of its lifetime ago). A
-    request is retried after a connection failure if nothing was sent yet, or if its method is idempotent;
+    token has expired; see :meth:`TokenCache.report`. A request is retried after a connection failure if nothing was sent yet, or if its method is idempotent;
     with such a method the session also waits for the ``Retry-After`` of a 429 or 503. A call takes
     ``timeout_ms`` at most, including all of this.
 
@@ -200,7 +246,7 @@ class Session:
     _cache: TokenCache
 
     @shows_settings
-    def __init__(self, cache: Optional[TokenCache] = None, /, **settings: Unpack[Settings]) -> None:
+    def __init__(self, cache: Optional[TokenCache] = None, **settings: Unpack[Settings]) -> None:
         arguments: Dict[str, Any] = dict(settings)
         del settings  # so that this frame has no secret in a traceback
         if not (cache is None or isinstance(cache, TokenCache)):
@@ -228,14 +274,18 @@ class Session:
         method: str,
         path: str,
         *,
+        params: Params = None,
         json: Any = None,
-        data: Union[str, bytes, bytearray, memoryview, None] = None,
+        data: Body = None,
         content_type: Optional[str] = None,
     ) -> Response:
         """Sends a request and returns the response, with any HTTP status.
 
         :param method: ``"GET"``, ``"POST"`` and so on, in any case
-        :param path: a path such as ``"/v2/content/hubs?size=100"``, or a full URL of the same origin
+        :param path: a path such as ``"/v2/content/hubs?size=100"``, or a full URL of the same origin. A URI
+            template at its end, as links have it, is removed if there are ``params``
+        :param params: the parameters to append to the path, as a mapping or a sequence of pairs. A list as a
+            value appends its name once for each element; ``None`` as a value leaves the name out
         :param json: a value to send as JSON
         :param data: the body to send as it is, instead of ``json``; a ``str`` is encoded as UTF-8
         :param content_type: the media type of the body; with ``json`` it is ``application/json`` by default
@@ -252,51 +302,71 @@ class Session:
         elif isinstance(data, str):
             body = data.encode("utf-8")
         else:
+            check_type("data", data, (bytes, bytearray, memoryview, type(None)), "bytes or a str")
             body = b"" if data is None else bytes(data)
-        method = method.upper()
+        check_type("method", method, str, "a str")
+        method, path = method.upper(), _with_params(path, params)
+        method_bytes, path_bytes = encode("method", method), encode("path", path)
+        type_bytes = None if content_type is None else encode("content_type", content_type)
         handle = self._cache._open()
-        pointer = _ffi.response_p()
-        call(
-            _ffi.lib_nogil.amp_api_request,
-            handle.pointer,
-            _encode_argument("method", method),
-            _encode_argument("path", path),
-            None if content_type is None else _encode_argument("content_type", content_type),
-            body or None,
-            len(body),
-            _byref(pointer),
-        )
-        return Response._from_handle(pointer, method, path)
+
+        def work() -> Response:
+            pointer = _ffi.response_p()
+            call(
+                _ffi.lib_nogil.amp_api_request,
+                handle.pointer,
+                method_bytes,
+                path_bytes,
+                type_bytes,
+                body or None,
+                len(body),
+                _byref(pointer),
+            )
+            return Response._from_handle(pointer, method, path)
+
+        return handle.run(work)
 
     def download(self, path: str, file: BinaryIO) -> Response:
         """Sends a ``GET`` request and writes the body, of any size, to a file as it arrives.
 
         :param path: as :meth:`request` takes it
-        :param file: an object with a ``write`` method that takes bytes
+        :param file: an object with a ``write`` method that takes bytes. This thread calls it
         :return: the response. With a status of 200 to 299 its body is empty. With another status the body
             is in the response, and nothing was written to the file
         :raises AmpError: there was no token or no response, or the transfer was interrupted; part of the
             body may have been written, and an interrupted download is not restarted
         :raises ValueError: the cache is closed
+        :raises TypeError: ``file`` has no ``write`` method
 
-        Exceptions of ``file.write`` are raised here. ``timeout_ms`` limits the whole transfer.
+        Exceptions of ``file.write`` are raised here. ``timeout_ms`` limits the whole transfer. Signals take
+        effect with the next piece of the body.
         """
+        path_bytes = encode("path", path)
+        put = getattr(file, "write", None)
+        if not callable(put):
+            raise TypeError(f"file must have a write method, which {type(file).__name__} does not")
         raised: List[BaseException] = []
 
         def write(data: int, length: int, _: object) -> bool:
             try:
-                file.write(ctypes.string_at(data, length))
+                put(ctypes.string_at(data, length))
             except BaseException as problem:  # no exception may cross the native frames
                 raised.append(problem)
             return not raised
 
         handle = self._cache._open()
         pointer = _ffi.response_p()
+        number = next(_numbers)
+        _downloads[number] = handle
         try:
+            # First the entry, then the check; _stop_downloads() does both in the opposite order. So at least
+            # one of the two sees the other.
+            if _ended:
+                _ffi.lib_nogil.amp_config_stop_callbacks(handle.config.pointer)
             call(
                 _ffi.lib_nogil.amp_api_download,
                 handle.pointer,
-                _encode_argument("path", path),
+                path_bytes,
                 _ffi.write_fn(write),
                 None,
                 _byref(pointer),
@@ -305,37 +375,54 @@ class Session:
             if raised:
                 raise raised[0] from None
             raise
+        finally:
+            del _downloads[number]
+            handle.config.deliver()
         return Response._from_handle(pointer, "GET", path)
 
-    def get(self, path: str) -> Response:
+    def get(self, path: str, *, params: Params = None) -> Response:
         """Sends a ``GET`` request; see :meth:`request`."""
-        return self.request("GET", path)
+        return self.request("GET", path, params=params)
 
     def post(
         self,
         path: str,
         *,
+        params: Params = None,
         json: Any = None,
-        data: Union[str, bytes, bytearray, memoryview, None] = None,
+        data: Body = None,
         content_type: Optional[str] = None,
     ) -> Response:
         """Sends a ``POST`` request; see :meth:`request`."""
-        return self.request("POST", path, json=json, data=data, content_type=content_type)
+        return self.request("POST", path, params=params, json=json, data=data, content_type=content_type)
 
     def put(
         self,
         path: str,
         *,
+        params: Params = None,
         json: Any = None,
-        data: Union[str, bytes, bytearray, memoryview, None] = None,
+        data: Body = None,
         content_type: Optional[str] = None,
     ) -> Response:
         """Sends a ``PUT`` request; see :meth:`request`."""
-        return self.request("PUT", path, json=json, data=data, content_type=content_type)
+        return self.request("PUT", path, params=params, json=json, data=data, content_type=content_type)
 
-    def delete(self, path: str) -> Response:
+    def patch(
+        self,
+        path: str,
+        *,
+        params: Params = None,
+        json: Any = None,
+        data: Body = None,
+        content_type: Optional[str] = None,
+    ) -> Response:
+        """Sends a ``PATCH`` request; see :meth:`request`."""
+        return self.request("PATCH", path, params=params, json=json, data=data, content_type=content_type)
+
+    def delete(self, path: str, *, params: Params = None) -> Response:
         """Sends a ``DELETE`` request; see :meth:`request`."""
-        return self.request("DELETE", path)
+        return self.request("DELETE", path, params=params)
 
     def graphql(self, query: str, variables: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
         """Sends a query or mutation to the GraphQL API and returns the ``data`` of the response.
@@ -347,18 +434,23 @@ class Session:
         :raises ProtocolError: the response is not a GraphQL response
         :raises AmpError: as :meth:`request`
         :raises ValueError: the cache is closed, or ``variables`` contains a NaN or an infinity
+        :raises TypeError: an argument has the wrong type
         """
+        check_type("variables", variables, (Mapping, type(None)), "a mapping")
         text = None if variables is None else _json.dumps(dict(variables), allow_nan=False)
+        query_bytes = encode("query", query)
+        variables_bytes = None if text is None else encode("variables", text)
+        return _graphql_data(self._post_graphql(_ffi.lib_nogil.amp_api_graphql, query_bytes, variables_bytes))
+
+    def _post_graphql(self, function: Any, first: bytes, second: Optional[bytes]) -> Response:
         handle = self._cache._open()
-        pointer = _ffi.response_p()
-        call(
-            _ffi.lib_nogil.amp_api_graphql,
-            handle.pointer,
-            _encode_argument("query", query),
-            None if text is None else _encode_argument("variables", text),
-            _byref(pointer),
-        )
-        return _graphql_data(Response._from_handle(pointer, "POST", "/graphql"))
+
+        def work() -> Response:
+            pointer = _ffi.response_p()
+            call(function, handle.pointer, first, second, _byref(pointer))
+            return Response._from_handle(pointer, "POST", "/graphql")
+
+        return handle.run(work)
 
     def create_personal_access_token(self, name: str, organization_id: str) -> PersonalAccessToken:
         """Creates a personal access token for the user that the credentials belong to.
@@ -371,16 +463,9 @@ class Session:
         :raises AmpError: as :meth:`graphql`
         :raises ValueError: the cache is closed
         """
-        handle = self._cache._open()
-        pointer = _ffi.response_p()
-        call(
-            _ffi.lib_nogil.amp_pat_create,
-            handle.pointer,
-            _encode_argument("name", name),
-            _encode_argument("organization_id", organization_id),
-            _byref(pointer),
+        response = self._post_graphql(
+            _ffi.lib_nogil.amp_pat_create, encode("name", name), encode("organization_id", organization_id)
         )
-        response = Response._from_handle(pointer, "POST", "/graphql")
         created = _graphql_data(response).get("createPersonalAccessToken")
         if not isinstance(created, dict) or not isinstance(created.get("token"), str):
             raise _unexpected_body(response, "has no data.createPersonalAccessToken")
@@ -460,16 +545,30 @@ def _without_template(link: str) -> str:
     return link[: min(found)] if found else link
 
 
-def _encode_argument(name: str, value: str) -> bytes:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
-    if "\0" in value:
-        # A C string would end there.
-        raise ValueError(f"{name} contains a NUL character")
-    try:
-        return value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError(f"{name} contains a lone surrogate, which cannot be encoded as UTF-8") from None
+def _with_params(path: str, params: Params) -> str:
+    """The path with these parameters in its query."""
+    check_type("path", path, str, "a str")
+    if params is None:
+        return path
+    if isinstance(params, Mapping):
+        pairs: Iterable[Any] = params.items()
+    elif isinstance(params, Sequence) and not isinstance(params, (str, bytes, bytearray)):
+        pairs = params
+    else:
+        raise TypeError(f"params must be a mapping or a sequence of pairs, not {type(params).__name__}")
+    found = []
+    for pair in pairs:
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+            raise TypeError("params must be a mapping or a sequence of pairs of a name and a value")
+        name, value = pair
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if one is not None:
+                found.append((name, ("true" if one else "false") if isinstance(one, bool) else one))
+    path = _without_template(path)
+    if not found:
+        return path
+    path, mark, fragment = path.partition("#")
+    return f"{path}{'&' if '?' in path else '?'}{urlencode(found)}{mark}{fragment}"
 
 
 def _graphql_data(response: Response) -> Dict[str, Any]:

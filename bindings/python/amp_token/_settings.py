@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import inspect
+import itertools
 import os
+import weakref
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, TypeVar, Union
 
 from . import _errors, _ffi, _logging
+from ._calls import call
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict
@@ -46,6 +50,7 @@ class Settings(TypedDict, total=False):
     store: Optional[str]
     store_dir: Optional[PathText]
     user_agent: Optional[str]
+    log_level: Optional[str]
     load: bool
     logger: _logging.LoggerArgument
 
@@ -68,18 +73,17 @@ def shows_settings(function: _Function) -> _Function:
     return function
 
 
-def call(function: Any, *arguments: Any) -> None:
-    """Calls a native function whose last parameter is the error, and raises that error."""
-    error = _ffi.error_p()
-    status = function(*arguments, ctypes.byref(error))
-    if status:
-        raise _errors.from_native(status, error)
-
-
 class NativeConfig:
-    """A native config, and the sink for the log lines of everything that is made from it."""
+    """A native config, and the log lines of everything that is made from it.
 
-    __slots__ = ("pointer", "sink", "background")
+    It is freed with the last reference to this object.
+    """
+
+    __slots__ = ("pointer", "lines", "timeout", "__weakref__")
+
+    lines: Optional[_logging.LogQueue]
+    timeout: float
+    """The setting timeout_ms, in seconds."""
 
     def __init__(self, settings: Dict[str, Any]) -> None:
         """Takes over the keyword arguments in ``settings``, and empties the dict, also after a failure.
@@ -101,9 +105,14 @@ class NativeConfig:
             if name not in Settings.__annotations__:
                 raise TypeError(f"unexpected keyword argument {name!r}; help(amp_token.TokenCache) lists the settings")
         load = settings.pop("load", _DEFAULTS["load"])
-        self.background = _refreshes_in_background(settings.get("background_refresh"), load)
-        self.sink = _logging.add_sink(settings.pop("logger", _DEFAULTS["logger"]))
-        self.pointer = _ffi.lib_nogil.amp_config_new()
+        if not isinstance(load, bool):
+            raise TypeError(f"load must be a bool, not {type(load).__name__}")
+        logger = settings.pop("logger", _DEFAULTS["logger"])
+        sink = _logging.sink_for(logger)
+        if settings.get("log_level") is None and not (load and os.environ.get("AMPLIENCE_LOG_LEVEL")):
+            settings["log_level"] = _logging.level_for(logger)
+        self.timeout = _timeout(settings.get("timeout_ms"), load)
+        self.pointer = _ffi.lib_gil.amp_config_new()
         try:
             for name in Settings.__annotations__:
                 problem = _set(self.pointer, name, settings.get(name))
@@ -111,30 +120,54 @@ class NativeConfig:
                     raise problem
             if load:
                 call(_ffi.lib_gil.amp_config_load, self.pointer)
-            if self.sink is not None:
-                call(_ffi.lib_gil.amp_config_set_logger, self.pointer, _logging.native_callback, self.sink)
+            if sink is not None:
+                call(_ffi.lib_gil.amp_config_queue_log_lines, self.pointer, _logging.CAPACITY)
         except BaseException:
-            if self.sink is not None:
-                _logging.remove_sink(self.sink)
             _ffi.lib_gil.amp_config_free(self.pointer)
             raise
-        if self.sink is not None:
-            _logging.track_config(self.sink, self.pointer)
+        self.lines = None if sink is None else _logging.LogQueue(self.pointer, sink)
+        # Not at exit, when daemon threads may still use it: the config then lives as long as the process.
+        weakref.finalize(self, _free, self.pointer, self.lines).atexit = False
+        if sink is not None:
+            _logging_configs[next(_numbers)] = self
 
-    def free(self) -> None:
-        """Frees the native config. The caller makes sure that nothing logs through it any more."""
-        if self.sink is not None:
-            _logging.remove_sink(self.sink)
-            if not _logging.untrack_config(self.sink):
-                return
-        _ffi.lib_gil.amp_config_free(self.pointer)
+    def deliver(self) -> None:
+        """Emits the log lines that native calls have left."""
+        if self.lines is not None:
+            self.lines.deliver()
 
 
-def _refreshes_in_background(setting: Union[bool, str, None], load: bool) -> bool:
-    """Whether a cache with this setting may have a background thread."""
-    if setting is None:
-        return load and bool(os.environ.get("AMPLIENCE_BACKGROUND_REFRESH"))
-    return setting not in (False, "false")
+def _free(pointer: Any, lines: Optional[_logging.LogQueue]) -> None:
+    if lines is not None:
+        lines.leave()
+    _ffi.lib_gil.amp_config_free(pointer)
+
+
+# The configs with log lines, for those that are still there when the interpreter exits.
+_logging_configs: "weakref.WeakValueDictionary[int, NativeConfig]" = weakref.WeakValueDictionary()
+_numbers = itertools.count()
+
+
+def _deliver_all() -> None:
+    """Emits what background threads have logged since the last call. Runs before :mod:`logging` shuts down."""
+    for reference in _logging_configs.valuerefs():
+        config = reference()
+        if config is not None:
+            config.deliver()
+    _logging.deliver_left()
+
+
+atexit.register(_deliver_all)
+
+
+def _timeout(setting: object, load: bool) -> float:
+    """The time limit of a call in seconds. A value that the native library will reject counts as the default."""
+    if setting is None and load:
+        setting = os.environ.get("AMPLIENCE_TIMEOUT_MS")
+    try:
+        return int(str(setting)) / 1000
+    except ValueError:
+        return 30.0
 
 
 def _set(config: Any, name: str, value: object) -> Optional[Exception]:

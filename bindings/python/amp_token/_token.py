@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 import weakref
-from typing import Any, NoReturn
+from datetime import datetime, timezone
+from typing import Any, NoReturn, Optional
 
 from . import _ffi
 
@@ -20,8 +20,6 @@ class Token:
         "_authorization",
         "_expires_at",
         "_handle",
-        "_lifetime",
-        "_obtained",
         "_value",
         "__weakref__",
     )
@@ -30,8 +28,6 @@ class Token:
     _value: str
     _authorization: str
     _expires_at: int
-    _obtained: float
-    _lifetime: int
 
     def __init__(self) -> None:
         raise TypeError("a Token cannot be created directly; call TokenCache.get() or amp_token.get_token()")
@@ -49,8 +45,6 @@ class Token:
         put(token, "_authorization", authorization)
         put(token, "_value", lib.amp_token_value(handle).decode("ascii"))
         put(token, "_expires_at", lib.amp_token_expires_at(handle))
-        put(token, "_obtained", time.monotonic())
-        put(token, "_lifetime", lib.amp_token_expires_in(handle))
         return token
 
     @property
@@ -72,9 +66,20 @@ class Token:
     def expires_at(self) -> int:
         """When the token expires, in seconds since 1970-01-01 UTC by this machine's clock.
 
-        ``2**63 - 1`` if it never expires: check :attr:`never_expires` before converting it to a date.
+        ``2**63 - 1`` if it never expires; :attr:`expires` is ``None`` then.
         """
         return self._expires_at
+
+    @property
+    def expires(self) -> Optional[datetime]:
+        """When the token expires, as an aware ``datetime`` in UTC; ``None`` if it never expires."""
+        if self.never_expires:
+            return None
+        try:
+            return datetime.fromtimestamp(self._expires_at, timezone.utc)
+        except (OverflowError, ValueError, OSError):
+            # A date that a datetime cannot represent.
+            return datetime.max.replace(tzinfo=timezone.utc)
 
     @property
     def expires_in(self) -> int:
@@ -85,10 +90,6 @@ class Token:
         """
         left: int = _ffi.lib_gil.amp_token_expires_in(self._handle)
         return left
-
-    def _was_just_issued(self) -> bool:
-        """Whether less than a tenth of its lifetime has passed: a rejection then does not mean that it expired."""
-        return time.monotonic() - self._obtained < self._lifetime / 10
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a Token is immutable; cannot set {name}")

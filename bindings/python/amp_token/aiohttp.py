@@ -8,14 +8,14 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
-from typing import Optional
 
 import aiohttp
 
+from ._adapters import Adapter, origin, wait_for_token
 from ._cache import TokenCache
 from ._errors import AmpError
-from ._rejection import is_token_rejected, origin
 from ._token import Token
 
 if not hasattr(aiohttp, "ClientHandlerType"):
@@ -26,23 +26,20 @@ if not hasattr(aiohttp, "ClientHandlerType"):
     )
 
 
-class AmpAuth:
+class AmpAuth(Adapter):
     """A client middleware that adds a valid token to each request to the API, and to no other request.
 
     If the API rejects the token, the adapter sends the request once more with a new token, provided
     that the body can be sent twice. Requests to another scheme, host or port carry no token; nor do
-    redirects to another one. It never blocks the event loop: it uses the cached token while that is
-    fresh, and otherwise gets one in a worker thread. Several sessions and tasks may share one.
+    redirects to another one. It never blocks the event loop, and leaves the loop's executor alone.
+    Several sessions and tasks may share one.
 
     Requests raise :class:`amp_token.AmpError` if there is no token.
 
-    :param cache: the source of tokens; the adapter does not close it
+    :param cache: the source of tokens, which the adapter does not close; by default a new
+        :class:`amp_token.TokenCache` with the settings of the environment
     :param api_url: the base URL of the API; by default that of the cache
     """
-
-    def __init__(self, cache: TokenCache, api_url: Optional[str] = None) -> None:
-        self._cache = cache
-        self._origin = origin(api_url or cache.api_url)
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -50,19 +47,16 @@ class AmpAuth:
         """aiohttp calls this for each request, including those after a redirect."""
         if origin(str(request.url)) != self._origin:
             return await handler(request)
-        token = await self._get()
+        token = await wait_for_token(self._cache, asyncio.sleep)
         request.headers["Authorization"] = token.authorization
         response = await handler(request)
         if response.status not in (401, 403):
             return response
         body = b"" if response.status == 401 else await response.read()
-        if not is_token_rejected(token, response.status, body):
-            return response
-        await asyncio.to_thread(self._cache.invalidate, token)
-        if not _is_replayable(request):
+        if not await _report(self._cache, token, response.status, body) or not _is_replayable(request):
             return response
         try:
-            again = await self._get()
+            again = await wait_for_token(self._cache, asyncio.sleep)
         except AmpError:
             # The caller gets the 401 or 403, which says more than the failure to get another token.
             return response
@@ -70,11 +64,28 @@ class AmpAuth:
         request.headers["Authorization"] = again.authorization
         return await handler(request)
 
-    async def _get(self) -> Token:
-        fresh = self._cache._fresh_token()
-        if fresh is not None:
-            return fresh
-        return await asyncio.to_thread(self._cache.get)
+
+async def _report(cache: TokenCache, token: Token, status: int, body: bytes) -> bool:
+    """:meth:`TokenCache.report` in a thread of its own, not in one of the loop's executor."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[bool] = loop.create_future()
+
+    def finish(again: bool) -> None:
+        if not result.done():  # the task may have been cancelled
+            result.set_result(again)
+
+    def run() -> None:
+        again = False
+        try:
+            again = cache.report(token, status, body)
+        finally:
+            try:
+                loop.call_soon_threadsafe(finish, again)
+            except RuntimeError:  # the loop was closed
+                pass
+
+    _thread.start_new_thread(run, ())
+    return await result
 
 
 def _is_replayable(request: aiohttp.ClientRequest) -> bool:

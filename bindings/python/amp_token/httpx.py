@@ -6,35 +6,31 @@
 
 from __future__ import annotations
 
-from typing import AsyncGenerator, Generator, Optional
+from typing import AsyncGenerator, Generator
 
+import anyio
 import anyio.to_thread
 import httpx
 
-from ._cache import TokenCache
+from ._adapters import Adapter, origin, wait_for_token
 from ._errors import AmpError
-from ._rejection import is_token_rejected, origin
 from ._token import Token
 
 
-class AmpAuth(httpx.Auth):
+class AmpAuth(Adapter, httpx.Auth):
     """Adds a valid token to each request to the API, and to no other request, for both kinds of client.
 
     If the API rejects the token, the adapter sends the request once more with a new token, provided
     that the body can be sent twice. Requests to another scheme, host or port carry no token; nor do
-    redirects to another one. An asynchronous client never blocks its event loop: it uses the cached
-    token while that is fresh, and otherwise gets one in a worker thread. Several threads and tasks may
-    share one.
+    redirects to another one. An asynchronous client never blocks its event loop, and a task that waits
+    for a token occupies no worker thread. Several threads and tasks may share one.
 
     Requests raise :class:`amp_token.AmpError` if there is no token.
 
-    :param cache: the source of tokens; the adapter does not close it
+    :param cache: the source of tokens, which the adapter does not close; by default a new
+        :class:`amp_token.TokenCache` with the settings of the environment
     :param api_url: the base URL of the API; by default that of the cache
     """
-
-    def __init__(self, cache: TokenCache, api_url: Optional[str] = None) -> None:
-        self._cache = cache
-        self._origin = origin(api_url or cache.api_url)
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """httpx calls this for each request of a ``Client``. Blocks like :meth:`amp_token.TokenCache.get`."""
@@ -47,10 +43,7 @@ class AmpAuth(httpx.Auth):
         if not self._is_from_api(response, token):
             return
         body = b"" if response.status_code == 401 else response.read()
-        if not is_token_rejected(token, response.status_code, body):
-            return
-        self._cache.invalidate(token)
-        if not _is_replayable(request):
+        if not self._cache.report(token, response.status_code, body) or not _is_replayable(request):
             return
         try:
             request.headers["Authorization"] = self._cache.authorization()
@@ -64,28 +57,23 @@ class AmpAuth(httpx.Auth):
         if origin(str(request.url)) != self._origin:
             yield request
             return
-        token = await self._get()
+        token = await wait_for_token(self._cache, anyio.sleep)
         request.headers["Authorization"] = token.authorization
         response = yield request
         if not self._is_from_api(response, token):
             return
         body = b"" if response.status_code == 401 else await response.aread()
-        if not is_token_rejected(token, response.status_code, body):
-            return
-        await anyio.to_thread.run_sync(self._cache.invalidate, token)
-        if not _is_replayable(request):
+        # With a limiter of its own: other users of worker threads do not wait for this one.
+        again = await anyio.to_thread.run_sync(
+            self._cache.report, token, response.status_code, body, limiter=anyio.CapacityLimiter(1)
+        )
+        if not again or not _is_replayable(request):
             return
         try:
-            request.headers["Authorization"] = (await self._get()).authorization
+            request.headers["Authorization"] = (await wait_for_token(self._cache, anyio.sleep)).authorization
         except AmpError:
             return
         yield request
-
-    async def _get(self) -> Token:
-        fresh = self._cache._fresh_token()
-        if fresh is not None:
-            return fresh
-        return await anyio.to_thread.run_sync(self._cache.get)
 
     def _is_from_api(self, response: httpx.Response, token: Token) -> bool:
         """Whether a 401 or 403 comes from the API and is for a request with the token, and does not come

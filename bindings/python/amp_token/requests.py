@@ -3,6 +3,11 @@
     session = requests.Session()
     session.auth = amp_token.requests.AmpAuth(cache)
     session.get(cache.api_url + "/v2/content/hubs")
+
+:class:`Session` is a ``requests.Session`` with that adapter, which takes paths of the API too::
+
+    session = amp_token.requests.Session()
+    session.get("/v2/content/hubs", params={"size": 100})
 """
 
 from __future__ import annotations
@@ -13,13 +18,13 @@ from typing import Any, Optional
 import requests
 import requests.auth
 
+from ._adapters import Adapter, origin
 from ._cache import TokenCache
 from ._errors import AmpError
-from ._rejection import is_token_rejected, origin
 from ._token import Token
 
 
-class AmpAuth(requests.auth.AuthBase):
+class AmpAuth(Adapter, requests.auth.AuthBase):
     """Adds a valid token to each request to the API, and to no other request.
 
     If the API rejects the token, the adapter sends the request once more with a new token, provided
@@ -28,13 +33,10 @@ class AmpAuth(requests.auth.AuthBase):
 
     Requests raise :class:`amp_token.AmpError` if there is no token.
 
-    :param cache: the source of tokens; the adapter does not close it
+    :param cache: the source of tokens, which the adapter does not close; by default a new
+        :class:`amp_token.TokenCache` with the settings of the environment
     :param api_url: the base URL of the API; by default that of the cache
     """
-
-    def __init__(self, cache: TokenCache, api_url: Optional[str] = None) -> None:
-        self._cache = cache
-        self._origin = origin(api_url or cache.api_url)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """requests calls this for each request. Blocks like :meth:`amp_token.TokenCache.get`."""
@@ -57,15 +59,13 @@ class AmpAuth(requests.auth.AuthBase):
             return response
         if response.status_code not in (401, 403):
             return response
-        if not is_token_rejected(token, response.status_code, response.content):
-            return response
-        self._cache.invalidate(token)
+        again_is_useful = self._cache.report(token, response.status_code, response.content)
         again = request.copy()
         body: Any = again.body
+        if not again_is_useful or (position is None and not isinstance(body, (str, bytes, type(None)))):
+            return response
         if position is not None:
             body.seek(position)
-        elif not (body is None or isinstance(body, (str, bytes))):
-            return response
         try:
             again.headers["Authorization"] = self._cache.authorization()
         except AmpError:
@@ -78,3 +78,25 @@ class AmpAuth(requests.auth.AuthBase):
         second.history.append(response)
         second.request = again
         return second
+
+
+class Session(requests.Session):
+    """A ``requests.Session`` whose requests to the API carry a valid token: see :class:`AmpAuth`.
+
+    URLs may be paths such as ``"/v2/content/hubs"``, which are appended to the base URL of the API.
+
+    :param cache: as for :class:`AmpAuth`
+    :param api_url: as for :class:`AmpAuth`
+    """
+
+    def __init__(self, cache: Optional[TokenCache] = None, api_url: Optional[str] = None) -> None:
+        super().__init__()
+        auth = AmpAuth(cache, api_url)
+        self.auth = auth
+        self._api_url = (api_url or auth.cache.api_url).rstrip("/")
+
+    def request(self, method: str | bytes, url: str | bytes, *arguments: Any, **more: Any) -> requests.Response:
+        """Sends a request; see ``requests.Session.request``."""
+        if isinstance(url, str) and url.startswith("/") and not url.startswith("//"):
+            url = self._api_url + url
+        return super().request(method, url, *arguments, **more)

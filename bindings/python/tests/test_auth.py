@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import http.server
 import io
 import subprocess
@@ -22,7 +23,8 @@ aiohttp = pytest.importorskip("aiohttp", "3.12")
 import amp_token.aiohttp  # noqa: E402
 import amp_token.httpx  # noqa: E402
 import amp_token.requests  # noqa: E402
-from amp_token._rejection import origin  # noqa: E402
+from amp_token import _adapters  # noqa: E402
+from amp_token._adapters import origin  # noqa: E402
 
 
 @pytest.fixture
@@ -131,23 +133,25 @@ def test_a_rejected_token_is_replaced_once(client: Client, emulator: Emulator) -
     assert sent(emulator) - before <= 2
 
 
-def test_an_expired_token_comes_back_as_403(
-    client: Client, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_expired_token_comes_back_as_403(client: Client, emulator: Emulator) -> None:
     client.cache.value()
-    emulator.advance(299)
     emulator.revoke("")
-    # It was just issued, so the 403 means a missing permission.
-    assert client(client.cache.api_url + HUBS).status == 403
-    assert (emulator.stats()["token_requests"], sent(emulator)) == (1, 1)
-    monkeypatch.setattr(amp_token.Token, "_was_just_issued", lambda self: False)
     assert client(client.cache.api_url + HUBS).status == 200
-    assert (emulator.stats()["token_requests"], sent(emulator)) == (2, 3)
+    assert (emulator.stats()["token_requests"], sent(emulator)) == (2, 2)
     # Other 403s say nothing about the token.
     for body in ("<html>", {"errors": [{"code": "FORBIDDEN", "message": "You may not."}]}):
         emulator.faults({"path": "/v2/", "status": 403, "body": body})
         assert client(client.cache.api_url + HUBS).status == 403
-    assert (emulator.stats()["token_requests"], sent(emulator)) == (2, 5)
+    assert (emulator.stats()["token_requests"], sent(emulator)) == (2, 4)
+
+
+def test_a_path_that_is_always_rejected_disturbs_nobody(client: Client, emulator: Emulator) -> None:
+    emulator.faults({"path": HUBS + "/forbidden", "status": 401, "times": "forever"})
+    good, forbidden = client.cache.api_url + HUBS, client.cache.api_url + HUBS + "/forbidden"
+    statuses = [(client(forbidden).status, client(good).status) for _ in range(20)]
+    assert statuses == [(401, 200)] * 20
+    # At once, and then after pauses that double from a second on.
+    assert emulator.stats()["token_requests"] <= 5
 
 
 def test_the_401_is_returned_if_there_is_no_other_token(client: Client, emulator: Emulator) -> None:
@@ -260,7 +264,14 @@ def test_the_event_loop_never_waits(kind: str, fake: Fake) -> None:
                 await session.get("/x")
         return seen[0]
 
+    class NoThreads(concurrent.futures.ThreadPoolExecutor):
+        """The default executor, which belongs to others: look-ups of names wait for it."""
+
+        def submit(self, *arguments: Any, **more: Any) -> Any:
+            raise AssertionError("the default executor was used")
+
     async def main() -> str:
+        asyncio.get_running_loop().set_default_executor(NoThreads())
         first = asyncio.ensure_future(authorized_by_httpx() if kind == "httpx" else authorized_by_aiohttp())
         while not fake.requests:
             await asyncio.sleep(0)
@@ -292,12 +303,36 @@ def test_a_program_with_requests(cache: amp_token.TokenCache, emulator: Emulator
     assert (emulator.stats()["token_requests"], sent(emulator)) == (2, 1 + 4 + 1)
 
 
+def test_tasks_wait_until_timeout_ms(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time is virtual here: each sleep of the task advances the clock."""
+    now, slept = 0.0, 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now, slept
+        now, slept = now + seconds, slept + 1
+
+    cache = fake.cache(timeout_ms="20000")
+    monkeypatch.setattr(cache.__class__, "try_get", lambda self: None)
+    monkeypatch.setattr(_adapters.time, "monotonic", lambda: now)
+    with pytest.raises(amp_token.AmpTimeoutError, match="within 20 s") as caught:
+        asyncio.run(_adapters.wait_for_token(cache, sleep))
+    assert caught.value.retryable and caught.value.status_name == "AMP_TIMEOUT"
+    assert 20 <= now < 20.1 and slept < 500
+
+
+def test_tasks_get_the_failure(fake: Fake) -> None:
+    fake.status = 400
+
+    async def main() -> None:
+        await _adapters.wait_for_token(fake.cache(), asyncio.sleep)
+
+    with pytest.raises(amp_token.CredentialsRejectedError):
+        asyncio.run(main())
+
+
 @pytest.mark.parametrize("kind", ["httpx", "aiohttp"])
-def test_tasks_share_one_replacement(
-    kind: str, cache: amp_token.TokenCache, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tasks_share_one_replacement(kind: str, cache: amp_token.TokenCache, emulator: Emulator) -> None:
     """Every token is revoked. However many tasks get the 403, one new token is requested."""
-    monkeypatch.setattr(amp_token.Token, "_was_just_issued", lambda self: False)
 
     async def with_httpx() -> List[int]:
         auth = amp_token.httpx.AmpAuth(cache)
@@ -339,6 +374,25 @@ def test_an_aiohttp_without_middlewares_is_rejected(monkeypatch: pytest.MonkeyPa
     monkeypatch.delattr(aiohttp, "ClientHandlerType")
     with pytest.raises(ImportError, match="3.12 or later"):
         importlib.reload(amp_token.aiohttp)
+
+
+@pytest.mark.parametrize("adapter", [amp_token.requests.AmpAuth, amp_token.httpx.AmpAuth, amp_token.aiohttp.AmpAuth])
+def test_an_adapter_makes_its_own_cache(adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMPLIENCE_PAT", "amp_pat_a.b")
+    with adapter().cache as cache:
+        assert cache.value() == "amp_pat_a.b"
+    for argument, wrong in (("cache", {"cache": {"client_id": "a"}}), ("api_url", {"cache": cache, "api_url": 1})):
+        with pytest.raises(TypeError, match=f"{argument} must be a"):
+            adapter(**wrong)
+
+
+def test_a_requests_session_takes_paths(cache: amp_token.TokenCache, emulator: Emulator) -> None:
+    with amp_token.requests.Session(cache) as session:
+        for url in (HUBS, cache.api_url + HUBS):
+            assert session.get(url, params={"size": 1}, timeout=60).json()["page"]["size"] == 1
+        emulator.faults({"path": "/v2/", "status": 401})
+        assert session.get(HUBS).status_code == 200
+    assert emulator.stats()["token_requests"] == 2 and not cache.closed
 
 
 def test_other_libraries_are_imported_only_when_used() -> None:

@@ -1,9 +1,8 @@
-"""Forks, spawned processes, log lines, and the exit of the interpreter."""
+"""Forks, spawned processes, and the exit of the interpreter."""
 
 from __future__ import annotations
 
 import ctypes
-import logging
 import multiprocessing
 import os
 import pickle
@@ -12,8 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
-from typing import Any, List, Set, Tuple
+from typing import Any, Set, Tuple
 
 import pytest
 from conftest import SECRET, Emulator, Fake
@@ -123,48 +121,6 @@ def test_multiprocessing_by_spawn(emulator: Emulator) -> None:
         pickle.dumps(cache)
 
 
-def test_log_lines_go_to_logging(fake: Fake, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG, logger="amp_token"):
-        cache = fake.cache()
-        cache.value()
-        fake.status = 400
-        cache.invalidate(cache.get())
-        with pytest.raises(amp_token.CredentialsRejectedError):
-            cache.value()
-    assert {record.name for record in caplog.records} == {"amp_token"}
-    assert {record.levelno for record in caplog.records} >= {logging.INFO, logging.WARNING}
-    assert "got token" in caplog.text
-    assert SECRET not in caplog.text and "token-1" not in caplog.text
-
-
-def test_log_lines_go_to_a_function(fake: Fake) -> None:
-    lines: List[Tuple[int, str]] = []
-
-    def broken(level: int, line: str) -> None:
-        lines.append((level, line))
-        raise KeyboardInterrupt
-
-    cache = fake.cache(logger=broken)
-    assert cache.value() == "token-1"
-    seen = len(lines)
-    assert seen and all(level in (10, 20, 30, 40) and line for level, line in lines)
-    quiet = fake.cache(logger=None)
-    quiet.value()
-    assert len(lines) == seen
-    cache.close()
-    with pytest.raises(TypeError, match="logger must be"):
-        fake.cache(logger="amp_token")
-
-
-def test_log_lines_come_from_the_background_thread(fake: Fake) -> None:
-    fake.expires_in = 1
-    threads = set()
-    with fake.cache(background_refresh=True, logger=lambda level, line: threads.add(threading.get_ident())) as cache:
-        while len(threads) < 2:
-            cache.value()
-    assert threading.get_ident() in threads
-
-
 class Watching:
     """The native functions; records which configs exist that were created through this object."""
 
@@ -197,14 +153,9 @@ def test_what_a_cache_was_made_from_goes_with_it(
     for _ in range(3):
         cache = fake.cache(background_refresh=background, logger=logger)
         cache.value()
-        # The config is kept only for its log lines.
-        assert len(configs) == (0 if logger is None else 1)
+        assert len(configs) == 1
         cache.close()
-        bound = time.monotonic() + BOUND_S
-        # With a background thread and log lines another thread frees it.
-        while configs:
-            assert time.monotonic() < bound
-            time.sleep(0.001)
+        assert not configs
     with pytest.raises(amp_token.NoCredentialsError):
         amp_token.TokenCache(load=False, logger=logger)
     with pytest.raises(amp_token.InvalidArgumentError):
@@ -212,28 +163,6 @@ def test_what_a_cache_was_made_from_goes_with_it(
     with pytest.raises(amp_token.NoCredentialsError):
         amp_token.get_token(load=False, logger=logger)
     assert not configs
-
-
-def test_close_does_not_wait_for_a_log_line(fake: Fake) -> None:
-    fake.expires_in = 1
-    here = threading.get_ident()
-    entered, closed = threading.Event(), threading.Event()
-    waited: List[bool] = []
-
-    def slow(level: int, line: str) -> None:
-        if threading.get_ident() != here and not waited:
-            entered.set()
-            waited.append(closed.wait(BOUND_S))
-
-    cache = fake.cache(background_refresh=True, logger=slow)
-    while not entered.is_set():
-        cache.value()
-    cache.close()
-    del cache
-    closed.set()
-    while not waited:
-        time.sleep(0.001)
-    assert waited == [True]
 
 
 # A server that never sends its second response. It is in its own process, as exit must not need Python.
@@ -342,52 +271,77 @@ def test_exit_during_a_request_that_will_log(program: str) -> None:
     assert code == 0, errors
 
 
-def test_exit_waits_for_a_line_that_is_being_written() -> None:
+@pytest.mark.parametrize("freed", [False, True])
+def test_lines_that_are_there_at_exit_are_written(freed: bool) -> None:
     code, errors = run_until_exit(
-        """
-        from amp_token import _logging
-        inside = threading.Event()
-
-        def slow(level, line):
-            if threading.current_thread() is threading.main_thread():
-                return
-            inside.set()
-            while not _logging._ended:
-                pass
-            for _ in range(1000):
-                time.sleep(0)
-            print("the whole line", file=sys.stderr)
-
-        import time
-        c = cache(logger=slow)
-        threading.Thread(target=c.value, daemon=True).start()
-        inside.wait()
+        f"""
+        from amp_token import _ffi
+        c = cache()
+        token, error = _ffi.token_p(), _ffi.error_p()
+        # As a background thread does: the call leaves its lines in the queue.
+        _ffi.lib_nogil.amp_token_cache_get(c._state.handle.pointer, ctypes.byref(token), ctypes.byref(error))
+        if {freed}:
+            del c
+        print("last", file=sys.stderr)
         sys.exit(7)
         """
     )
-    assert (code, errors) == (7, "the whole line\n"), errors
+    lines = errors.splitlines()
+    assert code == 7 and lines[0] == "last" and "got token" in lines[1], errors
 
 
-def test_a_cache_that_is_created_during_exit_does_not_log() -> None:
+def test_a_cache_that_is_created_during_exit_logs() -> None:
     code, errors = run_until_exit(
         """
         import atexit
 
-        def late(level, line):
-            print(line, file=sys.stderr)
-
-        # Runs after the exit handler of the package, which is registered again, later.
         def last():
-            with cache(logger=late) as c:
+            with cache() as c:
                 print(len(c.value()), file=sys.stderr)
 
-        atexit.unregister(amp_token._logging._at_exit)
+        # It runs after the exit handler of the package.
+        atexit.unregister(amp_token._settings._deliver_all)
         atexit.register(last)
-        atexit.register(amp_token._logging._at_exit)
+        atexit.register(amp_token._settings._deliver_all)
         sys.exit(7)
         """
     )
-    assert (code, errors) == (7, "7\n"), errors
+    assert code == 7 and "got token" in errors and errors.endswith("7\n"), errors
+
+
+def test_exit_during_a_download(emulator: Emulator) -> None:
+    emulator.faults({"path": "/v2/", "kind": "slow", "interval_ms": 1, "times": "forever"})
+    code, errors = run_until_exit(
+        f"""
+        session = amp_token.Session(**{emulator.credentials!r}, logger=None)
+        class Sink:
+            def write(self, data):
+                entered.set()
+        threading.Thread(target=session.download, args=("/v2/content/hubs", Sink()), daemon=True).start()
+        entered.wait()
+        sys.exit(7)
+        """
+    )
+    assert (code, errors) == (7, "")
+
+
+def test_a_download_that_begins_during_exit_fails(emulator: Emulator) -> None:
+    code, errors = run_until_exit(
+        f"""
+        import atexit
+        def last():
+            with amp_token.Session(**{emulator.credentials!r}, logger=None) as session:
+                try:
+                    session.download("/v2/content/hubs", sys.stdout)
+                except amp_token.AmpError as problem:
+                    print("failed", file=sys.stderr)
+        atexit.unregister(amp_token._session._stop_downloads)
+        atexit.register(last)
+        atexit.register(amp_token._session._stop_downloads)
+        sys.exit(7)
+        """
+    )
+    assert (code, errors) == (7, "failed\n")
 
 
 def test_a_forked_child_exits_normally() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import gc
 import io
 import json
@@ -20,6 +21,7 @@ from conftest import Emulator, Fake, in_threads
 
 import amp_token
 from amp_token import AmpError, ApiError, GraphQLError, Session, _ffi, _session
+from amp_token._session import _with_params
 
 HUBS = "/v2/content/hubs"
 
@@ -192,14 +194,88 @@ def test_arguments_are_checked(session: Session) -> None:
         amp_token.Response()
 
 
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda session: session.request(b"GET", HUBS), "method must be a str, not bytes"),
+        (lambda session: session.get(7), "path must be a str, not int"),
+        (lambda session: session.get(HUBS, params="size=1"), "params must be a mapping or a sequence of pairs, not str"),
+        (lambda session: session.get(HUBS, params=["size"]), "params must be a mapping or a sequence of pairs"),
+        (lambda session: session.post(HUBS, data=7), "data must be bytes or a str, not int"),
+        (lambda session: session.post(HUBS, data=b"", content_type=b"text/plain"), "content_type must be a str, not bytes"),
+        (lambda session: session.post(HUBS, json={}, data=b""), "json and data cannot both"),
+        (lambda session: session.download(7, io.BytesIO()), "path must be a str, not int"),
+        (lambda session: session.download(HUBS, "file"), "file must have a write method, which str does not"),
+        (lambda session: session.graphql(b"{ a }"), "query must be a str, not bytes"),
+        (lambda session: session.graphql("{ a }", "{}"), "variables must be a mapping, not str"),
+        (lambda session: session.create_personal_access_token(1, "b"), "name must be a str, not int"),
+        (lambda session: session.create_personal_access_token("a", None), "organization_id must be a str, not NoneType"),
+        (lambda session: session.cache.get_for("1"), "seconds must be a number, not str"),
+        (lambda session: session.cache.invalidate(b"a"), "token must be a Token or a str, not bytes"),
+        (lambda session: session.cache.report(None, 401), "token must be a Token or a str, not NoneType"),
+        (lambda session: session.cache.report("a", "401"), "status must be an int, not str"),
+        (lambda session: session.cache.report("a", 403, "{}"), "body must be bytes, not str"),
+        (lambda session: amp_token.TokenCache(load=1), "load must be a bool, not int"),
+        (lambda session: Session(cache={"client_id": "a"}), "cache must be a TokenCache, not dict"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named(call: Any, message: str, session: Session, emulator: Emulator) -> None:
+    with pytest.raises(TypeError, match=message):
+        call(session)
+    assert emulator.stats()["api_requests"] == 0
+
+
+def test_parameters_are_appended_to_the_path(session: Session) -> None:
+    assert session.get(HUBS, params={"size": 1, "page": None}).json()["page"]["size"] == 1
+    assert session.get(HUBS + "{?page,size,sort}", params=[("size", 1)]).json()["page"]["size"] == 1
+    for path, params, expected in (
+        ("/a", None, "/a"),
+        ("/a", {}, "/a"),
+        ("/a", {"b": None}, "/a"),
+        ("/a?b=c", {"d": "e f&"}, "/a?b=c&d=e+f%26"),
+        ("/a#b", (("c", 1), ["c", 2]), "/a?c=1&c=2#b"),
+        ("/a", {"b": ["c", "ü"], "d": True}, "/a?b=c&b=%C3%BC&d=true"),
+    ):
+        assert _with_params(path, params) == expected
+
+
+def test_names_that_other_libraries_use(session: Session, fake: Fake) -> None:
+    with Session(cache=session.cache) as other:
+        response = other.patch("/none", json={})
+    assert response.status_code == response.status == 404
+    with pytest.raises(ApiError):
+        response.raise_for_status()
+    cache = fake.cache()
+    token = cache.get()
+    assert token.expires is not None and token.expires.timestamp() == token.expires_at
+    assert token.expires.utcoffset() == datetime.timedelta(0)
+    assert "TokenCache" in str(cache) and token.value not in str(cache)
+    forever = amp_token.TokenCache(personal_access_token="amp_pat_a.b", load=False).get()
+    assert forever.never_expires and forever.expires is None
+
+
+def test_a_program_with_its_own_client_reports_responses(session: Session, emulator: Emulator) -> None:
+    cache = session.cache
+    token = cache.get()
+    expired = b'{"errors":[{"code":"FORBIDDEN","message":"Authorization required."}]}'
+    for status, body in ((200, expired), (404, b""), (403, b""), (403, b"<html>"), (500, expired)):
+        assert not cache.report(token, status, body)
+    assert not cache.report("another token", 401)
+    assert emulator.stats()["token_requests"] == 1
+    assert cache.report(token.value, 403, memoryview(expired))
+    again = cache.get()
+    assert again.value != token.value and cache.report(token, 401), "there is another token already"
+    # The next replacement has to wait.
+    assert not cache.report(again, 401) and cache.value() == again.value
+    assert emulator.stats()["token_requests"] == 2
+    cache.close()
+    with pytest.raises(ValueError, match="closed"):
+        cache.report(again, 401)
+
+
 def test_a_revoked_token_is_replaced_once(session: Session, emulator: Emulator) -> None:
-    emulator.expires_in(20)
     assert session.get(HUBS).ok
     emulator.revoke("")
-    # A 403 does not count against a token that was just issued, but does after a tenth of its lifetime.
-    assert session.get(HUBS).status == 403
-    while session.cache.stats()["age"] < 2:
-        time.sleep(0.01)
     before = emulator.stats()
     assert session.get(HUBS).ok
     after = emulator.stats()

@@ -67,7 +67,9 @@ def call(settings: Mapping[str, Any]) -> Result:
     lines: List[str] = []
     result = Result()
     try:
-        with amp_token.TokenCache(logger=lambda level, line: lines.append(line), **settings) as cache:
+        with amp_token.TokenCache(
+            logger=lambda level, line: lines.append(line), log_level="debug", **settings
+        ) as cache:
             result.token = cache.value()
             result.hubs = _count_hubs(cache)
     except amp_token.AmpError as error:
