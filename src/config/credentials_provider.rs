@@ -8,7 +8,7 @@
 //! | then `~/.amplience/hubs.json` | the active hub, or the only one |
 //!
 //! The first two are read when the configuration is made. Files are read here, each time that credentials are
-//! needed, so that a secret that was rotated on disk is found.
+//! needed, so that a secret that was rotated on disk is found. Reading them ends by the deadline of the call.
 
 use super::config::Origin;
 use super::credentials::Credentials;
@@ -20,12 +20,16 @@ use super::text::trim_text;
 use crate::error::{Error, Kind, Result, resource_limit};
 use crate::log::Log;
 use crate::sanitize::sanitize;
+use crate::sys::deadline::IoDeadline;
+use crate::sys::read_file::{FileContent, read_file};
 use crate::sys::secret::Secret;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// The largest file that is read as a secret or as dc-cli's configuration, in bytes.
-const FILE_LIMIT: u64 = 1024 * 1024;
+const FILE_LIMIT: usize = 1024 * 1024;
 
 /// The files of dc-cli below the home directory: that of the current hub, and that of all hubs.
 const DC_CLI_FILES: [&str; 2] = [".amplience/dc-cli-config.json", ".amplience/hubs.json"];
@@ -81,8 +85,9 @@ impl CredentialsProvider {
         !set
     }
 
-    /// Finds the credentials, and describes where they are from.
-    pub fn resolve(&self) -> Result<(Credentials, String)> {
+    /// Finds the credentials, and describes where they are from. Takes at most `timeout`.
+    pub fn resolve(&self, timeout: Duration) -> Result<(Credentials, String)> {
+        let deadline = IoDeadline::after(timeout);
         let options = &self.options;
         let from_settings = || match options.origin {
             Some(Origin::Environment(variable)) => variable.to_owned(),
@@ -95,7 +100,7 @@ impl CredentialsProvider {
             ));
         }
         if let Some(file) = &options.personal_access_token_file {
-            let (text, origin) = (self.read_secret(file, "personal_access_token_file")?, display_path(file));
+            let (text, origin) = (self.read_secret(file, "personal_access_token_file", deadline)?, display_path(file));
             return Ok((Credentials::from_personal_access_token(&text, &origin, &self.log)?, origin));
         }
         match (&options.client_id, &options.client_secret, &options.client_secret_file) {
@@ -104,22 +109,22 @@ impl CredentialsProvider {
                 Ok((credentials, from_settings()))
             }
             (Some(id), None, Some(file)) => {
-                let secret = Secret::from(self.read_secret(file, "client_secret_file")?.as_str());
+                let secret = Secret::from(self.read_secret(file, "client_secret_file", deadline)?.as_str());
                 Ok((Credentials::Client { id: id.clone(), secret }, display_path(file)))
             }
             (None, secret, file) if secret.is_some() || file.is_some() => {
                 Err(Error::new(Kind::NoCredentials, "a client secret is set, but no client_id")
                     .with_hint(self.hint("set AMPLIENCE_CLIENT_ID, or client_id")))
             }
-            _ => self.find_in_files(),
+            _ => self.find_in_files(deadline),
         }
     }
 
     /// Searches dc-cli's files, only for `client_id` if it is set.
-    fn find_in_files(&self) -> Result<(Credentials, String)> {
+    fn find_in_files(&self, deadline: IoDeadline) -> Result<(Credentials, String)> {
         let must_exist = self.options.config_file.is_some();
         for file in &self.files {
-            let Some(text) = self.read(file, "config_file", must_exist)? else { continue };
+            let Some(text) = self.read(file, "config_file", must_exist, deadline)? else { continue };
             let found = from_dc_cli(&text, &display_path(file), self.options.client_id.as_deref(), &self.log)?;
             if let Some(credentials) = found {
                 return Ok((credentials, display_path(file)));
@@ -154,8 +159,8 @@ impl CredentialsProvider {
     }
 
     /// Reads a file that contains one secret. White space around it is removed.
-    fn read_secret(&self, file: &Path, setting: &str) -> Result<Zeroizing<String>> {
-        let bytes = self.read(file, setting, true)?.unwrap_or_default();
+    fn read_secret(&self, file: &Path, setting: &str, deadline: IoDeadline) -> Result<Zeroizing<String>> {
+        let bytes = self.read(file, setting, true, deadline)?.unwrap_or_default();
         let text = std::str::from_utf8(&bytes).map_err(|_| {
             Error::new(Kind::Config, format!("{setting} {} is not UTF-8", display_path(file)))
                 .with_hint("write the secret into it as plain text")
@@ -168,23 +173,30 @@ impl CredentialsProvider {
     }
 
     /// Reads a whole file; `None` if it does not exist and need not exist.
-    fn read(&self, file: &Path, setting: &str, must_exist: bool) -> Result<Option<Zeroizing<Vec<u8>>>> {
-        use std::io::Read;
-        let failed = |error: std::io::Error| {
-            let advice = resource_limit(&error).map_or("check the path and its permissions", |(_, advice)| advice);
-            Error::new(Kind::Io, format!("cannot read {setting} {}: {error}", display_path(file))).with_hint(advice)
+    fn read(
+        &self,
+        file: &Path,
+        setting: &str,
+        must_exist: bool,
+        deadline: IoDeadline,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>> {
+        let FileContent { bytes, about, opened } = match read_file(file, FILE_LIMIT, deadline) {
+            Ok(content) => content,
+            Err(error) if !must_exist && error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                let message = format!("reading {setting} {} timed out after {deadline}", display_path(file));
+                return Err(Error::new(Kind::Timeout, message).with_hint(
+                    "check what writes to it if it is a pipe, or the file server that it is on; or raise timeout_ms",
+                ));
+            }
+            Err(error) => {
+                let advice = resource_limit(&error).map_or("check the path and its permissions", |(_, advice)| advice);
+                let message = format!("cannot read {setting} {}: {error}", display_path(file));
+                return Err(Error::new(Kind::Io, message).with_hint(advice));
+            }
         };
-        let opened = match std::fs::File::open(file) {
-            Ok(opened) => opened,
-            Err(error) if !must_exist && error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        let about = opened.metadata().map_err(failed)?;
         report_if_readable_by_others(&opened, &about, file, &self.log);
-        // Large enough for all of it from the start, because a buffer that grows leaves copies that are not wiped.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(about.len().min(FILE_LIMIT) as usize + 4096));
-        opened.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() as u64 > FILE_LIMIT {
+        if bytes.len() > FILE_LIMIT {
             return Err(Error::new(
                 Kind::Config,
                 format!("{setting} {} is larger than {FILE_LIMIT} bytes", display_path(file)),
@@ -209,6 +221,8 @@ fn display_path(file: &Path) -> String {
 mod tests {
     use super::super::Config;
     use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     struct TestDirectory(PathBuf);
 
@@ -237,7 +251,7 @@ mod tests {
         for (name, value) in settings {
             config.set(name, Some(value)).unwrap();
         }
-        Ok(CredentialsProvider::new(&config.options()?)?.resolve()?.0)
+        Ok(CredentialsProvider::new(&config.options()?)?.resolve(TIMEOUT)?.0)
     }
 
     fn client(id: &str, secret: &str) -> Credentials {
@@ -266,10 +280,10 @@ mod tests {
         config.set("client_secret_file", Some(&file)).unwrap();
         let credentials_provider = CredentialsProvider::new(&config.options().unwrap()).unwrap();
         assert!(credentials_provider.reads_files());
-        assert_eq!(credentials_provider.resolve().unwrap().0, client("i", "first"));
+        assert_eq!(credentials_provider.resolve(TIMEOUT).unwrap().0, client("i", "first"));
         for (text, secret) in [("second\r\n", "second"), ("\u{feff}third\n", "third"), (" four th \t", "four th")] {
             directory.file("secret", text);
-            assert_eq!(credentials_provider.resolve().unwrap().0, client("i", secret));
+            assert_eq!(credentials_provider.resolve(TIMEOUT).unwrap().0, client("i", secret));
         }
     }
 
@@ -351,7 +365,7 @@ mod tests {
         config.load_from(|name| (name == "AMPLIENCE_CLIENT_ID").then(|| "i".into())).unwrap();
         let provider =
             CredentialsProvider { files: Vec::new(), ..CredentialsProvider::new(&config.options().unwrap()).unwrap() };
-        let error = provider.resolve().unwrap_err().to_string();
+        let error = provider.resolve(TIMEOUT).unwrap_err().to_string();
         assert!(error.ends_with("set AMPLIENCE_CLIENT_SECRET, client_secret, or client_secret_file"), "{error}");
     }
 }

@@ -145,7 +145,7 @@ impl TokenProvider {
             Some(transport) => transport.clone(),
             None => Arc::new(HttpTransport::new(&config.options.network)?),
         };
-        let resolved = ArcSwap::from_pointee(ResolvedCredentials::find(&config)?);
+        let resolved = ArcSwap::from_pointee(ResolvedCredentials::find(&config, config.options.timeout)?);
         let route = route(&config);
         Ok(TokenProvider { config, transport, resolved, route })
     }
@@ -177,7 +177,7 @@ impl TokenProvider {
             // The file may have been replaced in the meantime. If it cannot be read now, the token that is known is
             // used: the server's rejection is the error that counts.
             let resolved = match fetch.replacing {
-                Some(_) => self.reload_credentials().unwrap_or_else(|error| {
+                Some(_) => self.reload_credentials(fetch.deadline).unwrap_or_else(|error| {
                     self.config.options.log.warning(|| format!("the credentials cannot be read again: {error}"));
                     resolved
                 }),
@@ -192,7 +192,7 @@ impl TokenProvider {
             {
                 let log = &self.config.options.log;
                 // If they cannot be read now, the rejection is the error that counts.
-                let again = match self.reload_credentials() {
+                let again = match self.reload_credentials(fetch.deadline) {
                     Ok(again) if again.credentials != resolved.credentials => again,
                     Ok(_) => return Err(rejected),
                     Err(error) => {
@@ -375,7 +375,7 @@ impl TokenProvider {
 
     /// The credentials, and a description of where they are from.
     pub fn resolve_credentials(config: &ProviderConfig) -> Result<(Credentials, String)> {
-        config.credentials_provider.resolve()
+        config.credentials_provider.resolve(config.options.timeout)
     }
 
     /// The credentials that are in use, and a description of where they are from. Reads no file: a pipe can be read
@@ -389,8 +389,9 @@ impl TokenProvider {
         self.resolved.load_full()
     }
 
-    fn reload_credentials(&self) -> Result<Arc<ResolvedCredentials>> {
-        let resolved = Arc::new(ResolvedCredentials::find(&self.config)?);
+    fn reload_credentials(&self, deadline: Deadline) -> Result<Arc<ResolvedCredentials>> {
+        let left = deadline.remaining(&self.config.options.clock).min(REFRESH_TIMEOUT);
+        let resolved = Arc::new(ResolvedCredentials::find(&self.config, left)?);
         self.resolved.store(resolved.clone());
         Ok(resolved)
     }
@@ -460,8 +461,8 @@ impl SharedFetch<'_> {
 }
 
 impl ResolvedCredentials {
-    fn find(config: &ProviderConfig) -> Result<Self> {
-        let (credentials, origin) = config.credentials_provider.resolve()?;
+    fn find(config: &ProviderConfig, timeout: Duration) -> Result<Self> {
+        let (credentials, origin) = config.credentials_provider.resolve(timeout)?;
         config.options.log.debug(|| format!("using credentials from {origin}"));
         let store = store::open(&config.options, &credentials)?;
         Ok(ResolvedCredentials { credentials, origin, store })

@@ -7,6 +7,7 @@
 mod child;
 mod file;
 mod pauses;
+mod pipes;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(all(feature = "redis", target_os = "linux"))]
