@@ -76,7 +76,7 @@ impl Callback<amp_observer_fn> {
     /// Tells the application of an event.
     pub(super) fn observe(&self, event: amp_event, error: Option<&Error>) {
         if let Some(observer) = self.function {
-            let error = error.map(|error| amp_error::new(error));
+            let error = error.map(amp_error::new);
             let pointer = error.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
             // SAFETY: by the contract of `Callback::new`; the error lives until the function returns.
             unsafe { observer(event as i32, pointer, self.user_data) };

@@ -198,8 +198,13 @@ impl HttpTransport {
         };
         if url.scheme() == "https" {
             let start = Instant::now();
-            let (session, identity) =
-                self.tls_connector()?.handshake(stream, url.host(), server, ClientCertificate::Shown, deadline)?;
+            let (session, identity) = self.tls_connector(deadline)?.handshake(
+                stream,
+                url.host(),
+                server,
+                ClientCertificate::Shown,
+                deadline,
+            )?;
             log.debug(|| {
                 format!(
                     "tls: {} uses {}; its certificate is for {}, issued by {}",
@@ -238,7 +243,7 @@ impl HttpTransport {
         if proxy.scheme == Scheme::Https {
             let (host, _) = split_zone(&proxy.host);
             let (session, _) =
-                self.tls_connector()?.handshake(stream, host, &peer, ClientCertificate::Withheld, limit)?;
+                self.tls_connector(limit)?.handshake(stream, host, &peer, ClientCertificate::Withheld, limit)?;
             stream = Box::new(session);
         }
         stream.set_deadline(deadline);
@@ -281,8 +286,8 @@ impl HttpTransport {
         })
     }
 
-    fn tls_connector(&self) -> Result<Arc<TlsConnector>> {
-        self.tls.connector(&self.options)
+    fn tls_connector(&self, deadline: IoDeadline) -> Result<Arc<TlsConnector>> {
+        self.tls.connector(&self.options, deadline)
     }
 }
 

@@ -15,6 +15,7 @@ mod socks;
 pub(crate) mod tcp;
 pub mod tls;
 mod tls_files;
+pub(crate) mod tls_loader;
 pub mod transport;
 mod tunnel;
 mod ureq_adapter;

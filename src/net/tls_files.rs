@@ -10,8 +10,10 @@
 use crate::config::NetworkOptions;
 use crate::error::Result;
 use crate::net::tls::TlsConnector;
+use crate::net::tls_loader::{load_tls, on_thread};
+use crate::sys::deadline::IoDeadline;
 use arc_swap::ArcSwapOption;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -33,14 +35,14 @@ pub(crate) struct TlsFiles(ArcSwapOption<Loaded>);
 
 impl TlsFiles {
     /// The connector for the files as they are now.
-    pub(crate) fn connector(&self, options: &NetworkOptions) -> Result<Arc<TlsConnector>> {
+    pub(crate) fn connector(&self, options: &NetworkOptions, deadline: IoDeadline) -> Result<Arc<TlsConnector>> {
         // Before the files are read: a change in between is then seen by the next connection.
-        let stamps = stamps(options);
+        let stamps = stamps(options, deadline);
         let earlier = self.0.load_full();
         if let Some(loaded) = earlier.as_ref().filter(|loaded| loaded.stamps == stamps) {
             return Ok(Arc::clone(&loaded.connector));
         }
-        let connector = match (TlsConnector::load(options), earlier) {
+        let connector = match (load_tls(options, deadline), earlier) {
             (Ok(connector), earlier) => {
                 if earlier.is_some() {
                     options.log.info(|| "tls: the files of certificates have changed and were read again".to_owned());
@@ -65,12 +67,17 @@ impl TlsFiles {
     }
 }
 
-fn stamps(options: &NetworkOptions) -> [Stamp; 3] {
+/// What tells the files from their successors. A file server that does not respond has no file.
+fn stamps(options: &NetworkOptions, deadline: IoDeadline) -> [Stamp; 3] {
     let (certificate, key) = match &options.client_certificate {
         Some((certificate, key)) => (Some(certificate), Some(key)),
         None => (None, None),
     };
-    [options.ca_file.as_ref(), certificate, key].map(|path| stamp(path?))
+    let files = [options.ca_file.as_ref(), certificate, key].map(Option::<&PathBuf>::cloned);
+    if files.iter().all(Option::is_none) {
+        return [None; 3];
+    }
+    on_thread(deadline, move || files.map(|path| stamp(&path?))).unwrap_or([None; 3])
 }
 
 fn stamp(path: &Path) -> Stamp {

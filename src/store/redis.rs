@@ -23,6 +23,7 @@ use crate::net::connect::connect;
 use crate::net::resolve::resolve;
 use crate::net::tcp::{Peer, Stream};
 use crate::net::tls::{ClientCertificate, TlsConnector};
+use crate::net::tls_loader::load_tls;
 use crate::net::url::{host_and_port, percent_decode, split_authority};
 use crate::sanitize::sanitize;
 use crate::sys::clock::Clock;
@@ -388,7 +389,7 @@ impl RedisClient {
         let mut stream: Box<dyn Stream> = Box::new(wire);
         if *tls {
             let connector =
-                self.tls.get_or_try_init(|| TlsConnector::load(&self.network).map(|tls| Box::new(Arc::new(tls))))?;
+                self.tls.get_or_try_init(|| load_tls(&self.network, deadline).map(|tls| Box::new(Arc::new(tls))))?;
             stream = Box::new(connector.handshake(stream, host, &peer, ClientCertificate::Withheld, deadline)?.0);
         }
         // A reply to AUTH may repeat the password, and the buffer is not wiped, so it holds one byte.

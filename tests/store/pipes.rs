@@ -52,6 +52,28 @@ fn a_secret_from_a_pipe_that_nothing_is_written_to_times_out() {
 }
 
 #[test]
+fn certificates_from_a_pipe_that_nothing_is_written_to_time_out() {
+    let directory = temp_dir();
+    let pipe = pipe(&directory);
+    let pipe = pipe.to_str().unwrap();
+    let emulator = Emulator::builder().tls(true).start().unwrap();
+    let (id, secret, url) = (emulator.client_id(), emulator.client_secret(), emulator.url());
+    let ca = emulator.ca_file();
+    let base = [("client_id", id.as_str()), ("client_secret", &secret), ("auth_url", &url), ("retries", "0")];
+    for files in [
+        &[("ca_file", pipe)][..],
+        &[("ca_file", ca.to_str().unwrap()), ("client_certificate", pipe), ("client_key", pipe)],
+    ] {
+        let mut config = config(&[&base[..], files].concat());
+        config.set("timeout_ms", Some("2000")).unwrap();
+        let error = get(&config).unwrap_err();
+        assert_eq!(error.kind(), Kind::Timeout, "{error}");
+        assert!(error.to_string().contains("certificates for TLS timed out"), "{error}");
+        assert!(error.to_string().contains(&format!("{} {pipe}", files.last().unwrap().0)), "{error}");
+    }
+}
+
+#[test]
 fn a_secret_that_cannot_be_read_again_does_not_hide_the_rejection() {
     let (emulator, directory) = (Emulator::builder().start().unwrap(), temp_dir());
     let file = directory.path().join("secret");

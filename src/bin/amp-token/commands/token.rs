@@ -99,7 +99,7 @@ pub fn invalidate(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
         Err(CliError::from(Error::new(Kind::Io, message).with_hint("the next command may use it again")))
     };
     let Some(token) = provider.load_from_store() else {
-        return problems.first().map_or_else(|| output::answer("no token is stored\n"), |problem| failed(problem));
+        return problems.first().map_or_else(|| output::answer("no token is stored\n"), failed);
     };
     if rejected.is_some_and(|rejected| *rejected != *token.value()) {
         return output::answer("kept: the stored token is a different one\n");
