@@ -377,7 +377,7 @@ impl UreqTransport for UreqConnection {
         self.send()?;
         loop {
             let has_more = self.receive()?;
-            self.is_after_head = self.is_after_head || self.buffers.normalize_head();
+            self.is_after_head = self.is_after_head || self.buffers.normalize_head()?;
             if self.is_after_head || !has_more {
                 return Ok(has_more);
             }
@@ -400,6 +400,8 @@ struct ZeroizingBuffers {
     /// `input[consumed..filled]` is not read yet.
     consumed: usize,
     filled: usize,
+    /// How many bytes of interim responses have been removed.
+    removed: usize,
     /// Whether the last attempt consumed input. If not, more has to arrive first.
     progress: bool,
     output: Zeroizing<Vec<u8>>,
@@ -412,13 +414,15 @@ impl ZeroizingBuffers {
             input: Zeroizing::new(vec![0; HEADER_LIMIT + 1]),
             consumed: 0,
             filled: 0,
+            removed: 0,
             progress: false,
             output: Zeroizing::new(vec![0; OUTPUT_SIZE]),
         }
     }
 
-    /// Normalizes the head that the buffer begins with. `false`: more has to arrive first.
-    fn normalize_head(&mut self) -> bool {
+    /// Normalizes the head that the buffer begins with. `false`: more has to arrive first. The interim responses that
+    /// are removed count as headers, so that their number is limited.
+    fn normalize_head(&mut self) -> std::result::Result<bool, ureq::Error> {
         self.close_gap();
         // ureq rejects a head that is too large.
         let is_full = self.filled == self.input.len();
@@ -426,8 +430,14 @@ impl ZeroizingBuffers {
             Head::Complete(length) => (true, length),
             Head::Incomplete(length) => (is_full && length == self.filled, length),
         };
+        if !is_complete {
+            self.removed += self.filled - length;
+        }
         self.filled = length;
-        is_complete
+        match self.removed > HEADER_LIMIT {
+            true => Err(ureq::Error::LargeResponseHeader(self.removed, HEADER_LIMIT)),
+            false => Ok(is_complete),
+        }
     }
 
     fn close_gap(&mut self) {

@@ -124,3 +124,13 @@ fn what_is_not_http_is_a_protocol_error() {
         assert_error(&error, Kind::Protocol, Phase::ReceiveBody, "invalid HTTP response");
     }
 }
+
+/// Each of them is removed when it has arrived, so they never fill the buffer.
+#[test]
+fn interim_responses_count_as_headers() {
+    let interim = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
+    let many = |bytes: usize| interim.repeat(bytes / interim.len()) + OK;
+    assert_eq!(send(&get(&RawServer::responding(many(HEADER_LIMIT - 1000)).url())).unwrap().status, 200);
+    let error = send(&get(&RawServer::responding(many(4 * HEADER_LIMIT)).url())).unwrap_err();
+    assert_error(&error, Kind::Protocol, Phase::ReceiveBody, "are larger than 65536 bytes");
+}
