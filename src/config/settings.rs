@@ -273,6 +273,7 @@ pub(super) fn validate(setting: &Setting, value: &str) -> std::result::Result<()
             _ => wrong(bad(), &format!("use whole milliseconds from {least} to {most}")),
         },
         ValueType::Url => check_url(value).map_err(|right| (bad(), right)),
+        ValueType::Proxy | ValueType::Store if !host_of(value).is_ascii() => wrong(bad(), PUNYCODE),
         ValueType::Proxy => match ProxyUrl::parse(value) {
             Some(_) => Ok(()),
             None => wrong(bad(), "use none, http://host:port, https://host:port or socks5h://host:port"),
@@ -296,6 +297,16 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
+/// The hint for a host name that is not ASCII. Converting it would take the tables of Unicode (RFC 5891).
+const PUNYCODE: &str = "write the host name in ASCII (punycode), such as xn--mnchen-3ya.example for münchen.example";
+
+/// The host and port of a URL, whether or not they are valid.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit('@').next().unwrap_or_default()
+}
+
 /// Checks a base URL; the error is a hint. Secrets and tokens are only sent encrypted, unless they do not leave
 /// the machine.
 fn check_url(url: &str) -> std::result::Result<(), String> {
@@ -311,7 +322,10 @@ fn check_url(url: &str) -> std::result::Result<(), String> {
             "use https: http is only allowed for the local machine (localhost, 127.0.0.1, [::1])"
         }
         Some(_) if url.chars().all(|c| ('!'..='~').contains(&c)) => return Ok(()),
-        _ => "use a URL such as https://auth.amplience.net",
+        Some(_) => "percent-encode everything in the path except visible ASCII",
+        None if !host_of(url).is_ascii() => PUNYCODE,
+        None if host_of(url).contains(char::is_whitespace) => "remove the blanks from the host name",
+        None => "use a URL such as https://auth.amplience.net",
     };
     Err(right.to_owned())
 }
@@ -348,6 +362,15 @@ mod tests {
             ("auth_url", "http://auth.example", "use https"),
             ("auth_url", "auth.example", "auth_url is not an http or https URL; use a URL such as"),
             ("auth_url", "https://u:p@auth.example", "leave out the user name"),
+            ("auth_url", "https://münchen.example/x", "xn--mnchen-3ya.example for münchen.example"),
+            ("api_url", "https://münchen.example:8443", "(punycode)"),
+            ("proxy", "http://münchen.example:3128", "(punycode)"),
+            ("proxy", "münchen.example:3128", "(punycode)"),
+            ("store", "rediss://münchen.example", "(punycode)"),
+            ("auth_url", "https://auth.example/ü", "percent-encode"),
+            ("auth_url", "https://auth.example /x", "remove the blanks from the host name"),
+            ("auth_url", "https://auth.example:+443", "use a URL such as"),
+            ("auth_url", "https://auth.example:443 :443", "remove the blanks"),
             ("auth_url", "https://auth.example/?a=b", "leave out the query, from ? on"),
             ("auth_url", "https://auth.example/#a", "leave out the fragment, from # on"),
             ("client_secret", "", "client_secret is empty; set AMPLIENCE_CLIENT_SECRET"),
