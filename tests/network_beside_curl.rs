@@ -212,12 +212,18 @@ fn rows() -> Vec<(&'static str, Vec<Row>)> {
             tls("the same, with a key of another type", "-cert leaf.pem -key leaf.key", "anew-rsa.pem"),
             tls("a self-signed certificate that was renewed", "-cert self.pem -key self.key", "self-old.pem"),
             tls("an intermediate that expired", "-cert by-expired.pem -key leaf.key -cert_chain expired.pem", "root.pem"),
+            tls("the server's certificate expired", "-cert expired-leaf.pem -key leaf.key", "root.pem"),
+            tls("an intermediate is missing", "-cert by-middle.pem -key leaf.key", "root.pem"),
+            tls("another intermediate of the same name", "-cert by-middle.pem -key leaf.key -cert_chain other-middle.pem", "root.pem"),
             tls("the CA is not trusted", "-cert leaf.pem -key leaf.key", "other.pem"),
             tls("for another host", "-cert other-host.pem -key leaf.key", "root.pem"),
+            tls("120 certificates in the chain", "-cert leaf.pem -key leaf.key -cert_chain chain-120.pem", "root.pem"),
+            tls("200 certificates in the chain", "-cert leaf.pem -key leaf.key -cert_chain chain-200.pem", "root.pem").because("the certificates of a server have at most 64 KB; the message says so"),
             tls("only a common name", "-cert cn.pem -key leaf.key", "root.pem").because("a common name does not count (RFC 9110, 4.3.4)"),
             tls("an IP address as a DNS name (squid)", "-cert ip-as-dns.pem -key leaf.key", "root.pem").host("127.0.0.1"),
             tls("the server's certificate in ca_file", "-cert leaf.pem -key leaf.key", "leaf.pem").because("only a CA is trusted; the message says to set that of the CA"),
             tls("a key of 1024 bits", "-cert short.pem -key short.key -cipher DEFAULT@SECLEVEL=0", "short.pem"),
+            tls("a key of 1024 bits, from a good CA", "-cert short-leaf.pem -key short.key -cipher DEFAULT@SECLEVEL=0", "root.pem"),
             tls("a CA with a key of 1024 bits", "-cert by-short.pem -key leaf.key -cipher DEFAULT@SECLEVEL=0", "short-ca.pem"),
             tls("ECDSA with SHA-512", "-cert sha512.pem -key leaf.key", "root.pem").because("ring does not support it; the message names it"),
             tls("a CA with a key of P-521", "-cert by-p521.pem -key leaf.key", "p521-ca.pem").because("ring does not support it; the message names it"),
@@ -274,6 +280,15 @@ signed sha512 root leaf -sha512; signed by-p521 p521-ca leaf -sha256; signed by-
 openssl x509 -req -in leaf.csr -CA root.pem -CAkey root.key -CAcreateserial -days 3000 -out v1.pem
 for name in expired constrained; do key $name; openssl req -new -key $name.key -subj /O=x/CN=$name -out $name.csr; done
 openssl x509 -req -in expired.csr -CA root.pem -CAkey root.key -days 0 -extfile x.cnf -extensions ca -out expired.pem
+openssl x509 -req -in leaf.csr -CA root.pem -CAkey root.key -days 0 -extfile x.cnf -extensions leaf -out expired-leaf.pem
+openssl req -new -key short.key -subj /CN=localhost -out short.csr
+openssl x509 -req -in short.csr -CA root.pem -CAkey root.key -days 3000 -extfile x.cnf -extensions leaf -out short-leaf.pem
+for name in middle other-middle; do
+    key $name; openssl req -new -key $name.key -subj /CN=middle -out $name.csr
+    openssl x509 -req -in $name.csr -CA root.pem -CAkey root.key -days 3000 -extfile x.cnf -extensions ca -out $name.pem
+done
+signed by-middle middle leaf
+for count in 120 200; do for i in $(seq $count); do cat root.pem; done > chain-$count.pem; done
 openssl x509 -req -in constrained.csr -CA root.pem -CAkey root.key -days 3000 -extfile x.cnf -extensions names -out constrained.pem
 signed by-expired expired leaf; signed by-constrained constrained leaf
 { printf '\357\273\277'; cat root.pem; } > bom.pem
