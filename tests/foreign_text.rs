@@ -80,6 +80,7 @@ paths! {
     token_error: "token response: error, error_description" => "error, log", &[SECRET];
     token_members: "token response: the members of a success" => "error, log; parser", &[SECRET];
     token_body: "token response: the whole body" => "parser", &[SECRET];
+    token_page: "token response: the title of a page, the codings of a body" => "error, log; parser", &[SECRET];
     token_headers: "token response: Location, request ids, Retry-After, Date" => "error, log; parser", &[SECRET];
     http_framing: "HTTP: status line, headers, chunks" => "error, log; parser", &[SECRET];
     connect_response: "CONNECT: the proxy's response" => "error; parser", &[SECRET];
@@ -402,6 +403,20 @@ fn token_members(text: &str) -> Vec<String> {
             for body in [format!(r#"{{"{member}":{value}}}"#), format!(r#"{{{rest},"{member}":{value}}}"#)] {
                 shown.extend(respond(200, &[], body.as_bytes()));
             }
+        }
+    }
+    shown
+}
+
+fn token_page(text: &str) -> Vec<String> {
+    let mut shown = Vec::new();
+    for status in [200, 400, 403] {
+        for body in [format!("<html><title>{text}</title>"), format!("<title {text}>{text}"), format!("<title>{text}")]
+        {
+            shown.extend(respond(status, &[], body.as_bytes()));
+        }
+        for name in ["Content-Encoding", "Transfer-Encoding"] {
+            shown.extend(respond(status, &[(name, &header(text))], b"x"));
         }
     }
     shown
