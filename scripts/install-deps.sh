@@ -48,7 +48,7 @@ if [ "${1:-}" = --check ]; then
 fi
 if [ $# = 0 ]; then
     set -- cargo cc c++ make nm readelf curl curl-headers jq python3 python3-venv pkg-config cmake ant \
-        openssl valgrind strace redis-server tinyproxy abidiff
+        openssl valgrind strace redis-server tinyproxy abidiff zsh fish
 fi
 
 packages=''

@@ -1,5 +1,6 @@
 //! `amp-token doctor`, with one failure at a time.
 
+use crate::shared::require_tool;
 use crate::support::{CommandResult, TestEnv};
 use amp_emulator::{CertificateKind, Fault};
 use std::io::{BufRead, BufReader, Write};
@@ -337,4 +338,24 @@ fn the_doctor_reports_as_json_and_without_passwords() {
     let last = json["steps"].as_array().unwrap().last().unwrap();
     assert_eq!((failed.status, &json["status"], &last["result"]), (Some(4), &4.into(), &"failed".into()));
     assert!(last["text"].as_str().unwrap().contains("check the host and port"), "{last}");
+}
+
+#[test]
+fn colours_are_for_terminals_that_have_them() {
+    if !require_tool("script") {
+        return;
+    }
+    let env = TestEnv::new();
+    let coloured = |variables: &[(&str, &str)]| {
+        let mut shell = env.shell("exec script -qec 'amp-token doctor' /dev/null");
+        shell.envs(variables.iter().copied());
+        let output = CommandResult::of(&mut shell);
+        assert!(output.stdout.contains("lists 2 hubs"), "{}", output.stdout);
+        output.stdout.contains("\x1b[")
+    };
+    assert!(coloured(&[("TERM", "xterm")]) && coloured(&[("TERM", "xterm"), ("NO_COLOR", "")]));
+    for plain in [&[("TERM", "dumb")][..], &[("TERM", "")], &[("TERM", "xterm"), ("NO_COLOR", "1")]] {
+        assert!(!coloured(plain), "{plain:?}");
+    }
+    assert!(!env.run(&["doctor"]).stdout_ok().contains('\x1b'));
 }

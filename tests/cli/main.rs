@@ -2,6 +2,7 @@
 
 #![cfg(all(feature = "cli", unix))]
 
+mod completion;
 mod directories;
 mod doctor;
 #[cfg(feature = "emulator")]
