@@ -347,7 +347,7 @@ macro_rules! programs {
         }
     )*};
 }
-programs!(lifecycle, threads, callbacks, fork, dlopen, two_copies, exit_during_call);
+programs!(lifecycle, threads, callbacks, environment, fork, dlopen, two_copies, exit_during_call);
 
 /// Compiles a C++ program of the repository.
 fn built_cpp(compiler: &str, source: &str, standard: &'static str) -> PathBuf {

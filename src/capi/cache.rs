@@ -2,7 +2,7 @@
 
 use super::callback_guard::CallbackGuard;
 use super::config::amp_config;
-use super::error::{amp_error, amp_status, fallible};
+use super::error::{amp_error, amp_status, fallible, fallible_hot};
 use super::ffi::{self, Bool, Handle};
 use super::token::amp_token;
 use crate::token::cache::TokenCache;
@@ -90,7 +90,7 @@ pub extern "C" fn amp_token_cache_get(
     token: Option<&mut MaybeUninit<*mut amp_token>>,
     error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
-    fallible(error, || {
+    fallible_hot(error, || {
         let token = ffi::out_ptr(token, "token")?;
         token.write(ffi::into_handle(ffi::required(cache, "cache")?.cache.get()?));
         Ok(())
@@ -115,7 +115,7 @@ pub extern "C" fn amp_token_cache_get_for(
     token: Option<&mut MaybeUninit<*mut amp_token>>,
     error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
-    fallible(error, || {
+    fallible_hot(error, || {
         let token = ffi::out_ptr(token, "token")?;
         let min_validity = u64::try_from(min_validity_ms).map_err(|_| {
             Error::invalid(format!("min_validity_ms is {min_validity_ms}")).with_hint("pass 0 or more milliseconds")
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn amp_token_cache_copy(
     length: Option<&mut MaybeUninit<usize>>,
     error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
-    fallible(error, || {
+    fallible_hot(error, || {
         let mut length = length;
         ffi::write_if_set(length.as_deref_mut(), 0);
         let cache = ffi::required(cache, "cache")?;
@@ -206,7 +206,7 @@ pub extern "C" fn amp_token_cache_try_get(
     token: Option<&mut MaybeUninit<*mut amp_token>>,
     error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
-    fallible(error, || {
+    fallible_hot(error, || {
         let token = ffi::out_ptr(token, "token")?;
         token.write(ffi::into_handle(ffi::required(cache, "cache")?.cache.try_get()?));
         Ok(())

@@ -1,6 +1,7 @@
 //! Statuses and error objects.
 
 use super::ffi::{self, Bool, Handle, Out};
+use crate::sys::panics;
 use crate::error::{Error, Kind, Result};
 use std::ffi::{CStr, CString, c_char};
 
@@ -109,6 +110,12 @@ pub(super) fn status_name(number: i32) -> &'static CStr {
 /// Runs the body of a function that can fail. An error, or a panic, becomes a status and, if the caller
 /// wants one, an error object.
 pub(super) fn fallible(error: Out<'_, *mut amp_error>, body: impl FnOnce() -> Result<()>) -> amp_status {
+    let _inside = panics::enter();
+    fallible_hot(error, body)
+}
+
+/// The same for the calls that return a cached token, whose core [enters](panics::enter) the library itself.
+pub(super) fn fallible_hot(error: Out<'_, *mut amp_error>, body: impl FnOnce() -> Result<()>) -> amp_status {
     let Err(failure) = ffi::catch(body) else { return amp_status::AmpOk };
     if let Some(place) = error {
         place.write(ffi::into_handle(Box::new(amp_error::new(&failure))));

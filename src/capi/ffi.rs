@@ -6,11 +6,10 @@
 
 use crate::error::{Error, Kind, Result};
 use std::any::Any;
-use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::MaybeUninit;
-use std::panic::{self, AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Once};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 #[cfg(not(panic = "unwind"))]
 compile_error!("the C interface needs panic = \"unwind\": with \"abort\" a bug would end the caller's process");
@@ -48,7 +47,7 @@ impl From<CallbackBool> for bool {
 pub(super) fn catch(body: impl FnOnce() -> Result<()>) -> Result<()> {
     // A panic leaves handles valid: the core changes its state in steps that are each complete, and a
     // leader that panics wakes the callers that wait for it.
-    silently(|| catch_unwind(AssertUnwindSafe(body))).unwrap_or_else(|panic| {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         Err(Error::new(Kind::Internal, format!("internal error in libamp_token: {}", panic_message(panic.as_ref())))
             .with_hint("please report it"))
     })
@@ -56,30 +55,7 @@ pub(super) fn catch(body: impl FnOnce() -> Result<()>) -> Result<()> {
 
 /// Runs the body of a function that cannot fail. The result is `fallback` if it panics.
 pub(super) fn infallible<T>(fallback: T, body: impl FnOnce() -> T) -> T {
-    silently(|| catch_unwind(AssertUnwindSafe(body))).unwrap_or(fallback)
-}
-
-thread_local! {
-    /// Whether this thread is inside a function of the C interface, which catches its panics.
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `body` without having the standard library print a panic to standard error, which belongs to the
-/// application. The message of a panic becomes the message of an error.
-fn silently<R>(body: impl FnOnce() -> R) -> R {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let previous = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !INSIDE.try_with(Cell::get).unwrap_or(false) {
-                previous(info);
-            }
-        }));
-    });
-    let before = INSIDE.try_with(|inside| inside.replace(true)).unwrap_or(false);
-    let result = body();
-    let _ = INSIDE.try_with(|inside| inside.set(before));
-    result
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or(fallback)
 }
 
 /// The message of a panic, without its location, which is a path of the build machine.

@@ -1,6 +1,6 @@
 //! The settings of one client, as strings by name.
 
-use super::environment;
+use super::environment::{self, Environment};
 use super::settings::{SETTINGS, Setting, ValueType, display_value, index_of, problem_with, validate};
 use super::text::{BYTE_ORDER_MARK, trim_text};
 use crate::error::{Error, Kind, Phase, Result};
@@ -38,6 +38,8 @@ pub struct Config {
     pub transport: Option<Arc<dyn Transport>>,
     /// The source of time.
     pub clock: Clock,
+    /// The environment, as it was when the configuration was created or loaded.
+    pub environment: Environment,
     /// The identity of the callbacks of this configuration.
     pub scope: ScopeId,
 }
@@ -70,6 +72,7 @@ impl Config {
             log: Log::default(),
             transport: None,
             clock: Clock::System,
+            environment: Environment::read(),
             scope: ScopeId::unique(),
         }
     }
@@ -119,6 +122,7 @@ impl Config {
                            (setuid, setgid or file capabilities)";
             return Err(Error::new(Kind::Config, message).with_hint("set the values with amp_config_set"));
         }
+        self.environment = Environment::read();
         self.load_from(environment::variable)
     }
 

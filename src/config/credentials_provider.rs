@@ -13,7 +13,7 @@
 use super::config::Origin;
 use super::credentials::Credentials;
 use super::dc_cli::from_dc_cli;
-use super::environment;
+use super::environment::Environment;
 use super::file_access::report_if_readable_by_others;
 use super::options::{CredentialOptions, Options};
 use super::text::trim_text;
@@ -47,8 +47,9 @@ impl CredentialsProvider {
     /// Checks that the settings name one kind of credentials; reads no file.
     pub fn new(options: &Options) -> Result<Self> {
         let log = options.log.clone();
+        let environment = &options.environment;
         let options = options.credentials.clone();
-        let files = match (&options.config_file, options.environment_loaded, home()) {
+        let files = match (&options.config_file, options.environment_loaded, home(environment)) {
             (Some(file), ..) => vec![file.clone()],
             (None, true, Some(home)) => DC_CLI_FILES.map(|file| home.join(file)).to_vec(),
             _ => Vec::new(),
@@ -208,9 +209,9 @@ impl CredentialsProvider {
 }
 
 /// The user's home directory.
-fn home() -> Option<PathBuf> {
+fn home(environment: &Environment) -> Option<PathBuf> {
     let variable = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
-    environment::variable(variable).filter(|home| !home.is_empty()).map(PathBuf::from)
+    environment.get(variable).filter(|home| !home.is_empty()).map(PathBuf::from)
 }
 
 fn display_path(file: &Path) -> String {

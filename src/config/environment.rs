@@ -1,5 +1,6 @@
-//! Environment variables. All code of the library reads them here, except those of the CA certificates
-//! ([`crate::net::tls`]), which another crate reads.
+//! Environment variables. All code of the library reads them here, and only when a configuration is created or loaded:
+//! a thread that changes the environment while another one reads it can crash a C program, so a program must know when
+//! that is. Everything that is created later uses what was [read](Environment) then.
 //!
 //! A program with raised privileges (setuid, setgid, file capabilities) is started by a user who has fewer
 //! privileges than the program, and who controls its environment. That user could make the program send its
@@ -9,7 +10,50 @@
 use crate::error::{Error, Kind, Result};
 use crate::sys::secret::SecretBytes;
 use std::ffi::OsString;
+use std::sync::Arc;
 use zeroize::Zeroizing;
+
+/// The variables that are not settings: those of proxies, certificates and directories.
+const VARIABLES: &[&str] = &[
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "XDG_RUNTIME_DIR",
+    "RUNTIME_DIRECTORY",
+    "XDG_CACHE_HOME",
+    "CACHE_DIRECTORY",
+    "HOME",
+    "USERPROFILE",
+];
+
+/// These variables, as they were at one moment. Clones share them.
+#[derive(Clone, Default)]
+pub struct Environment(Arc<[(&'static str, OsString)]>);
+
+impl Environment {
+    /// Reads the variables.
+    pub fn read() -> Self {
+        Environment(VARIABLES.iter().filter_map(|name| Some((*name, variable(name)?))).collect())
+    }
+
+    /// The value of a variable, which must be one of those that are read.
+    pub fn get(&self, name: &str) -> Option<OsString> {
+        debug_assert!(VARIABLES.contains(&name), "{name} is not read");
+        self.0.iter().find(|(have, _)| *have == name).map(|(_, value)| value.clone())
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    /// Shows no values: that of a proxy may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
 
 /// The value of a variable. `None` if it is not set, or if this process [has raised
 /// privileges](has_raised_privileges).

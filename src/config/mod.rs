@@ -15,4 +15,5 @@ pub mod settings;
 mod text;
 
 pub use config::{Config, Origin};
+pub use environment::Environment;
 pub use options::{CredentialOptions, NetworkOptions, Options};

@@ -1,6 +1,7 @@
 //! The settings as the library uses them: typed and complete.
 
 use super::config::{Config, Origin};
+use super::environment::Environment;
 use super::settings::{SETTINGS, parse_bool};
 use crate::error::{Error, Kind, Result};
 use crate::log::{Level, Log};
@@ -43,6 +44,8 @@ pub struct Options {
     pub user_agent: String,
     /// Where log lines go.
     pub log: Log,
+    /// The environment, as it was when the configuration was created or loaded.
+    pub environment: Environment,
     /// The source of time.
     pub clock: Clock,
     /// The identity of the application's callbacks, in which a call must not wait for itself.
@@ -81,6 +84,8 @@ pub struct NetworkOptions {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// `proxy`; `none` disables proxies, and `None` means that of the environment.
     pub proxy: Option<Secret>,
+    /// The environment: proxies, and where certificates are.
+    pub environment: Environment,
     /// Where log lines go.
     pub log: Log,
 }
@@ -135,6 +140,7 @@ impl Config {
                 ca_file: self.path("ca_file"),
                 client_certificate: certificate.zip(key),
                 proxy: self.secret("proxy"),
+                environment: self.environment.clone(),
                 log: log.clone(),
             },
             user_agent: {
@@ -145,6 +151,7 @@ impl Config {
                 }
             },
             log,
+            environment: self.environment.clone(),
             clock: self.clock.clone(),
             scope: self.scope,
         })

@@ -45,7 +45,6 @@ use crate::sys::secret::{Secret, SecretBytes};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use crate::net::ureq_adapter::HEADER_LIMIT;
@@ -92,10 +91,10 @@ impl fmt::Debug for HttpTransport {
 }
 
 impl HttpTransport {
-    /// A transport with these settings and the environment of the process. Opens nothing yet. Fails if the
+    /// A transport with these settings and their environment. Opens nothing yet. Fails if the
     /// `proxy` setting is invalid.
     pub fn new(options: &NetworkOptions) -> Result<Self> {
-        HttpTransport::with_environment(options, environment::variable)
+        HttpTransport::with_environment(options, |name| options.environment.get(name))
     }
 
     /// Like [`HttpTransport::new`], with a function for the environment.
@@ -183,6 +182,9 @@ impl HttpTransport {
             None => format!("http: connecting to {} directly", server.name),
         });
         observed.proxy = proxy.as_ref().map(ToString::to_string);
+        // Before anything is connected: reading files has all the time of the call, and no server waits meanwhile.
+        let needs_tls = url.scheme() == "https" || proxy.as_ref().is_some_and(|proxy| proxy.scheme == Scheme::Https);
+        let tls = if needs_tls { Some(self.tls.connector(&self.options, deadline)?) } else { None };
         let (mut stream, deadline): (Box<dyn Stream>, _) = match &proxy {
             None => {
                 let (stream, limit) =
@@ -190,21 +192,15 @@ impl HttpTransport {
                 (Box::new(stream), limit)
             }
             Some(proxy) => {
-                let mut stream = self.connect_to_proxy(proxy, request, server, deadline, observed)?;
+                let mut stream = self.connect_to_proxy(proxy, request, server, tls.as_deref(), deadline, observed)?;
                 let limit = self.limit_connecting(deadline);
                 stream.set_deadline(limit);
                 (stream, limit)
             }
         };
-        if url.scheme() == "https" {
+        if let Some(tls) = tls.filter(|_| url.scheme() == "https") {
             let start = Instant::now();
-            let (session, identity) = self.tls_connector(deadline)?.handshake(
-                stream,
-                url.host(),
-                server,
-                ClientCertificate::Shown,
-                deadline,
-            )?;
+            let (session, identity) = tls.handshake(stream, url.host(), server, ClientCertificate::Shown, deadline)?;
             log.debug(|| {
                 format!(
                     "tls: {} uses {}; its certificate is for {}, issued by {}",
@@ -223,6 +219,7 @@ impl HttpTransport {
         proxy: &ProxyUrl,
         request: &Request,
         server: &Peer,
+        tls: Option<&TlsConnector>,
         deadline: IoDeadline,
         observed: &mut ConnectionTrace,
     ) -> Result<Box<dyn Stream>> {
@@ -240,10 +237,9 @@ impl HttpTransport {
         let (stream, limit) = self.connect_tcp(&proxy.host, proxy.port, &peer, deadline, observed)?;
         let mut stream: Box<dyn Stream> = Box::new(stream);
         let start = Instant::now();
-        if proxy.scheme == Scheme::Https {
+        if let Some(tls) = tls.filter(|_| proxy.scheme == Scheme::Https) {
             let (host, _) = split_zone(&proxy.host);
-            let (session, _) =
-                self.tls_connector(limit)?.handshake(stream, host, &peer, ClientCertificate::Withheld, limit)?;
+            let (session, _) = tls.handshake(stream, host, &peer, ClientCertificate::Withheld, limit)?;
             stream = Box::new(session);
         }
         stream.set_deadline(deadline);
@@ -284,10 +280,6 @@ impl HttpTransport {
             let (_, value) = self.environment.iter().find(|(have, _)| *have == name)?;
             Some(value.expose())
         })
-    }
-
-    fn tls_connector(&self, deadline: IoDeadline) -> Result<Arc<TlsConnector>> {
-        self.tls.connector(&self.options, deadline)
     }
 }
 

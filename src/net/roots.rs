@@ -1,6 +1,7 @@
 //! The CA certificates that are trusted: those of the system, and those of `ca_file`.
 
-use crate::config::environment;
+use crate::config::NetworkOptions;
+use crate::config::environment::Environment;
 use crate::error::{Error, Kind, Phase, Result, resource_limit};
 use crate::log::Log;
 use crate::net::pem;
@@ -12,9 +13,10 @@ use std::path::{Path, PathBuf};
 
 /// The CA certificates to trust. They are trusted as they are: neither their dates nor their constraints count
 /// (RFC 5280, section 6.1).
-pub(super) fn load_roots(ca_file: Option<&Path>, log: &Log) -> Result<RootCertStore> {
+pub(super) fn load_roots(options: &NetworkOptions) -> Result<RootCertStore> {
+    let (ca_file, log) = (options.ca_file.as_deref(), &options.log);
     let mut store = RootCertStore::empty();
-    let system = system_certificates(log);
+    let system = system_certificates(&options.environment, log);
     // An incomplete store would be kept, and would reject servers for the lifetime of the process.
     let lack = system.errors.iter().find_map(|error| match &error.kind {
         ErrorKind::Io { inner, .. } => resource_limit(inner),
@@ -66,22 +68,28 @@ fn describe(error: &rustls_native_certs::Error) -> String {
 
 /// The certificates of the system, or those that the environment names instead, if it can be trusted. An empty
 /// variable counts as unset.
-fn system_certificates(log: &Log) -> CertificateResult {
-    let variable = |name| environment::variable(name).filter(|value: &OsString| !value.is_empty());
+fn system_certificates(environment: &Environment, log: &Log) -> CertificateResult {
+    let variable = |name| environment.get(name).filter(|value: &OsString| !value.is_empty());
     let (file, directories) = (variable("SSL_CERT_FILE").map(PathBuf::from), variable("SSL_CERT_DIR"));
     if file.is_some() || directories.is_some() {
         return named_certificates(file.as_deref(), directories, log);
     }
-    // rustls-native-certs, and openssl-probe below it, would read an empty variable, and one that cannot be trusted.
-    if ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().all(|name| std::env::var_os(name).is_none()) {
+    if cfg!(any(windows, target_vendor = "apple")) {
         return rustls_native_certs::load_native_certs();
     }
-    // The directories hold the same certificates as the files, one in each file.
-    let first = |paths: &'static [&str]| paths.iter().map(Path::new).find(|path| path.exists());
-    match first(SYSTEM_CA_FILES) {
-        Some(file) => rustls_native_certs::load_certs_from_paths(Some(file), None),
-        None => rustls_native_certs::load_certs_from_paths(None, first(SYSTEM_CA_DIRECTORIES)),
+    // Where there are only files, rustls-native-certs would read the environment to find them: see
+    // [`crate::config::environment`].
+    let file = SYSTEM_CA_FILES.iter().map(Path::new).find(|path| path.exists());
+    let mut found = rustls_native_certs::load_certs_from_paths(file, None);
+    // Usually they hold the same certificates, one in each file, but an administrator may have added one there only.
+    for directory in SYSTEM_CA_DIRECTORIES.iter().map(Path::new).filter(|path| path.exists()) {
+        let more = rustls_native_certs::load_certs_from_paths(None, Some(directory));
+        found.certs.extend(more.certs);
+        found.errors.extend(more.errors);
     }
+    found.certs.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
+    found.certs.dedup();
+    found
 }
 
 /// The certificates of this file and these directories.
@@ -109,13 +117,26 @@ fn named_certificates(file: Option<&Path>, directories: Option<OsString>, log: &
 
 /// Where systems keep the certificates of their CAs in one file.
 const SYSTEM_CA_FILES: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",     // Debian, Arch, Alpine
-    "/etc/pki/tls/certs/ca-bundle.crt",       // Fedora, Red Hat
-    "/etc/ssl/ca-bundle.pem",                 // SUSE
-    "/etc/ssl/cert.pem",                      // Alpine, OpenBSD, macOS
-    "/usr/local/etc/ssl/cert.pem",            // FreeBSD
-    "/etc/openssl/certs/ca-certificates.crt", // NetBSD
+    "/etc/ssl/certs/ca-certificates.crt",                // Debian, Arch, Alpine, Gentoo
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // Red Hat 7 and later
+    "/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora, Red Hat 6
+    "/etc/ssl/ca-bundle.pem",                            // SUSE
+    "/etc/ssl/cert.pem",                                 // Alpine, OpenBSD, macOS
+    "/usr/local/etc/ssl/cert.pem",                       // FreeBSD
+    "/etc/openssl/certs/ca-certificates.crt",            // NetBSD
+    "/usr/local/share/certs/ca-root-nss.crt",            // DragonFly
+    "/etc/certs/ca-certificates.crt",                    // Solaris, OpenIndiana
+    "/etc/ssl/cacert.pem",                               // OmniOS
+    "/etc/pki/tls/cacert.pem",                           // OpenELEC
+    "/opt/etc/ssl/certs/ca-certificates.crt",            // Entware
 ];
 
 /// Where systems keep them in one file each.
-const SYSTEM_CA_DIRECTORIES: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/openssl/certs", "/etc/certs/CA"];
+const SYSTEM_CA_DIRECTORIES: &[&str] = &[
+    "/etc/ssl/certs",
+    "/etc/pki/tls/certs",
+    "/etc/openssl/certs",
+    "/usr/local/share/certs",
+    "/etc/certs/CA",
+    "/var/ssl/certs",
+];

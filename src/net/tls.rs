@@ -64,7 +64,7 @@ impl TlsConnector {
         let internal = |error: &dyn std::fmt::Display| {
             Error::new(Kind::Internal, format!("cannot set up TLS: {error}")).with_phase(Phase::TlsHandshake)
         };
-        let roots = Arc::new(load_roots(options.ca_file.as_deref(), &options.log)?);
+        let roots = Arc::new(load_roots(options)?);
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
             .build()
             .map_err(|error| internal(&error))?;
@@ -317,6 +317,7 @@ mod tests {
             ca_file: Some(ca_file),
             client_certificate: None,
             proxy: None,
+            environment: Default::default(),
             log: Log::default(),
         };
         let key = PrivatePkcs8KeyDer::from(issued.signing_key.serialize_der());

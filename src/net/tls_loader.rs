@@ -22,7 +22,7 @@ pub(crate) fn load_tls(options: &NetworkOptions, deadline: IoDeadline) -> Result
             (ErrorKind::TimedOut, _) => {
                 let message = format!("reading the certificates for TLS timed out after {deadline}{}", named(options));
                 Error::new(Kind::Timeout, message)
-                    .with_hint("check the files and the file server that they are on, or raise connect_timeout_ms")
+                    .with_hint("check the files and the file server that they are on, or raise timeout_ms")
             }
             (_, Some((lack, advice))) => {
                 Error::new(Kind::Io, format!("cannot read the certificates for TLS: {lack}")).with_hint(advice)

@@ -25,7 +25,6 @@ mod location;
 use super::seal::{self, RecordCipher, Times};
 use super::{Codec, Contents, Entry, IO_TIMEOUT, IoBudget, Lock, LockResult, Note, Removal, Store, WarnOnce, jittered};
 use crate::config::Options;
-use crate::config::environment;
 use crate::sys::boot;
 use crate::sys::clock::Clock;
 use crate::sys::fork;
@@ -84,7 +83,7 @@ impl FileStore {
         let warnings = WarnOnce::new(&options.log);
         let directory = match options.store_dir.clone() {
             Some(directory) => directory,
-            None => match location::default_store_dir(environment::variable) {
+            None => match location::default_store_dir(|name| options.environment.get(name)) {
                 Ok(directory) => directory,
                 Err(problem) => {
                     warnings.report(&problem);

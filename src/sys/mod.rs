@@ -6,6 +6,7 @@ pub mod callback_scope;
 pub mod clock;
 pub(crate) mod deadline;
 pub mod fork;
+pub mod panics;
 pub(crate) mod read_file;
 pub mod secret;
 pub(crate) mod secret_memory;

@@ -31,6 +31,7 @@ use crate::error::{Error, Kind, Phase, Result};
 use crate::net::transport::Transport;
 use crate::oauth::retry::{Deadline, backoff};
 use crate::sys::fork;
+use crate::sys::panics;
 use crate::sys::sync::{MutexGuard, current_thread};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -130,6 +131,7 @@ impl TokenCache {
 
     /// Another token than `rejected`, which a server rejected, if there may be one before the deadline.
     pub fn replace(&self, rejected: &Token, deadline: Deadline) -> Option<Arc<Token>> {
+        let _inside = panics::enter();
         let _deliver = self.0.options().log.deliver_at_end();
         self.0.replace_rejected(rejected, deadline)
     }
@@ -138,6 +140,7 @@ impl TokenCache {
     /// one. Others keep it until it is replaced. Replacements are paced, and a backoff after a failure stays in
     /// force; until they are over, the token stays in use.
     pub fn invalidate(&self, token: &Token) {
+        let _inside = panics::enter();
         let _deliver = self.0.options().log.deliver_at_end();
         self.0.mark_rejected(token);
     }
@@ -221,6 +224,7 @@ impl Inner {
     /// The slow path: there is no token, or it is not fresh.
     #[cold]
     fn get_slow(self: &Arc<Self>, min_validity: Duration, deadline: Deadline) -> Result<Arc<Token>> {
+        let _inside = panics::enter();
         let _deliver = self.options().log.deliver_at_end();
         let clock = self.clock();
         let in_callback = self.options().scope.is_entered();
@@ -412,6 +416,7 @@ impl Inner {
     /// [`TokenCache::try_get`] if the token is not fresh.
     #[cold]
     fn try_get_slow(self: &Arc<Self>) -> Result<Arc<Token>> {
+        let _inside = panics::enter();
         let _deliver = self.options().log.deliver_at_end();
         let process = self.per_process()?;
         let now = self.clock().now();

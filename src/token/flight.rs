@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Phase, Result};
 use crate::log::Event;
 use crate::oauth::retry::{Deadline, backoff};
 use crate::sys::clock::Timestamps;
+use crate::sys::panics;
 use crate::sys::sync::MutexGuard;
 use crate::sys::threads;
 use std::sync::atomic::Ordering;
@@ -88,7 +89,10 @@ impl Inner {
     ) -> Arc<Flight> {
         let flight = begin_flight(process, state);
         let (inner, its_process, its_flight) = (self.clone(), process.clone(), flight.clone());
-        let work = move || drop(inner.complete_flight(&its_process, &its_flight, attempt));
+        let work = move || {
+            let _inside = panics::enter();
+            drop(inner.complete_flight(&its_process, &its_flight, attempt));
+        };
         if threads::spawn("amp-token", work).is_err() {
             self.complete_flight(process, &flight, attempt);
         }

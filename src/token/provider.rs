@@ -13,7 +13,7 @@
 
 use crate::config::credentials::Credentials;
 use crate::config::credentials_provider::CredentialsProvider;
-use crate::config::{Config, Options, environment};
+use crate::config::{Config, Options};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::net::http::HttpTransport;
 use crate::net::proxy;
@@ -485,7 +485,7 @@ fn route(config: &ProviderConfig) -> u64 {
     }
     add(network.proxy.as_ref().map_or("", Secret::expose).as_bytes());
     for name in proxy::VARIABLES.into_iter().chain(["SSL_CERT_FILE", "SSL_CERT_DIR"]) {
-        let value = environment::variable(name).map(|value| SecretBytes::from(value.as_encoded_bytes()));
+        let value = config.options.environment.get(name).map(|value| SecretBytes::from(value.as_encoded_bytes()));
         add(value.as_ref().map_or(&[], SecretBytes::expose));
     }
     add(&boot::identity());

@@ -4,6 +4,7 @@
 
 use super::flight::RefreshAttempt;
 use super::state::{Inner, PerProcess, RefreshState, State, classify};
+use crate::sys::panics;
 use crate::sys::threads;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
@@ -33,6 +34,7 @@ impl Inner {
     }
 
     pub(super) fn refresh_loop(inner: &Weak<Inner>, process: &Arc<PerProcess>) {
+        let _inside = panics::enter();
         let mut state = process.lock();
         loop {
             if state.closed {

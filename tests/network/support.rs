@@ -53,6 +53,7 @@ pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 
 pub fn network() -> NetworkOptions {
     NetworkOptions {
+        environment: amp_token::config::Environment::read(),
         connect_timeout: PATIENCE,
         ca_file: None,
         client_certificate: None,
