@@ -134,7 +134,7 @@ impl HttpTransport {
         // In TLS 1.3 a server rejects a client certificate only after the handshake.
         self.send_once(request, timeout, observed, sink).inspect_err(|error| {
             if error.kind() == Kind::Tls {
-                self.tls.forget();
+                self.tls.mark_stale();
             }
         })
     }

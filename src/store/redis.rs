@@ -22,8 +22,8 @@ use crate::error::{Error, Kind, Result};
 use crate::net::connect::connect;
 use crate::net::resolve::resolve;
 use crate::net::tcp::{Peer, Stream};
-use crate::net::tls::{ClientCertificate, TlsConnector};
-use crate::net::tls_loader::load_tls;
+use crate::net::tls::ClientCertificate;
+use crate::net::tls_files::TlsFiles;
 use crate::net::url::{host_and_port, percent_decode, split_authority};
 use crate::sanitize::sanitize;
 use crate::sys::clock::Clock;
@@ -31,7 +31,6 @@ use crate::sys::deadline::IoDeadline;
 use crate::sys::fork;
 use crate::sys::secret::Secret;
 use crate::sys::threads::HelperThreads;
-use once_cell::race::OnceBox;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::io::{self, BufReader, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -117,7 +116,7 @@ impl RedisStore {
                 warnings: WarnOnce::new(&options.log),
                 generation: fork::generation(),
                 unavailable_until: AtomicI64::new(i64::MIN),
-                tls: OnceBox::new(),
+                tls: TlsFiles::default(),
                 link: Mutex::default(),
             }),
         })
@@ -239,10 +238,6 @@ impl Store for RedisStore {
 
     fn for_child(&self) -> Arc<dyn Store> {
         let parent = &self.server;
-        let tls = OnceBox::new();
-        if let Some(connector) = parent.tls.get() {
-            let _ = tls.set(Box::new(connector.clone()));
-        }
         Arc::new(RedisStore {
             codec: self.codec.for_child(),
             keys: self.keys.clone(),
@@ -254,7 +249,7 @@ impl Store for RedisStore {
                 warnings: WarnOnce::new(&parent.warnings.log),
                 generation: fork::generation(),
                 unavailable_until: AtomicI64::new(i64::MIN),
-                tls,
+                tls: parent.tls.clone(),
                 link: Mutex::default(),
             }),
         })
@@ -309,7 +304,7 @@ struct RedisClient {
     generation: u64,
     /// Until this monotonic time the server is not used.
     unavailable_until: AtomicI64,
-    tls: OnceBox<Arc<TlsConnector>>,
+    tls: TlsFiles,
     link: Mutex<PooledConnection>,
 }
 
@@ -388,8 +383,7 @@ impl RedisClient {
         let (wire, _) = connect(&found, &peer, deadline)?;
         let mut stream: Box<dyn Stream> = Box::new(wire);
         if *tls {
-            let connector =
-                self.tls.get_or_try_init(|| load_tls(&self.network, deadline).map(|tls| Box::new(Arc::new(tls))))?;
+            let connector = self.tls.connector(&self.network, deadline)?;
             stream = Box::new(connector.handshake(stream, host, &peer, ClientCertificate::Withheld, deadline)?.0);
         }
         // A reply to AUTH may repeat the password, and the buffer is not wiped, so it holds one byte.

@@ -133,3 +133,24 @@ fn a_rotated_secret_is_found_through_the_store_too() {
     assert_eq!(other.get().unwrap().value(), token.value());
     assert_eq!(emulator.stats().token_requests, 2);
 }
+
+#[test]
+fn certificates_that_are_loaded_too_late_serve_the_next_call() {
+    let directory = temp_dir();
+    let pipe = pipe(&directory);
+    let emulator = Emulator::builder().tls(true).start().unwrap();
+    let (id, secret, url) = (emulator.client_id(), emulator.client_secret(), emulator.url());
+    let settings = [
+        ("client_id", id.as_str()),
+        ("client_secret", &secret),
+        ("auth_url", &url),
+        ("ca_file", pipe.to_str().unwrap()),
+        ("timeout_ms", "2000"),
+        ("retries", "0"),
+    ];
+    let cache = TokenCache::new(&config(&settings)).unwrap();
+    assert_eq!(cache.get().err().unwrap().kind(), Kind::Timeout);
+    // The thread that the call has left reads it now.
+    std::fs::write(&pipe, std::fs::read(emulator.ca_file()).unwrap()).unwrap();
+    while cache.get().is_err() {}
+}
