@@ -2,9 +2,10 @@
 //!
 //! Guarantees:
 //!
-//! - **One request.** It opens one connection, sends one request, reads one response and closes the connection.
-//!   It does not retry, follow redirects (a 3xx is a response like any other) or keep cookies. No socket
-//!   outlives a call, so a forked child cannot share one.
+//! - **One request.** It sends one request and reads one response. It does not retry, follow redirects (a 3xx is a
+//!   response like any other) or keep cookies.
+//! - **Connections.** Each token request has a connection of its own, which it closes. Idempotent requests with a token
+//!   keep theirs for the next one: see [`crate::net::idle`].
 //! - **Timeouts.** `timeout` bounds the whole call, whether the server responds slowly, byte by byte, without
 //!   end, or not at all. `connect_timeout` bounds connecting and the TLS handshake with one peer. It does not bound
 //!   resolving nor the proxy's own connection to the server: they may take long, and a retry would begin them again.
@@ -12,7 +13,7 @@
 //!   allows. A larger one is an error, and the rest is not read.
 //! - **Encryption.** Only `https`, unless the host is this machine. Such a plain request never uses a proxy,
 //!   whatever the settings and the environment contain.
-//! - **No added headers** except `Host`, `Content-Length` and `Connection: close`, which HTTP requires.
+//! - **No added headers** except `Host`, `Content-Length` and, unless it is kept, `Connection: close`.
 //! - **Secrets.** Headers, bodies and their buffers are wiped, except those inside rustls, which cannot be
 //!   reached. Messages and log lines contain host names, sizes and statuses, but no header values, bodies or
 //!   passwords.
@@ -30,6 +31,7 @@ use crate::config::NetworkOptions;
 use crate::config::environment;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::net::connect::connect;
+use crate::net::idle::IdleConnections;
 use crate::net::proxy::{self, ProxyUrl, Scheme};
 use crate::net::resolve::resolve;
 use crate::net::socks::Target;
@@ -45,6 +47,7 @@ use crate::sys::secret::{Secret, SecretBytes};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 pub use crate::net::ureq_adapter::HEADER_LIMIT;
@@ -82,6 +85,7 @@ pub struct HttpTransport {
     environment: Vec<(&'static str, SecretBytes)>,
     /// Read by the first https request, and again when the files have changed.
     tls: TlsFiles,
+    idle: IdleConnections,
 }
 
 impl fmt::Debug for HttpTransport {
@@ -104,6 +108,7 @@ impl HttpTransport {
             options: options.clone(),
             environment: proxy::VARIABLES.into_iter().filter_map(value).collect::<Result<_>>()?,
             tls: TlsFiles::default(),
+            idle: IdleConnections::new(),
         };
         if let Some(setting) = &options.proxy {
             // Any host will do: this checks the setting, not NO_PROXY.
@@ -144,21 +149,53 @@ impl HttpTransport {
         request: &Request,
         timeout: Duration,
         observed: &mut ConnectionTrace,
-        sink: Option<&mut BodySink>,
+        mut sink: Option<&mut BodySink>,
     ) -> Result<Response> {
         let log = &self.options.log;
         let deadline = IoDeadline::after(timeout);
         let url = &request.url;
         check_url(url)?;
         let server = Peer::server(&url.host_with_zone(), url.port());
-        let message = ureq_adapter::to_http_request(request, &server)?;
-        let mut stream = self.connect(request, &server, deadline, observed)?;
-        stream.set_deadline(deadline);
+        let keep = may_keep(request);
+        if let Some(stream) = keep.then(|| self.idle.take(url)).flatten() {
+            log.debug(|| format!("http: {} is still connected", server.name));
+            match self.exchange(request, stream, deadline, sink.as_deref_mut()) {
+                // The server closed the connection when it was idle for too long, and the request crossed that.
+                Err(error) if error.kind() == Kind::Connect && error.phase() < Phase::ReceiveBody => {
+                    log.debug(|| format!("http: connecting again: {error}"));
+                }
+                outcome => return outcome,
+            }
+        }
+        // What cannot be sent must not cost a connection.
+        ureq_adapter::to_http_request(request, &server, keep)?;
+        let stream = self.connect(request, &server, deadline, observed)?;
         let connected = Instant::now();
-        let connection = UreqConnection::new(stream, url.scheme() == "https", &server, deadline);
-        let response = ureq_adapter::exchange(message, connection, request.max_response_bytes, sink)?;
+        let response = self.exchange(request, stream, deadline, sink)?;
         observed.record(Phase::ReceiveBody, connected);
-        log.debug(|| {
+        Ok(response)
+    }
+
+    /// Sends the request over a connection, which is kept for another request if that is possible.
+    fn exchange(
+        &self,
+        request: &Request,
+        mut stream: Box<dyn Stream>,
+        deadline: IoDeadline,
+        sink: Option<&mut BodySink>,
+    ) -> Result<Response> {
+        let (url, keep) = (&request.url, may_keep(request));
+        let server = Peer::server(&url.host_with_zone(), url.port());
+        let message = ureq_adapter::to_http_request(request, &server, keep)?;
+        stream.set_deadline(deadline);
+        let connection = UreqConnection::new(stream, url.scheme() == "https", &server, deadline);
+        let kept = connection.kept();
+        let response = ureq_adapter::exchange(message, connection, request.max_response_bytes, sink)?;
+        let stream = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(stream) = stream.filter(|_| keep) {
+            self.idle.put(url, stream);
+        }
+        self.options.log.debug(|| {
             format!("http: {} responded with status {} and {} bytes", server.name, response.status, response.body.len())
         });
         Ok(response)
@@ -291,6 +328,14 @@ impl Transport for HttpTransport {
     fn send_streaming(&self, request: &Request, timeout: Duration, sink: &mut BodySink) -> Result<Response> {
         self.send_inner(request, timeout, &mut ConnectionTrace::default(), Some(sink))
     }
+}
+
+/// Whether the connection may be kept after the request, and a kept one be used for it. Not for a token request, which
+/// contains the client secret, nor for a request that must not be repeated if the server closes the connection in the
+/// moment in which it is sent.
+fn may_keep(request: &Request) -> bool {
+    let has_token = request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    has_token && ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"].contains(&request.method.as_str())
 }
 
 /// Fails if no secret and no token may be sent to this URL.

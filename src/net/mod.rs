@@ -6,6 +6,7 @@ mod connect_method;
 mod header_case;
 pub mod http;
 mod http_date;
+mod idle;
 mod pem;
 pub mod proxy;
 pub(crate) mod resolve;

@@ -24,6 +24,14 @@ use std::time::Duration;
 pub(crate) trait Stream: Read + Write + Send + Sync {
     /// Replaces the deadline.
     fn set_deadline(&mut self, deadline: IoDeadline);
+
+    /// Reads what has arrived; an error of the kind `WouldBlock` if that is nothing. Does not look at the deadline.
+    fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Whether the peer has neither closed the connection nor sent anything, so that another request can be sent.
+    fn is_idle(&mut self) -> bool {
+        self.read_arrived(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
 }
 
 /// A TCP connection, on a socket that does not block.
@@ -88,11 +96,50 @@ impl Stream for TcpConnection {
     fn set_deadline(&mut self, deadline: IoDeadline) {
         self.deadline = deadline;
     }
+
+    fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
 }
 
 impl Stream for Box<dyn Stream> {
     fn set_deadline(&mut self, deadline: IoDeadline) {
         (**self).set_deadline(deadline);
+    }
+
+    fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (**self).read_arrived(buffer)
+    }
+
+    fn is_idle(&mut self) -> bool {
+        (**self).is_idle()
+    }
+}
+
+/// A connection that is closed.
+pub(super) struct ClosedStream;
+
+impl Read for ClosedStream {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Write for ClosedStream {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Stream for ClosedStream {
+    fn set_deadline(&mut self, _: IoDeadline) {}
+
+    fn read_arrived(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::NotConnected.into())
     }
 }
 

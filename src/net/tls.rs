@@ -286,6 +286,27 @@ impl Stream for TlsStream {
     fn set_deadline(&mut self, deadline: IoDeadline) {
         self.inner.set_deadline(deadline);
     }
+
+    /// Messages of TLS itself, such as session tickets, are no data.
+    fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.tls.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return outcome,
+            }
+            self.tls.read_tls(&mut Arrived(&mut self.inner))?;
+            self.process_packets()?;
+        }
+    }
+}
+
+/// Reads from a stream what has arrived.
+struct Arrived<'a>(&'a mut Box<dyn Stream>);
+
+impl Read for Arrived<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_arrived(buffer)
+    }
 }
 
 #[cfg(test)]

@@ -199,6 +199,10 @@ impl Stream for Tunnel {
     fn set_deadline(&mut self, deadline: IoDeadline) {
         self.stream.set_deadline(deadline);
     }
+
+    fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read_arrived(buffer)
+    }
 }
 
 #[cfg(test)]
@@ -232,6 +236,9 @@ mod tests {
 
     impl Stream for Script {
         fn set_deadline(&mut self, _: IoDeadline) {}
+        fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.read(buffer)
+        }
     }
 
     fn play(proxy: impl AsRef<[u8]>, address: Option<&str>, replies: &[u8]) -> (Vec<u8>, Result<()>) {

@@ -1,10 +1,11 @@
 //! HTTP/1.1 over a connection that is already open: ureq writes the request and reads the response.
 //!
 //! ureq is used as a codec. [`SingleConnection`] passes it the one connection, and [`NoopResolver`] resolves
-//! nothing. So ureq cannot connect a second time, follow a redirect or keep a connection. The buffers are
-//! [`ZeroizingBuffers`], which are wiped, and errors of the connection pass through ureq unchanged. The head of a
-//! response is [normalized](crate::net::response_head) before ureq parses it. That may drop a misspelled header, so a
-//! connection must not be used for a second response.
+//! nothing. So ureq cannot connect a second time, follow a redirect or keep a connection: one that can be used for
+//! another request is handed back. The buffers are [`ZeroizingBuffers`], which are wiped, and errors of the connection
+//! pass through ureq unchanged. The head of a response is [normalized](crate::net::response_head) before ureq parses it.
+//! That may drop a misspelled header, perhaps one that says where the body ends, so a connection whose head was changed
+//! is not used again.
 //!
 //! ureq's own connectors, proxies and resolver are not used, for these reasons (read in its version 3.5): its
 //! `NO_PROXY` has no networks, ports or subdomains; the first address that fails in another way than by
@@ -14,7 +15,7 @@
 use crate::error::{Error, Kind, Phase, Result};
 use crate::net::header_case::HeaderCase;
 use crate::net::response_head::{self, Head};
-use crate::net::tcp::{Peer, Stream, is_disconnect};
+use crate::net::tcp::{ClosedStream, Peer, Stream, is_disconnect};
 use crate::net::transport::{BodySink, Request, Response, is_success, sink_error};
 use crate::net::url::{Url, host_and_port};
 use crate::sanitize::sanitize;
@@ -23,7 +24,7 @@ use crate::sys::secret::{MaybeSecret, Secret};
 use bytes::Bytes;
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use ureq::config::Config;
 use ureq::http::{self, HeaderName, HeaderValue, Method};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -46,8 +47,9 @@ impl AsRef<[u8]> for SecretHeaderBytes {
     }
 }
 
-/// Converts a request to the type that ureq sends. Fails if a part of it cannot be sent.
-pub(super) fn to_http_request<'a>(request: &'a Request, server: &Peer) -> Result<http::Request<&'a [u8]>> {
+/// Converts a request to the type that ureq sends. `keep`: the connection may be used for another request. Fails if a
+/// part of the request cannot be sent.
+pub(super) fn to_http_request<'a>(request: &'a Request, server: &Peer, keep: bool) -> Result<http::Request<&'a [u8]>> {
     let refuse = |what: String| {
         let message = format!("cannot send the request to {}: {what}", server.name);
         Error::invalid(message).with_host(&server.address)
@@ -86,7 +88,9 @@ pub(super) fn to_http_request<'a>(request: &'a Request, server: &Peer) -> Result
     if has_body(&request.method, &request.body) {
         headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(request.body.len()));
     }
-    headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    if !keep {
+        headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(message)
 }
 
@@ -280,6 +284,8 @@ pub(super) struct UreqConnection {
     is_after_head: bool,
     /// Why the request could not be sent whole. The server may have sent a response before.
     send_failure: Option<io::Error>,
+    /// Receives the connection if another request can be sent over it.
+    kept: Arc<Mutex<Option<Box<dyn Stream>>>>,
 }
 
 impl UreqConnection {
@@ -295,7 +301,13 @@ impl UreqConnection {
             received: false,
             is_after_head: false,
             send_failure: None,
+            kept: Arc::default(),
         }
+    }
+
+    /// Where the connection is after the exchange, if another request can be sent over it.
+    pub(super) fn kept(&self) -> Arc<Mutex<Option<Box<dyn Stream>>>> {
+        Arc::clone(&self.kept)
     }
 
     /// Sends what ureq has written.
@@ -385,7 +397,13 @@ impl UreqTransport for UreqConnection {
     }
 
     fn is_open(&mut self) -> bool {
-        // Only called before a connection is kept, and none is.
+        // ureq calls this when the whole response was read and the server does not close the connection. It would keep
+        // the connection in a pool whose lock a forked child could inherit locked: so it is taken from ureq here.
+        if self.buffers.is_changed || !self.buffers.input().is_empty() {
+            return false; // the next response may begin elsewhere
+        }
+        let stream = std::mem::replace(&mut self.stream, Box::new(ClosedStream));
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
         false
     }
 
@@ -402,6 +420,8 @@ struct ZeroizingBuffers {
     filled: usize,
     /// How many bytes of interim responses have been removed.
     removed: usize,
+    /// Whether the head that ureq gets differs from the one that arrived.
+    is_changed: bool,
     /// Whether the last attempt consumed input. If not, more has to arrive first.
     progress: bool,
     output: Zeroizing<Vec<u8>>,
@@ -415,6 +435,7 @@ impl ZeroizingBuffers {
             consumed: 0,
             filled: 0,
             removed: 0,
+            is_changed: false,
             progress: false,
             output: Zeroizing::new(vec![0; OUTPUT_SIZE]),
         }
@@ -426,10 +447,13 @@ impl ZeroizingBuffers {
         self.close_gap();
         // ureq rejects a head that is too large.
         let is_full = self.filled == self.input.len();
-        let (is_complete, length) = match response_head::normalize(&mut self.input[..self.filled]) {
+        let before = Zeroizing::new(self.input[..self.filled].to_vec());
+        let normalized = response_head::normalize(&mut self.input[..self.filled]);
+        let (is_complete, length) = match normalized {
             Head::Complete(length) => (true, length),
             Head::Incomplete(length) => (is_full && length == self.filled, length),
         };
+        self.is_changed |= self.input[..length] != **before;
         if !is_complete {
             self.removed += self.filled - length;
         }
@@ -514,7 +538,6 @@ impl Resolver for NoopResolver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::time::Duration;
 
     /// A connection on which a response arrives in pieces of many sizes.
@@ -549,6 +572,9 @@ mod tests {
 
     impl Stream for Script {
         fn set_deadline(&mut self, _: IoDeadline) {}
+        fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.read(buffer)
+        }
     }
 
     fn random(state: &mut u64) -> usize {
@@ -580,7 +606,7 @@ mod tests {
         let stream =
             Box::new(Script { reply: io::Cursor::new(reply), state, takes_requests, writes: Arc::clone(&writes) });
         let connection = UreqConnection::new(stream, true, &peer, deadline);
-        let outcome = exchange(to_http_request(&request, &peer).unwrap(), connection, 1000, None);
+        let outcome = exchange(to_http_request(&request, &peer, false).unwrap(), connection, 1000, None);
         let writes = std::mem::take(&mut *writes.lock().unwrap());
         (writes, outcome)
     }

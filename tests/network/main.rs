@@ -11,5 +11,6 @@ mod framing;
 mod limits;
 mod process;
 mod proxy;
+mod reuse;
 mod support;
 mod tls;
