@@ -3,10 +3,10 @@
 //! `getaddrinfo` has no timeout, and repeats a question whose answer was lost only after 5 seconds. So it runs on
 //! helper threads, which may outlast the call that started them, and no work of theirs is thrown away:
 //!
-//! - **A lookup under way is joined** by every later call for the same host.
+//! - **A resolution under way is joined** by every later call for the same host.
 //! - **A late answer counts.** If no call waits for it any more, the next call for that host gets it.
-//! - **A host has few threads.** The second lookup of a host only starts when the first one has taken
-//!   [`SLOW_LOOKUP`], and there are at most [`MAX_LOOKUPS`]: a name server that does not answer cannot take the
+//! - **A host has few threads.** The second resolution of a host only starts when the first one has taken
+//!   [`SLOW_RESOLUTION`], and there are at most [`MAX_RESOLUTIONS`]: a name server that does not answer cannot take the
 //!   threads that other hosts need.
 //!
 //! Nothing else is cached. That is the business of the system's resolver, which knows for how long an answer is valid.
@@ -25,19 +25,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// After this time, a lookup counts as lost, and another one may be started beside it.
-const SLOW_LOOKUP: Duration = Duration::from_secs(10);
+/// After this time, a resolution counts as lost, and another one may be started beside it.
+const SLOW_RESOLUTION: Duration = Duration::from_secs(10);
 
-/// The largest number of lookups of one host at a time.
-const MAX_LOOKUPS: usize = 4;
+/// The largest number of resolutions of one host at a time.
+const MAX_RESOLUTIONS: usize = 4;
 
 /// For how long an answer for which no call waited is kept.
 const LATE_ANSWER_TTL: Duration = Duration::from_secs(30);
 
 static RESOLVER_THREADS: HelperThreads = HelperThreads::new("amp-lookup");
 
-/// The lookups of this process.
-static LOOKUPS: ArcSwapOption<Lookups> = ArcSwapOption::const_empty();
+/// The resolutions of this process.
+static RESOLUTIONS: ArcSwapOption<Resolutions> = ArcSwapOption::const_empty();
 
 /// Resolves a host name, within the deadline.
 pub(crate) fn resolve(host: &str, port: u16, peer: &Peer, deadline: IoDeadline) -> Result<Vec<SocketAddr>> {
@@ -67,7 +67,7 @@ fn resolve_host(host: &str, port: u16, deadline: IoDeadline) -> io::Result<Vec<S
     if is_loopback(host) {
         return Ok(vec![at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into())]);
     }
-    let mut found = Lookups::of_this_process().resolve(host, deadline, getaddrinfo)?;
+    let mut found = Resolutions::of_this_process().resolve(host, deadline, getaddrinfo)?;
     for address in &mut found {
         address.set_port(port);
     }
@@ -101,26 +101,26 @@ fn socket_limit_error() -> Option<io::Error> {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).err().filter(|error| resource_limit(error).is_some())
 }
 
-/// The lookups of one process.
-struct Lookups {
+/// The resolutions of one process.
+struct Resolutions {
     /// The fork generation of the process.
     generation: u64,
     hosts: Mutex<HashMap<String, Host>>,
-    /// Notified when a lookup has ended.
+    /// Notified when a resolution has ended.
     ended: Condvar,
     slow: Duration,
 }
 
-/// The lookups of one host.
+/// The resolutions of one host.
 #[derive(Default)]
 struct Host {
-    /// The number of lookups under way.
+    /// The number of resolutions under way.
     running: usize,
     /// When the newest of them started.
     started: Option<Instant>,
     /// The number of calls that wait for one.
     waiting: usize,
-    /// The outcome of the last lookup, for the calls that waited for it, and how many outcomes there have been.
+    /// The outcome of the last resolution, for the calls that waited for it, and how many outcomes there have been.
     outcome: Option<io::Result<Vec<SocketAddr>>>,
     outcomes: u64,
     /// An answer for which no call waited, and when it arrived.
@@ -135,24 +135,24 @@ impl Host {
     }
 }
 
-impl Lookups {
+impl Resolutions {
     fn new(generation: u64, slow: Duration) -> Self {
-        Lookups { generation, hosts: Mutex::default(), ended: Condvar::new(), slow }
+        Resolutions { generation, hosts: Mutex::default(), ended: Condvar::new(), slow }
     }
 
     fn of_this_process() -> Arc<Self> {
         fork::install_fork_hook();
         let generation = fork::generation();
         loop {
-            let current = LOOKUPS.load_full();
+            let current = RESOLUTIONS.load_full();
             match &current {
-                Some(lookups) if lookups.generation == generation => return Arc::clone(lookups),
+                Some(resolutions) if resolutions.generation == generation => return Arc::clone(resolutions),
                 // A forked child has none of its parent's threads. It must not use, nor free, what one of them
                 // may have been changing.
                 Some(inherited) => std::mem::forget(Arc::clone(inherited)),
                 None => {}
             }
-            LOOKUPS.compare_and_swap(&current, Some(Arc::new(Lookups::new(generation, SLOW_LOOKUP))));
+            RESOLUTIONS.compare_and_swap(&current, Some(Arc::new(Resolutions::new(generation, SLOW_RESOLUTION))));
         }
     }
 
@@ -160,12 +160,12 @@ impl Lookups {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The addresses of a host, from a lookup that is under way or else from a new one.
+    /// The addresses of a host, from a resolution that is under way or else from a new one.
     fn resolve(
         self: Arc<Self>,
         name: &str,
         deadline: IoDeadline,
-        lookup: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Clone + Send + 'static,
+        resolver: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Clone + Send + 'static,
     ) -> io::Result<Vec<SocketAddr>> {
         let name = name.to_ascii_lowercase();
         let mut hosts = self.lock();
@@ -188,8 +188,8 @@ impl Lookups {
             };
             let age = host.started.map_or(Duration::MAX, |started| started.elapsed());
             let mut wait = left;
-            if host.running == 0 || (host.running < MAX_LOOKUPS && age >= self.slow) {
-                match self.start(&name, lookup.clone()) {
+            if host.running == 0 || (host.running < MAX_RESOLUTIONS && age >= self.slow) {
+                match self.start(&name, resolver.clone()) {
                     Ok(Some(started)) => {
                         thread = Some(started);
                         host.running += 1;
@@ -201,7 +201,7 @@ impl Lookups {
                     Err(_) if host.running > 0 => {}
                     Err(error) => break Err(error),
                 }
-            } else if host.running < MAX_LOOKUPS {
+            } else if host.running < MAX_RESOLUTIONS {
                 wait = left.min(self.slow - age);
             }
             hosts = self.ended.wait_timeout(hosts, wait).unwrap_or_else(PoisonError::into_inner).0;
@@ -217,29 +217,29 @@ impl Lookups {
         result
     }
 
-    /// Starts a lookup; `None` if there are too many threads.
+    /// Starts a resolution; `None` if there are too many threads.
     fn start(
         self: &Arc<Self>,
         name: &str,
-        lookup: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + 'static,
+        resolver: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + 'static,
     ) -> io::Result<Option<std::thread::JoinHandle<()>>> {
-        let (lookups, name) = (Arc::clone(self), name.to_owned());
+        let (resolutions, name) = (Arc::clone(self), name.to_owned());
         RESOLVER_THREADS.start(move || {
             // Calls may wait for it, so it must not end without a result.
-            let result = catch_unwind(AssertUnwindSafe(|| lookup(&name)));
-            let result = result.unwrap_or_else(|_| Err(io::Error::other("the lookup panicked")));
-            lookups.finish(name, result);
+            let result = catch_unwind(AssertUnwindSafe(|| resolver(&name)));
+            let result = result.unwrap_or_else(|_| Err(io::Error::other("the resolver panicked")));
+            resolutions.finish(name, result);
         })
     }
 
-    /// Passes the result of a lookup to the calls that wait for it.
+    /// Passes the result of a resolution to the calls that wait for it.
     fn finish(&self, name: String, result: io::Result<Vec<SocketAddr>>) {
         let mut hosts = self.lock();
         let host = hosts.entry(name).or_default();
         host.running -= 1;
         match result {
             Ok(found) if host.waiting == 0 => host.late = Some((Instant::now(), found)),
-            // Another lookup of the host may still succeed.
+            // Another resolution of the host may still succeed.
             Err(_) if host.running > 0 => {}
             result => {
                 host.outcome = Some(result);
@@ -277,9 +277,9 @@ mod tests {
         vec!["192.0.2.1:0".parse().unwrap()]
     }
 
-    /// A name server whose answers the test sends; it counts the lookups.
+    /// A name server whose answers the test sends; it counts the resolutions.
     struct NameServer {
-        lookups: Arc<Lookups>,
+        resolutions: Arc<Resolutions>,
         answers: Arc<Mutex<Receiver<Answer>>>,
         asked: Arc<AtomicUsize>,
     }
@@ -287,13 +287,13 @@ mod tests {
     impl NameServer {
         fn new(slow: Duration) -> (Self, Sender<Answer>) {
             let (sender, answers) = channel();
-            let lookups = Arc::new(Lookups::new(fork::generation(), slow));
-            (NameServer { lookups, answers: Arc::new(Mutex::new(answers)), asked: Arc::default() }, sender)
+            let resolutions = Arc::new(Resolutions::new(fork::generation(), slow));
+            (NameServer { resolutions, answers: Arc::new(Mutex::new(answers)), asked: Arc::default() }, sender)
         }
 
         fn resolve(&self, host: &str, deadline: IoDeadline) -> Answer {
             let (answers, asked) = (Arc::clone(&self.answers), Arc::clone(&self.asked));
-            Arc::clone(&self.lookups).resolve(host, deadline, move |_| {
+            Arc::clone(&self.resolutions).resolve(host, deadline, move |_| {
                 asked.fetch_add(1, Ordering::SeqCst);
                 answers.lock().unwrap().recv().unwrap()
             })
@@ -301,11 +301,11 @@ mod tests {
 
         /// Waits until the number of threads that look this host up is `running`, and of calls that wait `waiting`.
         fn wait_for(&self, host: &str, running: usize, waiting: usize) {
-            let mut hosts = self.lookups.lock();
+            let mut hosts = self.resolutions.lock();
             let patience = soon();
             while hosts.get(host).is_none_or(|host| (host.running, host.waiting) != (running, waiting)) {
-                patience.remaining().expect("the lookups are in the state that the test waits for");
-                hosts = self.lookups.ended.wait_timeout(hosts, Duration::from_millis(1)).unwrap().0;
+                patience.remaining().expect("the resolutions are in the state that the test waits for");
+                hosts = self.resolutions.ended.wait_timeout(hosts, Duration::from_millis(1)).unwrap().0;
             }
         }
     }
@@ -331,9 +331,9 @@ mod tests {
     }
 
     #[test]
-    fn calls_for_one_host_share_a_lookup_and_its_result() {
+    fn calls_for_one_host_share_a_resolution_and_its_result() {
         for result in [Ok(address()), Err(io::Error::from_raw_os_error(1)), Err(io::Error::other("no such name"))] {
-            let (server, answer) = NameServer::new(SLOW_LOOKUP);
+            let (server, answer) = NameServer::new(SLOW_RESOLUTION);
             std::thread::scope(|scope| {
                 let calls: Vec<_> = ["a.example", "A.example", "a.EXAMPLE"]
                     .map(|host| scope.spawn(|| server.resolve(host, soon())))
@@ -351,8 +351,8 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_that_outlasts_its_call_is_joined_and_its_late_answer_counts() {
-        let (server, answer) = NameServer::new(SLOW_LOOKUP);
+    fn a_resolution_that_outlasts_its_call_is_joined_and_its_late_answer_counts() {
+        let (server, answer) = NameServer::new(SLOW_RESOLUTION);
         for _ in 0..3 {
             let error = server.resolve("slow.example", IoDeadline::after(Duration::from_millis(5))).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -369,31 +369,31 @@ mod tests {
     }
 
     #[test]
-    fn a_host_whose_lookups_hang_has_few_threads() {
+    fn a_host_whose_resolutions_hang_has_few_threads() {
         let (server, answer) = NameServer::new(Duration::ZERO);
         let mut calls = 0;
-        while calls < 3 * MAX_LOOKUPS || server.lookups.lock()["silent.example"].running < MAX_LOOKUPS {
+        while calls < 3 * MAX_RESOLUTIONS || server.resolutions.lock()["silent.example"].running < MAX_RESOLUTIONS {
             server.resolve("silent.example", IoDeadline::after(Duration::from_millis(5))).unwrap_err();
             calls += 1;
         }
-        server.wait_for("silent.example", MAX_LOOKUPS, 0);
+        server.wait_for("silent.example", MAX_RESOLUTIONS, 0);
         std::thread::scope(|scope| {
             let call = scope.spawn(|| server.resolve("silent.example", soon()));
-            server.wait_for("silent.example", MAX_LOOKUPS, 1);
+            server.wait_for("silent.example", MAX_RESOLUTIONS, 1);
             // As long as others are under way, one that fails is not the result.
             answer.send(Err(io::Error::other("lost"))).unwrap();
             answer.send(Ok(address())).unwrap();
             assert_eq!(call.join().unwrap().unwrap(), address());
         });
-        for _ in 0..MAX_LOOKUPS {
+        for _ in 0..MAX_RESOLUTIONS {
             let _ = answer.send(Ok(address()));
         }
     }
 
     #[test]
     fn a_panic_is_a_result() {
-        let lookups = Arc::new(Lookups::new(fork::generation(), SLOW_LOOKUP));
-        let error = lookups.resolve("x.example", soon(), |_| panic!("as the test wants")).unwrap_err();
-        assert_eq!(error.to_string(), "the lookup panicked");
+        let resolutions = Arc::new(Resolutions::new(fork::generation(), SLOW_RESOLUTION));
+        let error = resolutions.resolve("x.example", soon(), |_| panic!("as the test wants")).unwrap_err();
+        assert_eq!(error.to_string(), "the resolver panicked");
     }
 }

@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_says_when_to_try_again() {
+    fn the_retry_after_of_a_proxy_is_kept() {
         for (reply, seconds) in [
             ("HTTP/1.1 503 Busy\r\nRetry-After: 7\r\n\r\n", 7),
             (

@@ -38,7 +38,7 @@ fn in_an_own_network() {
     let transport = transport_in(&network(), &[]);
     let local = |port: u16| get(&format!("http://localhost:{port}/"));
 
-    // A link-local address is only valid with the interface that leads to it, which nobody else may learn.
+    // A link-local address is only valid with the interface that leads to it, which is not sent to the server.
     let added = Command::new("ip").args(["address", "add", "fe80::1/64", "dev", "lo", "nodad"]).status().unwrap();
     assert!(added.success());
     let (directory, ca) = (temp_dir(), authority("Root"));
