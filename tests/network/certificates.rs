@@ -161,7 +161,10 @@ fn files_that_change_are_read_again() {
         log: Log::new(move |_, line| kept.lock().unwrap().push(line.to_owned())),
         ..trusting(&directory, &old)
     };
-    let logged = |words: &str| lines.lock().unwrap().iter().filter(|line| line.contains(words)).count();
+    let logged = |words: &str| {
+        options.log.deliver();
+        lines.lock().unwrap().iter().filter(|line| line.contains(words)).count()
+    };
     let transport = transport_in(&options, &[]);
     let [before, after] = [&old, &new].map(|issuer| server(&certificate(&["localhost"], Some(issuer), |_| {}), &[]));
     assert!(transport.send(&secure(&before, "localhost"), PATIENCE).is_ok());
