@@ -14,6 +14,7 @@ use amp_token::config::Config;
 use amp_token::token::provider;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -21,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
-use support::net::{RawServer, read_until_eof};
+use support::net::{RawServer, read_head, read_until_eof, relay, socks5_proxy};
 use support::{normalize, require, require_tool, run, scratch};
 
 const BODY: &str = r#"{"access_token":"tok","expires_in":300}"#;
@@ -41,9 +42,20 @@ enum Server {
     Renegotiating(&'static str),
 }
 
+/// What stands between a client and the server.
+enum Proxy {
+    /// Sends these bytes for the head of a CONNECT request, and opens the tunnel if they have the status 200. If the
+    /// head does not contain this string, it sends a 403.
+    Http(Vec<u8>, &'static str),
+    /// SOCKS 5.
+    Socks,
+}
+
 struct Row {
     name: &'static str,
     server: Server,
+    /// A proxy, and its URL: `{}` is its host and port.
+    proxy: Option<(Proxy, &'static str)>,
     /// The host in the URL.
     host: &'static str,
     /// The name of the file of CA certificates.
@@ -60,7 +72,7 @@ struct Row {
 impl Row {
     fn new(name: &'static str, server: Server) -> Self {
         let (settings, curl, environment) = (vec![], vec![], vec![]);
-        Row { name, server, host: "localhost", ca: None, settings, curl, environment, reason: "" }
+        Row { name, server, proxy: None, host: "localhost", ca: None, settings, curl, environment, reason: "" }
     }
 
     fn because(self, reason: &'static str) -> Self {
@@ -103,6 +115,16 @@ fn body(name: &'static str, body: impl AsRef<[u8]>) -> Row {
 /// A server with these arguments, and the file of the CA certificates that the client trusts.
 fn tls(name: &'static str, arguments: &'static str, ca: &'static str) -> Row {
     Row { ca: Some(ca), ..Row::new(name, Server::OpenSsl(arguments)) }
+}
+
+/// A good server behind a good proxy with a URL of this form.
+fn proxied(name: &'static str, proxy: Proxy, url: &'static str) -> Row {
+    Row { proxy: Some((proxy, url)), ..tls(name, "-cert leaf.pem -key leaf.key", "root.pem") }
+}
+
+/// A good server behind a proxy that sends this for a CONNECT request.
+fn connect(name: &'static str, response: impl AsRef<[u8]>) -> Row {
+    proxied(name, Proxy::Http(response.as_ref().to_vec(), ""), "http://{}")
 }
 
 /// Every row, by subject.
@@ -187,6 +209,27 @@ fn rows() -> Vec<(&'static str, Vec<Row>)> {
             body("half a second", r#"{"access_token":"tok","expires_in":0.5}"#).because("the token would have expired before it is used; curl prints any body"),
             body("an error beside a token", r#"{"access_token":"tok","expires_in":300,"error":"server_error"}"#).because("the server says that it failed; curl prints any body"),
             body("a page", page("Welcome")),
+        ]),
+        ("Proxies", vec![
+            connect("HTTP/1.0", "HTTP/1.0 200 Connection established\r\n\r\n"),
+            connect("no reason", "HTTP/1.1 200\r\n\r\n"),
+            connect("a reason in Latin-1", b"HTTP/1.1 200 In Ordnung f\xfcr Sie\r\n\r\n"),
+            connect("a folded header, and a space before the colon", "HTTP/1.1 200 OK\r\nX-A: one\r\n two\r\nX-B : c\r\n\r\n"),
+            connect("an interim response first", "HTTP/1.1 103 A\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
+            connect("a length, which does not count", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+            connect("LF as line breaks", "HTTP/1.1 200 OK\n\n"),
+            proxied("only clients with a User-Agent", Proxy::Http(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), "User-Agent: "), "http://{}"),
+            connect("407: Negotiate or NTLM", "HTTP/1.1 407 Denied\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\nContent-Length: 0\r\n\r\n"),
+            connect("407: Basic, with a reason in Latin-1", b"HTTP/1.1 407 Verweigert f\xfcr Sie\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n"),
+            connect("403", "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
+            connect("405: not a proxy", "HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n"),
+            connect("302: a portal", "HTTP/1.1 302 Found\r\nLocation: http://portal.example/\r\nContent-Length: 0\r\n\r\n"),
+            connect("503 with Retry-After", "HTTP/1.1 503 Busy\r\nRetry-After: 10\r\nContent-Length: 0\r\n\r\n"),
+            connect("what is not HTTP", "SSH-2.0-OpenSSH_9.2\r\n\r\n"),
+            proxied("the scheme in upper case", Proxy::Http(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), ""), "HTTP://{}"),
+            proxied("no scheme", Proxy::Http(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), ""), "{}"),
+            proxied("SOCKS 5", Proxy::Socks, "socks5://{}"),
+            proxied("SOCKS 5 that resolves, in upper case", Proxy::Socks, "SOCKS5H://{}"),
         ]),
         ("Settings", vec![
             head("a line break after the URL", "HTTP/1.1 200 OK\r\nContent-Length: {}").with("suffix", "\n", &[]),
@@ -363,7 +406,7 @@ struct Outcome {
 }
 
 /// Runs one client against the server of a row.
-fn with_server(row: &Row, directory: &Path, client: impl FnOnce(&str) -> Outcome) -> Outcome {
+fn with_server(row: &Row, directory: &Path, client: impl FnOnce(&str, Option<&str>) -> Outcome) -> Outcome {
     let (_raw, _openssl);
     let has = |name| row.settings.iter().find(|(have, _)| *have == name).map(|(_, value)| *value);
     let (port, mut scheme) = match &row.server {
@@ -391,12 +434,35 @@ fn with_server(row: &Row, directory: &Path, client: impl FnOnce(&str) -> Outcome
     scheme = has("scheme").unwrap_or(scheme);
     let path = "/x".repeat(has("path").map_or(0, |length| length.parse::<usize>().unwrap() / 2));
     let (sign, suffix) = (has("port").unwrap_or_default(), has("suffix").unwrap_or_default());
-    client(&format!("{scheme}://{}:{sign}{port}{path}/oauth/token{suffix}", row.host))
+    let proxy = row.proxy.as_ref().map(|(proxy, url)| {
+        let server = SocketAddr::from(([127, 0, 0, 1], port));
+        let address = match proxy {
+            Proxy::Http(response, wanted) => http_proxy(server, response.clone(), wanted).address,
+            Proxy::Socks => socks5_proxy(Some(server), None, 0).address,
+        };
+        url.replace("{}", &address.to_string())
+    });
+    let url = format!("{scheme}://{}:{sign}{port}{path}/oauth/token{suffix}", row.host);
+    client(&url, proxy.as_deref())
+}
+
+fn http_proxy(server: SocketAddr, response: Vec<u8>, wanted: &'static str) -> RawServer {
+    RawServer::start(move |mut stream| {
+        let head = read_head(&mut stream)?;
+        if !head.contains(wanted) {
+            return stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+        }
+        stream.write_all(&response)?;
+        if response.windows(5).any(|part| part == b" 200 " || part == b" 200\r") {
+            relay(&stream, &TcpStream::connect(server)?);
+        }
+        Ok(())
+    })
 }
 
 const PSEUDO_SETTINGS: [&str; 4] = ["scheme", "path", "port", "suffix"];
 
-fn ours(row: &Row, url: &str, directory: &Path) -> Outcome {
+fn ours(row: &Row, url: &str, proxy: Option<&str>, directory: &Path) -> Outcome {
     let mut settings = vec![
         ("auth_url", url.to_owned()),
         ("client_id", "id".to_owned()),
@@ -424,7 +490,7 @@ fn ours(row: &Row, url: &str, directory: &Path) -> Outcome {
         return Outcome { has_token: output.status.success(), text };
     }
     let mut config = Config::new();
-    settings.push(("proxy", "none".to_owned()));
+    settings.push(("proxy", proxy.unwrap_or("none").to_owned()));
     let set = settings.iter().try_for_each(|(name, value)| config.set(name, Some(value)));
     match set.and_then(|()| provider::get_token(&config)) {
         Ok(_) => Outcome { has_token: true, text: String::new() },
@@ -439,11 +505,12 @@ fn ours(row: &Row, url: &str, directory: &Path) -> Outcome {
     }
 }
 
-fn curl(row: &Row, url: &str, directory: &Path) -> Outcome {
+fn curl(row: &Row, url: &str, proxy: Option<&str>, directory: &Path) -> Outcome {
     let mut command = Command::new("curl");
     command.args(["-q", "-sS", "-m", &TIMEOUT.as_secs().to_string(), "-w", "\n%{http_code}"]);
     command.args(["-d", "client_id=id&client_secret=hush&grant_type=client_credentials"]);
     command.args(row.ca.into_iter().flat_map(|name| ["--cacert", name])).args(&row.curl).arg(url);
+    command.args(proxy.into_iter().flat_map(|url| ["--proxy", url]));
     // Where there is no file of that environment, as on the machines of this project.
     let path = std::env::var_os("PATH").unwrap();
     command.env_clear().env("PATH", path).env("HOME", directory).current_dir(directory).env("LC_ALL", "C.UTF-8");
@@ -478,8 +545,8 @@ fn cell(outcome: &Outcome, directory: &Path) -> String {
 
 /// The line of the table for one row, or what is wrong with it.
 fn line(row: &Row, directory: &Path) -> Result<String, String> {
-    let ours = with_server(row, directory, |url| ours(row, url, directory));
-    let curls = with_server(row, directory, |url| curl(row, url, directory));
+    let ours = with_server(row, directory, |url, proxy| ours(row, url, proxy, directory));
+    let curls = with_server(row, directory, |url, proxy| curl(row, url, proxy, directory));
     let text = &ours.text;
     if text.contains("hush") || text.contains("Context {") || text.contains(": [") {
         return Err(format!("{}: {text}", row.name));
