@@ -309,6 +309,7 @@ mod tests {
                 client("b", "2"),
             ),
             ("\u{feff}{\"clientId\":\" i\\n\",\"clientSecret\":\"\u{feff}s\\r\\n\"}", None, client("i", "s")),
+            (r#"[{"clientId":"a","clientSecret":"1"},{"clientId":"a","clientSecret":"1"}]"#, None, client("a", "1")),
             (r#"[{"$0":"x"},{"clientId":"a","clientSecret":"1"}]"#, None, client("a", "1")),
         ] {
             let file = directory.file("config.json", content);
@@ -335,7 +336,11 @@ mod tests {
             (vec![("client_id", "i"), ("client_secret_file", absent.as_str())], Kind::Io, "cannot read "),
             (vec![("config_file", absent.as_str())], Kind::Io, "cannot read "),
             (vec![("config_file", bad.as_str())], Kind::Config, "not a configuration of dc-cli"),
-            (vec![("config_file", several.as_str())], Kind::NoCredentials, "no credentials were found"),
+            (
+                vec![("config_file", several.as_str())],
+                Kind::NoCredentials,
+                "several has 2 clients, and none of them is active; choose one with client_id",
+            ),
             (
                 vec![("client_id", "i"), ("client_secret", "hush"), ("personal_access_token", "p")],
                 Kind::Config,

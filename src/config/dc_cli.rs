@@ -6,9 +6,10 @@ use crate::error::{Error, Kind, Result};
 use crate::log::Log;
 use crate::sys::secret::Secret;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 
 /// The credentials in a file in dc-cli's format, only those of `client_id` if it is given. `None` if the file has
-/// none, or has those of several clients and none of them is active.
+/// none. Fails if it has those of several clients and none of them is active.
 pub fn from_dc_cli(text: &[u8], origin: &str, client_id: Option<&str>, log: &Log) -> Result<Option<Credentials>> {
     let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     // Not an untagged enum: serde would recurse over the whole file before it chooses a variant.
@@ -21,7 +22,14 @@ pub fn from_dc_cli(text: &[u8], origin: &str, client_id: Option<&str>, log: &Log
             "set config_file to a JSON file with clientId and clientSecret, or patToken, or set the credentials directly",
         )
     })?;
-    content.choose(client_id).map(|entry| entry.credentials(origin, log)).transpose()
+    match content.choose(client_id) {
+        Ok(entry) => entry.map(|entry| entry.credentials(origin, log)).transpose(),
+        Err(clients) => {
+            let message = format!("{origin} has {clients} clients, and none of them is active");
+            let hint = "choose one with client_id (AMPLIENCE_CLIENT_ID), or make a hub active with dc-cli";
+            Err(Error::new(Kind::NoCredentials, message).with_hint(hint))
+        }
+    }
 }
 
 /// A file of dc-cli: one hub, or all hubs. Other members are ignored.
@@ -44,7 +52,8 @@ struct Entry {
 }
 
 impl DcCliFile {
-    fn choose(self, client_id: Option<&str>) -> Option<Entry> {
+    /// The error is the number of clients between which there is no choice.
+    fn choose(self, client_id: Option<&str>) -> std::result::Result<Option<Entry>, usize> {
         let entries = match self {
             DcCliFile::Hub(entry) => vec![*entry],
             DcCliFile::Hubs(entries) => entries,
@@ -52,20 +61,32 @@ impl DcCliFile {
         let mut fitting: Vec<Entry> = entries
             .into_iter()
             .filter(|entry| match client_id {
-                Some(id) => entry.client_id.as_deref() == Some(id) && entry.client_secret.is_some(),
+                Some(id) => entry.client_id.as_deref().map(trim_text) == Some(id) && entry.client_secret.is_some(),
                 None => entry.pat_token.is_some() || (entry.client_id.is_some() && entry.client_secret.is_some()),
             })
             .collect();
-        match fitting.iter().position(|entry| entry.is_active == Some(true)) {
-            Some(active) => Some(fitting.swap_remove(active)),
-            // Several hubs of one client share its secret. Between several clients, none is chosen.
-            None if fitting.len() == 1 || client_id.is_some() => fitting.into_iter().next(),
-            None => None,
+        if let Some(active) = fitting.iter().position(|entry| entry.is_active == Some(true)) {
+            return Ok(Some(fitting.swap_remove(active)));
+        }
+        // Several hubs of one client share its secret. Between several clients, none is chosen.
+        let clients: BTreeSet<_> = fitting.iter().map(Entry::key).collect();
+        match clients.len() {
+            0 | 1 => Ok(fitting.into_iter().next()),
+            _ if client_id.is_some() => Ok(fitting.into_iter().next()),
+            several => Err(several),
         }
     }
 }
 
 impl Entry {
+    /// What two hubs of one client have in common.
+    fn key(&self) -> (Option<&str>, Option<&str>) {
+        match &self.pat_token {
+            Some(token) => (None, Some(token.expose())),
+            None => (self.client_id.as_deref(), self.client_secret.as_ref().map(Secret::expose)),
+        }
+    }
+
     /// A personal access token takes precedence over the pair, as in dc-cli.
     fn credentials(self, origin: &str, log: &Log) -> Result<Credentials> {
         match (self.pat_token, self.client_id, self.client_secret) {
