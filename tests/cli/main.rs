@@ -154,6 +154,39 @@ fn exec_replaces_itself_with_the_command() {
 }
 
 #[test]
+fn exec_removes_what_leads_to_secrets_if_asked() {
+    let env = TestEnv::new();
+    let secret = env.home.join("secret");
+    fs::write(&secret, SECRET).unwrap();
+    fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let variables = |option: &[&str]| {
+        let mut command = env.command();
+        command.env_remove("AMPLIENCE_CLIENT_SECRET").env("AMPLIENCE_CLIENT_SECRET_FILE", &secret);
+        command.env("AMPLIENCE_PROXY", "none").env("HTTPS_PROXY", "http://proxy.example");
+        CommandResult::of(command.arg("exec").args(option).args(["--", "env"])).stdout_ok()
+    };
+    let (all, clean) = (variables(&[]), variables(&["--clean"]));
+    for name in ["AMPLIENCE_CLIENT_SECRET_FILE=", "AMPLIENCE_PROXY="] {
+        assert!(all.contains(name) && !clean.contains(name), "{clean}");
+    }
+    for name in ["AMPLIENCE_CLIENT_ID=", "HTTPS_PROXY=", "AMPLIENCE_ACCESS_TOKEN="] {
+        assert!(clean.contains(name), "{clean}");
+    }
+}
+
+#[test]
+fn exec_keeps_an_ignored_sigpipe() {
+    let env = TestEnv::new();
+    // The signals that a process ignores are bits; SIGPIPE has number 13.
+    for (trap, ignored) in [("trap '' PIPE;", true), ("", false)] {
+        let mut shell = env.shell(&format!("{trap} exec amp-token exec -- cat /proc/self/status"));
+        let status = CommandResult::of(&mut shell).stdout_ok();
+        let bits = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        assert_eq!(u64::from_str_radix(bits.trim(), 16).unwrap() & (1 << 12) != 0, ignored, "{bits}");
+    }
+}
+
+#[test]
 fn exec_fails_as_shells_do() {
     let env = TestEnv::new();
     env.run(&["exec", "--", "no-such-program"]).assert_failed(127, "cannot run no-such-program");

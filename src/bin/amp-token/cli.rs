@@ -177,7 +177,7 @@ const COMMANDS: &[Entry] = &[
         "  amp-token exec --min-validity 120 -- ./publish.sh --all",
         |command| {
             takes_token(command)
-                .arg(flag("clean", "Remove the variables that may hold secrets (AMPLIENCE_CLIENT_SECRET, AMPLIENCE_PAT, ...)"))
+                .arg(flag("clean", "Remove the variables of settings that hold secrets or name files with one. HTTPS_PROXY stays"))
                 .arg(trailing_command("The command and its arguments").required(true))
         }),
     Entry::new("hubs", "List the hubs that the credentials can access",
@@ -231,7 +231,7 @@ const COMMANDS: &[Entry] = &[
         ))),
     Entry::new("status", "Show the credentials, the store and the stored token",
         "Shows where the credentials come from, where the store is, how long the stored token is valid and\n\
-         when it is refreshed. Sends no request to a server and shows no secret.",
+         when it is refreshed. Asks no server but that of the store, and shows no secret.",
         "  amp-token status --json | jq .token.expires_in",
         |command| takes_settings(command.arg(flag("json", "Print JSON")))),
     Entry::new("invalidate", "Remove the stored token",

@@ -22,6 +22,7 @@
 //! | `commands::emulator` | `demo` and `emulator` (a cargo feature) |
 //! | `commands::man` | `man` and `completions` |
 //! | `exit`, `output` | errors and exit statuses; writing to standard output |
+//! | `startup` | how this process was started, before the standard library changes it |
 //! | `stdout` | whether standard output can be written, before anything is requested |
 //! | `worker` | the process that does the work, so that this one can end |
 //! | `terminal` | text without control characters |
@@ -33,6 +34,8 @@ mod commands;
 mod context;
 mod exit;
 mod output;
+#[cfg(unix)]
+mod startup;
 mod stdout;
 mod terminal;
 mod worker;

@@ -4,11 +4,12 @@
 //! output is checked before anything is requested: it may have been closed (`>&-`), be a full device or file system,
 //! be open for reading only, or be a pipe whose reader has ended.
 //!
-//! By hand, because the standard library opens `/dev/null` in place of a closed descriptor before `main`: see
-//! [`closed`]. This is the only module of the command with unsafe code.
+//! By hand, because no library does it.
 
-#![allow(unsafe_code, reason = "poll, and a function that runs before the standard library opens descriptors")]
+#![allow(unsafe_code, reason = "poll")]
 
+#[cfg(unix)]
+use crate::startup;
 use std::io;
 
 /// Fails if output can already be known not to arrive. Writes nothing.
@@ -18,7 +19,8 @@ pub fn check() -> io::Result<()> {
     use std::os::fd::AsFd;
     let stdout = io::stdout();
     let stdout = stdout.as_fd();
-    if closed::at_start() || fcntl_getfl(stdout).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY) {
+    if startup::stdout_was_closed() || fcntl_getfl(stdout).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY)
+    {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
     let Ok(about) = fstat(stdout) else { return Ok(()) };
@@ -54,30 +56,4 @@ fn is_dev_full(device: u64) -> bool {
 #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
 fn is_dev_full<T>(_: T) -> bool {
     false
-}
-
-/// Whether standard output was closed when the program was started.
-#[cfg(unix)]
-mod closed {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    static CLOSED: AtomicBool = AtomicBool::new(false);
-
-    pub fn at_start() -> bool {
-        CLOSED.load(Ordering::Relaxed)
-    }
-
-    extern "C" fn look() {
-        // SAFETY: asking for the flags of a descriptor changes nothing; a closed one is an error.
-        let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
-        CLOSED.store(flags == -1, Ordering::Relaxed);
-    }
-
-    /// The system calls the functions in this section before `main`, thus before the standard library has opened
-    /// anything. `look` needs nothing of the library: it makes one system call and stores to a static.
-    #[used]
-    // SAFETY: the section is a table of pointers to functions like this one.
-    #[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
-    #[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
-    static LOOK: extern "C" fn() = look;
 }

@@ -65,6 +65,7 @@ pub fn exec_with(token: &str, arguments: &ArgMatches) -> CliResult<ExitCode> {
 #[cfg(unix)]
 fn replace_process(command: &mut Command) -> io::Result<ExitCode> {
     use std::os::unix::process::CommandExt;
+    crate::startup::keep_ignored_sigpipe(command);
     Err(command.exec())
 }
 
@@ -75,9 +76,13 @@ fn replace_process(command: &mut Command) -> io::Result<ExitCode> {
     std::process::exit(code)
 }
 
-/// The environment variables that hold secrets or may hold one.
+/// The settings that name files with credentials.
+const CREDENTIAL_FILES: [&str; 4] = ["client_secret_file", "personal_access_token_file", "config_file", "client_key"];
+
+/// The environment variables that hold secrets, may hold one, or lead to one.
 pub fn secret_variables() -> impl Iterator<Item = &'static str> {
-    let secret = |setting: &&Setting| setting.value_type.is_secret();
+    // A path of a secret leads to it.
+    let secret = |setting: &&Setting| setting.value_type.is_secret() || CREDENTIAL_FILES.contains(&setting.name);
     SETTINGS.iter().filter(secret).flat_map(|setting| setting.environment.iter().copied())
 }
 

@@ -1,0 +1,57 @@
+//! How this process was started, in what the standard library changes before `main`: it opens `/dev/null` in place of a
+//! closed standard descriptor, and ignores SIGPIPE.
+//!
+//! By hand, because it must run before the standard library.
+
+#![allow(unsafe_code, reason = "a function that runs before main, and the state of a signal")]
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+static SIGPIPE_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// Whether standard output was closed when the program was started.
+pub fn stdout_was_closed() -> bool {
+    STDOUT_WAS_CLOSED.load(Ordering::Relaxed)
+}
+
+/// Lets a command that takes the place of this process ignore SIGPIPE, if this process was started so. The standard
+/// library would have it end the command.
+pub fn keep_ignored_sigpipe(command: &mut Command) {
+    if !SIGPIPE_WAS_IGNORED.load(Ordering::Relaxed) {
+        return;
+    }
+    let ignore = || {
+        // SAFETY: ignoring a signal installs no function.
+        match unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) } {
+            libc::SIG_ERR => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    };
+    // SAFETY: the function makes one system call, and allocates nothing.
+    unsafe { command.pre_exec(ignore) };
+}
+
+extern "C" fn look() {
+    // SAFETY: asking for the flags of a descriptor changes nothing; a closed one is an error.
+    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+    STDOUT_WAS_CLOSED.store(flags == -1, Ordering::Relaxed);
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action nothing is changed, and the old one is written to memory of its type.
+    if unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), action.as_mut_ptr()) } == 0 {
+        // SAFETY: the call has succeeded, so the action is initialized.
+        let ignored = unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN;
+        SIGPIPE_WAS_IGNORED.store(ignored, Ordering::Relaxed);
+    }
+}
+
+/// The system calls the functions in this section before `main`, thus before the standard library changes anything.
+/// `look` needs nothing of it: it makes two system calls and stores to statics.
+#[used]
+// SAFETY: the section is a table of pointers to functions like this one.
+#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
+#[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
+static LOOK: extern "C" fn() = look;
