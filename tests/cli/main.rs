@@ -354,6 +354,22 @@ fn status_sends_no_request() {
 }
 
 #[test]
+fn status_without_credentials_shows_the_rest_and_fails() {
+    let env = TestEnv::new();
+    let run = |arguments: &[&str]| {
+        let mut command = env.bare(AMP_TOKEN);
+        CommandResult::of(command.env("AMPLIENCE_AUTH_URL", env.emulator.url()).arg("status").args(arguments))
+    };
+    let (text, json) = (run(&[]), run(&["--json"]));
+    let server = format!("credentials  none\nserver       {}/oauth/token\n", env.emulator.url());
+    assert_eq!((text.status, text.stdout), (Some(3), server));
+    assert!(text.stderr.contains("no credentials were found"), "{}", text.stderr);
+    let status: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((json.status, &status["credentials"], &status["store"]), (Some(3), &Value::Null, &Value::Null));
+    assert_eq!(status["token_url"], format!("{}/oauth/token", env.emulator.url()));
+}
+
+#[test]
 fn status_shows_a_personal_access_token_and_its_file() {
     let env = TestEnv::new();
     let file = env.home.join("pat");

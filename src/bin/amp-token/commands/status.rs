@@ -5,6 +5,7 @@ use crate::exit::CliResult;
 use crate::output;
 use amp_token::config::Options;
 use amp_token::config::credentials::Credentials;
+use amp_token::error::Kind;
 use amp_token::token::Token;
 use amp_token::token::provider::{ProviderConfig, TokenProvider};
 use clap::ArgMatches;
@@ -14,7 +15,22 @@ use std::sync::Arc;
 /// `amp-token status`
 pub fn run(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
     let config = Arc::new(ProviderConfig::new(&context.config)?);
-    let provider = TokenProvider::new(config.clone())?;
+    let provider = match TokenProvider::new(config.clone()) {
+        // All else is known, and a script may ask for just this.
+        Err(error) if error.kind() == Kind::NoCredentials => {
+            let Options { token_url, api_url, .. } = &config.options;
+            output::answer(&if arguments.get_flag("json") {
+                let (token_url, api_url) = (token_url.to_string(), api_url.to_string());
+                output::json(&json!({
+                    "credentials": null, "token_url": token_url, "api_url": api_url, "store": null, "token": null,
+                }))
+            } else {
+                output::columns([("credentials", "none".to_owned()), ("server", token_url.to_string())])
+            })?;
+            return Err(error.into());
+        }
+        provider => provider?,
+    };
     let (credentials, from) = provider.credentials_in_use();
     let status = Status {
         credentials,
