@@ -532,12 +532,14 @@ pub(crate) fn check_refreshed(
 
 /// The error for a `min_validity` that no token of the service has.
 pub(crate) fn min_validity_error(token: &Token, min_validity: Duration) -> Error {
-    Error::invalid(format!(
-        "min_validity of {} ms is longer than the lifetime of a token, {} s",
-        min_validity.as_millis(),
-        token.lifetime().as_secs()
-    ))
-    .with_hint("use a smaller value")
+    // As most callers have given it.
+    let wanted = match (min_validity.subsec_millis(), min_validity.as_secs()) {
+        (0, seconds) => format!("{seconds} s"),
+        _ => format!("{} ms", min_validity.as_millis()),
+    };
+    let lifetime = token.lifetime().as_secs();
+    Error::invalid(format!("min_validity of {wanted} is longer than the lifetime of a token, {lifetime} s"))
+        .with_hint("use a smaller value")
 }
 
 /// Rejects a new token that has expired on its way, or that no caller can use.

@@ -126,7 +126,9 @@ fn a_token_is_valid_for_at_least_min_validity() {
     let env = TestEnv::new();
     env.run(&["get", "--min-validity", "200"]).stdout_ok();
     let output = env.run(&["get", "--min-validity", "400"]);
-    output.assert_failed(2, "longer than the lifetime of a token, 300 s");
+    output.assert_failed(2, "min_validity of 400 s is longer than the lifetime of a token, 300 s");
+    let output = env.run(&["get", "--min-validity-ms", "400500"]);
+    output.assert_failed(2, "min_validity of 400500 ms is longer than the lifetime of a token, 300 s");
     env.run(&["get", "--min-validity", "soon"]).assert_failed(2, "soon");
 }
 
