@@ -144,6 +144,15 @@ def test_an_import_without_the_library_has_a_hint(tmp_path: Path) -> None:
     assert other.startswith("ImportError") and "is not libamp_token" in other
 
 
+def test_the_package_works_without_the_functions_that_pypy_lacks() -> None:
+    program = (
+        "import ctypes; del ctypes.PyDLL, ctypes.pythonapi; import amp_token; "
+        "print(amp_token.TokenCache(personal_access_token='amp_pat_a.b', load=False).value())"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("amp_pat_a.b\n", "")
+
+
 def test_another_binary_interface_is_rejected(tmp_path: Path) -> None:
     source, library = tmp_path / "other.c", tmp_path / "other.so"
     source.write_text("unsigned amp_abi_version(void) { return 77; }\n")
