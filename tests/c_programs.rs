@@ -336,6 +336,73 @@ fn the_cpp_example_works_in_every_standard() {
     }
 }
 
+#[test]
+fn the_cpp_examples_for_other_programs_work() {
+    if !require_tool("c++") {
+        return;
+    }
+    let emulator = Emulator::builder().start().unwrap();
+    let without = compiled_cpp("bindings/cpp/without_exceptions.cpp", &["-std=c++11", "-fno-exceptions", "-fno-rtti"]);
+    let event_loop = compiled_cpp("bindings/cpp/event_loop.cpp", &["-std=c++17"]);
+    let hubs = stdout(&mut with_credentials(&without, &emulator));
+    assert!(hubs.starts_with("HTTP 200 {") && hubs.contains("hubs"), "{hubs}");
+    let printed = stdout(&mut with_credentials(&event_loop, &emulator));
+    assert!(printed.starts_with("got token ") && printed.contains("Bearer eyJ… for "), "{printed}");
+    for program in [&without, &event_loop] {
+        let output = with_credentials(program, &emulator).env("AMPLIENCE_CLIENT_SECRET", "wrong").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && said.contains("rejected the client id and secret"), "{said}");
+    }
+    emulator.faults([Fault::status(500).for_path("/v2/").forever()]);
+    assert_eq!(with_credentials(&without, &emulator).output().unwrap().status.code(), Some(2));
+}
+
+/// Two libraries of one process use the header. A function that the linker merges would read the function object of
+/// the other one, which has another layout if the C++ runtimes differ.
+#[test]
+fn two_libraries_with_the_cpp_header_do_not_meet() {
+    if !require_tool("c++") || !require_tool("nm") {
+        return;
+    }
+    let source = root().join("tests/c/cpp_runtime.cpp");
+    let (half, program) = (own_directory().join("libother_half.so"), own_directory().join("halves"));
+    let build = |compiler: &str, extra: &[&str], target: &Path, libraries: &[&str]| {
+        compile(compiler, &[CPP_FLAGS, extra].concat(), &source, target, libraries);
+    };
+    build("c++", &["-std=c++11", "-DNAME=other_half", "-fPIC", "-shared"], &half, &[]);
+    let symbols = stdout(Command::new("nm").args(["-D", "--defined-only"]).arg(&half));
+    assert!(symbols.contains("other_half") && !symbols.contains("amp_token_hpp_"), "{symbols}");
+    let version = symbols.lines().filter(|line| line.contains("3amp")).find(|line| !line.contains("v1_libstdcxx"));
+    assert_eq!(version, None, "a symbol does not name the C++ runtime");
+
+    let libcxx = ["-std=c++11", "-stdlib=libc++"];
+    let probe = own_directory().join("probe.cpp");
+    std::fs::write(&probe, "#include <string>\nint main() { return std::string().size() != 0; }\n").unwrap();
+    let mut compiler = Command::new("clang++");
+    let has_libcxx = support::has("clang++")
+        && compiler
+            .args(libcxx)
+            .arg(&probe)
+            .arg("-o")
+            .arg(own_directory().join("probe"))
+            .output()
+            .unwrap()
+            .status
+            .success();
+    if !has_libcxx {
+        println!("there is no clang++ with libc++ here: only the symbols were checked");
+        return;
+    }
+    let path = format!("-Wl,-rpath,{}", own_directory().display());
+    build(
+        "clang++",
+        &[&libcxx[..], &["-DNAME=first_half", "-DWITH_MAIN"]].concat(),
+        &program,
+        &[half.to_str().unwrap(), &path],
+    );
+    run(&mut self::program(&program));
+}
+
 /// Each program under tests/c is a test: it exits with 0, or reports what is wrong.
 macro_rules! programs {
     ($($name:ident),*) => {$(
@@ -348,6 +415,14 @@ macro_rules! programs {
     )*};
 }
 programs!(lifecycle, threads, callbacks, environment, fork, dlopen, two_copies, exit_during_call);
+
+/// Compiles a C++ program of the repository with these options.
+fn compiled_cpp(source: &str, options: &[&'static str]) -> PathBuf {
+    let source = root().join(source);
+    let target = own_directory().join(source.file_stem().unwrap());
+    compile("c++", &[flags(CPP_FLAGS), options.to_vec()].concat(), &source, &target, &[]);
+    target
+}
 
 /// Compiles a C++ program of the repository.
 fn built_cpp(compiler: &str, source: &str, standard: &'static str) -> PathBuf {

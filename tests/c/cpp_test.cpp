@@ -10,6 +10,8 @@
 #include <thread>
 #include <stdexcept>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #define CHECK(condition)                                                                                               \
     do {                                                                                                               \
@@ -31,7 +33,40 @@ static_assert(std::is_nothrow_move_assignable<amp::response>::value, "moving is 
 static_assert(std::is_nothrow_copy_constructible<amp::token>::value, "copying a token only counts");
 static_assert(std::is_nothrow_copy_constructible<amp::error>::value, "exceptions are copied while others fly");
 static_assert(std::is_nothrow_copy_constructible<amp::transport_error>::value, "the same");
-static_assert(std::is_base_of<std::exception, amp::error>::value, "caught as any other");
+static_assert(std::is_base_of<std::runtime_error, amp::error>::value, "caught as any other");
+static_assert(std::is_base_of<std::runtime_error, amp::transport_error>::value, "caught as any other");
+static_assert(std::is_nothrow_default_constructible<amp::token>::value, "an empty member");
+static_assert(std::is_nothrow_default_constructible<amp::token_cache>::value, "an empty member");
+static_assert(std::is_nothrow_default_constructible<amp::response>::value, "an empty member");
+
+/// Whether a call with an object of this type compiles.
+template <class T, class = void> struct has_c_str : std::false_type {};
+template <class T>
+struct has_c_str<T, decltype(static_cast<void>(std::declval<T>().c_str()))> : std::true_type {};
+template <class T, class = void> struct has_data : std::false_type {};
+template <class T>
+struct has_data<T, decltype(static_cast<void>(std::declval<T>().data()))> : std::true_type {};
+template <class T, class = void> struct has_header : std::false_type {};
+template <class T>
+struct has_header<T, decltype(static_cast<void>(std::declval<T>().header("a")))> : std::true_type {};
+template <class T, class = void> struct has_next_page : std::false_type {};
+template <class T>
+struct has_next_page<T, decltype(static_cast<void>(std::declval<T>().next_page()))> : std::true_type {};
+static_assert(has_c_str<const amp::token &>::value && !has_c_str<amp::token>::value, "no pointer into a temporary");
+static_assert(has_data<amp::response &>::value && !has_data<amp::response>::value, "no pointer into a temporary");
+static_assert(has_header<amp::response &>::value && !has_header<const amp::response>::value, "the same");
+static_assert(has_next_page<amp::response &>::value && !has_next_page<amp::response>::value, "the same");
+#if __cplusplus >= 201703L
+template <class T, class = void> struct has_views : std::false_type {};
+template <class T>
+struct has_views<T, decltype(static_cast<void>(std::declval<T>().value_view()),
+                             static_cast<void>(std::declval<T>().authorization_view()))> : std::true_type {};
+static_assert(has_views<const amp::token &>::value && !has_views<amp::token>::value, "no view of a temporary");
+template <class T, class = void> struct has_body_view : std::false_type {};
+template <class T>
+struct has_body_view<T, decltype(static_cast<void>(std::declval<T>().body_view()))> : std::true_type {};
+static_assert(has_body_view<amp::response &>::value && !has_body_view<amp::response>::value, "the same");
+#endif
 
 struct fake {
     std::atomic<int> requests{0};
@@ -135,6 +170,98 @@ void errors_tell_what_the_server_said() {
     const amp::error empty(AMP_INTERNAL, nullptr);
     CHECK(std::strcmp(empty.what(), "AMP_INTERNAL") == 0 && !empty.retryable() && empty.http_status() == 0);
     CHECK(empty.retry_after() < std::chrono::milliseconds::zero());
+}
+
+void errors_fit_the_standard_library() {
+    const amp::config config;
+    try {
+        amp::get_token(config);
+        CHECK(!"it succeeded");
+    } catch (const std::runtime_error &failure) {
+        CHECK(std::strlen(failure.what()) > 0);
+    }
+    const amp::error timeout(AMP_TIMEOUT, nullptr);
+    CHECK(timeout && timeout.code().value() == AMP_TIMEOUT && timeout.code().message() == "AMP_TIMEOUT");
+    CHECK(timeout.code().category() == amp::category() && std::strcmp(amp::category().name(), "amp_token") == 0);
+    CHECK(timeout.code() == std::errc::timed_out && timeout.code() != std::errc::io_error);
+    CHECK(amp::error(AMP_IO, nullptr).code() == std::errc::io_error);
+    CHECK(amp::error(AMP_TLS, nullptr).code().default_error_condition().category() == amp::category());
+    CHECK(!amp::error() && !amp::error().code());
+    CHECK(std::strcmp(amp::version(), amp_version()) == 0);
+}
+
+void calls_without_exceptions() {
+    fake server;
+    amp::error failure;
+    amp::config config = fake_config(server);
+    CHECK(!config.set("no_such_setting", 1, failure) && failure.status() == AMP_INVALID_ARGUMENT);
+    CHECK(config.set("retries", 0, failure) && !failure);
+    CHECK(config.set("background_refresh", false, failure) && config.set("client_id", "id", failure));
+    CHECK(config.set("user_agent", std::string("test"), failure) && config.unset("user_agent", failure));
+    CHECK(config.set("timeout_ms", std::chrono::seconds(5), failure) && config.queue_log_lines(8, failure));
+    CHECK(!config.set("timeout_ms", std::chrono::seconds(0), failure) && failure);
+
+    amp::token_cache cache;
+    CHECK(!cache && !cache.get(failure) && failure.status() == AMP_INVALID_ARGUMENT);
+    CHECK(failure_of([&] { cache.get(); }).status() == AMP_INVALID_ARGUMENT);
+    cache = amp::token_cache(config, failure);
+    CHECK(cache && !failure);
+    const amp::token token = cache.get(failure);
+    CHECK(token.value() == "token-1" && !failure && amp::get_token(config, failure).value() == "token-2");
+    CHECK(cache.get_for(std::chrono::minutes(1), failure).value() == "token-1");
+    CHECK(!cache.get_for(std::chrono::hours(1), failure) && failure.status() == AMP_INVALID_ARGUMENT);
+    char buffer[16];
+    CHECK(cache.copy(buffer, sizeof buffer, failure) == 7 && !failure);
+    CHECK(cache.copy(buffer, 1, failure) == 0 && failure.status() == AMP_BUFFER_TOO_SMALL);
+    server.status = 429;
+    const amp::token_cache failing(config, failure);
+    CHECK(!failing.get(failure) && failure.status() == AMP_RATE_LIMITED && failure.http_status() == 429);
+}
+
+void log_lines_and_events_are_reported() {
+    fake server;
+    amp::config config = fake_config(server);
+    std::vector<std::int32_t> events;
+    config.queue_log_lines(100).observer([&events](std::int32_t event, const amp_error *failure) {
+        CHECK((event == AMP_EVENT_REFRESH_FAILED) == (failure != nullptr));
+        CHECK(!failure || amp_error_status(failure) == AMP_SERVER);
+        events.push_back(event);
+        throw 5;
+    });
+    const amp::token_cache cache(config);
+    const amp::token first = cache.get();
+    CHECK(cache.report(first, 401, std::string()) && cache.get().value() == "token-2");
+    CHECK(!cache.report(first, 403, "no permission", 13) && !cache.report(first, 200, std::string()));
+    server.status = 503;
+    CHECK(failure_of([&] { amp::get_token(config); }).status() == AMP_SERVER);
+    CHECK(events.size() >= 3 && events[0] == AMP_EVENT_REFRESHED && events[1] == AMP_EVENT_TOKEN_REJECTED);
+    std::int32_t level = 0;
+    std::string line;
+    int tokens = 0;
+    while (config.next_log_line(level, line)) {
+        CHECK(level >= AMP_LOG_ERROR && level <= AMP_LOG_INFO && !line.empty());
+        tokens += line.find("got token") != std::string::npos;
+    }
+    CHECK(tokens == 2);
+}
+
+void an_event_loop_never_waits() {
+    fake server;
+    const amp::token_cache cache(fake_config(server));
+    amp::token token;
+    CHECK(!token && token.value().empty());
+    while (!(token = cache.try_get())) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    CHECK(token.value() == "token-1" && cache.try_get().value() == "token-1");
+    server.status = 503;
+    const amp::token_cache failing(fake_config(server));
+    amp::error failure;
+    while (!failing.try_get(failure) && failure.status() == AMP_PENDING) {
+        CHECK(failure.retry_after() > std::chrono::milliseconds::zero());
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    CHECK(failure.status() == AMP_SERVER);
 }
 
 void exceptions_of_callbacks_stay_on_their_side() {
@@ -246,7 +373,8 @@ void requests_carry_the_token() {
         first = cache.request("GET", "/v2/content/hubs");
         CHECK(server.last == "GET https://api.amplience.net/v2/content/hubs - ");
         CHECK(cache.request("GET", "/none").status() == 404 && !cache.request("GET", "/none").ok());
-        CHECK(cache.request("GET", "/none").data() == nullptr && cache.request("GET", "/none").size() == 0);
+        const amp::response none = cache.request("GET", "/none");
+        CHECK(none.data() == nullptr && none.size() == 0);
         const std::string body("with\0inside", 11);
         CHECK(cache.request("PUT", "/item", "text/plain", body).ok());
         CHECK(server.last == "PUT https://api.amplience.net/item text/plain " + body);
@@ -277,6 +405,34 @@ void requests_carry_the_token() {
 #if __cplusplus >= 201703L
     CHECK(moved.body_view() == moved.body() && moved.body_view().data() == moved.data());
 #endif
+}
+
+void requests_without_exceptions() {
+    api server;
+    amp::error failure;
+    const amp::token_cache cache = server.cache();
+    CHECK(cache.request("GET", "/v2/content/hubs", failure).ok() && cache.graphql("{ a }", failure).ok() && !failure);
+    CHECK(!cache.graphql("{ a }", "[]", failure) && failure.status() == AMP_INVALID_ARGUMENT);
+    CHECK(!cache.request("GET", "https://elsewhere.example/", failure) && failure);
+    CHECK(cache.create_personal_access_token("a", "b", failure).ok() && !failure);
+    int pages = 0;
+    cache.pages("/v2/content/hubs", [&pages](const amp::response &) { ++pages; }, failure);
+    CHECK(pages == 3 && !failure);
+    cache.pages("https://elsewhere.example/", [&pages](const amp::response &) { ++pages; }, failure);
+    CHECK(pages == 3 && failure);
+    std::string taken;
+    const auto take = [&taken](const char *data, std::size_t size) { return taken.append(data, size).size() > 0; };
+    CHECK(cache.download("/v2/content/hubs", take, failure).ok() && !taken.empty() && !failure);
+    CHECK(cache.request("PUT", "/item", "text/plain", "text", failure).ok() && !failure);
+    CHECK(server.last == "PUT https://api.amplience.net/item text/plain text");
+    CHECK(!cache.download("/v2/content/hubs", [](const char *, std::size_t) { return false; }, failure));
+    CHECK(failure.status() == AMP_IO);
+    try {
+        cache.download("/v2/content/hubs", [](const char *, std::size_t) -> bool { throw 5; }, failure);
+        CHECK(!"it succeeded");
+    } catch (int thrown) {
+        CHECK(thrown == 5);
+    }
 }
 
 void graphql_has_variables() {
@@ -332,6 +488,7 @@ void callbacks_end_for_good() {
 
 int main() {
     requests_carry_the_token();
+    requests_without_exceptions();
     graphql_has_variables();
     pages_are_walked();
     callbacks_end_for_good();
@@ -339,6 +496,10 @@ int main() {
     a_personal_access_token_never_expires();
     settings_come_in_many_types();
     errors_tell_what_the_server_said();
+    errors_fit_the_standard_library();
+    calls_without_exceptions();
+    log_lines_and_events_are_reported();
+    an_event_loop_never_waits();
     exceptions_of_callbacks_stay_on_their_side();
     a_copy_needs_room();
     a_refused_token_is_replaced();
