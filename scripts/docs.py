@@ -278,7 +278,7 @@ def cpp_reference(site, header):
             index += 1
             if re.search(r"[;{]", declaration[-1]):
                 break
-        joined = "\n".join(declaration)
+        joined = "\n".join(declaration).replace("AMP_TOKEN_VISIBLE ", "")
         joined = re.split(r"\s*\{|\)\s*:\s|;\s*$", joined + " ")[0].rstrip()
         joined += ")" if joined.count("(") > joined.count(")") else ""
         prose = reference.prose("\n".join(comment))
