@@ -138,15 +138,18 @@ class ApiError(AmpError):
     in ``http_status`` and ``body``.
 
     :ivar body: the body of the response, which may contain a secret
+    :ivar errors: the errors that the body lists. Most have a ``message`` and a ``code``
     """
 
     body: bytes
+    errors: List[Dict[str, Any]]
 
     def __init__(
         self, message: str, *, status: int = 0, status_name: str = "AMP_OK", body: bytes = b"", **more: Any
     ) -> None:
         super().__init__(message, status=status, status_name=status_name, **more)
         self.body = body
+        self.errors = _errors_in(body)
 
 
 class GraphQLError(ApiError):
@@ -156,12 +159,10 @@ class GraphQLError(ApiError):
     :ivar data: the partial result that came with the errors, or ``None``
     """
 
-    errors: List[Dict[str, Any]]
     data: Optional[Dict[str, Any]]
 
     def __init__(self, message: str, **more: Any) -> None:
         super().__init__(message, **more)
-        self.errors = []
         self.data = None
 
 
@@ -265,19 +266,23 @@ def response_error(
     )
 
 
-def _error_summary(body: bytes) -> str:
-    """The messages and codes of the errors in the body, on one line, without tokens."""
+def _errors_in(body: bytes) -> List[Dict[str, Any]]:
+    """The objects in the list ``errors`` of a body; none if there is no such list."""
     try:
         errors = json.loads(body)["errors"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return ""
+        return []
+    return [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+
+
+def _error_summary(body: bytes) -> str:
+    """The messages and codes of the errors in the body, on one line, without tokens."""
     words = []
-    for error in errors[:100] if isinstance(errors, list) else []:
-        if isinstance(error, dict):
-            extensions = error.get("extensions")
-            code = error.get("code") or (extensions.get("code") if isinstance(extensions, dict) else None)
-            said = (word for word in (code, error.get("message")) if isinstance(word, (str, int)) and word)
-            words.append(" ".join(str(word)[:_INPUT_LIMIT] for word in said))
+    for error in _errors_in(body)[:100]:
+        extensions = error.get("extensions")
+        code = error.get("code") or (extensions.get("code") if isinstance(extensions, dict) else None)
+        said = (word for word in (code, error.get("message")) if isinstance(word, (str, int)) and word)
+        words.append(" ".join(str(word)[:_INPUT_LIMIT] for word in said))
     return sanitize("; ".join(words))
 
 

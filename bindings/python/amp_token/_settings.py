@@ -103,7 +103,7 @@ class NativeConfig:
     def _create(self, settings: Dict[str, Any]) -> None:
         for name in settings:
             if name not in Settings.__annotations__:
-                raise TypeError(f"unexpected keyword argument {name!r}; help(amp_token.TokenCache) lists the settings")
+                raise TypeError(f"unexpected keyword argument {name!r}; {_suggestion(name)}")
         load = settings.pop("load", _DEFAULTS["load"])
         if not isinstance(load, bool):
             raise TypeError(f"load must be a bool, not {type(load).__name__}")
@@ -158,6 +158,13 @@ def _deliver_all() -> None:
 
 
 atexit.register(_deliver_all)
+
+
+def _suggestion(name: str) -> str:
+    import difflib  # only needed after a mistake
+
+    close = difflib.get_close_matches(name, Settings.__annotations__, n=1)
+    return f"did you mean {close[0]!r}?" if close else "help(amp_token.TokenCache) lists the settings"
 
 
 def _timeout(setting: object, load: bool) -> float:

@@ -93,8 +93,10 @@ def test_values_of_a_wrong_type_are_named_but_not_shown() -> None:
             amp_token.TokenCache(client_id="a", client_secret=text, load=False)
         assert SECRET not in str(contained.value)
         assert contained.value.__cause__ is None and contained.value.__context__ is None
-    with pytest.raises(TypeError, match="clientid"):
+    with pytest.raises(TypeError, match="'clientid'; did you mean 'client_id'"):
         amp_token.TokenCache(clientid="a")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="'pat'; help"):
+        amp_token.TokenCache(pat="a")  # type: ignore[call-arg]
 
 
 PACKAGE = str(Path(amp_token.__file__).parent)

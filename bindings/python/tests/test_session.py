@@ -297,6 +297,9 @@ def test_errors_of_the_api_become_exceptions(session: Session, emulator: Emulato
         "GET /v2/content/none: HTTP 404 (NOT_FOUND There is no such thing here.); check the path and the ids in it"
     )
     assert isinstance(error, AmpError) and error.http_status == 404 and b"NOT_FOUND" in error.body
+    assert [one["code"] for one in error.errors] == ["NOT_FOUND"]
+    for body in (b"", b"[]", b'{"errors":{}}', b'{"errors":["text"]}'):
+        assert ApiError("message", body=body).errors == []
     assert (error.status, error.status_name, error.retryable, error.retry_after) == (0, "AMP_OK", False, None)
     clone = pickle.loads(pickle.dumps(error))
     assert type(clone) is ApiError and vars(clone) == vars(error) and str(clone) == str(error)
