@@ -135,8 +135,8 @@ impl FileStore {
         let (sealed, number) = self.sealed(|| self.codec.seal_entry(entry, store_time))?;
         let files = self.files.clone();
         let save = move || files.save(&sealed, number, lock);
-        // What is not finished in time is finished by the thread.
-        budget.spend(IO_TIMEOUT, |limit| self.gate.run_or_leave(limit, save)).map(|_| ())
+        // What is not finished in time is finished by the thread. The caller needs the token while it is young.
+        budget.spend(IO_TIMEOUT.min(entry.lifetime / 10), |limit| self.gate.run_or_leave(limit, save)).map(|_| ())
     }
 }
 
