@@ -158,11 +158,15 @@ impl Inner {
         let log = &self.options().log;
         let pauses = process.pauses.load();
         log.event(|| Event::TokenRejected);
-        if !pauses.rejections.allow(now) || Backoff::error(pauses.backoff.as_ref(), now).is_some() {
+        // Reading a personal access token again costs no request.
+        let is_paced = !rejected.is_permanent();
+        if is_paced && (!pauses.rejections.allow(now) || Backoff::error(pauses.backoff.as_ref(), now).is_some()) {
             log.debug(|| format!("token {} was rejected again; it stays in use", rejected.fingerprint()));
             return None;
         }
-        process.change_pauses(|pauses| pauses.rejections.record(now));
+        if is_paced {
+            process.change_pauses(|pauses| pauses.rejections.record(now));
+        }
         let count = process.pauses.load().rejections.count;
         process.last_rejected.set(self.token.load());
         self.stats.invalidations.fetch_add(1, Ordering::Relaxed);
