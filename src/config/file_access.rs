@@ -2,7 +2,7 @@
 //!
 //! A warning is of use only if it is true and can be heeded. Secrets of Kubernetes and Docker are mounted with the
 //! modes 0644 and 0444, on file systems that are read-only, and belong to root; a file with such a mode may be in a
-//! directory that nobody else can enter. That is worth a line for debugging, not one in every log.
+//! directory that other users cannot enter. That is worth a line for debugging, not one in every log.
 
 use crate::log::{Level, Log};
 use std::fs::{File, Metadata};
@@ -63,7 +63,7 @@ mod tests {
             if path.is_symlink() {
                 fs::set_permissions(closed.join("secret"), Permissions::from_mode(mode)).unwrap();
             } else {
-                fs::write(path, "hush").unwrap();
+                fs::write(path, "a secret").unwrap();
                 fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
             }
             let mut log = Log::default();

@@ -169,7 +169,7 @@ fn a_mounted_secret_causes_no_warning() {
 /// A file server that does not respond, imitated by a file system that is frozen: a thread that writes to it cannot
 /// be ended, and neither can its process. A watchdog thaws it, or a failure would never end.
 #[test]
-fn a_disk_that_does_not_respond_keeps_nobody_waiting() {
+fn a_disk_that_does_not_respond_keeps_no_caller_waiting() {
     if !is_root() || !succeeds("unshare -m true && command -v mkfs.ext4 fsfreeze losetup && losetup -f") {
         return;
     }

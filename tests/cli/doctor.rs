@@ -291,7 +291,7 @@ fn the_doctor_reports_a_store_that_cannot_be_used() {
         let output = CommandResult::of(env.command().env(name, value).arg("doctor"));
         let line = output.stdout.lines().find(|line| line.split_whitespace().nth(1) == Some("store")).unwrap();
         assert!(line.starts_with("FAILED  store ") && line.contains(says), "{}", output.stdout);
-        assert!(line.ends_with("; until that is mended, each command requests a token"), "{line}");
+        assert!(line.ends_with("; until that is fixed, each command requests a token"), "{line}");
         // All other steps are checked, and the first failure determines the status.
         assert!(output.stdout.contains("  token  ") && output.status == Some(6), "{}", output.stdout);
         assert_eq!(output.stderr, "");

@@ -1,4 +1,4 @@
-//! Whether anybody can receive what this command is about to print.
+//! Whether standard output can be written, before there is something to print.
 //!
 //! A new token costs a request, and a personal access token is shown once and takes one of five places. So standard
 //! output is checked before anything is requested: it may have been closed (`>&-`), be a full device or file system,

@@ -1,7 +1,7 @@
 //! The process that does the work, so that this one can end.
 //!
 //! A thread that waits for a disk that does not respond cannot be ended by anything, and a process is not gone until
-//! its last thread is: whoever waits for it, such as `$(amp-token get)`, `make` or a pipe, would wait for the disk.
+//! its last thread is: a shell, `make` or a reader of a pipe that waits for the process would wait for the disk.
 //! So the process that the user has started touches no file. It forks a worker, prints what the worker sends through
 //! a pipe, and ends when the worker has sent its exit status.
 //!

@@ -23,7 +23,7 @@ const SEARCH: OFlags = OFlags::PATH;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const SEARCH: OFlags = OFlags::RDONLY;
 
-/// The advice for a directory that was made by somebody else, such as a mounted volume.
+/// The advice for a directory that this library did not create, such as a mounted volume.
 const BELOW_IT: &str = "set store_dir to a directory in it that does not exist yet";
 /// The room that is prepared for an entry, in bytes: more than most tokens need, and one block of most disks.
 const ROOM: usize = 4096;

@@ -123,7 +123,7 @@ impl Candidate {
         let Some((nearest, about)) = nearest else { return Some("cannot be examined") };
         match accessat(CWD, nearest, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
             _ if !about.is_dir() => Some("is not a directory"),
-            // What exists must be this user's, or nobody would take it for the store.
+            // An existing directory of the store must be this user's.
             _ if nearest == path && about.uid() != effective_uid() => Some(FOREIGN),
             Ok(()) => None,
             Err(_) => Some("cannot be written"),

@@ -111,7 +111,7 @@ pub fn hubs(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
 pub fn create_personal_access_token(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     let (name, organization) = (text(arguments, "name"), text(arguments, "organization"));
     let cache = cache(context)?;
-    // Before the token exists: if it cannot be written, nobody will ever see it.
+    // Before the token exists: if it cannot be written, it is lost.
     let file = arguments.get_one::<PathBuf>("output").map(|path| NewFile::create(path)).transpose()?;
     let response = api::create_personal_access_token(&cache, name, organization)?;
     if response.status != 200 {

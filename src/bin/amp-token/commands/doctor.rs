@@ -152,7 +152,7 @@ fn save(
 }
 
 fn store_error(problem: &str) -> Error {
-    Error::new(Kind::Io, problem).with_hint("until that is mended, each command requests a token")
+    Error::new(Kind::Io, problem).with_hint("until that is fixed, each command requests a token")
 }
 
 /// Sends a request, and reports the steps up to its response and the server's clock. `last` is the step that

@@ -37,7 +37,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Prints what somebody else must know to understand the report.
+    /// Prints the line about this machine, which a reader elsewhere needs.
     pub fn start(as_json: bool) -> CliResult<Self> {
         let about = About::this_process();
         if !as_json {
