@@ -112,12 +112,14 @@ fn parse(mut parser: Parser) -> Result<Option<Builder>, Box<dyn std::error::Erro
 }
 
 fn print_settings(emulator: &Emulator) -> io::Result<()> {
-    let mut output = io::stdout().lock();
-    writeln!(output, "url={}", emulator.url())?;
+    let mut lines = format!("url={}\n", emulator.url());
     for (name, value) in emulator.settings() {
-        writeln!(output, "{name}={value}")?;
+        lines += &format!("{name}={value}\n");
     }
-    writeln!(output, "hub_id={}\nrepository_id={}", Emulator::hub_id(), Emulator::repository_id())?;
+    lines += &format!("hub_id={}\nrepository_id={}\n", Emulator::hub_id(), Emulator::repository_id());
+    // In one write: a program that reads only the lines that it needs may close its end of the pipe after that.
+    let mut output = io::stdout().lock();
+    output.write_all(lines.as_bytes())?;
     output.flush()
 }
 
