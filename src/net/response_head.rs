@@ -9,7 +9,7 @@
 //!
 //! - The framing is not guessed. `Content-Length` and `Transfer-Encoding` with a valid name reach ureq as they are,
 //!   and ureq rejects values that are invalid or that contradict each other. A line that is dropped may be a
-//!   misspelled one, so a connection must not be used for a second response. None is: see [`super::ureq_adapter`].
+//!   misspelled one, so a connection must not be used for a second response unless the head [`is_strict`].
 //! - What is not a response at all reaches ureq unchanged, and at once: ureq describes it.
 //! - The result is never longer than what was received, so it takes its place in the buffer.
 
@@ -61,6 +61,26 @@ pub(super) fn normalize(input: &mut [u8]) -> Head {
             _ => return Head::Complete(input.len()),
         }
     }
+}
+
+/// Whether `input` begins with the head of a final response that says exactly how long the response is: one of HTTP/1.1,
+/// of which [`normalize`] drops nothing.
+pub(super) fn is_strict(input: &[u8]) -> bool {
+    let Some(length) = head_length(input) else { return false };
+    let Some(head) = input[..length].strip_suffix(b"\r\n\r\n") else { return false };
+    let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let is_final = lines.next().is_some_and(|line| line.starts_with(b"HTTP/1.1 ") && line.get(9) != Some(&b'1'));
+    let line_breaks = head.iter().filter(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let pairs = head.windows(2).filter(|two| two == b"\r\n").count();
+    is_final
+        && line_breaks == 2 * pairs
+        && lines.all(|line| {
+            let colon = line.iter().position(|byte| *byte == b':').unwrap_or(0);
+            let (name, value) = line.split_at(colon);
+            !name.is_empty()
+                && name.iter().all(|byte| is_token(*byte))
+                && value.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control())
+        })
 }
 
 /// The length of a head, with the empty line at its end; `None` if it is not complete.
@@ -206,6 +226,30 @@ mod tests {
         }
         for head in ["HTTP/1.1 200\n\n", "HTTP/1.0 200\nA:b\n c\n\n", "HTTP/1.0 200\nA:\n\t\n\n"] {
             assert!(rewritten(head.as_bytes(), *b"200").len() <= head.len(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_head_of_which_nothing_is_dropped_is_strict() {
+        for head in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nA: b\r\nC:\td\u{fc}\r\n\r\nbody\n: x\r"] {
+            assert!(is_strict(head.as_bytes()), "{head:?}");
+        }
+        for head in [
+            "",
+            "HTTP/1.1 200 OK\r\nA: b\r\n",
+            "HTTP/1.0 200 OK\r\n\r\n",
+            "HTTP/2 200 OK\r\n\r\n",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\n\n",
+            "HTTP/1.1 200 OK\nA: b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length : 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n: no name\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\rContent-Length: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: \0\r\n\r\n",
+        ] {
+            assert!(!is_strict(head.as_bytes()), "{head:?}");
         }
     }
 }

@@ -4,8 +4,8 @@
 //! nothing. So ureq cannot connect a second time, follow a redirect or keep a connection: one that can be used for
 //! another request is handed back. The buffers are [`ZeroizingBuffers`], which are wiped, and errors of the connection
 //! pass through ureq unchanged. The head of a response is [normalized](crate::net::response_head) before ureq parses it.
-//! That may drop a misspelled header, perhaps one that says where the body ends, so a connection whose head was changed
-//! is not used again.
+//! That may drop a misspelled header, perhaps one that says where the body ends, so a connection is only used again if
+//! nothing was dropped.
 //!
 //! ureq's own connectors, proxies and resolver are not used, for these reasons (read in its version 3.5): its
 //! `NO_PROXY` has no networks, ports or subdomains; the first address that fails in another way than by
@@ -399,7 +399,7 @@ impl UreqTransport for UreqConnection {
     fn is_open(&mut self) -> bool {
         // ureq calls this when the whole response was read and the server does not close the connection. It would keep
         // the connection in a pool whose lock a forked child could inherit locked: so it is taken from ureq here.
-        if self.buffers.is_changed || !self.buffers.input().is_empty() {
+        if !self.buffers.is_strict || !self.buffers.input().is_empty() {
             return false; // the next response may begin elsewhere
         }
         let stream = std::mem::replace(&mut self.stream, Box::new(ClosedStream));
@@ -420,8 +420,8 @@ struct ZeroizingBuffers {
     filled: usize,
     /// How many bytes of interim responses have been removed.
     removed: usize,
-    /// Whether the head that ureq gets differs from the one that arrived.
-    is_changed: bool,
+    /// Whether nothing was dropped from the head: see [`response_head::is_strict`].
+    is_strict: bool,
     /// Whether the last attempt consumed input. If not, more has to arrive first.
     progress: bool,
     output: Zeroizing<Vec<u8>>,
@@ -435,7 +435,7 @@ impl ZeroizingBuffers {
             consumed: 0,
             filled: 0,
             removed: 0,
-            is_changed: false,
+            is_strict: false,
             progress: false,
             output: Zeroizing::new(vec![0; OUTPUT_SIZE]),
         }
@@ -447,13 +447,11 @@ impl ZeroizingBuffers {
         self.close_gap();
         // ureq rejects a head that is too large.
         let is_full = self.filled == self.input.len();
-        let before = Zeroizing::new(self.input[..self.filled].to_vec());
-        let normalized = response_head::normalize(&mut self.input[..self.filled]);
-        let (is_complete, length) = match normalized {
+        self.is_strict = response_head::is_strict(&self.input[..self.filled]);
+        let (is_complete, length) = match response_head::normalize(&mut self.input[..self.filled]) {
             Head::Complete(length) => (true, length),
             Head::Incomplete(length) => (is_full && length == self.filled, length),
         };
-        self.is_changed |= self.input[..length] != **before;
         if !is_complete {
             self.removed += self.filled - length;
         }
