@@ -156,13 +156,18 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// An identifier such as `InvalidSerialNumber` in words.
+/// An identifier such as `InvalidSerialNumber` or `UnknownCA` in words.
 pub(super) fn words(identifier: &str) -> String {
     let mut words = String::with_capacity(identifier.len() + 8);
-    for c in identifier.chars() {
-        if c.is_ascii_uppercase() && !words.is_empty() {
+    let mut follows_small = false;
+    let mut rest = identifier.chars().peekable();
+    while let Some(c) = rest.next() {
+        // The last capital of an abbreviation begins the next word.
+        let begins_small = rest.peek().is_some_and(char::is_ascii_lowercase);
+        if c.is_ascii_uppercase() && !words.is_empty() && (follows_small || begins_small) {
             words.push(' ');
         }
+        follows_small = !c.is_ascii_uppercase();
         words.push(c.to_ascii_lowercase());
     }
     words
@@ -305,6 +310,19 @@ const MAX_DATE: u64 = 253_402_300_799;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_identifier_is_put_into_words() {
+        for (identifier, expected) in [
+            ("InvalidSerialNumber", "invalid serial number"),
+            ("UnknownCA", "unknown ca"),
+            ("UnknownPSKIdentity", "unknown psk identity"),
+            ("Expired", "expired"),
+            ("", ""),
+        ] {
+            assert_eq!(words(identifier), expected);
+        }
+    }
 
     #[test]
     fn dates_are_those_of_the_calendar() {

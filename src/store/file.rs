@@ -306,8 +306,9 @@ impl Files {
         let Some(mut locked) = locked else { return Ok(None) };
         locked.time = touch(&locked.file);
         let (first, name) = (self.unfinished(numbers.0), self.unfinished(numbers.1));
-        let file = directory.prepare(&self.entry, &first, &name)?;
-        locked.prepared = Some(Prepared { directory, name, file });
+        directory.prepare(&self.entry, &first, &name)?;
+        // Its descriptors are closed: the token request may need the last ones of this process.
+        locked.prepared = Some(Prepared { directory: self.directory.clone(), name });
         Ok(Some(locked))
     }
 
@@ -321,18 +322,13 @@ impl Files {
 
     /// Writes the entry, removes the note, and then releases the lock.
     fn save(&self, sealed: &[u8], number: u64, mut lock: Option<LockedFile>) -> Attempt<()> {
-        let prepared = lock.as_mut().and_then(|lock| lock.prepared.take());
-        let directory = match prepared {
-            Some(prepared) => {
-                prepared.directory.finish(&prepared.file, &self.entry, &prepared.name, sealed)?;
-                prepared.directory
-            }
-            None => {
-                let directory = Directory::open_or_create(&self.directory)?;
-                directory.replace(&self.entry, &self.unfinished(number), sealed)?;
-                directory
-            }
-        };
+        let directory = Directory::open_or_create(&self.directory)?;
+        let prepared = lock.as_mut().and_then(|lock| lock.prepared.take()).map(|prepared| prepared.name);
+        let room = prepared.as_ref().map(|name| directory.open_file(name, OFlags::WRONLY)).transpose()?.flatten();
+        match room.zip(prepared) {
+            Some((file, name)) => directory.finish(&file, &self.entry, &name, sealed)?,
+            None => directory.replace(&self.entry, &self.unfinished(number), sealed)?,
+        }
         let _ = directory.remove(&self.note, |_| true);
         // The others need not wait for the rest.
         drop(lock);
@@ -422,9 +418,8 @@ struct LockedFile {
 
 /// A file that has room for an entry.
 struct Prepared {
-    directory: Directory,
+    directory: PathBuf,
     name: String,
-    file: File,
 }
 
 impl LockedFile {
@@ -454,8 +449,10 @@ impl Drop for LockedFile {
         // If a child was forked in the meantime, closing the file would leave it locked. In that child, the lock
         // belongs to the parent and is kept, and so is the parent's file.
         if self.generation == fork::generation() {
-            if let Some(prepared) = self.prepared.take() {
-                let _ = prepared.directory.remove(&prepared.name, |_| true);
+            if let Some(Prepared { directory, name }) = self.prepared.take()
+                && let Ok(Some(directory)) = Directory::open(&directory)
+            {
+                let _ = directory.remove(&name, |_| true);
             }
             let _ = self.file.unlock();
         }

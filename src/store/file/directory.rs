@@ -140,12 +140,12 @@ impl Directory {
 
     /// Writes a file under the name `unfinished`, which must not exist yet, and renames it to `name`.
     pub(super) fn replace(&self, name: &str, unfinished: &str, content: &[u8]) -> Attempt<()> {
-        self.create(name, unfinished, name, content).map(drop)
+        self.create(name, unfinished, name, content)
     }
 
     /// Creates a file that has room for the content of `name`, and renames it once, so that writing `name` later
     /// does not fail for lack of space or permission.
-    pub(super) fn prepare(&self, name: &str, unfinished: &str, renamed: &str) -> Attempt<File> {
+    pub(super) fn prepare(&self, name: &str, unfinished: &str, renamed: &str) -> Attempt<()> {
         self.create(name, unfinished, renamed, &[0; ROOM])
     }
 
@@ -164,19 +164,16 @@ impl Directory {
 
     /// Writes a file under the name `unfinished`, which must not exist yet, and renames it to `renamed`. Errors name
     /// `name`.
-    fn create(&self, name: &str, unfinished: &str, renamed: &str, content: &[u8]) -> Attempt<File> {
+    fn create(&self, name: &str, unfinished: &str, renamed: &str, content: &[u8]) -> Attempt<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mut file = open_at(&self.descriptor, unfinished, flags).map_err(self.failed("write", name))?;
         let written = file
             .write_all(content)
             .and_then(|()| Ok(renameat(&self.descriptor, unfinished, &self.descriptor, renamed)?));
-        match written {
-            Ok(()) => Ok(file),
-            Err(error) => {
-                let _ = unlinkat(&self.descriptor, unfinished, AtFlags::empty());
-                Err(self.failed("write", name)(error))
-            }
-        }
+        written.map_err(|error| {
+            let _ = unlinkat(&self.descriptor, unfinished, AtFlags::empty());
+            self.failed("write", name)(error)
+        })
     }
 
     /// Removes a file if it exists, is a regular one of this user and `condition` holds.
