@@ -477,7 +477,13 @@ AMP_API void amp_error_free(amp_error *error);
 /**
  * Creates a config in which nothing is set.
  *
- * Threads: any.
+ * Reads the environment variables that are not settings: HTTPS_PROXY,
+ * ALL_PROXY, NO_PROXY (also in lower case), SSL_CERT_FILE, SSL_CERT_DIR, HOME
+ * and those that name directories for the store. Only this function and
+ * amp_config_load() read the environment; what is created from the config uses
+ * what they read.
+ *
+ * Threads: any, but not while another thread changes the environment.
  * NULL: returned only after an internal error. Every function accepts it and
  *   then returns AMP_INVALID_ARGUMENT.
  * Ownership: free it with amp_config_free().
@@ -506,7 +512,7 @@ amp_status amp_config_set(amp_config *config,
 /**
  * Sets every unset setting from the environment: from AMPLIENCE_ and its name
  * in capitals, such as AMPLIENCE_CLIENT_ID, and personal_access_token from
- * AMPLIENCE_PAT too. If credentials are still missing when a token is needed,
+ * AMPLIENCE_PAT too. Also reads again what amp_config_new() reads. If credentials are still missing when a token is needed,
  * they are read from the configuration files of dc-cli.
  *
  * Fails in a program that runs with raised privileges (setuid, setgid, file
