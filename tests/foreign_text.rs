@@ -636,7 +636,7 @@ fn redis_responses(text: &str) -> Vec<String> {
                 }
             });
             let store = format!("redis://:S3cret%2Bthat%2Fis%26long%3Denough-7309152846~fbeadc@{}/1", server.address);
-            let (mut config, lines) = config(&[("store", &store), ("timeout_ms", "800")]);
+            let (mut config, lines) = config(&[("store", &store), ("timeout_ms", "300")]);
             config.transport = Some(transport(200, Vec::new(), Vec::new()));
             shown.extend(ask(Stack::Small, (config, lines)));
         }
