@@ -598,11 +598,10 @@ amp_status amp_config_queue_log_lines(amp_config *config,
  *   0; then no line is taken. `level` may be NULL.
  * Ownership: `buffer` belongs to the caller.
  * Blocks: never.
- * Example: print the lines that a call left.
- *     void print_log(const amp_config *config) {
- *         char line[1024];
+ * Example: print the lines that a call left, with a buffer for one of them.
+ *     void print_log(const amp_config *config, char *line, size_t size) {
  *         int32_t level;
- *         while (amp_config_next_log_line(config, &level, line, sizeof line))
+ *         while (amp_config_next_log_line(config, &level, line, size))
  *             fprintf(stderr, "%s%s\n",
  *                     level <= AMP_LOG_WARNING ? "warning: " : "", line);
  *     }

@@ -3,7 +3,7 @@
 //! The store is best effort: on any error it logs one warning and returns within its own time limit, and the
 //! caller requests a token from the service.
 //!
-//! A [`Store`] holds at most two records for one client: an entry, which is a token, and a [note](note) for the
+//! A [`Store`] holds at most two records for one client: an entry, which is a token, and a [note] for the
 //! other processes. It has a lock, which [`token::provider`](crate::token::provider) holds while it requests a token.
 //! `docs/store-format.md` specifies the bytes, and who waits for whom.
 
