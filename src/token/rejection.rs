@@ -147,7 +147,8 @@ impl Inner {
         process.forget(rejected);
     }
 
-    /// Records that the current token was rejected, and passes the lock on if a replacement may be requested now.
+    /// Records that the current token was rejected, and passes the lock on if a replacement may be requested now: a new
+    /// one if the pause is over, or one that was begun before.
     fn begin_replacement<'a>(
         &self,
         process: &PerProcess,
@@ -158,6 +159,11 @@ impl Inner {
         let log = &self.options().log;
         let pauses = process.pauses.load();
         log.event(|| Event::TokenRejected);
+        // A thread that reported the token before has not asked for another one yet, or its request failed.
+        let is_pending = !state.rejecters.is_empty();
+        if is_pending && Backoff::error(pauses.backoff.as_ref(), now).is_none() {
+            return Some(state);
+        }
         // Reading a personal access token again costs no request.
         let is_paced = !rejected.is_permanent();
         if is_paced && (!pauses.rejections.allow(now) || Backoff::error(pauses.backoff.as_ref(), now).is_some()) {
