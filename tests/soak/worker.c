@@ -204,8 +204,9 @@ static void *rejected_caller(void *unused) {
         amp_response *response = NULL;
         amp_error *error = NULL;
         int64_t began = milliseconds(CLOCK_MONOTONIC);
+        amp_status status = amp_api_request(cache, "GET", "/v2/forbidden", NULL, NULL, 0, &response, &error);
 
-        record(amp_api_request(cache, "GET", "/v2/forbidden", NULL, NULL, 0, &response, &error), error, began);
+        record(status, error, began);
         amp_response_free(response);
         sleep_ms(200);
     }
