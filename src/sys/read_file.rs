@@ -174,15 +174,21 @@ mod tests {
     #[test]
     fn a_pipe_is_read_if_it_answers() {
         let directory = scratch("pipe");
-        let pipe = directory.join("pipe");
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        // Each of its own: a reader that was abandoned may still be about to end.
+        let new_pipe = |name: &str| {
+            let pipe = directory.join(name);
+            assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+            pipe
+        };
         // Nothing is written to it, whether it is open for writing or not.
-        assert_eq!(read(&pipe, Duration::from_millis(50)), Err(io::ErrorKind::TimedOut));
+        assert_eq!(read(&new_pipe("unopened"), Duration::from_millis(50)), Err(io::ErrorKind::TimedOut));
+        let pipe = new_pipe("silent");
         let silent = File::options().read(true).write(true).open(&pipe).unwrap();
         assert_eq!(read(&pipe, Duration::from_millis(50)), Err(io::ErrorKind::TimedOut));
         drop(silent);
         // A writer that comes later, and writes piece by piece.
         for pieces in [vec![], vec!["one"], vec!["one", "two", "three"]] {
+            let pipe = new_pipe(&format!("written-{}", pieces.len()));
             let writer = std::thread::spawn({
                 let (pipe, pieces) = (pipe.clone(), pieces.clone());
                 move || {
