@@ -24,6 +24,8 @@ packages_of() {
         musl-gcc) echo musl-tools ;;
         # Without the service that starts at boot.
         tinyproxy) echo tinyproxy-bin ;;
+        danted) echo dante-server ;;
+        nginx) echo nginx-light ;;
         *) echo "$1" ;;
     esac
 }
@@ -37,7 +39,8 @@ is_installed() {
         # Debian installs it outside of PATH.
         wine64) command -v wine64 >/dev/null 2>&1 || [ -x /usr/lib/wine/wine64 ] ;;
         musl) [ -e /lib/ld-musl-x86_64.so.1 ] ;;
-        *) command -v "$1" >/dev/null 2>&1 ;;
+        # Servers are outside of the PATH of ordinary users.
+        *) (PATH=$PATH:/usr/sbin; command -v "$1" >/dev/null 2>&1) ;;
     esac
 }
 
@@ -48,7 +51,7 @@ if [ "${1:-}" = --check ]; then
 fi
 if [ $# = 0 ]; then
     set -- cargo cc c++ make nm readelf curl curl-headers jq python3 python3-venv pkg-config cmake ant \
-        openssl valgrind strace redis-server tinyproxy abidiff zsh fish
+        openssl valgrind strace redis-server tinyproxy squid danted nginx haproxy stunnel4 abidiff zsh fish
 fi
 
 packages=''
@@ -72,6 +75,13 @@ if [ "$install" = yes ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2
     echo "installing:$packages"
     export DEBIAN_FRONTEND=noninteractive
     log=$(mktemp)
+    # The tests start the servers that they need: none is to run because its package is installed.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
     # shellcheck disable=SC2086 # a list of words
     if { apt-get update -qq && apt-get install -y -qq --no-install-recommends $packages; } >"$log" 2>&1; then
         rm -f "$log"

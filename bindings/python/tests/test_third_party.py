@@ -1,4 +1,5 @@
-"""The library against third-party programs: tinyproxy, mitmproxy, OpenSSL and oauthlib.
+"""The library against third-party programs: tinyproxy, squid, dante, mitmproxy, nginx, haproxy, stunnel, OpenSSL and
+oauthlib.
 
 The peers in the other tests are this project's own, and could share a misunderstanding with the library;
 these programs do not.
@@ -149,6 +150,31 @@ def mitmproxy(mode: str, scheme: str, password: Optional[str]) -> Way:
     return way
 
 
+@contextlib.contextmanager
+def squid(service: Service, directory: Path, ca_dir: Path) -> Iterator[Dict[str, Any]]:
+    with third_party.squid(directory) as proxy:
+        yield {"proxy": f"http://127.0.0.1:{proxy.port}"}
+
+
+@contextlib.contextmanager
+def dante(service: Service, directory: Path, ca_dir: Path) -> Iterator[Dict[str, Any]]:
+    with third_party.dante(directory) as proxy:
+        yield {"proxy": f"socks5h://127.0.0.1:{proxy.port}"}
+
+
+def behind(front: Callable[[Path, str], third_party.Server]) -> Way:
+    """The service behind another server, which ends TLS."""
+
+    @contextlib.contextmanager
+    def way(service: Service, directory: Path, ca_dir: Path) -> Iterator[Dict[str, Any]]:
+        third_party.certificate_for_localhost(directory)
+        with front(directory, service.host) as server:
+            url = f"https://localhost:{server.port}"
+            yield {"proxy": "none", "auth_url": url, "api_url": url, "ca_file": directory / "cert.pem"}
+
+    return way
+
+
 WAYS: Dict[str, Tuple[Way, str]] = {
     # Each with the error for a server on a closed port.
     "directly": (directly, "ConnectError"),
@@ -160,6 +186,11 @@ WAYS: Dict[str, Tuple[Way, str]] = {
     "mitmproxy as SOCKS5": (mitmproxy("socks5", "socks5h", None), "ProxyError"),
     "mitmproxy as SOCKS5, names resolved locally": (mitmproxy("socks5", "socks5", None), "ProxyError"),
     "mitmproxy as SOCKS5 with credentials": (mitmproxy("socks5", "socks5h", HARD_PASSWORD), "ProxyError"),
+    "squid": (squid, "ProxyError"),
+    "dante": (dante, "ProxyError"),
+    "behind nginx": (behind(third_party.nginx), "ConnectError"),
+    "behind haproxy": (behind(third_party.haproxy), "ConnectError"),
+    "behind stunnel": (behind(third_party.stunnel), "ConnectError"),
 }
 
 

@@ -235,6 +235,142 @@ class Tinyproxy(Program):
         return re.findall(r"\bRequest \(.*\): CONNECT (\S+) ", self._log.read_text())
 
 
+def installed(name: str, package: str) -> str:
+    """The path of a program of the system."""
+    program = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if program is None:
+        missing(f"{name} is not installed. On Debian and Ubuntu: apt-get install {package}")
+    return program
+
+
+class Server(Program):
+    """A program with a configuration file that listens on one port of the loopback interface."""
+
+    def __init__(
+        self, name: str, package: str, directory: Path, configuration: str, *arguments: str, port: int
+    ) -> None:
+        program = installed(name, package)
+        file = directory / f"{name}.conf"
+        file.write_text(configuration)
+        self.port = port
+        super().__init__(program, *[argument.format(file=file) for argument in arguments])
+        try:
+            self.wait_for_port(self.port)
+        except BaseException:
+            self.__exit__()
+            raise
+
+
+def squid(directory: Path) -> Server:
+    """squid as a forward proxy."""
+    port = free_port()
+    lines = [
+        f"http_port 127.0.0.1:{port}",
+        "http_access allow all",
+        "cache deny all",
+        "access_log none",
+        "cache_log /dev/null",
+        "pid_filename none",
+        "coredump_dir /",
+        "shutdown_lifetime 0 seconds",
+        "",
+    ]
+    return Server("squid", "squid", directory, "\n".join(lines), "-N", "-f", "{file}", port=port)
+
+
+def dante(directory: Path) -> Server:
+    """dante as a SOCKS 5 proxy."""
+    port = free_port()
+    configuration = f"""
+logoutput: stderr
+internal: 127.0.0.1 port = {port}
+external: lo
+clientmethod: none
+socksmethod: none
+client pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
+socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 protocol: tcp }}
+"""
+    return Server("danted", "dante-server", directory, configuration, "-f", "{file}", port=port)
+
+
+def certificate_for_localhost(directory: Path) -> None:
+    """Creates ``cert.pem``, which is signed by itself, ``key.pem``, and ``both.pem`` with the two."""
+    openssl(
+        directory,
+        *["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"],
+        *["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+        *["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "key.pem", "-out", "cert.pem"],
+    )
+    (directory / "both.pem").write_text((directory / "cert.pem").read_text() + (directory / "key.pem").read_text())
+
+
+def nginx(directory: Path, upstream: str) -> Server:
+    """nginx with TLS in front of an https server."""
+    port = free_port()
+    configuration = f"""
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    server {{
+        listen 127.0.0.1:{port} ssl;
+        ssl_certificate {directory}/cert.pem;
+        ssl_certificate_key {directory}/key.pem;
+        gzip on;
+        gzip_types application/json;
+        location / {{ proxy_pass https://{upstream}; proxy_set_header Host {upstream}; }}
+    }}
+}}
+"""
+    return Server("nginx", "nginx-light", directory, configuration, "-c", "{file}", port=port)
+
+
+def haproxy(directory: Path, upstream: str) -> Server:
+    """haproxy with TLS in front of an https server."""
+    port = free_port()
+    configuration = f"""
+defaults
+    mode http
+    timeout connect 30s
+    timeout client 30s
+    timeout server 30s
+frontend here
+    bind 127.0.0.1:{port} ssl crt {directory}/both.pem
+    default_backend there
+backend there
+    http-request set-header Host {upstream}
+    server one {upstream} ssl verify none
+"""
+    return Server("haproxy", "haproxy", directory, configuration, "-db", "-f", "{file}", port=port)
+
+
+def stunnel(directory: Path, upstream: str) -> Server:
+    """stunnel in front of an https server: one that ends TLS, and one that begins it again."""
+    port, between = free_port(), free_port()
+    configuration = f"""
+foreground = yes
+pid =
+debug = err
+[ends]
+accept = 127.0.0.1:{port}
+connect = 127.0.0.1:{between}
+cert = {directory}/both.pem
+[begins]
+client = yes
+accept = 127.0.0.1:{between}
+connect = {upstream}
+"""
+    return Server("stunnel4", "stunnel4", directory, configuration, "{file}", port=port)
+
+
 class Mitmproxy(Program):
     """mitmdump, with a CA of its own in ``directory``."""
 
