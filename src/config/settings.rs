@@ -282,6 +282,13 @@ pub(super) fn validate(setting: &Setting, value: &str) -> std::result::Result<()
             let redis = ["redis://", "rediss://"].iter().any(|scheme| value.starts_with(scheme));
             if value == "none" || value == "file" || redis {
                 Ok(())
+            } else if value.split_once(':').is_some_and(|(scheme, _)| scheme.contains("unix")) {
+                wrong(bad(), "Redis is not reached through Unix sockets; use redis://host:port or rediss://host:port")
+            } else if value.split_once(':').is_some_and(|(scheme, _)| scheme.contains("sentinel")) {
+                wrong(
+                    bad(),
+                    "Redis Sentinel is not asked for the server; use redis://host:port of a name or proxy that follows it",
+                )
             } else {
                 wrong(bad(), "use none, file, redis://host:port or rediss://host:port")
             }
@@ -378,6 +385,9 @@ mod tests {
             ("store_dir", "~/cache", "store_dir begins with ~, which only a shell expands; use the whole path"),
             ("ca_file", "~", "ca_file begins with ~"),
             ("store", "memcached://x", "use none, file, redis://"),
+            ("store", "unix:///run/redis.sock", "Unix sockets"),
+            ("store", "redis+unix:///run/redis.sock", "Unix sockets"),
+            ("store", "redis-sentinel://h:26379/name", "Sentinel"),
             ("proxy", "gopher://x", "use none, http://host:port"),
             ("user_agent", "a\nb", "use visible ASCII"),
             ("nonsense", "1", "there is no setting named \"nonsense\"; use one of client_id, client_secret"),
