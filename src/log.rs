@@ -259,23 +259,30 @@ mod tests {
     use super::*;
 
     /// A logger with a scope, and the lines that it was passed.
-    fn logger(on_line: impl Fn(&Log) + Send + Sync + 'static) -> (Log, Arc<Mutex<Vec<String>>>) {
+    struct Logger {
+        log: Log,
+        lines: Arc<Mutex<Vec<String>>>,
+        /// The same logger, for what it calls.
+        _nested: Arc<Mutex<Log>>,
+    }
+
+    fn logger(on_line: impl Fn(&Log) + Send + Sync + 'static) -> Logger {
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let (seen, this) = (lines.clone(), Arc::new(Mutex::new(Log::default())));
-        let nested = this.clone();
+        let (seen, nested) = (lines.clone(), Arc::new(Mutex::new(Log::default())));
+        let this = Arc::downgrade(&nested);
         let log = Log::new(move |_, line| {
             seen.lock().unwrap().push(line.to_owned());
-            let log = nested.lock().unwrap().clone();
+            let log = this.upgrade().unwrap().lock().unwrap().clone();
             on_line(&log);
         })
         .with_scope(ScopeId::unique());
-        *this.lock().unwrap() = log.clone();
-        (log, lines)
+        *nested.lock().unwrap() = log.clone();
+        Logger { log, lines, _nested: nested }
     }
 
     #[test]
     fn lines_wait_until_they_are_delivered() {
-        let (log, lines) = logger(|_| ());
+        let Logger { log, lines, _nested } = logger(|_| ());
         log.info(|| "first");
         log.clone().debug(|| "second");
         assert!(lines.lock().unwrap().is_empty());
@@ -287,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_logger_whose_calls_make_lines_does_not_loop() {
-        let (log, lines) = logger(|log| {
+        let Logger { log, lines, _nested } = logger(|log| {
             log.info(|| "nested");
             log.deliver();
         });
