@@ -47,7 +47,7 @@ GRACE_SECONDS = 2 + TIMEOUT_MS / 1000  # a worker reports its statistics once pe
 LATE_ONE_IN = 10000  # requests may take longer than MIN_VALIDITY_MS to arrive, when processes wait for a core
 LATE_SECONDS = 3  # the maximum difference to the second in which a worker reports it
 RSS_MARGIN = 1024 + 512  # KiB; malloc's arenas vary by a few hundred
-FD_MARGIN = 0  # file descriptors
+FD_MARGIN = 4  # file descriptors: the connections to the API that a cache may keep
 
 TOKEN = {"path": "/oauth/token", "times": "forever"}
 API = {"path": "/v2/", "times": "forever"}
