@@ -3,60 +3,40 @@
 //! An interpreter that shuts down, or a program that unloads the code of its callbacks, must know that
 //! none of them is running or will run. No lock is used, because a forked child could inherit it locked.
 
-use crate::sys::fork;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sys::fork::ForkCounter;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-const CLOSED: u64 = 1 << 63;
-
-/// The bits of the count. Above them, below [`CLOSED`], is the fork generation to which the count belongs: calls
-/// that were running in the parent do not run in the child.
-const COUNT_BITS: u32 = 32;
-const COUNT: u64 = (1 << COUNT_BITS) - 1;
-
-/// Counts the calls that are running in this process. The highest bit means closed.
+/// Counts the calls that are running in this process.
 #[derive(Default)]
-pub(super) struct CallbackGuard(AtomicU64);
+pub(super) struct CallbackGuard {
+    is_closed: AtomicBool,
+    running: ForkCounter,
+}
 
 /// Ends a call on drop, even if it panics.
-struct Entered<'a>(&'a CallbackGuard, u64);
+struct Entered<'a>(&'a CallbackGuard);
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        // A callback that forks returns in the child, too, which begins with a count of its own.
-        if self.1 == generation() {
-            self.0.0.fetch_sub(1, Ordering::Release);
-        }
+        self.0.running.remove();
     }
-}
-
-/// The fork generation, as far as it fits.
-fn generation() -> u64 {
-    (fork::generation() & (COUNT >> 1)) << COUNT_BITS
-}
-
-/// The same state, with the count of this process.
-fn of_this_process(state: u64) -> u64 {
-    let counted = state & !CLOSED & !COUNT == generation();
-    if counted { state } else { state & CLOSED | generation() }
 }
 
 impl CallbackGuard {
     /// Makes a call into the application. `None` if the guard is closed.
     pub(super) fn enter<R>(&self, call: impl FnOnce() -> R) -> Option<R> {
-        fork::install_fork_hook();
-        // One atomic operation counts the call and finds out whether the guard is closed, and `shut_down` closes it
-        // before it reads the count. So a call either is not made, or is waited for.
-        let add = |state| (state & CLOSED == 0).then(|| of_this_process(state) + 1);
-        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add).ok()?;
-        let _inside = Entered(self, generation());
-        Some(call())
+        // `enter` counts first and checks second; `shut_down` closes first and checks second. So at least one of the
+        // two sees the other.
+        self.running.add(u64::MAX);
+        let _inside = Entered(self);
+        (!self.is_closed.load(Ordering::SeqCst)).then(call)
     }
 
     /// Closes the guard, and waits until no call is running in this process.
     pub(super) fn shut_down(&self) {
-        self.0.fetch_or(CLOSED, Ordering::SeqCst);
-        while of_this_process(self.0.load(Ordering::Acquire)) & COUNT > 0 {
+        self.is_closed.store(true, Ordering::SeqCst);
+        while self.running.get() > 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -66,7 +46,6 @@ impl CallbackGuard {
 mod tests {
     use super::*;
     use std::sync::Barrier;
-    use std::sync::atomic::AtomicBool;
 
     #[test]
     fn shut_down_waits_for_running_calls_and_rejects_new_ones() {

@@ -15,9 +15,8 @@ use crate::error::{Phase, Result, resource_limit};
 use crate::net::tcp::Peer;
 use crate::net::url::{is_loopback, split_zone};
 use crate::sys::deadline::IoDeadline;
-use crate::sys::fork;
+use crate::sys::fork::ForkLocal;
 use crate::sys::threads::HelperThreads;
-use arc_swap::ArcSwapOption;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs, UdpSocket};
@@ -37,7 +36,7 @@ const LATE_ANSWER_TTL: Duration = Duration::from_secs(30);
 static RESOLVER_THREADS: HelperThreads = HelperThreads::new("amp-lookup");
 
 /// The resolutions of this process.
-static RESOLUTIONS: ArcSwapOption<Resolutions> = ArcSwapOption::const_empty();
+static RESOLUTIONS: ForkLocal<Arc<Resolutions>> = ForkLocal::new();
 
 /// Resolves a host name, within the deadline.
 pub(crate) fn resolve(host: &str, port: u16, peer: &Peer, deadline: IoDeadline) -> Result<Vec<SocketAddr>> {
@@ -67,7 +66,7 @@ fn resolve_host(host: &str, port: u16, deadline: IoDeadline) -> io::Result<Vec<S
     if is_loopback(host) {
         return Ok(vec![at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into())]);
     }
-    let mut found = Resolutions::of_this_process().resolve(host, deadline, getaddrinfo)?;
+    let mut found = RESOLUTIONS.with(Arc::clone).resolve(host, deadline, getaddrinfo)?;
     for address in &mut found {
         address.set_port(port);
     }
@@ -103,8 +102,6 @@ fn socket_limit_error() -> Option<io::Error> {
 
 /// The resolutions of one process.
 struct Resolutions {
-    /// The fork generation of the process.
-    generation: u64,
     hosts: Mutex<HashMap<String, Host>>,
     /// Notified when a resolution has ended.
     ended: Condvar,
@@ -135,25 +132,15 @@ impl Host {
     }
 }
 
-impl Resolutions {
-    fn new(generation: u64, slow: Duration) -> Self {
-        Resolutions { generation, hosts: Mutex::default(), ended: Condvar::new(), slow }
+impl Default for Resolutions {
+    fn default() -> Self {
+        Resolutions::new(SLOW_RESOLUTION)
     }
+}
 
-    fn of_this_process() -> Arc<Self> {
-        fork::install_fork_hook();
-        let generation = fork::generation();
-        loop {
-            let current = RESOLUTIONS.load_full();
-            match &current {
-                Some(resolutions) if resolutions.generation == generation => return Arc::clone(resolutions),
-                // A forked child has none of its parent's threads. It must not use, nor free, what one of them
-                // may have been changing.
-                Some(inherited) => std::mem::forget(Arc::clone(inherited)),
-                None => {}
-            }
-            RESOLUTIONS.compare_and_swap(&current, Some(Arc::new(Resolutions::new(generation, SLOW_RESOLUTION))));
-        }
+impl Resolutions {
+    fn new(slow: Duration) -> Self {
+        Resolutions { hosts: Mutex::default(), ended: Condvar::new(), slow }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Host>> {
@@ -287,7 +274,7 @@ mod tests {
     impl NameServer {
         fn new(slow: Duration) -> (Self, Sender<Answer>) {
             let (sender, answers) = channel();
-            let resolutions = Arc::new(Resolutions::new(fork::generation(), slow));
+            let resolutions = Arc::new(Resolutions::new(slow));
             (NameServer { resolutions, answers: Arc::new(Mutex::new(answers)), asked: Arc::default() }, sender)
         }
 
@@ -392,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_a_result() {
-        let resolutions = Arc::new(Resolutions::new(fork::generation(), SLOW_RESOLUTION));
+        let resolutions = Arc::new(Resolutions::new(SLOW_RESOLUTION));
         let error = resolutions.resolve("x.example", soon(), |_| panic!("as the test wants")).unwrap_err();
         assert_eq!(error.to_string(), "the resolver panicked");
     }

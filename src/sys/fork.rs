@@ -5,7 +5,7 @@
 //! [`generation`] in which they were created, and are created again when the generation has changed.
 //! (Comparing process IDs would cost a system call each time.)
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -38,28 +38,77 @@ pub fn install_fork_hook() {
     pin_module();
 }
 
-/// A value that a forked child creates again, because another thread of its parent may have been changing it, or
-/// may have held its lock, at the time of the fork.
-pub struct ForkLocal<T>(ArcSwap<(u64, T)>);
+/// A number that is zero in each forked child: of threads or calls, which only the parent has. It is not behind a lock,
+/// which a forked child could inherit locked.
+#[derive(Debug, Default)]
+pub struct ForkCounter(AtomicU64);
 
-impl<T: Default> Default for ForkLocal<T> {
+/// The lower bits of a [`ForkCounter`] are the number; the upper ones are the fork generation to which it belongs.
+const NUMBER_BITS: u32 = 32;
+
+impl ForkCounter {
+    /// Zero.
+    pub const fn new() -> Self {
+        ForkCounter(AtomicU64::new(0))
+    }
+
+    /// The number.
+    pub fn get(&self) -> u64 {
+        ForkCounter::of_this_process(self.0.load(Ordering::SeqCst))
+    }
+
+    /// Adds one, unless the number has reached `limit`. Returns whether it was added.
+    pub fn add(&self, limit: u64) -> bool {
+        self.change(|number| (number < limit).then_some(number + 1))
+    }
+
+    /// Subtracts one. Does nothing in a forked child, for what was added in its parent.
+    pub fn remove(&self) {
+        self.change(|number| number.checked_sub(1));
+    }
+
+    fn change(&self, change: impl Fn(u64) -> Option<u64>) -> bool {
+        install_fork_hook();
+        let next = |value| Some(generation() << NUMBER_BITS | change(ForkCounter::of_this_process(value))?);
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()
+    }
+
+    fn of_this_process(value: u64) -> u64 {
+        if value >> NUMBER_BITS == generation() { value & ((1 << NUMBER_BITS) - 1) } else { 0 }
+    }
+}
+
+/// A value that is created when it is needed first, and again by a forked child, because another thread of its parent
+/// may have been changing it, or may have held its lock, at the time of the fork.
+pub struct ForkLocal<T>(ArcSwapOption<(u64, T)>);
+
+impl<T> Default for ForkLocal<T> {
     fn default() -> Self {
-        ForkLocal(ArcSwap::from_pointee((generation(), T::default())))
+        ForkLocal::new()
+    }
+}
+
+impl<T> ForkLocal<T> {
+    /// Without a value yet.
+    pub const fn new() -> Self {
+        ForkLocal(ArcSwapOption::const_empty())
     }
 }
 
 impl<T: Default> ForkLocal<T> {
     /// Runs `work` on the value of this process.
     pub fn with<R>(&self, work: impl FnOnce(&T) -> R) -> R {
-        let mut value = self.0.load_full();
-        if value.0 != generation() {
-            let previous = self.0.compare_and_swap(&value, Arc::new((generation(), T::default())));
-            // The parent's value is leaked, because it may be in the middle of a change.
-            std::mem::forget(value);
-            drop(previous);
-            value = self.0.load_full();
+        install_fork_hook();
+        loop {
+            let current = self.0.load_full();
+            match &current {
+                Some(value) if value.0 == generation() => return work(&value.1),
+                // The parent's value is leaked, because it may be in the middle of a change.
+                Some(inherited) => std::mem::forget(Arc::clone(inherited)),
+                None => {}
+            }
+            self.0.compare_and_swap(&current, Some(Arc::new((generation(), T::default()))));
         }
-        work(&value.1)
     }
 }
 

@@ -8,9 +8,8 @@
 //!   (Signals that report a fault of the thread itself are not blocked.)
 
 use crate::sys::deadline::IoDeadline;
-use crate::sys::fork;
+use crate::sys::fork::ForkCounter;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -26,9 +25,8 @@ pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Res
 pub(crate) struct HelperThreads {
     /// The name of the threads.
     name: &'static str,
-    /// The fork generation in the upper 32 bits, and the number of its permits in the lower ones. Not behind
-    /// a lock, which a forked child could inherit locked.
-    taken: AtomicU64,
+    /// The number of permits.
+    taken: ForkCounter,
 }
 
 /// The largest number of threads of one kind at a time.
@@ -36,7 +34,7 @@ const MAX_THREADS: u64 = 64;
 
 impl HelperThreads {
     pub(crate) const fn new(name: &'static str) -> Self {
-        HelperThreads { name, taken: AtomicU64::new(0) }
+        HelperThreads { name, taken: ForkCounter::new() }
     }
 
     /// Runs `work` on a thread and waits for its result until the deadline. After that the thread is
@@ -98,14 +96,7 @@ impl HelperThreads {
     }
 
     fn acquire(&'static self) -> Option<Permit> {
-        fork::install_fork_hook();
-        let generation = fork::generation();
-        let taken = self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |before| {
-            // A forked child does not have the threads of its parent.
-            let others = if before >> 32 == generation { before & u64::from(u32::MAX) } else { 0 };
-            (others < MAX_THREADS).then_some(generation << 32 | (others + 1))
-        });
-        taken.ok().map(|_| Permit(self))
+        self.taken.add(MAX_THREADS).then_some(Permit(self))
     }
 }
 
@@ -114,7 +105,7 @@ struct Permit(&'static HelperThreads);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::SeqCst);
+        self.0.taken.remove();
     }
 }
 

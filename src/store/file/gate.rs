@@ -7,12 +7,12 @@
 
 use super::directory::{Attempt, display_path};
 use crate::sys::deadline::IoDeadline;
-use crate::sys::fork;
+use crate::sys::fork::ForkCounter;
 use crate::sys::threads::HelperThreads;
 use arc_swap::ArcSwapOption;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -28,15 +28,14 @@ static GATES: ArcSwapOption<Vec<Weak<Gate>>> = ArcSwapOption::const_empty();
 /// What is going on in one directory.
 pub(super) struct Gate {
     path: PathBuf,
-    running: Count,
-    abandoned: Count,
+    running: ForkCounter,
+    abandoned: ForkCounter,
 }
 
 impl Gate {
     /// The gate of a directory, by its path. (To ask for its inode might take any time.)
     pub(super) fn of(path: &Path) -> Arc<Gate> {
-        fork::install_fork_hook();
-        let new = Arc::new(Gate { path: path.to_owned(), running: Count::default(), abandoned: Count::default() });
+        let new = Arc::new(Gate { path: path.to_owned(), running: ForkCounter::new(), abandoned: ForkCounter::new() });
         let mut found = new.clone();
         GATES.rcu(|gates| {
             let mut living: Vec<_> = gates.iter().flat_map(|gates| gates.iter()).filter_map(Weak::upgrade).collect();
@@ -128,38 +127,6 @@ impl Drop for Running {
         if self.0.is_abandoned.swap(true, Ordering::SeqCst) {
             self.0.gate.abandoned.remove();
         }
-    }
-}
-
-/// A number that is zero in each forked child.
-#[derive(Default)]
-struct Count(AtomicU64);
-
-impl Count {
-    fn get(&self) -> u64 {
-        Count::of_this_process(self.0.load(Ordering::SeqCst))
-    }
-
-    /// Adds one, unless the number has reached `limit`.
-    fn add(&self, limit: u64) -> bool {
-        let more = |before| {
-            let count = Count::of_this_process(before);
-            (count < limit).then_some(fork::generation() << 32 | (count + 1))
-        };
-        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
-    }
-
-    fn remove(&self) {
-        let less = |before| match Count::of_this_process(before) {
-            0 => None,
-            count => Some(fork::generation() << 32 | (count - 1)),
-        };
-        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
-    }
-
-    /// The fork generation is in the upper 32 bits.
-    fn of_this_process(value: u64) -> u64 {
-        if value >> 32 == fork::generation() { value & u64::from(u32::MAX) } else { 0 }
     }
 }
 
