@@ -105,17 +105,10 @@ impl TokenCache {
     /// being requested by a thread of the library, or with the failure of the last attempt during the pause after it.
     pub fn try_get(&self) -> Result<Arc<Token>> {
         let inner = &self.0;
-        let now = inner.clock().now();
-        match inner.token.load().filter(|token| token.is_fresh(now)) {
-            Some(token) => {
-                token.mark_used();
-                inner.stats.record_hit();
-                // A program that only calls this function gets here what a thread of the library has left.
-                inner.options().log.deliver();
-                Ok(token)
-            }
-            None => inner.try_get_slow(),
-        }
+        let Some(token) = inner.fresh_token(inner.options().min_validity) else { return inner.try_get_slow() };
+        // A program that only calls this function gets here what a thread of the library has left.
+        inner.options().log.deliver();
+        Ok(token)
     }
 
     /// Reports a response to a request that carried `token`. True if the server rejected the token and there is
@@ -212,15 +205,19 @@ impl Drop for TokenCache {
 impl Inner {
     /// The cached token if it is fresh and valid for long enough, else the slow path.
     fn get_or_fetch(self: &Arc<Self>, min_validity: Duration, deadline: Deadline) -> Result<Arc<Token>> {
-        let now = self.clock().now();
-        match self.token.load().filter(|token| token.is_fresh(now) && token.is_usable(now, min_validity)) {
-            Some(token) => {
-                token.mark_used();
-                self.stats.record_hit();
-                Ok(token)
-            }
+        match self.fresh_token(min_validity) {
+            Some(token) => Ok(token),
             None => self.get_slow(min_validity, deadline),
         }
+    }
+
+    /// The cached token if it is fresh and valid for long enough.
+    fn fresh_token(&self, min_validity: Duration) -> Option<Arc<Token>> {
+        let now = self.clock().now();
+        let token = self.token.load().filter(|token| token.is_fresh(now) && token.is_usable(now, min_validity))?;
+        token.mark_used();
+        self.stats.record_hit();
+        Some(token)
     }
 
     /// The slow path: there is no token, or it is not fresh.
@@ -298,7 +295,7 @@ impl Inner {
                 RefreshAttempt { required: false, short_deadline: true, deadline: budget, retries: 0, min_validity };
             self.run_flight(process, state, attempt);
         } else {
-            let flight = self.start_flight(process, state, self.detached_attempt(false));
+            let flight = self.start_flight(process, state, self.refresh_attempt());
             // The flight goes on if it takes longer.
             let _ = self.join_flight(process, process.lock(), &flight, budget);
         }
@@ -308,16 +305,17 @@ impl Inner {
         usable.map_or(Step::Reconsider, Step::Return)
     }
 
-    /// An attempt of a thread of the library, which has its own time.
-    fn detached_attempt(&self, required: bool) -> RefreshAttempt {
-        let Options { retries, min_validity, .. } = *self.options();
-        RefreshAttempt {
-            required,
-            short_deadline: false,
-            deadline: self.deadline(),
-            retries: if required { retries } else { 0 },
-            min_validity,
-        }
+    /// The attempt of a caller that cannot continue without a new token.
+    pub(super) fn required_attempt(&self, deadline: Deadline, min_validity: Duration) -> RefreshAttempt {
+        let Options { retries, timeout, .. } = *self.options();
+        let short_deadline = deadline.remaining(self.clock()) < timeout / 2;
+        RefreshAttempt { required: true, short_deadline, deadline, retries, min_validity }
+    }
+
+    /// The attempt to refresh a token that is still usable, by a thread of the library, which has its own time.
+    pub(super) fn refresh_attempt(&self) -> RefreshAttempt {
+        let (deadline, min_validity) = (self.deadline(), self.options().min_validity);
+        RefreshAttempt { required: false, short_deadline: false, deadline, retries: 0, min_validity }
     }
 
     /// Gets a token for a caller that has none that it can use: joins the flight in progress, or leads one.
@@ -332,8 +330,7 @@ impl Inner {
     ) -> Result<Step> {
         let clock = self.clock();
         let now = clock.now();
-        let is_impossible = |token: &Token| !token.issued().is_before_both(token.usable_until(min_validity));
-        if let Some(token) = token.filter(|token| is_impossible(token)) {
+        if let Some(token) = token.filter(|token| !token.can_last(min_validity)) {
             return Err(min_validity_error(token, min_validity));
         }
         let pauses = process.pauses.load();
@@ -353,16 +350,7 @@ impl Inner {
         }
         let (outcome, led) = match state.flight.clone() {
             Some(flight) => (self.join_flight(process, state, &flight, deadline)?, false),
-            None => {
-                let attempt = RefreshAttempt {
-                    required: true,
-                    short_deadline: deadline.remaining(clock) < self.options().timeout / 2,
-                    deadline,
-                    retries: self.options().retries,
-                    min_validity,
-                };
-                (self.run_flight(process, state, attempt), true)
-            }
+            None => (self.run_flight(process, state, self.required_attempt(deadline, min_validity)), true),
         };
         Ok(match outcome {
             Outcome::Token(token) if token.is_usable(clock.now(), min_validity) => {
@@ -372,7 +360,9 @@ impl Inner {
                 }
                 Step::Return(token)
             }
-            Outcome::Token(token) if is_impossible(&token) => return Err(min_validity_error(&token, min_validity)),
+            Outcome::Token(token) if !token.can_last(min_validity) => {
+                return Err(min_validity_error(&token, min_validity));
+            }
             Outcome::Token(token) if !token.is_usable(clock.now(), self.options().min_validity) => Step::Retry(
                 Error::new(Kind::Timeout, "every token had expired by the time it arrived")
                     .with_phase(Phase::AwaitResponse)
@@ -432,7 +422,7 @@ impl Inner {
                 token.mark_used();
                 let is_due = !token.is_fresh(now) && pauses.refresh_at() <= now.monotonic;
                 if is_due && is_idle && !self.delegate_to_refresher(&process, &mut state) {
-                    self.start_flight(&process, state, self.detached_attempt(false));
+                    self.start_flight(&process, state, self.refresh_attempt());
                 }
                 Ok(token)
             }
@@ -441,7 +431,7 @@ impl Inner {
                     return Err(error);
                 }
                 if is_idle {
-                    self.start_flight(&process, state, self.detached_attempt(true));
+                    self.start_flight(&process, state, self.required_attempt(self.deadline(), min_validity));
                 }
                 Err(Error::new(Kind::Pending, "no token is available yet; one is being requested")
                     .with_retry_after(Some(POLL_INTERVAL))

@@ -114,6 +114,11 @@ impl Token {
         now.is_before_both(self.usable_until(min_validity))
     }
 
+    /// Whether a token of this lifetime can be returned to a caller that needs it for `min_validity`, if it is new.
+    pub fn can_last(&self, min_validity: Duration) -> bool {
+        self.issued.is_before_both(self.usable_until(min_validity))
+    }
+
     /// The end of the time in which the token may be returned.
     pub fn usable_until(&self, min_validity: Duration) -> Timestamps {
         if self.is_permanent() {

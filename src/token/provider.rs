@@ -158,7 +158,7 @@ impl TokenProvider {
         let store = known.store.as_ref().map(|store| store.for_child());
         TokenProvider {
             config: parent.config.clone(),
-            // The built-in transport opens a connection for each request, and has no lock.
+            // The built-in transport keeps connections, which it does not use in another process.
             transport: parent.transport.clone(),
             resolved: ArcSwap::from_pointee(ResolvedCredentials {
                 credentials: known.credentials.clone(),
@@ -407,7 +407,7 @@ impl TokenProvider {
         let now = clock.now();
         // The service does not issue tokens that are valid for `min_validity`: another one would not be either.
         let is_as_good_as_any = now.is_before_both(token.issued().after(token.lifetime() / 10))
-            && !token.issued().is_before_both(token.usable_until(fetch.min_validity))
+            && !token.can_last(fetch.min_validity)
             && token.is_usable(now, Duration::ZERO);
         let good = token.is_fresh(now) || fetch.required;
         (is_as_good_as_any || (good && token.is_usable(now, fetch.min_validity))).then_some(token)
@@ -492,7 +492,7 @@ fn route(config: &ProviderConfig) -> u64 {
     // The network namespace, where there are such.
     add(std::fs::read_link("/proc/self/ns/net").unwrap_or_default().as_os_str().as_encoded_bytes());
     // A transport of the application is known to this process only.
-    if config.transport.is_some() {
+    if config.has_own_transport() {
         let random = Clock::System.random_below(Duration::MAX).as_nanos();
         add(&random.to_be_bytes());
     }
@@ -519,7 +519,7 @@ pub(crate) fn check_refreshed(
             "the token had expired, or was about to, when it arrived",
             "the server or the network is too slow for the lifetime of its tokens",
         )
-    } else if !token.is_usable(now, min_validity) && token.issued().is_before_both(token.usable_until(min_validity)) {
+    } else if !token.is_usable(now, min_validity) && token.can_last(min_validity) {
         (
             "the token was not valid for min_validity_ms any more when it arrived",
             "the server or the network is slow, or min_validity_ms is close to the lifetime of tokens",

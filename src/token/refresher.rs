@@ -2,7 +2,6 @@
 //!
 //! It only refreshes a token that was used since it was fetched, so that an idle program sends no requests.
 
-use super::flight::RefreshAttempt;
 use super::state::{Inner, PerProcess, RefreshState, State, classify};
 use crate::sys::panics;
 use crate::sys::threads;
@@ -51,15 +50,7 @@ impl Inner {
                     Some(Duration::from_nanos(u64::try_from(backoff_until - now.monotonic).unwrap_or(0)))
                 }
                 (State::Due, Some(token)) if token.was_used() && state.flight.is_none() => {
-                    let deadline = inner.deadline();
-                    let attempt = RefreshAttempt {
-                        required: false,
-                        short_deadline: false,
-                        deadline,
-                        retries: 0,
-                        min_validity: inner.options().min_validity,
-                    };
-                    inner.run_flight(process, state, attempt);
+                    inner.run_flight(process, state, inner.refresh_attempt());
                     inner.options().log.deliver();
                     state = process.lock();
                     continue;

@@ -14,7 +14,6 @@
 //! [`TokenCache::report`]: super::cache::TokenCache::report
 
 use super::Token;
-use super::flight::RefreshAttempt;
 use super::state::{Backoff, Inner, PerProcess, RefreshState};
 use crate::log::Event;
 use crate::oauth::retry::Deadline;
@@ -114,14 +113,7 @@ impl Inner {
             return another();
         }
         let state = self.begin_replacement(&process, state, rejected)?;
-        let attempt = RefreshAttempt {
-            required: true,
-            short_deadline: deadline.remaining(self.clock()) < self.options().timeout / 2,
-            deadline,
-            retries: self.options().retries,
-            min_validity: self.options().min_validity,
-        };
-        self.run_flight(&process, state, attempt);
+        self.run_flight(&process, state, self.required_attempt(deadline, self.options().min_validity));
         another()
     }
 
