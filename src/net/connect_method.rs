@@ -91,7 +91,7 @@ pub(super) fn request_connection(
         stream.set_deadline(deadline.min(IoDeadline::after(PAGE_TIMEOUT)));
         let announced = response.header("content-length").and_then(|length| length.trim().parse::<usize>().ok());
         let end = announced.map_or(buffer.len(), |length| buffer.len().min(start.saturating_add(length)));
-        while filled < end && page_title(&buffer[start..filled]).is_none() {
+        while filled < end && page_title(&buffer[start..filled], &[]).is_none() {
             // The page only adds to the message.
             if !read_some(stream, &mut buffer[..end], &mut filled).is_ok_and(|count| count > 0) {
                 break;

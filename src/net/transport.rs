@@ -72,13 +72,14 @@ pub fn retry_after(response: &Response, wall: i64) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(longest))
 }
 
-/// The title of an HTML page, or of the beginning of one: one line that is safe to show. `None` if it has none.
-pub fn page_title(page: &[u8]) -> Option<String> {
+/// The title of an HTML page, or of the beginning of one: one line that is safe to show, without these secrets. `None`
+/// if it has none.
+pub fn page_title(page: &[u8], secrets: &[&str]) -> Option<String> {
     let find = |text: &[u8], what: &[u8]| text.windows(what.len()).position(|have| have.eq_ignore_ascii_case(what));
     let open = &page[find(page, b"<title")?..];
     let title = &open[open.iter().position(|byte| *byte == b'>')? + 1..];
     let title = String::from_utf8_lossy(&title[..find(title, b"</title")?]);
-    let title = sanitize(&title.split_whitespace().collect::<Vec<_>>().join(" "), &[]);
+    let title = sanitize(&title.split_whitespace().collect::<Vec<_>>().join(" "), secrets);
     (!title.is_empty()).then_some(title)
 }
 
@@ -152,7 +153,7 @@ mod tests {
             (b"<title> </title>", None),
             (b"", None),
         ] {
-            assert_eq!(page_title(page).as_deref(), title);
+            assert_eq!(page_title(page, &[]).as_deref(), title);
         }
     }
 

@@ -140,13 +140,13 @@ fn stated_reason(response: &Response) -> Option<String> {
     let code = response.header("x-squid-error").and_then(|value| value.split_whitespace().next());
     match code {
         Some(code) => Some(sanitize(code, &[])),
-        None => page_title(&response.body).map(|title| format!("\"{title}\"")),
+        None => page_title(&response.body, &[]).map(|title| format!("\"{title}\"")),
     }
 }
 
 /// The error for a web server that answers in place of the server.
 fn page_error(peer: &Peer, page: &[u8]) -> Error {
-    let title = page_title(page).map_or_else(String::new, |title| format!(": \"{title}\""));
+    let title = page_title(page, &[]).map_or_else(String::new, |title| format!(": \"{title}\""));
     peer.error(Kind::Proxy, Phase::Tunnel, format!("{} sent a page instead of opening a connection{title}", peer.name))
         .with_hint("check that the proxy setting names a proxy, and not a web server")
 }

@@ -6,7 +6,7 @@
 
 use super::token_body::{OauthError, TokenBody};
 use crate::error::{Error, Kind};
-use crate::net::transport::Response;
+use crate::net::transport::{Response, page_title};
 use crate::sanitize::sanitize;
 use zeroize::Zeroizing;
 
@@ -160,7 +160,7 @@ pub(super) fn describe_body(response: &Response, text: &str, is_object: bool, se
     let gzip = response.body.starts_with(b"\x1f\x8b").then_some("gzip");
     match text.as_bytes().first() {
         None => "an empty body".to_owned(),
-        Some(b'<') => match title(text).map(|title| sanitize(title, secrets)).filter(|title| !title.is_empty()) {
+        Some(b'<') => match page_title(text.as_bytes(), secrets) {
             Some(title) => format!("a web page ({title:?})"),
             None => "a web page".to_owned(),
         },
@@ -171,14 +171,4 @@ pub(super) fn describe_body(response: &Response, text: &str, is_object: bool, se
             None => "a body of another form".to_owned(),
         },
     }
-}
-
-/// The title of a web page.
-fn title(text: &str) -> Option<&str> {
-    // In lower case, every character is at the same position.
-    let lower = Zeroizing::new(text.to_ascii_lowercase());
-    let start = lower.find("<title")?;
-    let start = start + lower[start..].find('>')? + 1;
-    let end = start + lower[start..].find('<')?;
-    Some(text[start..end].trim())
 }
