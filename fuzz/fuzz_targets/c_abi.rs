@@ -53,7 +53,13 @@ unsafe extern "C" {
     fn amp_token_cache_try_get(cache: Handle, token: *mut Handle, error: *mut Handle) -> i32;
     fn amp_token_cache_report(cache: Handle, token: Handle, status: i32, body: *const c_void, length: usize) -> bool;
     fn amp_token_cache_get_for(cache: Handle, ms: i64, token: *mut Handle, error: *mut Handle) -> i32;
-    fn amp_token_cache_copy(cache: Handle, buffer: *mut c_char, size: usize, length: *mut usize, error: *mut Handle) -> i32;
+    fn amp_token_cache_copy(
+        cache: Handle,
+        buffer: *mut c_char,
+        size: usize,
+        length: *mut usize,
+        error: *mut Handle,
+    ) -> i32;
     fn amp_token_cache_invalidate(cache: Handle, token: Handle);
     fn amp_token_cache_stat(cache: Handle, name: *const c_char) -> i64;
     fn amp_token_cache_epoch(cache: Handle) -> *const u64;
@@ -195,8 +201,16 @@ enum Step {
     Threads,
 }
 
-const NAMES: [&str; 8] =
-    ["client_id", "client_secret", "retries", "min_validity_ms", "background_refresh", "timeout_ms", "user_agent", "api_url"];
+const NAMES: [&str; 8] = [
+    "client_id",
+    "client_secret",
+    "retries",
+    "min_validity_ms",
+    "background_refresh",
+    "timeout_ms",
+    "user_agent",
+    "api_url",
+];
 
 fn text(text: &str) -> CString {
     CString::new(text.replace('\0', "")).unwrap()
@@ -278,7 +292,9 @@ fuzz_target!(|steps: Vec<Step>| on_small_stack(move || unsafe {
                 amp_config_free(config);
                 config = amp_config_new();
                 // Requests must be fast, and must not leave this process.
-                for (name, value) in [("client_id", "i"), ("client_secret", "s"), ("retries", "0"), ("timeout_ms", "50")] {
+                for (name, value) in
+                    [("client_id", "i"), ("client_secret", "s"), ("retries", "0"), ("timeout_ms", "50")]
+                {
                     amp_config_set(config, text(name).as_ptr(), text(value).as_ptr(), null_mut());
                 }
                 amp_config_set_transport(config, Some(send), null_mut(), null_mut());
@@ -351,7 +367,10 @@ fuzz_target!(|steps: Vec<Step>| on_small_stack(move || unsafe {
                 check(status, error);
             }
             Step::Invalidate(any) => {
-                amp_token_cache_invalidate(cache, if *any { tokens.last().copied().unwrap_or(null_mut()) } else { null_mut() });
+                amp_token_cache_invalidate(
+                    cache,
+                    if *any { tokens.last().copied().unwrap_or(null_mut()) } else { null_mut() },
+                );
             }
             Step::Stat(name) => {
                 amp_token_cache_stat(cache, text(name).as_ptr());
@@ -380,8 +399,16 @@ fuzz_target!(|steps: Vec<Step>| on_small_stack(move || unsafe {
                 let kind = kind.as_ref().map_or(null(), |kind| kind.as_ptr());
                 let (method, path) = (text(method), text(path));
                 let (body, length) = (body.as_ptr().cast(), body.len());
-                let status =
-                    amp_api_request(cache, method.as_ptr(), path.as_ptr(), kind, body, length, &mut response, &mut error);
+                let status = amp_api_request(
+                    cache,
+                    method.as_ptr(),
+                    path.as_ptr(),
+                    kind,
+                    body,
+                    length,
+                    &mut response,
+                    &mut error,
+                );
                 check(status, error);
                 look_at_response(response);
             }

@@ -12,7 +12,9 @@ fuzz_target!(|input: (Option<String>, Vec<u8>)| on_small_stack(move || run(input
 fn run(input: (Option<String>, Vec<u8>)) {
     let (client_id, text) = input;
     match from_dc_cli(&text, "a file", client_id.as_deref(), &Log::default()) {
-        Ok(Some(Credentials::PersonalAccessToken(token))) => assert!(client_credentials::is_valid_bearer_token(token.expose())),
+        Ok(Some(Credentials::PersonalAccessToken(token))) => {
+            assert!(client_credentials::is_valid_bearer_token(token.expose()))
+        }
         Ok(Some(Credentials::Client { id, secret })) => assert!(!id.is_empty() && !secret.is_empty()),
         Ok(None) | Err(_) => {}
     }

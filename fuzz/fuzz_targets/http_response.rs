@@ -1,7 +1,7 @@
 //! The fuzzer is the server: whatever it sends, the call ends, with a reply within the limits or an error.
 #![no_main]
-use amp_token::net::http::HttpTransport;
 use amp_token::config::Config;
+use amp_token::net::http::HttpTransport;
 use amp_token::net::transport::{Request, Transport};
 use amp_token::net::url::Url;
 use amp_token_fuzz::on_small_stack;

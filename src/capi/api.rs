@@ -237,7 +237,10 @@ pub unsafe extern "C" fn amp_response_header(response: Option<&amp_response>, na
 ///   then 0. `length` may be NULL.
 /// Ownership: borrowed from `response`.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_response_body(response: Option<&amp_response>, length: Option<&mut MaybeUninit<usize>>) -> *const c_void {
+pub extern "C" fn amp_response_body(
+    response: Option<&amp_response>,
+    length: Option<&mut MaybeUninit<usize>>,
+) -> *const c_void {
     ffi::infallible(std::ptr::null(), || {
         let body = response.map_or(&[][..], |response| &response.response.body);
         ffi::write_if_set(length, body.len());

@@ -5,8 +5,8 @@ use super::config::amp_config;
 use super::error::{amp_error, amp_status, fallible, fallible_hot};
 use super::ffi::{self, Bool, Handle};
 use super::token::amp_token;
-use crate::token::cache::TokenCache;
 use crate::error::{Error, Kind};
+use crate::token::cache::TokenCache;
 use std::ffi::{CString, c_char, c_void};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -120,7 +120,9 @@ pub extern "C" fn amp_token_cache_get_for(
         let min_validity = u64::try_from(min_validity_ms).map_err(|_| {
             Error::invalid(format!("min_validity_ms is {min_validity_ms}")).with_hint("pass 0 or more milliseconds")
         })?;
-        token.write(ffi::into_handle(ffi::required(cache, "cache")?.cache.get_for(Duration::from_millis(min_validity))?));
+        token.write(ffi::into_handle(
+            ffi::required(cache, "cache")?.cache.get_for(Duration::from_millis(min_validity))?,
+        ));
         Ok(())
     })
 }
@@ -289,7 +291,9 @@ pub extern "C" fn amp_token_cache_invalidate(cache: Option<&amp_token_cache>, to
 /// Ownership: borrowed from `cache`.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_token_cache_epoch(cache: Option<&amp_token_cache>) -> *const u64 {
-    ffi::infallible(std::ptr::null(), || cache.map_or(std::ptr::null(), |cache| cache.cache.epoch().as_ptr().cast_const()))
+    ffi::infallible(std::ptr::null(), || {
+        cache.map_or(std::ptr::null(), |cache| cache.cache.epoch().as_ptr().cast_const())
+    })
 }
 
 /// Returns the base URL for requests with a token: the effective value of

@@ -1,12 +1,12 @@
 //! Settings.
 
-use super::error::{amp_error, amp_status, fallible};
 use super::callback_guard::CallbackGuard;
 use super::callbacks::{Callback, CallbackTransport, amp_log_fn, amp_observer_fn, amp_transport_fn};
+use super::error::{amp_error, amp_status, fallible};
 use super::ffi::{self, Bool, Handle};
-use crate::log::{Event, Level};
 use crate::config::Config;
 use crate::error::Error;
+use crate::log::{Event, Level};
 use crate::sys::panics;
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
@@ -143,7 +143,10 @@ pub unsafe extern "C" fn amp_config_set(
 ///   (the message names it), or if the program runs with raised privileges.
 #[unsafe(no_mangle)]
 #[must_use]
-pub extern "C" fn amp_config_load(config: Option<&mut amp_config>, error: Option<&mut MaybeUninit<*mut amp_error>>) -> amp_status {
+pub extern "C" fn amp_config_load(
+    config: Option<&mut amp_config>,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
+) -> amp_status {
     fallible(error, || ffi::required(config, "config")?.config.load())
 }
 

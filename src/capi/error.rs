@@ -1,8 +1,8 @@
 //! Statuses and error objects.
 
 use super::ffi::{self, Bool, Handle, Out};
-use crate::sys::panics;
 use crate::error::{Error, Kind, Result};
+use crate::sys::panics;
 use std::ffi::{CStr, CString, c_char};
 
 /// Status codes, grouped by tens: 10 arguments and configuration, 20
@@ -156,7 +156,9 @@ impl amp_error {
 /// NULL: `error` may be NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn amp_error_status(error: Option<&amp_error>) -> amp_status {
-    ffi::infallible(amp_status::AmpInternal, || error.map_or(amp_status::AmpInvalidArgument, |error| error.error.kind().into()))
+    ffi::infallible(amp_status::AmpInternal, || {
+        error.map_or(amp_status::AmpInvalidArgument, |error| error.error.kind().into())
+    })
 }
 
 /// Returns one line that says what failed, why, and what to do about it. It is

@@ -11,20 +11,19 @@
 #![allow(clippy::enum_variant_names, reason = "C has no namespaces")]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-// This order is the header's.
-#[rustfmt::skip]
+// This order is the header's; the blank lines keep rustfmt from sorting them.
 mod version;
-#[rustfmt::skip]
+
 mod error;
-#[rustfmt::skip]
+
 mod config;
-#[rustfmt::skip]
+
 mod token;
-#[rustfmt::skip]
+
 mod cache;
-#[rustfmt::skip]
+
 mod api;
-#[rustfmt::skip]
+
 mod transport;
 
 mod callback_guard;

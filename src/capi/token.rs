@@ -126,7 +126,9 @@ pub extern "C" fn amp_token_expires_in(token: Option<&amp_token>) -> i64 {
 pub extern "C" fn amp_token_refresh_in_ms(token: Option<&amp_token>) -> i64 {
     ffi::infallible(0, || match token {
         Some(token) if token.0.is_permanent() => i64::MAX,
-        Some(token) => i64::try_from(Clock::System.now().remaining_until(token.0.refresh_at()).as_millis()).unwrap_or(i64::MAX),
+        Some(token) => {
+            i64::try_from(Clock::System.now().remaining_until(token.0.refresh_at()).as_millis()).unwrap_or(i64::MAX)
+        }
         None => 0,
     })
 }

@@ -1,10 +1,10 @@
 //! The request and the response that a transport of the application works with.
 
 use super::ffi::{self, Bool};
-use crate::error::{Error, Kind, Result, Phase};
+use crate::error::{Error, Kind, Phase, Result};
+use crate::net::transport::{Request, Response};
 use crate::sanitize::sanitize;
 use crate::sys::secret;
-use crate::net::transport::{Request, Response};
 use std::ffi::{CString, c_char, c_void};
 use std::mem::MaybeUninit;
 use std::time::Duration;
@@ -59,11 +59,7 @@ impl amp_http_reply {
         // The capacity fits the largest token response from the start: a buffer that grows would copy.
         let capacity = limit.min(crate::oauth::client_credentials::MAX_RESPONSE_BYTES);
         amp_http_reply {
-            response: Response {
-                status: 0,
-                headers: Vec::new(),
-                body: Zeroizing::new(Vec::with_capacity(capacity)),
-            },
+            response: Response { status: 0, headers: Vec::new(), body: Zeroizing::new(Vec::with_capacity(capacity)) },
             limit,
             failure: None,
         }
@@ -126,7 +122,10 @@ pub extern "C" fn amp_http_request_header_name(request: Option<&amp_http_request
 ///   `name`.
 /// Ownership: borrowed from `request`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn amp_http_request_header(request: Option<&amp_http_request>, name: *const c_char) -> *const c_char {
+pub unsafe extern "C" fn amp_http_request_header(
+    request: Option<&amp_http_request>,
+    name: *const c_char,
+) -> *const c_char {
     ffi::infallible(std::ptr::null(), || {
         // SAFETY: the header asks for a string that does not change during the call.
         let name = unsafe { ffi::str_arg(name, "name") };
@@ -144,7 +143,10 @@ pub unsafe extern "C" fn amp_http_request_header(request: Option<&amp_http_reque
 ///   then 0. `length` may be NULL.
 /// Ownership: borrowed from `request`.
 #[unsafe(no_mangle)]
-pub extern "C" fn amp_http_request_body(request: Option<&amp_http_request>, length: Option<&mut MaybeUninit<usize>>) -> *const c_void {
+pub extern "C" fn amp_http_request_body(
+    request: Option<&amp_http_request>,
+    length: Option<&mut MaybeUninit<usize>>,
+) -> *const c_void {
     ffi::infallible(std::ptr::null(), || {
         let body = request.map_or(&[][..], |request| &request.body);
         ffi::write_if_set(length, body.len());
@@ -240,6 +242,7 @@ pub unsafe extern "C" fn amp_http_reply_fail(reply: Option<&mut amp_http_reply>,
         let kind = kinds.into_iter().find(|kind| kind.number() == status).unwrap_or(Kind::Connect);
         // SAFETY: the header asks for a string that does not change during the call.
         let message = unsafe { ffi::str_arg(message, "message") }.unwrap_or("no reason given");
-        reply.failure = Some(Error::new(kind, format!("the application's transport failed: {}", sanitize(message, &[]))));
+        reply.failure =
+            Some(Error::new(kind, format!("the application's transport failed: {}", sanitize(message, &[]))));
     });
 }
