@@ -62,13 +62,13 @@
  *   Threads    A handle that a function takes as pointer to const may be used
  *              by many threads at once. A config belongs to one thread at a
  *              time. There is no global state: no initialization, no cleanup,
- *              no process-wide logger. No thread of the library keeps running
- *              unless background_refresh is on: a refresh of a token that is
- *              still valid runs on a thread of its own, which ends with it. Such
- *              a thread calls no logger. DNS resolution and file-store
- *              I/O run on helper threads, so that a call can return at its
- *              deadline even if the system does not; at most 64 of each can be
- *              outstanding.
+ *              no process-wide logger. The library keeps no thread running
+ *              unless background_refresh is on. A refresh of a token that is
+ *              still valid, and the request that amp_token_cache_try_get()
+ *              starts, run on a thread that ends with the request and calls no
+ *              logger. DNS resolution and file-store I/O run on helper
+ *              threads, so that a call can return at its deadline even if the
+ *              system does not; at most 64 of each can be outstanding.
  *   Blocking   A function does not block unless its comment has a line
  *              "Blocks".
  *   fork       Parent and child may both keep using what was created before the
