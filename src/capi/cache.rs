@@ -5,7 +5,8 @@ use super::config::amp_config;
 use super::error::{amp_error, amp_status, fallible, fallible_hot};
 use super::ffi::{self, Bool, Handle};
 use super::token::amp_token;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
+use crate::token::Token;
 use crate::token::cache::TokenCache;
 use std::ffi::{CString, c_char, c_void};
 use std::mem::MaybeUninit;
@@ -67,6 +68,20 @@ pub extern "C" fn amp_token_cache_new(
     })
 }
 
+/// Runs the body of a function that returns a token.
+fn token_with(
+    cache: Option<&amp_token_cache>,
+    token: Option<&mut MaybeUninit<*mut amp_token>>,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
+    body: impl FnOnce(&TokenCache) -> Result<Arc<Token>>,
+) -> amp_status {
+    fallible_hot(error, || {
+        let place = ffi::out_ptr(token, "token")?;
+        place.write(ffi::into_handle(body(ffi::required(cache, "cache")?.inner())?));
+        Ok(())
+    })
+}
+
 /// Returns a valid token: the cached one while it is valid, otherwise a new
 /// one.
 ///
@@ -90,11 +105,7 @@ pub extern "C" fn amp_token_cache_get(
     token: Option<&mut MaybeUninit<*mut amp_token>>,
     error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
-    fallible_hot(error, || {
-        let token = ffi::out_ptr(token, "token")?;
-        token.write(ffi::into_handle(ffi::required(cache, "cache")?.cache.get()?));
-        Ok(())
-    })
+    token_with(cache, token, error, TokenCache::get)
 }
 
 /// Like amp_token_cache_get(), but returns a token that is valid for at least
@@ -115,15 +126,11 @@ pub extern "C" fn amp_token_cache_get_for(
     token: Option<&mut MaybeUninit<*mut amp_token>>,
     error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
-    fallible_hot(error, || {
-        let token = ffi::out_ptr(token, "token")?;
+    token_with(cache, token, error, |cache| {
         let min_validity = u64::try_from(min_validity_ms).map_err(|_| {
             Error::invalid(format!("min_validity_ms is {min_validity_ms}")).with_hint("pass 0 or more milliseconds")
         })?;
-        token.write(ffi::into_handle(
-            ffi::required(cache, "cache")?.cache.get_for(Duration::from_millis(min_validity))?,
-        ));
-        Ok(())
+        cache.get_for(Duration::from_millis(min_validity))
     })
 }
 
@@ -208,11 +215,7 @@ pub extern "C" fn amp_token_cache_try_get(
     token: Option<&mut MaybeUninit<*mut amp_token>>,
     error: Option<&mut MaybeUninit<*mut amp_error>>,
 ) -> amp_status {
-    fallible_hot(error, || {
-        let token = ffi::out_ptr(token, "token")?;
-        token.write(ffi::into_handle(ffi::required(cache, "cache")?.cache.try_get()?));
-        Ok(())
-    })
+    token_with(cache, token, error, TokenCache::try_get)
 }
 
 /// Reports the response to a request that a program sent with `token`, and
