@@ -17,6 +17,7 @@ pub(crate) mod tcp;
 pub mod tls;
 pub(crate) mod tls_files;
 pub mod transport;
+mod trust;
 mod tunnel;
 mod ureq_adapter;
 pub mod url;
