@@ -178,6 +178,7 @@ test('a personal access token never expires', async () => {
 
 test('settings that are wrong are named', () => {
     assert.throws(() => cacheFor({ clientIdd: 'x' }), (error) => failsWith('AMP_INVALID_ARGUMENT')(error) && /did you mean client_id/.test(error.message));
+    assert.throws(() => cacheFor({ clientSecret: 'hu\0sh' }), failsWith('AMP_INVALID_ARGUMENT'));
     assert.throws(() => cacheFor({ timeoutMs: 0 }), failsWith('AMP_INVALID_ARGUMENT'));
     assert.throws(() => cacheFor({ clientSecret: { toString: () => 'hush' } }), (error) => error instanceof TypeError && !/hush/.test(error.message));
     assert.throws(() => cacheFor({ logger: true }), TypeError);
