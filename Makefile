@@ -6,7 +6,7 @@
 #   make test        runs all tests, after `make deps`
 #   make install     PREFIX=/usr/local DESTDIR= LIBDIR=$(PREFIX)/lib
 #   make uninstall   the same variables
-#   make header      regenerates include/amp_token.h after a change in src/capi/
+#   make header      regenerates include/ after a change in src/capi/ or of a setting
 #   make bench       BENCH_OUT=build/bench: compares the speed with other libraries; takes minutes
 #   make soak        MINUTES=10 SEED=: many processes and threads, with servers that fail
 #   make package     .deb packages, tarball and wheels under build/packages/, for glibc 2.17 or later
@@ -115,6 +115,7 @@ soak: command
 
 header:
 	AMP_UPDATE_HEADER=1 $(CARGO) build
+	AMP_UPDATE_HEADER=1 $(CARGO) test --quiet --test header the_description
 
 install: all install-built
 
@@ -123,7 +124,7 @@ install-built:
 	$(INSTALL) -d "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(LIBDIR)/cmake/AmpToken" "$(DESTDIR)$(BINDIR)"
 	$(INSTALL) -d "$(DESTDIR)$(DATADIR)/man/man1" "$(DESTDIR)$(DATADIR)/doc/libamp_token"
 	$(INSTALL) -d "$(DESTDIR)$(DATADIR)/bash-completion/completions" "$(DESTDIR)$(DATADIR)/zsh/site-functions" "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d"
-	$(INSTALL) -m 644 include/amp_token.h bindings/cpp/amp_token.hpp "$(DESTDIR)$(INCLUDEDIR)/"
+	$(INSTALL) -m 644 include/amp_token.h include/amp_token.i include/amp_token.json bindings/cpp/amp_token.hpp "$(DESTDIR)$(INCLUDEDIR)/"
 	$(INSTALL) -m 644 $(OUT)/lib/libamp_token.a "$(DESTDIR)$(LIBDIR)/"
 	$(INSTALL) -m 755 $(OUT)/lib/$(SO).$(VERSION) "$(DESTDIR)$(LIBDIR)/"
 	ln -sf $(SO).$(VERSION) "$(DESTDIR)$(LIBDIR)/$(SO).$(ABI)"
@@ -141,7 +142,7 @@ install-built:
 	@packaging/ldconfig.sh "$(DESTDIR)" "$(LIBDIR)" $(SO).$(ABI)
 
 uninstall:
-	rm -f "$(DESTDIR)$(INCLUDEDIR)/amp_token.h" "$(DESTDIR)$(INCLUDEDIR)/amp_token.hpp"
+	rm -f "$(DESTDIR)$(INCLUDEDIR)/amp_token.h" "$(DESTDIR)$(INCLUDEDIR)/amp_token.i" "$(DESTDIR)$(INCLUDEDIR)/amp_token.json" "$(DESTDIR)$(INCLUDEDIR)/amp_token.hpp"
 	rm -f "$(DESTDIR)$(LIBDIR)/libamp_token.a" "$(DESTDIR)$(LIBDIR)/$(SO)" "$(DESTDIR)$(LIBDIR)/$(SO).$(ABI)" "$(DESTDIR)$(LIBDIR)/$(SO).$(VERSION)"
 	rm -f "$(DESTDIR)$(LIBDIR)/pkgconfig/amp_token.pc" "$(DESTDIR)$(BINDIR)/amp-token" "$(DESTDIR)$(DATADIR)/man/man1/amp-token.1"
 	rm -f "$(DESTDIR)$(DATADIR)/bash-completion/completions/amp-token" "$(DESTDIR)$(DATADIR)/zsh/site-functions/_amp-token" "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/amp-token.fish"

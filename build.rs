@@ -1,8 +1,8 @@
-//! Generates the C header into OUT_DIR, and passes the linker the flags of the shared library.
+//! Generates the C header and amp_token.i, its declarations alone, into OUT_DIR, and passes the linker the flags of the
+//! shared library.
 //!
-//! Users get the header that is checked in under include/. A test fails if the two differ;
-//! AMP_UPDATE_HEADER=1 in the environment of a build updates the checked-in one. A plain build
-//! never writes into the source tree.
+//! Users get the files that are checked in under include/. A test fails if they differ; AMP_UPDATE_HEADER=1 in the
+//! environment of a build updates the checked-in ones. A plain build never writes into the source tree.
 
 use std::env;
 use std::fs;
@@ -36,9 +36,12 @@ fn link() -> Result<(), env::VarError> {
     Ok(())
 }
 
+/// Writes the header, and the declarations alone, as they are after the preprocessor: amp_token.i.
 fn header() -> Result<(), Box<dyn std::error::Error>> {
     let root = env::var("CARGO_MANIFEST_DIR")?;
-    let mut config = cbindgen::Config::from_file(Path::new(&root).join("cbindgen.toml"))?;
+    let root = Path::new(&root);
+    let mut config = cbindgen::Config::from_file(root.join("cbindgen.toml"))?;
+    let declarations = declarations_only(config.clone());
     let part = |name: &str| env::var(format!("CARGO_PKG_VERSION_{name}"));
     let version = format!(
         "\n/* The version of this header; amp_version() returns that of the library. */\n\
@@ -54,19 +57,35 @@ fn header() -> Result<(), Box<dyn std::error::Error>> {
     );
     config.after_includes = Some(config.after_includes.unwrap_or_default() + &version);
     config.header = config.header.map(|text| text.trim().to_owned());
-    let made = Path::new(&env::var("OUT_DIR")?).join("amp_token.h");
-    match cbindgen::Builder::new().with_crate(&root).with_config(config).generate() {
-        Ok(bindings) => {
-            bindings.write_to_file(&made);
+    for (file, config) in [("amp_token.h", config), ("amp_token.i", declarations)] {
+        let made = Path::new(&env::var("OUT_DIR")?).join(file);
+        match cbindgen::Builder::new().with_crate(root).with_config(config).generate() {
+            Ok(bindings) => {
+                bindings.write_to_file(&made);
+            }
+            // rustc reports syntax errors better.
+            Err(cbindgen::Error::ParseSyntaxError { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
-        // rustc reports syntax errors better.
-        Err(cbindgen::Error::ParseSyntaxError { .. }) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    }
-    if env::var_os("AMP_UPDATE_HEADER").is_some() {
-        let kept = Path::new(&root).join("include/amp_token.h");
-        fs::create_dir_all(Path::new(&root).join("include"))?;
-        fs::copy(made, kept)?;
+        if env::var_os("AMP_UPDATE_HEADER").is_some() {
+            fs::create_dir_all(root.join("include"))?;
+            fs::copy(made, root.join("include").join(file))?;
+        }
     }
     Ok(())
+}
+
+/// The header without comments and directives, each function on one line: for the parsers of cffi, PHP's FFI and
+/// LuaJIT, which know `bool` and the fixed-width integers and have no preprocessor.
+fn declarations_only(mut config: cbindgen::Config) -> cbindgen::Config {
+    config.header = None;
+    config.after_includes = None;
+    config.include_guard = None;
+    config.sys_includes.clear();
+    config.cpp_compat = false;
+    config.documentation = false;
+    config.line_length = 10_000;
+    config.function.prefix = None;
+    config.function.must_use = None;
+    config
 }

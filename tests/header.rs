@@ -3,6 +3,9 @@
 
 mod support;
 
+use amp_token::config::settings::{SETTINGS, ValueType};
+use amp_token::token::cache::STATISTICS;
+use serde_json::{Value, json};
 use std::fmt::Write;
 use std::process::Command;
 use support::{
@@ -11,9 +14,130 @@ use support::{
 
 #[test]
 fn the_header_matches_the_source() {
-    let made = include_str!(concat!(env!("OUT_DIR"), "/amp_token.h"));
-    let kept = include_str!("../include/amp_token.h");
-    assert!(made == kept, "include/amp_token.h is out of date: run AMP_UPDATE_HEADER=1 cargo build");
+    for (name, made, kept) in [
+        ("amp_token.h", include_str!(concat!(env!("OUT_DIR"), "/amp_token.h")), include_str!("../include/amp_token.h")),
+        ("amp_token.i", include_str!(concat!(env!("OUT_DIR"), "/amp_token.i")), DECLARATIONS),
+    ] {
+        assert!(made == kept, "include/{name} is out of date: run make header");
+    }
+}
+
+/// The header's declarations alone, one per line but for the enumerations.
+const DECLARATIONS: &str = include_str!("../include/amp_token.i");
+
+/// A parser without a preprocessor reads what a compiler reads.
+#[test]
+fn the_declarations_are_the_preprocessed_header() {
+    if !require_tool("cc") {
+        return;
+    }
+    let preprocessed = run(Command::new("cc")
+        .args(["-E", "-P", "-DAMP_MUST_USE=", "-DAMP_API=", "-Dbool=bool"])
+        .arg(root().join("include/amp_token.h")));
+    let preprocessed = String::from_utf8(preprocessed.stdout).unwrap().replace("_Bool", "bool");
+    // After what the system's headers declare.
+    let own = &preprocessed[preprocessed.find("AMP_OK").unwrap()..];
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(words(own), words(&DECLARATIONS[DECLARATIONS.find("AMP_OK").unwrap()..]));
+}
+
+/// A declaration such as `int32_t f(const char *name)`, or that of a callback, as JSON.
+fn described(declaration: &str) -> Value {
+    let parts = |declaration: &str| {
+        let split = declaration.rfind([' ', '*']).unwrap() + 1;
+        (declaration[..split].trim().to_owned(), declaration[split..].to_owned())
+    };
+    let (head, parameters) = declaration.strip_suffix(");").unwrap().rsplit_once('(').unwrap();
+    let (returns, name) = match head.split_once("(*") {
+        Some((returns, name)) => (returns.trim().to_owned(), name.trim_end_matches(')').to_owned()),
+        None => parts(head),
+    };
+    let parameters = parameters.split(", ").filter(|parameter| *parameter != "void").map(parts);
+    let parameters: Vec<_> = parameters.map(|(kind, name)| json!({"name": name, "type": kind})).collect();
+    json!({"name": name, "parameters": parameters, "returns": returns})
+}
+
+/// include/amp_token.json: what amp_token.i declares and the tables of the library, for programs that make bindings
+/// or check them. Each entry is on a line of its own.
+fn description() -> String {
+    let (mut functions, mut callbacks, mut opaque_types) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut enumerations, mut values) = (Vec::new(), Vec::new());
+    for line in DECLARATIONS.lines().filter(|line| !line.is_empty()) {
+        if let Some((name, value)) = line.trim_end_matches(',').split_once(" = ") {
+            values.push(json!({"name": name.trim(), "value": value.parse::<i32>().unwrap()}));
+        } else if let Some(name) = line.strip_prefix("} ") {
+            let values = std::mem::take(&mut values);
+            enumerations.push(json!({"name": name.trim_end_matches(';'), "values": values}));
+        } else if let Some(callback) = line.strip_prefix("typedef ").filter(|line| line.contains("(*")) {
+            callbacks.push(described(callback));
+        } else if let Some(name) = line.strip_prefix("typedef struct ") {
+            opaque_types.push(json!(name.split_once(' ').unwrap().0));
+        } else if line != "typedef enum {" {
+            functions.push(described(line));
+        }
+    }
+    let header = header();
+    let constants = header.lines().filter_map(|line| line.strip_prefix("#define AMP_TOKEN_")?.split_once(' '));
+    let constants = constants.map(|(name, value)| {
+        json!({"name": format!("AMP_TOKEN_{name}"), "value": serde_json::from_str::<Value>(value).unwrap()})
+    });
+    let settings = SETTINGS.iter().map(|setting| {
+        json!({
+            "name": setting.name,
+            "type": type_name(setting.value_type),
+            "default": (!setting.default.is_empty()).then_some(setting.default),
+            "default_description": setting.default_description,
+            "secret": setting.value_type.is_secret(),
+            "environment": setting.environment,
+            "meaning": setting.description,
+        })
+    });
+    let statistics = STATISTICS.iter().map(|(name, meaning)| json!({"name": name, "meaning": meaning}));
+    let members: Vec<_> = [
+        ("callbacks", callbacks),
+        ("constants", constants.collect()),
+        ("enumerations", enumerations),
+        ("functions", functions),
+        ("opaque_types", opaque_types),
+        ("settings", settings.collect()),
+        ("statistics", statistics.collect()),
+    ]
+    .iter()
+    .map(|(name, entries)| {
+        let lines: Vec<_> = entries.iter().map(|entry| format!("    {entry}")).collect();
+        format!("  \"{name}\": [\n{}\n  ]", lines.join(",\n"))
+    })
+    .collect();
+    format!("{{\n{}\n}}\n", members.join(",\n"))
+}
+
+/// What a binding makes of a setting's value.
+fn type_name(kind: ValueType) -> &'static str {
+    match kind {
+        ValueType::Text | ValueType::Secret | ValueType::Store | ValueType::LogLevel => "string",
+        ValueType::Path => "path",
+        ValueType::Url | ValueType::Proxy => "url",
+        ValueType::Milliseconds(..) | ValueType::Count(_) => "integer",
+        ValueType::Flag => "boolean",
+    }
+}
+
+/// AMP_UPDATE_HEADER=1 rewrites it. build.rs cannot, because it cannot link the library that has the tables.
+#[test]
+fn the_description_matches_the_source() {
+    let (made, path) = (description(), root().join("include/amp_token.json"));
+    serde_json::from_str::<Value>(&made).unwrap();
+    if std::env::var_os("AMP_UPDATE_HEADER").is_some() {
+        std::fs::write(&path, &made).unwrap();
+    }
+    let kept = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(made == kept, "include/amp_token.json is out of date: run make header");
+    // Nothing was lost on the way from the header.
+    let names: Vec<_> = prototypes(&header()).into_iter().map(|function| function.name).collect();
+    let description: Value = serde_json::from_str(&made).unwrap();
+    let functions = description["functions"].as_array().unwrap();
+    let described: Vec<_> = functions.iter().map(|function| function["name"].as_str().unwrap()).collect();
+    assert_eq!(described, names);
 }
 
 #[test]
