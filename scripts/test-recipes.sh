@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# test-recipes.sh [LANGUAGE…]: runs the programs of bindings/recipes on the emulator, by default all of them. The commands
+# are those of each README.md (its blocks in sh), and their output is compared with the block in text after them, in which
+# `…` stands for any text, and a line of it for the rest. Ends with the number of recipes that passed and failed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+recipes=$root/bindings/recipes
+tools=(cargo cc pkg-config go javac jna mcs mono php ruby perl-ffi-platypus luajit)
+[ $# != 0 ] || set -- $(cd "$recipes" && printf '%s\n' */ | tr -d /)
+scripts/install-deps.sh "${tools[@]}"
+cargo build --quiet --workspace --features cli,emulator,redis
+target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# The library and its declarations as `make install` arranges them.
+mkdir -p "$work/lib/pkgconfig" "$work/include"
+ln -s "$target/debug/libamp_token.so" "$work/lib/libamp_token.so.0"
+ln -s libamp_token.so.0 "$work/lib/libamp_token.so"
+ln -s "$root/include/amp_token.h" "$root/include/amp_token.i" "$work/include/"
+sed -e "s|@PREFIX@|$work|" -e "s|@LIBDIR@|$work/lib|" -e "s|@INCLUDEDIR@|$work/include|" -e 's|@VERSION@|0|' \
+    packaging/amp_token.pc.in >"$work/lib/pkgconfig/amp_token.pc"
+export LD_LIBRARY_PATH=$work/lib PKG_CONFIG_PATH=$work/lib/pkgconfig AMP_TOKEN_I=$work/include/amp_token.i
+# Go keeps what it has compiled, and downloads nothing.
+export GOCACHE=$target/recipes-go GOPROXY=off GOFLAGS=-mod=mod
+
+# matches EXPECTED PRINTED: whether the lines of a file are those of another, in which … stands for any text.
+matches() {
+    local pattern line
+    exec 3<"$2"
+    while read -r pattern; do
+        [ "$pattern" != … ] || return 0
+        read -r line <&3 || return 1
+        pattern=$(sed 's/[][*?\\()|@+!]/\\&/g; s/…/*/g' <<<"$pattern")
+        # shellcheck disable=SC2053 # a pattern
+        [[ $line == $pattern ]] || return 1
+    done <"$1"
+    ! read -r line <&3
+}
+
+# Writes the blocks of a page to 1.sh, 1.text, 2.sh and so on.
+blocks() {
+    awk -v out="$2/" '
+        /^```/ && file != "" { close(file); file = ""; next }
+        /^```sh$/ { number++; file = out number ".sh"; next }
+        /^```text$/ { file = out number ".text"; next }
+        file != "" { print > file }
+    ' "$1"
+}
+
+# The lines of code of the modules, without comments: a recipe is to stay small.
+lines_of_code() {
+    find "$1" -type f ! -name README.md ! -name 'program.*' ! -name 'Program.*' ! -name main.go ! -name go.mod -exec cat {} + |
+        grep -cvE '^[[:space:]]*(//|#[^a-z]|--|/\*|<\?php //|$)'
+}
+
+run() {
+    local language=$1 block home=$work/$1 lines
+    mkdir "$home"
+    blocks "$recipes/$language/README.md" "$home"
+    [ -e "$home/1.text" ] || { echo "its README.md has no block in sh and text"; return 1; }
+    lines=$(lines_of_code "$recipes/$language")
+    [ "$lines" -le 60 ] || { echo "$lines lines of code, more than 60"; return 1; }
+    for block in "$home"/*.sh; do
+        (cd "$recipes/$language" && timeout 100 "$root/scripts/with-emulator.sh" "$target/debug/amp-token" \
+            bash -eu "$block") >"$home/printed" 2>&1 || { cat "$home/printed"; return 1; }
+        matches "${block%.sh}.text" "$home/printed" || { cat "$home/printed"; echo "differs from README.md"; return 1; }
+    done
+    cat "$home/printed"
+}
+
+passed=0
+failed=0
+for language in "$@"; do
+    start=$SECONDS
+    if output=$(run "$language" 2>&1); then
+        passed=$((passed + 1))
+        echo "--- ok: $language ($((SECONDS - start)) s)"
+    else
+        failed=$((failed + 1))
+        echo "--- FAILED: $language"
+    fi
+    # One line of an error is long.
+    cut -c1-110 <<<"$output"
+done
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
