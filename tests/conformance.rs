@@ -18,8 +18,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 use support::{C_FLAGS, CPP_FLAGS, has, library_dir, report_skipped, require, root, run, scratch, temp_dir};
 
-/// The program of one language. In its strings `{root}` is the repository, `{library}` the directory of the built
-/// library, and `{out}` a directory for what the program is built to.
+/// The program of one language. In its strings `{root}` is the repository, `{target}` cargo's target directory,
+/// `{library}` the directory of the built library, and `{out}` a directory for what the program is built to.
 struct Runner {
     language: &'static str,
     /// The commands and files that it needs. Without them the language is skipped.
@@ -55,6 +55,14 @@ const RUNNERS: &[Runner] = &[
         build: &[],
         run: "python3 {root}/tests/conformance/runners/runner.py",
         environment: &[("PYTHONPATH", "{root}/bindings/python"), ("PYTHONDONTWRITEBYTECODE", "1")],
+    },
+    // The package that bindings/node/build.sh has put together, with the library of this build.
+    Runner {
+        language: "Node.js",
+        needs: &["node", "{target}/node/prebuilds/linux-x64-gnu/amp_token.node"],
+        build: &["cp {library}/libamp_token.so {out}/libamp_token.so.0"],
+        run: "node {root}/tests/conformance/runners/runner.mjs",
+        environment: &[("AMP_TOKEN_PACKAGE", "{target}/node"), ("LD_LIBRARY_PATH", "{out}")],
     },
 ];
 
@@ -190,9 +198,9 @@ fn play(scenario: &Scenario, runner: &Runner, out: &Path) -> Result<Outcome, Str
         let mut command = command(runner.run, out);
         support::without_settings(&mut command);
         command
-            .envs(runner.environment.iter().map(|(name, value)| (name, filled(value, out))))
             .env("LD_LIBRARY_PATH", library_dir())
             .env("AMP_TOKEN_LIBRARY", library_dir().join("libamp_token.so"))
+            .envs(runner.environment.iter().map(|(name, value)| (name, filled(value, out))))
             .env("AMPLIENCE_CLIENT_ID", emulator.client_id())
             .env("AMPLIENCE_CLIENT_SECRET", emulator.client_secret())
             .env("AMPLIENCE_AUTH_URL", emulator.url())
@@ -272,6 +280,7 @@ fn play(scenario: &Scenario, runner: &Runner, out: &Path) -> Result<Outcome, Str
 fn filled(text: &str, out: &Path) -> String {
     text.replace("{root}", &root().display().to_string())
         .replace("{library}", &library_dir().display().to_string())
+        .replace("{target}", &library_dir().join("../..").canonicalize().unwrap().display().to_string())
         .replace("{out}", &out.display().to_string())
 }
 
