@@ -1,13 +1,19 @@
 #!/usr/bin/env bash
-# test-recipes.sh [LANGUAGE…]: runs the programs of bindings/recipes on the emulator, by default all of them. The commands
-# are those of each README.md (its blocks in sh), and their output is compared with the block in text after them, in which
-# `…` stands for any text, and a line of it for the rest. Ends with the number of recipes that passed and failed.
+# test-recipes.sh [LANGUAGE…]: runs the programs of bindings/recipes on the emulator, by default all of them and then
+# their conformance runners. The commands are those of each README.md (its blocks in sh), and their output is compared
+# with the block in text after them, in which `…` stands for any text, and a line of it for the rest. Prints at the end
+# how many passed and failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 recipes=$root/bindings/recipes
 tools=(cargo cc pkg-config go javac jna mcs mono php ruby perl-ffi-platypus luajit)
-[ $# != 0 ] || set -- $(cd "$recipes" && printf '%s\n' */ | tr -d /)
+all=no
+if [ $# = 0 ]; then
+    all=yes
+    # shellcheck disable=SC2046 # a list of names
+    set -- $(cd "$recipes" && printf '%s\n' */ | tr -d /)
+fi
 scripts/install-deps.sh "${tools[@]}"
 cargo build --quiet --workspace --features cli,emulator,redis
 target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
@@ -84,5 +90,16 @@ for language in "$@"; do
     # One line of an error is long.
     cut -c1-110 <<<"$output"
 done
+if [ "$all" = yes ]; then
+    # Their conformance runners too: docs/conformance.md has the table.
+    start=$SECONDS
+    if AMP_REQUIRE_RECIPES=1 cargo test --quiet --features cli,emulator,redis --test conformance; then
+        passed=$((passed + 1))
+        echo "--- ok: conformance ($((SECONDS - start)) s)"
+    else
+        failed=$((failed + 1))
+        echo "--- FAILED: conformance"
+    fi
+fi
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
