@@ -9,7 +9,7 @@
 #   make header      regenerates include/ after a change in src/capi/ or of a setting
 #   make bench       BENCH_OUT=build/bench: compares the speed with other libraries; takes minutes
 #   make soak        MINUTES=10 SEED=: many processes and threads, with servers that fail
-#   make package     .deb packages, tarball and wheels under build/packages/, for glibc 2.17 or later
+#   make package     .deb packages, tarball, npm package and wheels under build/packages/, for glibc 2.17 or later
 #   make sizes       measures sizes and start-up times and updates the documentation; after `make package`
 #   make deny        checks licences, versions and sources of the dependencies
 #   make doxygen     the reference of the headers as HTML, under build/doxygen/

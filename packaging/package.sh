@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # package.sh: builds the packages under build/packages/, which need no Rust: three .deb packages, a relocatable tarball,
-# and wheels for glibc and musl. Each contains the licences of the linked crates and an SBOM.
+# an npm package, and wheels for glibc and musl. Each contains the licences of the linked crates and an SBOM.
 #
 # All except the musl wheel contain the same library, built once with zig as the linker. zig has the stubs of old glibc
 # versions, so that a library built on a new system runs with glibc 2.17 (2012) or later. The build is reproducible: the
@@ -69,6 +69,16 @@ tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH
 echo "== the .deb"
 build "$linux" portable install-built PREFIX=/usr LIBDIR=/usr/lib/x86_64-linux-gnu DESTDIR="$work/debian" >"$work/log"
 packaging/build-debs.sh "$version" "$work" "$out"
+
+echo "== the npm package"
+if command -v npm >/dev/null 2>&1; then
+    ADDON_FLAGS=-s bindings/node/build.sh build/portable/lib/libamp_token.so "$work/npm" \
+        "$tools/python" -m ziglang cc -target "$linux"
+    cp LICENSE-MIT LICENSE-APACHE "$work/library/"* "$work/npm/"
+    npm pack --silent --pack-destination "$out" "./$work/npm"
+else
+    echo "SKIPPED: the npm package, because npm is not installed"
+fi
 
 echo "== the wheels"
 wheel build/portable/lib/libamp_token.so manylinux_2_17_x86_64

@@ -117,6 +117,25 @@ scripts/with-emulator.sh "$tree/bin/amp-token" env PATH="$work/venv/bin" "$work/
 dist_info=$(echo "$work"/venv/lib/python3*/site-packages/amp_token-"$version".dist-info)
 check_sbom "$dist_info" sboms/libamp_token.cdx.json licenses/NOTICE-THIRD-PARTY
 
+echo "== npm"
+npm=$out/amp-token-$version.tgz
+if [ -e "$npm" ]; then
+    mkdir -p "$work/npm/bin" "$work/npm/project"
+    # Node and npm alone: no compiler, and npm's cache is that of another user.
+    ln -s "$(command -v node)" "$(command -v npm)" "$work/npm/bin/"
+    ln -s "$(command -v sh)" "$work/npm/bin/sh"
+    awk '/^```/ { inside = 0 } inside; /^```js/ && !done { inside = done = 1 }' bindings/node/README.md >"$work/npm/project/use.mjs"
+    (cd "$work/npm/project" && PATH="$work/npm/bin" npm install --silent --no-audit --no-fund --offline "$npm" &&
+        scripts=$(sed -n 's/.*"\(pre\|post\)\{0,1\}install".*/&/p' node_modules/amp-token/package.json) && [ -z "$scripts" ])
+    prebuilt=$work/npm/project/node_modules/amp-token/prebuilds/linux-x64-gnu
+    scripts/check-elf.sh "$prebuilt/libamp_token.so.0" 2.17
+    ! readelf -VW "$prebuilt/amp_token.node" | grep -oE 'GLIBC_2\.(1[89]|[2-9][0-9])' || { echo "the addon needs a newer glibc"; exit 1; }
+    readelf -dW "$prebuilt/amp_token.node" | grep -q NODELETE || { echo "the addon can be unloaded"; exit 1; }
+    scripts/with-emulator.sh "$tree/bin/amp-token" sh -c 'cd "$0" && env -i HOME="$HOME" PATH="$1" "AMPLIENCE_CLIENT_ID=$AMPLIENCE_CLIENT_ID" "AMPLIENCE_CLIENT_SECRET=$AMPLIENCE_CLIENT_SECRET" "AMPLIENCE_AUTH_URL=$AMPLIENCE_AUTH_URL" "AMPLIENCE_API_URL=$AMPLIENCE_API_URL" node use.mjs' \
+        "$work/npm/project" "$work/npm/bin"
+    check_sbom "$work/npm/project/node_modules/amp-token" libamp_token.cdx.json NOTICE-THIRD-PARTY
+fi
+
 echo "== wheel for musl"
 wheel=$out/amp_token-$version-py3-none-musllinux_1_2_x86_64.whl
 if [ -e "$wheel" ]; then

@@ -8,6 +8,16 @@ export AMP_REQUIRE_TOOLS=1
 target=${CARGO_TARGET_DIR:-target}
 features=cli,emulator,redis
 
+echo "== Node.js: the package, and TypeScript"
+# The package is also what tests of cargo use: the conformance scenarios and the snippets of the documentation.
+if command -v npm >/dev/null 2>&1; then
+    cargo build --workspace --features "$features"
+    bindings/node/build.sh "$target/debug/libamp_token.so" "$target/node"
+    bindings/node/test.sh "$target/node" "$target/debug/amp-emulator"
+else
+    echo "SKIPPED: Node.js is not installed (node, npm)"
+fi
+
 echo "== Rust, C and C++: cargo test"
 cargo test --workspace --features "$features" --no-fail-fast
 

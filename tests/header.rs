@@ -489,6 +489,9 @@ fn no_null_does_harm() {
 fn versions_agree() {
     let header = include_str!("../include/amp_token.h");
     assert!(header.contains(&format!("#define AMP_TOKEN_VERSION \"{}\"", env!("CARGO_PKG_VERSION"))));
+    let package: Value = serde_json::from_str(include_str!("../bindings/node/package.json")).unwrap();
+    let lock: Value = serde_json::from_str(include_str!("../bindings/node/package-lock.json")).unwrap();
+    assert_eq!((&package["version"], &lock["version"]), (&json!(env!("CARGO_PKG_VERSION")), &package["version"]));
     let changelog = include_str!("../CHANGELOG.md");
     assert!(
         changelog.contains(&format!("## {}", env!("CARGO_PKG_VERSION"))),

@@ -2,8 +2,8 @@
 //! compared with the page.
 //!
 //! A page's blocks run in order, in one directory, with the credentials of one emulator in the environment and an
-//! installed library (`pkg-config`, CMake, `amp-token` on the `PATH`). Blocks in `c`, `cpp`, `python`, `sh`, `make`
-//! and `cmake` are run; `text`, `json` and `ini` are not code. A `text` block right after a block is its output, standard
+//! installed library (`pkg-config`, CMake, `amp-token` on the `PATH`). Blocks in `c`, `cpp`, `python`, `js`,
+//! `sh`, `make` and `cmake` are run; `text`, `json` and `ini` are not code. A `text` block right after a block is its output, standard
 //! output before standard error: `…` stands for any text in a line, a line of `…` alone for any number of lines.
 //! Tokens, ids, ports and numbers of milliseconds or seconds may differ. HTML comments right before a block say
 //! what is special about it:
@@ -23,9 +23,9 @@ use std::fmt::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::{C_FLAGS, CPP_FLAGS, compile, library_dir, require_tool, root, run, scratch, without_settings};
+use support::{C_FLAGS, CPP_FLAGS, compile, library_dir, require, require_tool, root, run, scratch, without_settings};
 
-const LANGUAGES: [&str; 6] = ["c", "cpp", "python", "sh", "make", "cmake"];
+const LANGUAGES: [&str; 7] = ["c", "cpp", "python", "js", "sh", "make", "cmake"];
 const NOT_CODE: [&str; 3] = ["text", "json", "ini"];
 
 /// One fenced block of a page.
@@ -266,6 +266,20 @@ impl Page {
                 command.arg(source(".py"));
                 command
             }
+            "js" => {
+                let package = node_package()?;
+                let modules = self.directory.join("node_modules");
+                if !modules.exists() {
+                    std::fs::create_dir_all(&modules).unwrap();
+                    symlink(&package, modules.join("amp-token")).unwrap();
+                    for module in ["axios", "dc-management-sdk-js", "undici"] {
+                        symlink(package.join("node_modules").join(module), modules.join(module)).unwrap();
+                    }
+                }
+                let mut command = self.command("node");
+                command.arg(source(".mjs"));
+                command
+            }
             "sh" => {
                 let mut command = self.command("sh");
                 command.arg("-e").arg(source(".sh"));
@@ -290,6 +304,13 @@ impl Page {
         let printed = [output.stdout, output.stderr].concat();
         Some((output.status.code(), String::from_utf8_lossy(&printed).into_owned()))
     }
+}
+
+/// The npm package that bindings/node/build.sh has put together.
+fn node_package() -> Option<PathBuf> {
+    let package = library_dir().join("../../node").canonicalize().unwrap_or_default();
+    let is_built = package.join("prebuilds/linux-x64-gnu/amp_token.node").exists();
+    (require_tool("node") && require(is_built, "bindings/node/build.sh")).then_some(package)
 }
 
 /// An interpreter for a block: the one of `make test` if only that has the module.
@@ -347,8 +368,10 @@ fn check(name: &str, text: &str) -> String {
 
 /// The README, the guides and the pages for contributors.
 fn pages() -> Vec<PathBuf> {
-    let mut pages: Vec<_> =
-        ["README.md", "CONTRIBUTING.md", "SECURITY.md"].iter().map(|page| root().join(page)).collect();
+    let mut pages: Vec<_> = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "bindings/node/README.md"]
+        .iter()
+        .map(|page| root().join(page))
+        .collect();
     let docs = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
     pages.extend(docs.filter(|path| path.extension().is_some_and(|ending| ending == "md")));
     pages.sort();

@@ -1,12 +1,10 @@
 #!/usr/bin/env python3
-"""What a cached token costs in each language, beside a variable and a clock of that language.
+"""run.py LIBRARY: what a cached token costs in each language, beside a variable and a clock of that language, in one run.
 
-    benches/languages/run.py [--markdown] [LANGUAGE…]
-
-Runs one program per language against one emulator, one after the other, each of which prints two numbers: the
-nanoseconds for the token as the language's string, and for reading a variable after comparing a monotonic clock. Each
-number is the best of seven rounds. The programs of C run first and last, to show what the machine did meanwhile. A
-language whose tools are missing is left out. To add a language, add a row to LANGUAGES and a program.
+LIBRARY is the directory of a release build of the library (build/lib). The emulator's settings are in the environment:
+scripts/with-emulator.sh build/bin/amp-token benches/languages/run.py build/lib. Each program prints three numbers, in
+nanoseconds; this repeats all of them by turns and prints the least of each, because other work only ever adds to them.
+A language is a row of LANGUAGES; one that is not installed is left out.
 """
 
 import os
@@ -16,110 +14,76 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-HERE = "benches/languages"
-RECIPES = "bindings/recipes"
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+RECIPES = ROOT / "bindings/recipes"
+ROUNDS = 5
+INCLUDES = [f"-I{ROOT}/include", f"-I{ROOT}/bindings/cpp"]
 JNA = "/usr/share/java/jna.jar"
-LINK = "-Iinclude -Ibindings/cpp -Lbuild/lib -lamp_token -lpthread"
 
-# Name; how often per round; what it needs; the command that builds it, if any; the command that runs it. All run in
-# the repository's root, with the library under its full name in LD_LIBRARY_PATH. {out} is a directory for what is built.
+library, out = Path(sys.argv[1]).resolve(), Path(tempfile.mkdtemp())
+package = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "node"
+link = ["-O2", *INCLUDES, f"-L{library}", f"-Wl,-rpath,{library}", "-lamp_token"]
+# Name, what is measured, the command that builds, the command that runs. Commands run in this directory, but Go's.
 LANGUAGES = [
-    ("C", 1_000_000, "cc", f"cc -O2 {HERE}/bench.c -o {{out}}/c {LINK}", "{out}/c"),
-    ("C++", 1_000_000, "c++", f"c++ -std=c++11 -O2 {HERE}/bench.cpp -o {{out}}/cpp {LINK}", "{out}/cpp"),
-    ("LuaJIT", 1_000_000, "luajit", "", f"luajit {HERE}/bench.lua"),
-    ("Python", 500_000, "python3", "", f"python3 {HERE}/bench.py"),
-    ("PHP", 300_000, "php", "", f"php {HERE}/bench.php"),
-    ("Perl", 200_000, "perl", "", f"perl {HERE}/bench.pl"),
-    ("Ruby", 200_000, "ruby", "", f"ruby {HERE}/bench.rb"),
-    ("Go", 500_000, "go", f"go build -C-{HERE}/go -o {{out}}/go-bench", "{out}/go-bench"),
+    ("C", "amp_token_cache_copy", ["cc", HERE / "get.c", "-o", out / "c", *link], [out / "c"]),
+    ("C++", "get", ["c++", HERE / "get.cpp", "-o", out / "cpp", *link], [out / "cpp"]),
+    ("Python", "value", None, ["python3", HERE / "get.py"]),
+    ("Node.js", "value", None, ["node", HERE / "get.mjs"]),
+    ("LuaJIT", "token", None, ["luajit", HERE / "get.lua"]),
+    ("PHP", "token", None, ["php", HERE / "get.php"]),
+    ("Perl", "token", None, ["perl", HERE / "get.pl"]),
+    ("Ruby", "token", None, ["ruby", HERE / "get.rb"]),
+    ("Go", "Token", ["go", "build", "-o", out / "go", "."], [out / "go"]),
     (
         "C#",
-        300_000,
-        "mcs",
-        f"mcs -optimize+ -out:{{out}}/bench.exe {RECIPES}/csharp/AmpToken.cs {HERE}/Bench.cs",
-        "mono {out}/bench.exe",
+        "Token",
+        ["mcs", "-optimize+", f"-out:{out}/get.exe", RECIPES / "csharp/AmpToken.cs", HERE / "Get.cs"],
+        ["mono", out / "get.exe"],
     ),
     (
         "Java",
-        200_000,
-        "javac",
-        f"javac -cp {JNA} -d {{out}} {RECIPES}/java/AmpToken.java {HERE}/Bench.java",
-        f"java -cp {JNA}:{{out}} Bench",
+        "token",
+        ["javac", "-cp", JNA, "-d", out, RECIPES / "java/AmpToken.java", HERE / "Get.java"],
+        ["java", "-cp", f"{JNA}:{out}", "Get"],
     ),
-    ("C again", 1_000_000, "cc", "", "{out}/c"),
 ]
 
-
-def measured(name, count, needs, build, run, out, environment):
-    """The two numbers, or why there are none."""
-    if shutil.which(needs) is None:
-        return f"{needs} is not installed"
-    environment = {**environment, "COUNT": str(count)}
-    for command in filter(None, [build, run]):
-        words = command.format(out=out).split()
-        directory = ROOT
-        # Go builds the module of the directory that it runs in.
-        if words[0] == "go":
-            directory = ROOT / words.pop(2).removeprefix("-C-")
-        done = subprocess.run(words, cwd=directory, env=environment, stdout=subprocess.PIPE, text=True)
-        if done.returncode != 0:
-            sys.exit(f"{name}: {' '.join(words)} failed")
-    return [float(number) for number in done.stdout.split()]
-
-
-def table(results):
-    rows = [("language", "token", "variable and clock", "ratio")]
-    for name, result in results:
-        if isinstance(result, str):
-            rows.append((name, result, "", ""))
-        else:
-            rows.append((name, f"{result[0]:.0f} ns", f"{result[1]:.0f} ns", f"{result[0] / result[1]:.1f}"))
-    return rows
+environment = {
+    **os.environ,
+    "AMP_TOKEN_LIBRARY": str(library / "libamp_token.so"),
+    "AMP_TOKEN_I": str(ROOT / "include/amp_token.i"),
+    "PYTHONPATH": str(ROOT / "bindings/python"),
+    "AMP_TOKEN_PACKAGE": str(package),
+    "LD_LIBRARY_PATH": str(library),
+    # cgo finds the library there, and Go downloads nothing.
+    "PKG_CONFIG_PATH": str(out),
+    "GOFLAGS": "-mod=mod",
+    "GOPROXY": "off",
+}
+(out / "amp_token.pc").write_text(
+    f"Name: amp_token\nDescription: x\nVersion: 0\nCflags: -I{ROOT}/include\nLibs: -L{library} -lamp_token\n"
+)
 
 
-def main(arguments):
-    markdown = "--markdown" in arguments
-    wanted = [argument for argument in arguments if not argument.startswith("-")]
-    if os.environ.get("AMP_TOKEN_BENCH") is None:
-        # Again, with an emulator.
-        subprocess.run(["make", "--no-print-directory", "library"], cwd=ROOT, check=True, stdout=sys.stderr)
-        subprocess.run(["cargo", "build", "--quiet", "--features", "cli,emulator"], cwd=ROOT, check=True)
-        target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-        os.environ["AMP_TOKEN_BENCH"] = "1"
-        command = [ROOT / "scripts/with-emulator.sh", target / "debug/amp-token", sys.executable, __file__, *arguments]
-        return subprocess.run(command).returncode
-    environment = {
-        **os.environ,
-        "LD_LIBRARY_PATH": str(ROOT / "build/lib"),
-        "LIBRARY_PATH": str(ROOT / "build/lib"),
-        "AMP_TOKEN_LIBRARY": str(ROOT / "build/lib/libamp_token.so"),
-        "AMP_TOKEN_I": str(ROOT / "include/amp_token.i"),
-        "PYTHONPATH": str(ROOT / "bindings/python"),
-        "CGO_CFLAGS": f"-O2 -I{ROOT / 'include'}",
-        "GOFLAGS": "-mod=mod",
-        "GOPROXY": "off",
-    }
-    results = []
-    with tempfile.TemporaryDirectory() as out:
-        # cgo finds the library by pkg-config.
-        Path(out, "amp_token.pc").write_text(
-            f"Name: amp_token\nDescription: -\nVersion: 0\nCflags: -I{ROOT / 'include'}\nLibs: -L{ROOT / 'build/lib'} -lamp_token\n"
-        )
-        environment["PKG_CONFIG_PATH"] = out
-        for name, *row in LANGUAGES:
-            if not wanted or name in wanted:
-                results.append((name, measured(name, *row, out, environment)))
-                print(f"{name} measured", file=sys.stderr)
-    for index, row in enumerate(table(results)):
-        if markdown:
-            print("| " + " | ".join(row) + " |")
-            if index == 0:
-                print("| --- | ---: | ---: | ---: |")
-        else:
-            print(f"{row[0]:10} {row[1]:>10} {row[2]:>20} {row[3]:>6}")
-    return 0
+def is_installed(name, build, run):
+    programs = [command[0] for command in (build, run) if command and not str(command[0]).startswith(str(out))]
+    if name == "Node.js" and not package.exists():
+        return False
+    return all(shutil.which(program) for program in programs) and (name != "Java" or Path(JNA).exists())
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+languages = [row for row in LANGUAGES if is_installed(row[0], row[2], row[3])]
+for name, _, build, _ in languages:
+    if build:
+        subprocess.run(build, cwd=HERE / "go" if name == "Go" else HERE, env=environment, check=True)
+best = {}
+for _ in range(ROUNDS):
+    for name, _, _, run in languages:
+        result = subprocess.run(run, env=environment, check=True, capture_output=True, text=True)
+        numbers = [float(number) for number in result.stdout.split()]
+        best[name] = [min(pair) for pair in zip(numbers, best.get(name, numbers))]
+shutil.rmtree(out)
+print("| language | call | variable, ns | clock, ns | token, ns |\n| --- | --- | --- | --- | --- |")
+for name, call, _, _ in languages:
+    print(f"| {name} | `{call}` | " + " | ".join(f"{number:.1f}" for number in best[name]) + " |")

@@ -1,3 +1,3 @@
-import binding from './index.js';
+import binding from './index.cjs';
 
 export const { AmpError, Token, TokenCache, attachToAxios, createDynamicContent, createFetch, version } = binding;

@@ -1,4 +1,4 @@
-/* The Node-API addon of the package: the C interface of libamp_token as functions for lib/index.js.
+/* The Node-API addon of the package: the C interface of libamp_token as functions for lib/index.cjs.
  *
  * Threads. A call that may block runs on a detached thread of its own, not as asynchronous work of Node-API: that would
  * make process.exit() and worker.terminate() wait for the call, and fill libuv's pool, on which files and name lookups
@@ -134,7 +134,7 @@ static void set(napi_env env, napi_value object, const char *name, napi_value va
     napi_set_named_property(env, object, name, value);
 }
 
-/* What lib/index.js makes an AmpError from. Frees the error. */
+/* What lib/index.cjs makes an AmpError from. Frees the error. */
 static napi_value describe(napi_env env, amp_error *error) {
     napi_value object, retryable;
     napi_create_object(env, &object);
@@ -150,7 +150,7 @@ static napi_value describe(napi_env env, amp_error *error) {
     return object;
 }
 
-/* Throws what lib/index.js makes an AmpError from. Frees the error. */
+/* Throws what lib/index.cjs makes an AmpError from. Frees the error. */
 static napi_value throw_error(napi_env env, amp_error *error) {
     napi_throw(env, describe(env, error));
     return NULL;
@@ -196,7 +196,7 @@ static void arguments(napi_env env, napi_callback_info info, napi_value values[M
     napi_get_cb_info(env, info, &count, values, NULL, NULL);
 }
 
-/* The pointer of an external, or NULL after throwing. lib/index.js passes no external of another kind. */
+/* The pointer of an external, or NULL after throwing. lib/index.cjs passes no external of another kind. */
 static void *external(napi_env env, napi_value value) {
     napi_valuetype type = napi_undefined;
     void *pointer = NULL;

@@ -30,7 +30,8 @@ module AmpToken
   def self.place = Fiddle::Pointer.malloc(8, Fiddle::RUBY_FREE) # for an output of a C function
 
   def self.check(function, *arguments)
-    status = public_send(function, *arguments, error = place)
+    error = (Thread.current[:amp_token_error] ||= place)
+    status = public_send(function, *arguments, error)
     raise Error.new(status, error.ptr) unless status.zero?
   end
 
@@ -46,8 +47,9 @@ module AmpToken
     end
 
     def token # to be called for each request
-      AmpToken.check(:amp_token_cache_copy, @handle, buffer = "\0" * 4096, buffer.size, length = AmpToken.place)
-      buffer[0, length[0, 8].unpack1('Q')]
+      buffer = (Thread.current[:amp_token_buffer] ||= Fiddle::Pointer.malloc(4096, Fiddle::RUBY_FREE))
+      AmpToken.check(:amp_token_cache_copy, @handle, buffer, 4096, nil)
+      buffer.to_s
     end
 
     def headers = { 'Authorization' => "Bearer #{token}" }

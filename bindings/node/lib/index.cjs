@@ -1,5 +1,6 @@
 'use strict';
 
+const { existsSync } = require('node:fs');
 const { join } = require('node:path');
 
 const addon = loadAddon();
@@ -23,17 +24,24 @@ const NOTHING = { epoch: undefined, until: 0, wall: 0, token: undefined, value: 
 
 function loadAddon() {
     const { platform, arch } = process;
-    // Node-API is the same in every version of Node; the C library is not.
-    const isMusl = platform === 'linux' && !process.report?.getReport().header.glibcVersionRuntime;
-    const name = platform === 'linux' ? `linux-${arch}-${isMusl ? 'musl' : 'gnu'}` : `${platform}-${arch}`;
-    try {
-        return require(join(__dirname, '..', 'prebuilds', name, 'amp_token.node'));
-    } catch (cause) {
-        throw new Error(`amp-token cannot be loaded on ${name} (Linux x64 with glibc 2.17 or later is supported): ${cause.message}`, { cause });
+    const system = `${platform}-${arch}`;
+    // Node-API is the same in every version of Node; the C library is not. The one that is there is found by trying, because
+    // runtimes differ in how they tell, and some only with further permissions.
+    const failures = [];
+    for (const name of platform === 'linux' ? [`${system}-gnu`, `${system}-musl`] : [system]) {
+        const path = join(__dirname, '..', 'prebuilds', name, 'amp_token.node');
+        if (!existsSync(path)) continue;
+        try {
+            return require(path);
+        } catch (failure) {
+            failures.push(failure);
+        }
     }
+    const reason = failures[0]?.message ?? `this package has no binary for ${system}`;
+    throw new Error(`amp-token cannot be loaded: ${reason}`, { cause: failures[0] });
 }
 
-/** Why a call failed. The documentation is in index.d.ts, as that of all classes here. */
+/** Why a call failed. The documentation is in index.d.cts, as that of all classes here. */
 class AmpError extends Error {
     constructor({ code, message, httpStatus, oauthCode, retryable, retryAfterMs, attempts }) {
         super(message);
@@ -324,4 +332,4 @@ function bytesOf(body) {
     throw new TypeError('body must be a string or bytes');
 }
 
-module.exports = { AmpError, Token, TokenCache, version: addon.version, ...require('./adapters.js')({ invalidArgument }) };
+module.exports = { AmpError, Token, TokenCache, version: addon.version, ...require('./adapters.cjs')({ invalidArgument }) };
