@@ -23,6 +23,7 @@ packages_of() {
         x86_64-w64-mingw32-gcc-posix) echo gcc-mingw-w64-x86-64 ;;
         musl-gcc) echo musl-tools ;;
         # Without the service that starts at boot.
+        node) echo nodejs ;;
         tinyproxy) echo tinyproxy-bin ;;
         danted) echo dante-server ;;
         nginx) echo nginx-light ;;
@@ -60,7 +61,7 @@ if [ "${1:-}" = --check ]; then
 fi
 if [ $# = 0 ]; then
     set -- cargo cc c++ make nm readelf curl curl-headers jq python3 python3-venv pkg-config cmake ant \
-        openssl valgrind strace redis-server tinyproxy squid danted nginx haproxy stunnel4 abidiff zsh fish
+        openssl valgrind strace redis-server tinyproxy squid danted nginx haproxy stunnel4 abidiff zsh fish node npm
 fi
 
 packages=''

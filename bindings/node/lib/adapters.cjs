@@ -73,11 +73,14 @@ module.exports = ({ invalidArgument }) => {
         const guarded = (client) => ({
             async request(request) {
                 checkOrigin(cache, request.url);
-                const response = await client.request(request);
-                const { Authorization } = request.headers;
+                const send = ({ authorization }) =>
+                    client.request({ ...request, headers: { ...request.headers, Authorization: authorization } });
+                // Not the one that the SDK's header has: report() needs to know which token was rejected.
+                const token = await cache.get();
+                const response = await send(token);
                 const { data, status } = response;
-                if (!isRejection(status) || !(await cache.report(Authorization, status, JSON.stringify(data ?? '')))) return response;
-                return client.request({ ...request, headers: { ...request.headers, ...(await cache.headers()) } });
+                if (!isRejection(status) || !(await cache.report(token, status, JSON.stringify(data ?? '')))) return response;
+                return send(await cache.get());
             },
         });
         // The SDK's constructor calls these methods: fields of a subclass would not be there yet.

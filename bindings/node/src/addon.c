@@ -107,7 +107,8 @@ static void free_call(struct call *call) {
     free(call);
 }
 
-/* Values */
+/* Values. A function of Node-API may fail because the environment is ending: a value is then NULL, which the others refuse
+ * with a status. Nothing is left to be done for that environment but to free. */
 
 static napi_value undefined(napi_env env) {
     napi_value value = NULL;
@@ -136,7 +137,7 @@ static void set(napi_env env, napi_value object, const char *name, napi_value va
 
 /* What lib/index.cjs makes an AmpError from. Frees the error. */
 static napi_value describe(napi_env env, amp_error *error) {
-    napi_value object, retryable;
+    napi_value object = NULL, retryable = NULL;
     napi_create_object(env, &object);
     napi_get_boolean(env, amp_error_is_retryable(error), &retryable);
     set(env, object, "code", string(env, amp_status_name((int32_t)amp_error_status(error))));
@@ -169,7 +170,7 @@ static void finalize_token(napi_env env, void *data, void *hint) {
 
 /* A result: the token's handle and text, and the epoch and the times for the fast path. Takes the token over. */
 static napi_value token_result(napi_env env, amp_token *token, double epoch) {
-    napi_value object, handle;
+    napi_value object = NULL, handle = NULL;
     int64_t expires_at = amp_token_expires_at(token);
     /* The clocks first: the deadlines that are made from them may be too early, never too late. */
     double now = milliseconds(SUSPEND_CLOCK), wall = milliseconds(CLOCK_REALTIME);
@@ -276,7 +277,7 @@ static void settle(napi_env env, napi_value callback, void *context, void *data)
             napi_reject_deferred(env, call->deferred, describe(env, call->error));
             call->error = NULL;
         } else if (call->operation == REPORT) {
-            napi_value again;
+            napi_value again = NULL;
             napi_get_boolean(env, call->again, &again);
             napi_resolve_deferred(env, call->deferred, again);
         } else {
@@ -326,7 +327,7 @@ static napi_value start(napi_env env, struct cache *cache, struct call wanted) {
     if (environment->calls++ == 0)
         napi_ref_threadsafe_function(env, environment->deliver);
     if (!start_thread(call)) {
-        napi_value error;
+        napi_value error = NULL;
         napi_create_object(env, &error);
         set(env, error, "code", string(env, "AMP_IO"));
         set(env, error, "message",
@@ -445,7 +446,7 @@ static napi_value statistic(napi_env env, napi_callback_info info) {
 
 /* nextLogLine(cache): [level, line], or undefined if there is none. */
 static napi_value next_log_line(napi_env env, napi_callback_info info) {
-    napi_value values[MOST_ARGUMENTS], line;
+    napi_value values[MOST_ARGUMENTS], line = NULL;
     char buffer[LOG_LINE_SIZE];
     int32_t level = 0;
     arguments(env, info, values);
@@ -491,7 +492,7 @@ static amp_status set_all(napi_env env, amp_config *config, napi_value settings,
     amp_status status = AMP_OK;
     napi_get_array_length(env, settings, &length);
     for (uint32_t i = 0; i + 1 < length && status == AMP_OK; i += 2) {
-        napi_value element;
+        napi_value element = NULL;
         napi_get_element(env, settings, i, &element);
         char *name = text(env, element);
         napi_get_element(env, settings, i + 1, &element);
@@ -506,7 +507,7 @@ static amp_status set_all(napi_env env, amp_config *config, napi_value settings,
 /* open(settings, load, logCapacity): { handle, epoch, apiUrl }. `epoch` is an ArrayBuffer over the cache's counter, or
  * null where the runtime allows no such buffers. */
 static napi_value open_cache(napi_env env, napi_callback_info info) {
-    napi_value values[MOST_ARGUMENTS], object, handle, buffer;
+    napi_value values[MOST_ARGUMENTS], object = NULL, handle = NULL, buffer = NULL;
     amp_error *error = NULL;
     bool load = true;
     uint32_t log_capacity = 0;
@@ -591,7 +592,7 @@ NAPI_MODULE_INIT() {
     /* Hooks run in reverse order: this one before that of the thread-safe function. */
     napi_add_env_cleanup_hook(env, close_environment, environment);
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-        napi_value function;
+        napi_value function = NULL;
         napi_create_function(env, functions[i].name, NAPI_AUTO_LENGTH, functions[i].function, NULL, &function);
         set(env, exports, functions[i].name, function);
     }

@@ -87,6 +87,15 @@ for (const [name, create] of Object.entries(clients)) {
         assert.ok((await emulator.stats()).api_requests - before <= 2);
     });
 
+    test(`${name}: many rejections at once cost one token`, async () => {
+        const send = create();
+        assert.equal(await send('/v2/content/hubs'), 200);
+        await emulator.revoke();
+        const statuses = await Promise.all(Array.from({ length: 10 }, () => send('/v2/content/hubs')));
+        assert.deepEqual(new Set(statuses), new Set([200]));
+        assert.equal(await emulator.requests(), 2);
+    });
+
     test(`${name}: a missing permission is the result`, async () => {
         const send = create();
         await emulator.faults({ path: '/v2/', status: 403, body: { errors: [{ code: 'MISSING' }] }, times: 'forever' });
@@ -115,6 +124,15 @@ test('fetch: bodies are sent again, streams are not, redirects are not followed'
     await emulator.faults({ path: '/v2/', status: 302, headers: { Location: elsewhereUrl } });
     assert.equal((await send('/v2/content/hubs')).status, 302);
     assert.deepEqual(seen, []);
+});
+
+test('axios: a body is sent again as it was', async () => {
+    const instance = attachToAxios(axios.create({ baseURL: cache.apiUrl }), cache);
+    await emulator.faults({ path: '/v2/', status: 401 }, { path: '/v2/', status: 200, body: '{request_body}' });
+    const body = { label: 'a label', body: { nested: ['ü'] } };
+    assert.deepEqual((await instance.post('/v2/content/hubs', body)).data, body);
+    await emulator.faults({ path: '/v2/', status: 401 }, { path: '/v2/', status: 200 });
+    await assert.rejects(instance.post('/v2/content/hubs', Readable.from(['x'])), { name: 'AxiosError' });
 });
 
 test('dc-management-sdk-js: resources, links and the HTTP configuration', async () => {

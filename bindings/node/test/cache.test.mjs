@@ -22,6 +22,8 @@ test('a thousand calls share one request and one token', async () => {
     assert.equal(new Set(tokens).size, 1);
     assert.equal(await emulator.requests(), 1);
     assert.equal(cache.stats().requests, 1);
+    // One thread asked for all of them.
+    assert.equal(cache.stats().waits, 0);
     const [token] = tokens;
     assert.match(token.value, /^eyJ/);
     assert.equal(token.authorization, `Bearer ${token.value}`);
