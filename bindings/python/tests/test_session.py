@@ -293,6 +293,10 @@ def test_a_request_has_a_time_limit_of_its_own() -> None:
                     session.get("/x", timeout=wrong)
             with pytest.raises(amp_token.InvalidArgumentError, match="timeout_ms"):
                 session.get("/x", timeout=100_000)
+        # It includes the request for a token.
+        with Session(client_id="a", client_secret="b", auth_url=url, **settings) as session:
+            with pytest.raises(amp_token.AmpTimeoutError):
+                session.get("/x", timeout=0.05)
 
 
 def test_names_that_other_libraries_use(session: Session, fake: Fake) -> None:
