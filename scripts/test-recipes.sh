@@ -20,16 +20,18 @@ target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# The library and its declarations as `make install` arranges them.
-mkdir -p "$work/lib/pkgconfig" "$work/include"
-ln -s "$target/debug/libamp_token.so" "$work/lib/libamp_token.so.0"
-ln -s libamp_token.so.0 "$work/lib/libamp_token.so"
-ln -s "$root/include/amp_token.h" "$root/include/amp_token.i" "$work/include/"
-sed -e "s|@PREFIX@|$work|" -e "s|@LIBDIR@|$work/lib|" -e "s|@INCLUDEDIR@|$work/include|" -e 's|@VERSION@|0|' \
-    packaging/amp_token.pc.in >"$work/lib/pkgconfig/amp_token.pc"
-export LD_LIBRARY_PATH=$work/lib PKG_CONFIG_PATH=$work/lib/pkgconfig AMP_TOKEN_I=$work/include/amp_token.i
-# Go keeps what it has compiled, and downloads nothing.
-export GOCACHE=$target/recipes-go GOPROXY=off GOFLAGS=-mod=mod
+# The library and its declarations as `make install` arranges them. Always in the same place: Go keeps what it has
+# compiled, with the flags of pkg-config, and does not notice that these have changed.
+prefix=$target/recipes
+mkdir -p "$prefix/lib/pkgconfig" "$prefix/include"
+ln -sf "$target/debug/libamp_token.so" "$prefix/lib/libamp_token.so.0"
+ln -sf libamp_token.so.0 "$prefix/lib/libamp_token.so"
+ln -sf "$root/include/amp_token.h" "$root/include/amp_token.i" "$prefix/include/"
+sed -e "s|@PREFIX@|$prefix|" -e "s|@LIBDIR@|$prefix/lib|" -e "s|@INCLUDEDIR@|$prefix/include|" -e 's|@VERSION@|0|' \
+    packaging/amp_token.pc.in >"$prefix/lib/pkgconfig/amp_token.pc"
+export LD_LIBRARY_PATH=$prefix/lib PKG_CONFIG_PATH=$prefix/lib/pkgconfig AMP_TOKEN_I=$prefix/include/amp_token.i
+# Nothing is downloaded.
+export GOCACHE=$prefix/go GOPROXY=off GOFLAGS=-mod=mod
 
 # matches EXPECTED PRINTED: whether the lines of a file are those of another, in which … stands for any text.
 matches() {
