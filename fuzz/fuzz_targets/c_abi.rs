@@ -411,8 +411,7 @@ fuzz_target!(|steps: Vec<Step>| on_small_stack(move || unsafe {
                 let headers: Vec<_> = headers.iter().map(|header| header.as_ptr()).chain([null()]).collect();
                 let (method, path) = (c"PUT".as_ptr(), c"/x".as_ptr());
                 let (list, body, length) = (headers.as_ptr(), body.as_ptr().cast(), body.len());
-                let status =
-                    amp_api_send(cache, method, path, list, body, length, *timeout, &mut response, &mut error);
+                let status = amp_api_send(cache, method, path, list, body, length, *timeout, &mut response, &mut error);
                 check(status, error);
                 look_at_response(response);
             }
