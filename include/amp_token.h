@@ -1042,6 +1042,47 @@ amp_status amp_api_request(const amp_token_cache *cache,
                            amp_error **error);
 
 /**
+ * Sends a request with headers and a time limit of its own. Otherwise like
+ * amp_api_request().
+ *
+ * `headers` are names and values in turn, and NULL at the end. They replace
+ * those that the library adds by default (Accept, User-Agent). A request with a
+ * body needs a Content-Type. The library alone sets Authorization, Host,
+ * Content-Length and the headers that are for one connection. `timeout_ms` is
+ * used instead of the setting timeout_ms; 0 means the setting.
+ *
+ * Threads: any.
+ * NULL: AMP_INVALID_ARGUMENT for `cache`, `method`, `path` and `response`, and
+ *   for `body` unless `body_length` is 0. `headers` may be NULL.
+ * Ownership: free `*response` with amp_response_free(); it is NULL on failure.
+ *   The arguments are copied, or used only during the call.
+ * Blocks: for up to `timeout_ms`, including retries and waiting.
+ * Errors: AMP_INVALID_ARGUMENT if a header cannot be sent, a name has no value,
+ *   there are more than 64 headers or 16 KiB of them, or `timeout_ms` is
+ *   negative or more than a day. Otherwise those of amp_api_request().
+ * Example: replace an item if nobody else has changed it.
+ *     amp_status replace(const amp_token_cache *cache, const char *path,
+ *                        const char *etag, const char *json,
+ *                        amp_response **response, amp_error **error) {
+ *         const char *headers[] = {"Content-Type", "application/json",
+ *                                  "If-Match", etag, NULL};
+ *         return amp_api_send(cache, "PUT", path, headers, json, strlen(json),
+ *                             5000, response, error);
+ *     }
+ */
+AMP_API
+AMP_MUST_USE
+amp_status amp_api_send(const amp_token_cache *cache,
+                        const char *method,
+                        const char *path,
+                        const char *const *headers,
+                        const void *body,
+                        size_t body_length,
+                        int64_t timeout_ms,
+                        amp_response **response,
+                        amp_error **error);
+
+/**
  * Downloads what is at `path`, of any size, and passes it to `write` in pieces
  * as it arrives. Like amp_api_request() with "GET", for what is too large for
  * memory.

@@ -137,6 +137,8 @@ void amp_token_cache_free(amp_token_cache *cache);
 
 amp_status amp_api_request(const amp_token_cache *cache, const char *method, const char *path, const char *content_type, const void *body, size_t body_length, amp_response **response, amp_error **error);
 
+amp_status amp_api_send(const amp_token_cache *cache, const char *method, const char *path, const char *const *headers, const void *body, size_t body_length, int64_t timeout_ms, amp_response **response, amp_error **error);
+
 amp_status amp_api_download(const amp_token_cache *cache, const char *path, amp_write_fn write, void *user_data, amp_response **response, amp_error **error);
 
 amp_status amp_api_graphql(const amp_token_cache *cache, const char *query, const char *variables_json, amp_response **response, amp_error **error);

@@ -27,6 +27,13 @@ packages_of() {
         tinyproxy) echo tinyproxy-bin ;;
         danted) echo dante-server ;;
         nginx) echo nginx-light ;;
+        go) echo golang-go ;;
+        javac) echo default-jdk-headless ;;
+        jna) echo libjna-java ;;
+        mcs) echo mono-mcs ;;
+        mono) echo mono-runtime ;;
+        php) echo php-cli ;;
+        perl-ffi-platypus) echo libffi-platypus-perl ;;
         *) echo "$1" ;;
     esac
 }
@@ -39,6 +46,8 @@ is_installed() {
         python3-venv) python3 -c 'import venv, ensurepip' >/dev/null 2>&1 ;;
         # Debian installs it outside of PATH.
         wine64) command -v wine64 >/dev/null 2>&1 || [ -x /usr/lib/wine/wine64 ] ;;
+        jna) [ -e /usr/share/java/jna.jar ] ;;
+        perl-ffi-platypus) perl -MFFI::Platypus -e 1 >/dev/null 2>&1 ;;
         musl) [ -e /lib/ld-musl-x86_64.so.1 ] ;;
         # Servers are outside of the PATH of ordinary users.
         *) (PATH=$PATH:/usr/sbin; command -v "$1" >/dev/null 2>&1) ;;

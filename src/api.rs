@@ -24,7 +24,9 @@ use crate::token::Token;
 use crate::token::cache::TokenCache;
 use crate::token::rejection::is_about_token;
 use serde::Deserialize;
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// A request to the API.
@@ -40,30 +42,73 @@ pub struct ApiRequest<'a> {
     pub body: &'a [u8],
 }
 
+/// What a request may have in addition.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestOptions<'a> {
+    /// Names and values of headers. They take precedence over those that the library adds by default.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The time limit of the call, in place of `timeout_ms`.
+    pub timeout: Option<Duration>,
+}
+
+/// The most headers that a request may add, and the most bytes of their names and values.
+pub(crate) const MAX_HEADERS: usize = 64;
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+
+/// Headers that the library decides: they frame the request (RFC 9112), belong to one connection (RFC 9110, section
+/// 7.6.1), or decide where it goes and as whom.
+const RESERVED_HEADERS: &[&str] = &[
+    "authorization",
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// Sends a request with the cached token and returns the response, with any status.
 pub fn request(cache: &TokenCache, call: &ApiRequest) -> Result<Response> {
-    send_with_token(cache, call, None)
+    request_with(cache, call, &RequestOptions::default())
+}
+
+/// Like [`request`], with headers and a time limit of its own.
+pub fn request_with(cache: &TokenCache, call: &ApiRequest, options: &RequestOptions) -> Result<Response> {
+    send_with_token(cache, call, options, None)
 }
 
 /// Downloads a resource of any size and passes it to `sink` in pieces. The returned response has a body only if
 /// its status is not 2xx. An interrupted download is not restarted.
 pub fn download(cache: &TokenCache, path: &str, sink: &mut BodySink) -> Result<Response> {
-    send_with_token(cache, &ApiRequest { method: "GET", path, content_type: None, body: b"" }, Some(sink))
+    let call = ApiRequest { method: "GET", path, content_type: None, body: b"" };
+    send_with_token(cache, &call, &RequestOptions::default(), Some(sink))
 }
 
-fn send_with_token(cache: &TokenCache, call: &ApiRequest, mut sink: Option<&mut BodySink>) -> Result<Response> {
+fn send_with_token(
+    cache: &TokenCache,
+    call: &ApiRequest,
+    options: &RequestOptions,
+    mut sink: Option<&mut BodySink>,
+) -> Result<Response> {
     let Options { api_url, clock, timeout, log, .. } = cache.options();
     let _deliver = log.deliver_at_end();
     let url = resolve(api_url, call.path)?;
     validate(call)?;
-    let deadline = Deadline::after(clock, *timeout);
+    validate_headers(options.headers)?;
+    let deadline = Deadline::after(clock, options.timeout.unwrap_or(*timeout));
     let mut rejected: Option<Response> = None;
     loop {
-        let (token, response) = match send_with_retries(cache, call, &url, deadline, sink.as_deref_mut())? {
-            Ok(answered) => answered,
-            // If no other token is available, the rejection is the response.
-            Err(no_token) => return rejected.ok_or(no_token),
-        };
+        let (token, response) =
+            match send_with_retries(cache, call, options.headers, &url, deadline, sink.as_deref_mut())? {
+                Ok(answered) => answered,
+                // If no other token is available, the rejection is the response.
+                Err(no_token) => return rejected.ok_or(no_token),
+            };
         if !is_about_token(response.status, &response.body) {
             return Ok(response);
         }
@@ -186,22 +231,54 @@ fn validate(call: &ApiRequest) -> Result<()> {
     }
 }
 
+fn validate_headers(headers: &[(&str, &str)]) -> Result<()> {
+    let size: usize = headers.iter().map(|(name, value)| name.len().saturating_add(value.len())).sum();
+    if headers.len() > MAX_HEADERS || size > MAX_HEADER_BYTES {
+        let message =
+            format!("the request has more than {MAX_HEADERS} headers, or more than {MAX_HEADER_BYTES} bytes of them");
+        return Err(Error::invalid(message).with_hint("send fewer headers"));
+    }
+    for (name, value) in headers {
+        // A token of RFC 9110, section 5.6.2.
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if name.is_empty() || !name.bytes().all(is_name) {
+            return Err(Error::invalid("invalid name of a header")
+                .with_hint("use letters, digits and hyphens, without a colon"));
+        }
+        // The name consists of visible ASCII characters, but may be long.
+        let shown = as_word(name).unwrap_or("the header");
+        if RESERVED_HEADERS.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+            return Err(Error::invalid(format!("{shown} cannot be set: the library sends this header itself"))
+                .with_hint("leave it out"));
+        }
+        if !value.bytes().all(|byte| (b' '..=b'~').contains(&byte) || byte == b'\t') {
+            return Err(Error::invalid(format!("invalid value of {shown}: it cannot be sent in a header"))
+                .with_hint("use visible ASCII"));
+        }
+    }
+    Ok(())
+}
+
 /// Sends the request, with retries. Also returns the token of the response. The inner error is that of the cache,
 /// if there is no token.
 fn send_with_retries(
     cache: &TokenCache,
     call: &ApiRequest,
+    own_headers: &[(&str, &str)],
     url: &Url,
     deadline: Deadline,
     mut sink: Option<&mut BodySink>,
 ) -> Result<Result<(Arc<Token>, Response)>> {
     let Options { clock, retries, max_response_bytes, user_agent, .. } = cache.options();
     let idempotent = matches!(call.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE");
-    let mut headers = vec![
-        ("Accept", "application/json, application/hal+json;q=0.9, */*;q=0.1".into()),
-        ("User-Agent", MaybeSecret::Public(user_agent.clone().into())),
+    let mut headers: Vec<(Cow<'static, str>, MaybeSecret)> = vec![
+        ("Accept".into(), "application/json, application/hal+json;q=0.9, */*;q=0.1".into()),
+        ("User-Agent".into(), MaybeSecret::Public(user_agent.clone().into())),
     ];
-    headers.extend(call.content_type.map(|kind| ("Content-Type", MaybeSecret::Public(kind.to_owned().into()))));
+    headers.extend(call.content_type.map(|kind| ("Content-Type".into(), MaybeSecret::Public(kind.to_owned().into()))));
+    headers.retain(|(default, _)| !own_headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(default)));
+    let public = |text: &str| MaybeSecret::Public(text.to_owned().into());
+    headers.extend(own_headers.iter().map(|(name, value)| ((*name).to_owned().into(), public(value))));
     let mut request = Request {
         method: call.method.to_owned(),
         url: url.clone(),
@@ -221,7 +298,7 @@ fn send_with_retries(
             Err(no_token) => return Ok(Err(no_token)),
         };
         request.headers.truncate(others);
-        request.headers.push(("Authorization", Secret::from(token.authorization()).into()));
+        request.headers.push(("Authorization".into(), Secret::from(token.authorization()).into()));
         // Getting the token may have taken time.
         let left = deadline.remaining(clock);
         throttled = None;

@@ -2,7 +2,7 @@
 //! in virtual time.
 
 use amp_emulator::{Emulator, Fault};
-use amp_token::api::{self, ApiRequest};
+use amp_token::api::{self, ApiRequest, RequestOptions};
 use amp_token::config::Config;
 use amp_token::error::{Error, Kind};
 use amp_token::log::Log;
@@ -241,6 +241,74 @@ fn a_repeated_request_carries_a_token_that_is_valid_by_then() {
     // Without one, nothing is sent, and the API's last response is returned.
     let (result, ages) = after_a_pause(true);
     assert_eq!((result.unwrap().status, ages), (503, vec![0]));
+}
+
+/// A cache with a permanent token, and what its transport was given: the headers and the time for each request.
+#[expect(clippy::type_complexity, reason = "a list of lists")]
+fn recording() -> (TokenCache, Arc<Mutex<Vec<(Vec<(String, String)>, Duration)>>>) {
+    let mut settings = config(&[("personal_access_token", "amp_pat_a.b"), ("retries", "0")]);
+    settings.clock = Clock::Manual(ManualClock::new(5));
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let log = sent.clone();
+    settings.transport = Some(Arc::new(move |request: &Request, left: Duration| {
+        let headers = request.headers.iter().map(|(name, value)| (name.to_string(), value.expose().to_owned()));
+        log.lock().unwrap().push((headers.collect(), left));
+        Ok(Response { status: 200, headers: Vec::new(), body: Vec::new().into() })
+    }));
+    (TokenCache::new(&settings).unwrap(), sent)
+}
+
+#[test]
+fn a_request_may_have_headers_and_a_time_limit_of_its_own() {
+    let (cache, sent) = recording();
+    let headers = [("If-Match", "\"1\""), ("accept", "text/plain"), ("X-Empty", ""), ("Content-Type", "text/plain")];
+    let call = ApiRequest { content_type: Some("text/plain"), ..post("/x", b"y") };
+    let timeout = Some(Duration::from_millis(1500));
+    api::request_with(&cache, &call, &RequestOptions { headers: &headers, timeout }).unwrap();
+    api::request(&cache, &get("/x")).unwrap();
+    let sent = sent.lock().unwrap();
+    let named = |index: usize, wanted: &str| -> Vec<&str> {
+        let headers: &[(String, String)] = &sent[index].0;
+        headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| &value[..]).collect()
+    };
+    assert_eq!((named(0, "if-match"), named(0, "x-empty")), (vec!["\"1\""], vec![""]));
+    assert_eq!((named(0, "accept"), named(0, "content-type")), (vec!["text/plain"], vec!["text/plain"]));
+    assert_eq!((named(0, "authorization"), named(0, "user-agent").len()), (vec!["Bearer amp_pat_a.b"], 1));
+    assert!(named(1, "accept")[0].starts_with("application/json") && named(1, "if-match").is_empty());
+    assert_eq!((sent[0].1, sent[1].1), (Duration::from_millis(1500), Duration::from_secs(30)));
+}
+
+#[test]
+fn headers_that_must_not_be_sent_are_rejected() {
+    let (cache, sent) = recording();
+    let long = "x".repeat(17_000);
+    for (name, value) in [
+        ("", "x"),
+        ("A:", "x"),
+        ("A B", "x"),
+        ("X\r\nY", "x"),
+        ("Ä", "x"),
+        ("X-A", "x\r\nAuthorization: y"),
+        ("X-A", "S3cret\0"),
+        ("X-A", "ü"),
+        ("X-A", long.as_str()),
+        ("authorization", "Bearer S3cret"),
+        ("Host", "elsewhere.example"),
+        ("Content-Length", "0"),
+        ("Transfer-Encoding", "chunked"),
+        ("Connection", "keep-alive"),
+        ("Expect", "100-continue"),
+    ] {
+        let options = RequestOptions { headers: &[("X-Good", "x"), (name, value)], timeout: None };
+        let error = api::request_with(&cache, &get("/x"), &options).unwrap_err();
+        assert_eq!(error.kind(), Kind::InvalidArgument, "{name:?}");
+        assert!(!error.to_string().contains("S3cret") && error.to_string().len() < 200, "{error}");
+    }
+    let many = [("X-A", "b"); 65];
+    let options = |headers| RequestOptions { headers, timeout: None };
+    assert!(api::request_with(&cache, &get("/x"), &options(&many)).is_err());
+    assert!(sent.lock().unwrap().is_empty());
+    assert!(api::request_with(&cache, &get("/x"), &options(&many[..64])).is_ok());
 }
 
 #[test]

@@ -22,8 +22,12 @@ use support::{C_FLAGS, CPP_FLAGS, has, library_dir, report_skipped, require, roo
 /// `{library}` the directory of the built library, and `{out}` a directory for what the program is built to.
 struct Runner {
     language: &'static str,
-    /// The commands and files that it needs. Without them the language is skipped.
+    /// The commands and files that it needs. Without them the language is skipped. A command that does not know
+    /// --version is given with arguments.
     needs: &'static [&'static str],
+    /// Whether it is a recipe: its tools are required only by scripts/test-recipes.sh, which installs them and sets
+    /// AMP_REQUIRE_RECIPES.
+    recipe: bool,
     /// The commands that build it, words separated by blanks.
     build: &'static [&'static str],
     /// The command that runs it.
@@ -36,6 +40,7 @@ const RUNNERS: &[Runner] = &[
     Runner {
         language: "C",
         needs: &["cc"],
+        recipe: false,
         build: &["cc {c_flags} -I{root}/include {root}/tests/conformance/runners/runner.c -o {out}/runner \
                   -L{library} -lamp_token -lpthread"],
         run: "{out}/runner",
@@ -44,6 +49,7 @@ const RUNNERS: &[Runner] = &[
     Runner {
         language: "C++",
         needs: &["c++"],
+        recipe: false,
         build: &["c++ -std=c++11 {cpp_flags} -I{root}/include -I{root}/bindings/cpp \
                   {root}/tests/conformance/runners/runner.cpp -o {out}/runner -L{library} -lamp_token -lpthread"],
         run: "{out}/runner",
@@ -52,6 +58,7 @@ const RUNNERS: &[Runner] = &[
     Runner {
         language: "Python",
         needs: &["python3"],
+        recipe: false,
         build: &[],
         run: "python3 {root}/tests/conformance/runners/runner.py",
         environment: &[("PYTHONPATH", "{root}/bindings/python"), ("PYTHONDONTWRITEBYTECODE", "1")],
@@ -60,9 +67,77 @@ const RUNNERS: &[Runner] = &[
     Runner {
         language: "Node.js",
         needs: &["node", "{target}/node/prebuilds/linux-x64-gnu/amp_token.node"],
+        recipe: false,
         build: &["cp {library}/libamp_token.so {out}/libamp_token.so.0"],
         run: "node {root}/tests/conformance/runners/runner.mjs",
         environment: &[("AMP_TOKEN_PACKAGE", "{target}/node"), ("LD_LIBRARY_PATH", "{out}")],
+    },
+    // The recipes. They load the library by its full name.
+    Runner {
+        language: "C#",
+        needs: &["mcs", "mono"],
+        recipe: true,
+        build: &[
+            "ln -sf {library}/libamp_token.so {out}/libamp_token.so.0",
+            "mcs -out:{out}/runner.exe {root}/bindings/recipes/csharp/AmpToken.cs \
+                  {root}/tests/conformance/runners/Runner.cs",
+        ],
+        run: "mono {out}/runner.exe",
+        environment: &[("LD_LIBRARY_PATH", "{out}")],
+    },
+    Runner {
+        language: "Go",
+        needs: &["go version", "cc"],
+        recipe: true,
+        build: &[
+            "env CGO_CFLAGS=-I{root}/include CGO_LDFLAGS=-L{library} go build -o {out}/runner {root}/tests/conformance/runners/runner.go",
+        ],
+        run: "{out}/runner",
+        environment: &[],
+    },
+    Runner {
+        language: "Java",
+        needs: &["javac", "/usr/share/java/jna.jar"],
+        recipe: true,
+        build: &[
+            "ln -sf {library}/libamp_token.so {out}/libamp_token.so.0",
+            "javac -cp /usr/share/java/jna.jar -d {out} {root}/bindings/recipes/java/AmpToken.java \
+                  {root}/tests/conformance/runners/Runner.java",
+        ],
+        run: "java -XX:TieredStopAtLevel=1 -cp /usr/share/java/jna.jar:{out} Runner",
+        environment: &[("LD_LIBRARY_PATH", "{out}")],
+    },
+    Runner {
+        language: "LuaJIT",
+        needs: &["luajit -v"],
+        recipe: true,
+        build: &["ln -sf {library}/libamp_token.so {out}/libamp_token.so.0"],
+        run: "luajit {root}/tests/conformance/runners/runner.lua",
+        environment: &[("LD_LIBRARY_PATH", "{out}"), ("AMP_TOKEN_I", "{root}/include/amp_token.i")],
+    },
+    Runner {
+        language: "Perl",
+        needs: &["perl -MFFI::Platypus -e 1"],
+        recipe: true,
+        build: &["ln -sf {library}/libamp_token.so {out}/libamp_token.so.0"],
+        run: "perl {root}/tests/conformance/runners/runner.pl",
+        environment: &[("LD_LIBRARY_PATH", "{out}")],
+    },
+    Runner {
+        language: "PHP",
+        needs: &["php"],
+        recipe: true,
+        build: &["ln -sf {library}/libamp_token.so {out}/libamp_token.so.0"],
+        run: "php {root}/tests/conformance/runners/runner.php",
+        environment: &[("LD_LIBRARY_PATH", "{out}"), ("AMP_TOKEN_I", "{root}/include/amp_token.i")],
+    },
+    Runner {
+        language: "Ruby",
+        needs: &["ruby"],
+        recipe: true,
+        build: &["ln -sf {library}/libamp_token.so {out}/libamp_token.so.0"],
+        run: "ruby {root}/tests/conformance/runners/runner.rb",
+        environment: &[("LD_LIBRARY_PATH", "{out}")],
     },
 ];
 
@@ -317,8 +392,19 @@ fn play_all(runner: &Runner, scenarios: &[(String, Scenario)]) -> Option<Vec<Res
     std::fs::create_dir_all(&out).unwrap();
     for needed in runner.needs {
         let path = filled(needed, &out);
-        let is_there = if path.contains('/') { Path::new(&path).exists() } else { has(&path) };
-        if !require(is_there, &format!("{}: {path}", runner.language)) {
+        let is_there = if path.contains(' ') {
+            command(&path, &out).output().is_ok_and(|output| output.status.success())
+        } else if path.contains('/') {
+            Path::new(&path).exists()
+        } else {
+            has(&path)
+        };
+        let what = format!("{}: {path}", runner.language);
+        if runner.recipe && !is_there && std::env::var_os("AMP_REQUIRE_RECIPES").is_none() {
+            report_skipped(&what);
+            return None;
+        }
+        if !require(is_there, &what) {
             return None;
         }
     }

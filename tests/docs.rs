@@ -100,6 +100,9 @@ fn pages() -> Vec<PathBuf> {
         let entries = std::fs::read_dir(root.join(directory)).unwrap().map(|entry| entry.unwrap().path());
         pages.extend(entries.filter(|path| path.extension().is_some_and(|ending| ending == "md")));
     }
+    pages.push(root.join("bindings/recipes/README.md"));
+    let recipes = std::fs::read_dir(root.join("bindings/recipes")).unwrap().map(|entry| entry.unwrap().path());
+    pages.extend(recipes.filter(|path| path.is_dir()).map(|path| path.join("README.md")));
     pages
 }
 

@@ -77,6 +77,9 @@ inline namespace AMP_TOKEN_NAMESPACE {
 /// The version of the loaded library, such as "0.1.0": a static string. AMP_TOKEN_VERSION is that of amp_token.h.
 inline const char *version() noexcept { return amp_version(); }
 
+/// Names and values of the headers of a request.
+using header_list = std::vector<std::pair<std::string, std::string>>;
+
 namespace detail {
 
 /// See amp::category().
@@ -408,6 +411,13 @@ class config {
     bool set(const char *name, const std::string &value, error &failure) noexcept {
         return set(name, value.c_str(), failure);
     }
+
+#ifdef AMP_TOKEN_HAS_STRING_VIEW
+    /// Like the function above. (C++17)
+    bool set(const char *name, std::string_view value, error &failure) noexcept {
+        return set(name, std::string(value), failure);
+    }
+#endif
 
     /// Like the function above, for a boolean setting.
     bool set(const char *name, bool value, error &failure) noexcept {
@@ -818,6 +828,13 @@ class token_cache {
         return send(method, path, content_type.c_str(), body.data(), body.size(), detail::stored(failure));
     }
 
+    /// Sends a request with headers and a time limit of its own, without exceptions: see the function of the same name
+    /// that throws.
+    response send(const std::string &method, const std::string &path, const header_list &headers,
+                  const std::string &body, std::chrono::milliseconds timeout, error &failure) const noexcept {
+        return send_own(method, path, headers, body, timeout, detail::stored(failure));
+    }
+
     /// Sends a GraphQL request with a valid token, without exceptions: see graphql().
     response graphql(const std::string &query, error &failure) const noexcept {
         return send_graphql(query.c_str(), nullptr, detail::stored(failure));
@@ -897,6 +914,15 @@ class token_cache {
     response request(const std::string &method, const std::string &path, const std::string &content_type,
                      const std::string &body) const {
         return send(method, path, content_type.c_str(), body.data(), body.size(), detail::thrown());
+    }
+
+    /// Like request(), with headers and a time limit of its own. The headers replace those that the library adds by
+    /// default. A request with a body needs a Content-Type. A `timeout` of zero means the setting timeout_ms. Throws
+    /// amp::error (AMP_INVALID_ARGUMENT) if a header cannot be set; see amp_api_send().
+    response send(const std::string &method, const std::string &path, const header_list &headers,
+                  const std::string &body = std::string(),
+                  std::chrono::milliseconds timeout = std::chrono::milliseconds::zero()) const {
+        return send_own(method, path, headers, body, timeout, detail::thrown());
     }
 
     /// Sends a GET request, and calls `sink` with each piece of the body as it arrives. `sink` returns false to
@@ -1031,6 +1057,22 @@ class token_cache {
         amp_response *handle = nullptr;
         report.result(amp_api_request(handle_.get(), method.c_str(), path.c_str(), content_type, body, body_length,
                                       &handle, report.out()));
+        return response(handle);
+    }
+
+    template <class Report>
+    response send_own(const std::string &method, const std::string &path, const header_list &headers,
+                      const std::string &body, std::chrono::milliseconds timeout, Report report) const {
+        std::vector<const char *> list;
+        list.reserve(2 * headers.size() + 1);
+        for (const std::pair<std::string, std::string> &header : headers) {
+            list.push_back(header.first.c_str());
+            list.push_back(header.second.c_str());
+        }
+        list.push_back(nullptr);
+        amp_response *handle = nullptr;
+        report.result(amp_api_send(handle_.get(), method.c_str(), path.c_str(), list.data(), body.data(), body.size(),
+                                   timeout.count(), &handle, report.out()));
         return response(handle);
     }
 

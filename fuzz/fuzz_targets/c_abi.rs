@@ -75,6 +75,17 @@ unsafe extern "C" {
         response: *mut Handle,
         error: *mut Handle,
     ) -> i32;
+    fn amp_api_send(
+        cache: Handle,
+        method: *const c_char,
+        path: *const c_char,
+        headers: *const *const c_char,
+        body: *const c_void,
+        length: usize,
+        timeout_ms: i64,
+        response: *mut Handle,
+        error: *mut Handle,
+    ) -> i32;
     fn amp_api_download(
         cache: Handle,
         path: *const c_char,
@@ -194,6 +205,7 @@ enum Step {
     Look,
     FreeToken,
     Request(String, String, Option<String>, Vec<u8>),
+    Send(Vec<String>, i64, Vec<u8>),
     Download(String),
     Graphql(String, Option<String>),
     CreatePat(String, String),
@@ -393,6 +405,16 @@ fuzz_target!(|steps: Vec<Step>| on_small_stack(move || unsafe {
                 }
             }
             Step::FreeToken => amp_token_free(tokens.pop().unwrap_or(null_mut())),
+            Step::Send(headers, timeout, body) => {
+                amp_response_free(response);
+                let headers: Vec<_> = headers.iter().map(|header| text(header)).collect();
+                let headers: Vec<_> = headers.iter().map(|header| header.as_ptr()).chain([null()]).collect();
+                let (method, path) = (c"PUT".as_ptr(), c"/x".as_ptr());
+                let (list, body, length) = (headers.as_ptr(), body.as_ptr().cast(), body.len());
+                let status = amp_api_send(cache, method, path, list, body, length, *timeout, &mut response, &mut error);
+                check(status, error);
+                look_at_response(response);
+            }
             Step::Request(method, path, kind, body) => {
                 amp_response_free(response);
                 let kind = kind.as_deref().map(text);

@@ -26,7 +26,7 @@ fn run(pieces: Vec<Vec<u8>>) {
     let request = Request {
         method: "POST".to_owned(),
         url: Url::parse(&format!("http://{}/oauth/token", listener.local_addr().unwrap())).unwrap(),
-        headers: vec![("Content-Type", "text/plain".into())],
+        headers: vec![("Content-Type".into(), "text/plain".into())],
         body: b"a=b".to_vec().into(),
         max_response_bytes: LIMIT,
     };

@@ -4,12 +4,16 @@ use super::cache::amp_token_cache;
 use super::callbacks::{Callback, amp_write_fn};
 use super::error::{amp_error, amp_status, fallible};
 use super::ffi::{self, Handle};
-use crate::api::{self, ApiRequest};
-use crate::error::Result;
+use crate::api::{self, ApiRequest, RequestOptions};
+use crate::error::{Error, Result};
 use crate::net::transport::Response;
 use crate::sys::callback_scope;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::MaybeUninit;
+use std::time::Duration;
+
+/// A day, as for the setting timeout_ms.
+const LONGEST_TIMEOUT_MS: u64 = 86_400_000;
 
 /// A response of the API, whatever its HTTP status. Immutable, so any number of
 /// threads may use it at once.
@@ -97,6 +101,72 @@ pub unsafe extern "C" fn amp_api_request(
         }
         let call = ApiRequest { method, path, content_type, body: body? };
         Ok((path.to_owned(), api::request(cache, &call)?))
+    })
+}
+
+/// Sends a request with headers and a time limit of its own. Otherwise like
+/// amp_api_request().
+///
+/// `headers` are names and values in turn, and NULL at the end. They replace
+/// those that the library adds by default (Accept, User-Agent). A request with a
+/// body needs a Content-Type. The library alone sets Authorization, Host,
+/// Content-Length and the headers that are for one connection. `timeout_ms` is
+/// used instead of the setting timeout_ms; 0 means the setting.
+///
+/// Threads: any.
+/// NULL: AMP_INVALID_ARGUMENT for `cache`, `method`, `path` and `response`, and
+///   for `body` unless `body_length` is 0. `headers` may be NULL.
+/// Ownership: free `*response` with amp_response_free(); it is NULL on failure.
+///   The arguments are copied, or used only during the call.
+/// Blocks: for up to `timeout_ms`, including retries and waiting.
+/// Errors: AMP_INVALID_ARGUMENT if a header cannot be sent, a name has no value,
+///   there are more than 64 headers or 16 KiB of them, or `timeout_ms` is
+///   negative or more than a day. Otherwise those of amp_api_request().
+/// Example: replace an item if nobody else has changed it.
+///     amp_status replace(const amp_token_cache *cache, const char *path,
+///                        const char *etag, const char *json,
+///                        amp_response **response, amp_error **error) {
+///         const char *headers[] = {"Content-Type", "application/json",
+///                                  "If-Match", etag, NULL};
+///         return amp_api_send(cache, "PUT", path, headers, json, strlen(json),
+///                             5000, response, error);
+///     }
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn amp_api_send(
+    cache: Option<&amp_token_cache>,
+    method: *const c_char,
+    path: *const c_char,
+    headers: *const *const c_char,
+    body: *const c_void,
+    body_length: usize,
+    timeout_ms: i64,
+    response: Option<&mut MaybeUninit<*mut amp_response>>,
+    error: Option<&mut MaybeUninit<*mut amp_error>>,
+) -> amp_status {
+    respond_with(cache, response, error, |cache| {
+        // SAFETY: the header asks for strings, for pointers to strings up to a NULL at `headers`, and for
+        // `body_length` bytes at `body`, none of which change during the call.
+        let (path, method, headers, body) = unsafe {
+            (
+                ffi::str_arg(path, "path")?,
+                ffi::str_arg(method, "method")?,
+                ffi::str_pairs(headers, api::MAX_HEADERS, "headers")?,
+                ffi::bytes(body, body_length, "body")?,
+            )
+        };
+        let timeout = match u64::try_from(timeout_ms) {
+            Ok(0) => None,
+            Ok(limit) if limit <= LONGEST_TIMEOUT_MS => Some(Duration::from_millis(limit)),
+            _ => {
+                return Err(Error::invalid(format!("timeout_ms is {timeout_ms}"))
+                    .with_hint(format!("use milliseconds from 1 to {LONGEST_TIMEOUT_MS}, or 0 for the setting")));
+            }
+        };
+        let content_type = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        let call = ApiRequest { method, path, content_type: content_type.map(|(_, value)| *value), body };
+        let response = api::request_with(cache, &call, &RequestOptions { headers: &headers, timeout })?;
+        Ok((path.to_owned(), response))
     })
 }
 

@@ -172,6 +172,32 @@ pub(super) unsafe fn optional_str_arg<'a>(text: *const c_char, name: &str) -> Re
     Ok(Some(text))
 }
 
+/// Strings in pairs, ended by NULL. NULL instead of the array means none.
+///
+/// # Safety
+/// `list` is NULL or an array that ends with NULL, whose other elements are as for [`optional_str_arg`]; it does not
+/// change during `'a`, which must end with the call.
+pub(super) unsafe fn str_pairs<'a>(
+    list: *const *const c_char,
+    limit: usize,
+    name: &str,
+) -> Result<Vec<(&'a str, &'a str)>> {
+    let mut pairs = Vec::new();
+    if list.is_null() {
+        return Ok(pairs);
+    }
+    for index in 0..=limit {
+        // SAFETY: no NULL came before this pair, so its first element is in the array, by the caller's contract.
+        let Some(first) = (unsafe { optional_str_arg(*list.add(2 * index), name) })? else { return Ok(pairs) };
+        // SAFETY: the element before is not NULL, so this one is in the array, too.
+        let Some(second) = (unsafe { optional_str_arg(*list.add(2 * index + 1), name) })? else {
+            return Err(Error::invalid(format!("{name} ends after a name")).with_hint("pass names and values in turn"));
+        };
+        pairs.push((first, second));
+    }
+    Err(Error::invalid(format!("{name} has more than {limit} pairs")).with_hint("pass fewer, and NULL at the end"))
+}
+
 /// A block of bytes. NULL is allowed if the length is 0.
 ///
 /// # Safety

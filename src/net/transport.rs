@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Phase, Result};
 use crate::net::url::Url;
 use crate::sanitize::sanitize;
 use crate::sys::secret::MaybeSecret;
+use std::borrow::Cow;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -21,7 +22,7 @@ pub struct Request {
     /// The absolute URL. It never contains a secret.
     pub url: Url,
     /// Names and values. `Authorization` is the only secret value.
-    pub headers: Vec<(&'static str, MaybeSecret)>,
+    pub headers: Vec<(Cow<'static, str>, MaybeSecret)>,
     /// The body; empty for none. Wiped when dropped, because it may contain the client secret.
     pub body: Zeroizing<Vec<u8>>,
     /// The maximum size of the response body in bytes. A larger one is an error of [`Kind::Protocol`].

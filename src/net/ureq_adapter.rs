@@ -594,7 +594,7 @@ mod tests {
         let request = Request {
             method: "POST".to_owned(),
             url: Url::parse(url).unwrap(),
-            headers: vec![("accept", "*/*".into())],
+            headers: vec![("accept".into(), "*/*".into())],
             body: Zeroizing::new(body.to_vec()),
             max_response_bytes: 1000,
         };

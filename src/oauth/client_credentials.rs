@@ -47,9 +47,9 @@ pub fn token_request(token_url: &Url, client_id: &str, client_secret: &Secret, u
         method: "POST".to_owned(),
         url: token_url.clone(),
         headers: vec![
-            ("Content-Type", "application/x-www-form-urlencoded".into()),
-            ("Accept", "application/json".into()),
-            ("User-Agent", MaybeSecret::Public(user_agent.to_owned().into())),
+            ("Content-Type".into(), "application/x-www-form-urlencoded".into()),
+            ("Accept".into(), "application/json".into()),
+            ("User-Agent".into(), MaybeSecret::Public(user_agent.to_owned().into())),
         ],
         body,
         max_response_bytes: MAX_RESPONSE_BYTES,

@@ -197,6 +197,9 @@ void calls_without_exceptions() {
     CHECK(!config.set("no_such_setting", 1, failure) && failure.status() == AMP_INVALID_ARGUMENT);
     CHECK(config.set("retries", 0, failure) && !failure);
     CHECK(config.set("background_refresh", false, failure) && config.set("client_id", "id", failure));
+#if __cplusplus >= 201703L
+    CHECK(config.set("user_agent", std::string_view("tests").substr(0, 4), failure) && !failure);
+#endif
     CHECK(config.set("user_agent", std::string("test"), failure) && config.unset("user_agent", failure));
     CHECK(config.set("timeout_ms", std::chrono::seconds(5), failure) && config.queue_log_lines(8, failure));
     CHECK(!config.set("timeout_ms", std::chrono::seconds(0), failure) && failure);
@@ -330,7 +333,8 @@ void threads_share_a_cache() {
 /// An API behind a transport: it records the last request, and its collection has three pages.
 struct api {
     int tokens = 0;
-    std::string last;
+    std::string last, if_match;
+    std::chrono::milliseconds left;
 
     void answer(const amp::http_request &request, amp::http_reply &reply) {
         const std::string url = request.url();
@@ -340,7 +344,9 @@ struct api {
             reply.body("{\"access_token\":\"token-" + std::to_string(++tokens) + "\",\"expires_in\":300}");
             return;
         }
-        const char *kind = request.header("Content-Type");
+        const char *kind = request.header("Content-Type"), *match = request.header("If-Match");
+        if_match = match ? match : "";
+        left = request.timeout();
         last = request.method() + std::string(" ") + url + " " + (kind ? kind : "-") + " " + body;
         if (std::strcmp(request.header("Authorization"), "Bearer token-1") == 0 && tokens == 1 &&
             url == "https://api.amplience.net/revoked") {
@@ -394,6 +400,12 @@ void requests_carry_the_token() {
             caught = std::string(error.what()) == "full";
         }
         CHECK(caught);
+        const amp::header_list headers = {{"content-type", "text/csv"}, {"If-Match", "\"1\""}};
+        CHECK(cache.send("PUT", "/item", headers, "a,b", std::chrono::seconds(9)).ok());
+        CHECK(server.last == "PUT https://api.amplience.net/item text/csv a,b" && server.if_match == "\"1\"");
+        CHECK(server.left > std::chrono::seconds(1) && server.left <= std::chrono::seconds(9));
+        CHECK(cache.send("GET", "/v2/content/hubs", {}).ok() && server.left > std::chrono::seconds(9));
+        CHECK(failure_of([&] { cache.send("GET", "/x", {{"Host", "x"}}); }).status() == AMP_INVALID_ARGUMENT);
         CHECK(failure_of([&] { cache.request("GET", "https://elsewhere.example/"); }).status() == AMP_INVALID_ARGUMENT);
         CHECK(failure_of([&] { cache.request("PUT", "/item", "a\nb", body); }).status() == AMP_INVALID_ARGUMENT);
     }
@@ -425,6 +437,8 @@ void requests_without_exceptions() {
     CHECK(cache.download("/v2/content/hubs", take, failure).ok() && !taken.empty() && !failure);
     CHECK(cache.request("PUT", "/item", "text/plain", "text", failure).ok() && !failure);
     CHECK(server.last == "PUT https://api.amplience.net/item text/plain text");
+    CHECK(cache.send("GET", "/item", {{"If-Match", "x"}}, "", std::chrono::seconds(1), failure).ok() && !failure);
+    CHECK(!cache.send("GET", "/item", {}, "", std::chrono::seconds(-1), failure) && failure);
     CHECK(!cache.download("/v2/content/hubs", [](const char *, std::size_t) { return false; }, failure));
     CHECK(failure.status() == AMP_IO);
     try {

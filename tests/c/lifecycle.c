@@ -334,7 +334,41 @@ static void a_loaded_config_reads_the_environment(void) {
     amp_config_free(config);
 }
 
+static void the_headers_of_a_request_are_pairs(void) {
+    static const char *const bad[][4] = {{"A", NULL}, {"A", "b", "C", NULL}, {"Host", "x", NULL}, {"A\xff", "b", NULL}};
+    amp_config *config = amp_config_new();
+    amp_token_cache *cache = NULL;
+    const char *many[2 * 70 + 1] = {0};
+    size_t i;
+
+    CHECK_OK(amp_config_set(config, "personal_access_token", "amp_pat_abc.def", error));
+    /* Nothing listens there. */
+    CHECK_OK(amp_config_set(config, "api_url", "http://127.0.0.1:1", error));
+    CHECK_OK(amp_config_set(config, "retries", "0", error));
+    CHECK_OK(amp_token_cache_new(config, &cache, error));
+    amp_config_free(config);
+    for (i = 0; i < sizeof bad / sizeof *bad; i++) {
+        amp_response *response;
+        CHECK(amp_api_send(cache, "GET", "/x", bad[i], NULL, 0, 0, &response, NULL) == AMP_INVALID_ARGUMENT);
+        CHECK(response == NULL);
+    }
+    for (i = 0; i < 140; i++)
+        many[i] = "a";
+    {
+        amp_response *response;
+        CHECK(amp_api_send(cache, "GET", "/x", many, NULL, 0, 0, &response, NULL) == AMP_INVALID_ARGUMENT);
+        many[2 * 64] = NULL;
+        CHECK(amp_api_send(cache, "GET", "/x", many, NULL, 0, 0, &response, NULL) == AMP_CONNECT);
+        CHECK(amp_api_send(cache, "GET", "/x", NULL, NULL, 0, -1, &response, NULL) == AMP_INVALID_ARGUMENT);
+        CHECK(amp_api_send(cache, "GET", "/x", NULL, NULL, 0, 86400001, &response, NULL) == AMP_INVALID_ARGUMENT);
+        CHECK(amp_api_send(cache, "POST", "/x", NULL, "x", 1, 0, &response, NULL) == AMP_INVALID_ARGUMENT);
+        CHECK(amp_api_send(cache, "GET", "/x", NULL, NULL, 0, 86400000, &response, NULL) == AMP_CONNECT);
+    }
+    amp_token_cache_free(cache);
+}
+
 int main(void) {
+    the_headers_of_a_request_are_pairs();
     tokens_outlive_their_cache();
     a_config_may_change_and_go();
     one_token_needs_no_cache();

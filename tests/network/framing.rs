@@ -16,7 +16,8 @@ fn a_request_has_only_the_given_headers_and_body() {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\nX-Request-Id: 7\r\ncontent-length: 3\r\n\r\nno!")
     });
     let mut request = post(&server.url(), b"client_secret=hush");
-    request.headers = vec![("User-Agent", "tests/1".into()), ("Authorization", Secret::from("Bearer token").into())];
+    request.headers =
+        vec![("User-Agent".into(), "tests/1".into()), ("Authorization".into(), Secret::from("Bearer token").into())];
     let response = send(&request).unwrap();
     assert_eq!(response.status, 400);
     assert_eq!(response.header("x-request-id"), Some("7"));

@@ -22,9 +22,9 @@ fn secrets_only_travel_encrypted_or_not_at_all() {
 #[test]
 fn what_cannot_be_sent_costs_no_connection() {
     let server = RawServer::responding(OK);
-    let with = |name, value: &str| {
+    let with = |name: &'static str, value: &str| {
         let mut request = get(&server.url());
-        request.headers.push((name, Secret::from(value).into()));
+        request.headers.push((name.into(), Secret::from(value).into()));
         request
     };
     let path = |length: usize| get(&format!("http://{}/{}", server.address, "x".repeat(length)));

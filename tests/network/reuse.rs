@@ -20,7 +20,7 @@ fn answer_all(stream: &mut (impl Read + Write)) -> io::Result<()> {
 fn with_token(method: &str, url: &str) -> Request {
     let mut request = get(url);
     request.method = method.to_owned();
-    request.headers.push(("Authorization", Secret::from("Bearer token").into()));
+    request.headers.push(("Authorization".into(), Secret::from("Bearer token").into()));
     request
 }
 

@@ -30,7 +30,7 @@ fn a_connection_to_a_trusted_server_is_traced() {
         for host in ["localhost", "127.0.0.1"] {
             let mut observed = ConnectionTrace::default();
             let mut request = secure(&server, host);
-            request.headers.push(("Authorization", Secret::from("Bearer hush").into()));
+            request.headers.push(("Authorization".into(), Secret::from("Bearer hush").into()));
             let response = transport.send_traced(&request, PATIENCE, &mut observed).unwrap();
             assert_eq!(response.body.as_slice(), b"hi");
             assert_eq!(observed.address, Some(server.address));

@@ -120,6 +120,13 @@ FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
         amp_status,
         [cache_p, c_char_p, c_char_p, c_char_p, c_void_p, c_size_t, POINTER(response_p), error_out],
     ),
+    "amp_api_send": (
+        amp_status,
+        [
+            *[cache_p, c_char_p, c_char_p, POINTER(c_char_p), c_void_p, c_size_t, c_int64],
+            *[POINTER(response_p), error_out],
+        ],
+    ),
     "amp_api_download": (
         amp_status,
         [cache_p, c_char_p, write_fn, c_void_p, POINTER(response_p), error_out],

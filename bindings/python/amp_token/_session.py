@@ -7,6 +7,7 @@ import ctypes
 import dataclasses
 import itertools
 import json as _json
+import math
 import weakref
 from types import TracebackType
 from typing import (
@@ -39,6 +40,9 @@ _byref = ctypes.byref
 
 Params = Union[Mapping[str, Any], Sequence[Tuple[str, Any]], None]
 """The parameters of a request, for its query."""
+
+RequestHeaders = Optional[Mapping[str, str]]
+"""The headers of a request."""
 
 Body = Union[str, bytes, bytearray, memoryview, None]
 """The body of a request."""
@@ -278,6 +282,8 @@ class Session:
         json: Any = None,
         data: Body = None,
         content_type: Optional[str] = None,
+        headers: RequestHeaders = None,
+        timeout: Optional[float] = None,
     ) -> Response:
         """Sends a request and returns the response, with any HTTP status.
 
@@ -289,6 +295,10 @@ class Session:
         :param json: a value to send as JSON
         :param data: the body to send as it is, instead of ``json``; a ``str`` is encoded as UTF-8
         :param content_type: the media type of the body; with ``json`` it is ``application/json`` by default
+        :param headers: headers to add, at most 64. They replace ``Accept`` and ``User-Agent`` of the library, which
+            alone sets ``Authorization``, ``Host``, ``Content-Length`` and the headers that are for one connection
+        :param timeout: the time limit of the whole call in seconds, including retries and waiting, instead of
+            ``timeout_ms``; more than 0, rounded up to milliseconds
         :raises InvalidArgumentError: the URL has another origin, or an argument cannot be sent
         :raises AmpError: there was no token or no response; the class of the exception is the reason
         :raises ValueError: the cache is closed, or ``json`` contains a NaN or an infinity
@@ -307,19 +317,21 @@ class Session:
         check_type("method", method, str, "a str")
         method, path = method.upper(), _with_params(path, params)
         method_bytes, path_bytes = encode("method", method), encode("path", path)
-        type_bytes = None if content_type is None else encode("content_type", content_type)
+        header_list = _header_list(headers, content_type)
+        timeout_ms = _timeout_ms(timeout)
         handle = self._cache._open()
 
         def work() -> Response:
             pointer = _ffi.response_p()
             call(
-                _ffi.lib_nogil.amp_api_request,
+                _ffi.lib_nogil.amp_api_send,
                 handle.pointer,
                 method_bytes,
                 path_bytes,
-                type_bytes,
+                header_list,
                 body or None,
                 len(body),
+                timeout_ms,
                 _byref(pointer),
             )
             return Response._from_handle(pointer, method, path)
@@ -380,9 +392,16 @@ class Session:
             handle.config.deliver()
         return Response._from_handle(pointer, "GET", path)
 
-    def get(self, path: str, *, params: Params = None) -> Response:
+    def get(
+        self,
+        path: str,
+        *,
+        params: Params = None,
+        headers: RequestHeaders = None,
+        timeout: Optional[float] = None,
+    ) -> Response:
         """Sends a ``GET`` request; see :meth:`request`."""
-        return self.request("GET", path, params=params)
+        return self.request("GET", path, params=params, headers=headers, timeout=timeout)
 
     def post(
         self,
@@ -392,9 +411,20 @@ class Session:
         json: Any = None,
         data: Body = None,
         content_type: Optional[str] = None,
+        headers: RequestHeaders = None,
+        timeout: Optional[float] = None,
     ) -> Response:
         """Sends a ``POST`` request; see :meth:`request`."""
-        return self.request("POST", path, params=params, json=json, data=data, content_type=content_type)
+        return self.request(
+            "POST",
+            path,
+            params=params,
+            json=json,
+            data=data,
+            content_type=content_type,
+            headers=headers,
+            timeout=timeout,
+        )
 
     def put(
         self,
@@ -404,9 +434,20 @@ class Session:
         json: Any = None,
         data: Body = None,
         content_type: Optional[str] = None,
+        headers: RequestHeaders = None,
+        timeout: Optional[float] = None,
     ) -> Response:
         """Sends a ``PUT`` request; see :meth:`request`."""
-        return self.request("PUT", path, params=params, json=json, data=data, content_type=content_type)
+        return self.request(
+            "PUT",
+            path,
+            params=params,
+            json=json,
+            data=data,
+            content_type=content_type,
+            headers=headers,
+            timeout=timeout,
+        )
 
     def patch(
         self,
@@ -416,13 +457,31 @@ class Session:
         json: Any = None,
         data: Body = None,
         content_type: Optional[str] = None,
+        headers: RequestHeaders = None,
+        timeout: Optional[float] = None,
     ) -> Response:
         """Sends a ``PATCH`` request; see :meth:`request`."""
-        return self.request("PATCH", path, params=params, json=json, data=data, content_type=content_type)
+        return self.request(
+            "PATCH",
+            path,
+            params=params,
+            json=json,
+            data=data,
+            content_type=content_type,
+            headers=headers,
+            timeout=timeout,
+        )
 
-    def delete(self, path: str, *, params: Params = None) -> Response:
+    def delete(
+        self,
+        path: str,
+        *,
+        params: Params = None,
+        headers: RequestHeaders = None,
+        timeout: Optional[float] = None,
+    ) -> Response:
         """Sends a ``DELETE`` request; see :meth:`request`."""
-        return self.request("DELETE", path, params=params)
+        return self.request("DELETE", path, params=params, headers=headers, timeout=timeout)
 
     def graphql(self, query: str, variables: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
         """Sends a query or mutation to the GraphQL API and returns the ``data`` of the response.
@@ -569,6 +628,29 @@ def _with_params(path: str, params: Params) -> str:
         return path
     path, mark, fragment = path.partition("#")
     return f"{path}{'&' if '?' in path else '?'}{urlencode(found)}{mark}{fragment}"
+
+
+def _header_list(headers: RequestHeaders, content_type: Optional[str]) -> Any:
+    """Names and values in turn, and NULL at the end, as the native library takes them."""
+    check_type("headers", headers, (Mapping, type(None)), "a mapping")
+    check_type("content_type", content_type, (str, type(None)), "a str")
+    pairs = dict(headers or {})
+    if content_type is not None and "content-type" not in (str(name).lower() for name in pairs):
+        pairs["Content-Type"] = content_type
+    strings: List[bytes] = []
+    for name, value in pairs.items():
+        strings += encode("the name of a header", name), encode("the value of a header", value)
+    return (ctypes.c_char_p * (len(strings) + 1))(*strings)
+
+
+def _timeout_ms(timeout: Optional[float]) -> int:
+    """A time limit in seconds as the native library takes it: in milliseconds, 0 for none."""
+    if timeout is None:
+        return 0
+    check_type("timeout", timeout, (int, float), "a number of seconds")
+    if not timeout > 0:
+        raise ValueError("timeout must be more than 0 seconds")
+    return math.ceil(min(timeout * 1000, 2.0**62))
 
 
 def _graphql_data(response: Response) -> Dict[str, Any]:

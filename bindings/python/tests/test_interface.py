@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import pydoc
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Callable, List
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SECRET, Emulator
 
 import amp_token
 from amp_token import _cache, _errors, _ffi, _settings
@@ -151,6 +153,25 @@ def test_the_package_works_without_the_functions_that_pypy_lacks() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ended.stdout, ended.stderr) == ("amp_pat_a.b\n", "")
+
+
+def test_pypy(emulator: Emulator) -> None:
+    pypy = shutil.which("pypy3")
+    if pypy is None:
+        pytest.skip("pypy3 is not installed")
+    program = f"""
+import json, sys, threading, amp_token
+with amp_token.TokenCache(**json.loads(sys.argv[1])) as cache, amp_token.Session(cache=cache) as session:
+    threads = [threading.Thread(target=cache.value) for _ in range(8)]
+    [thread.start() for thread in threads], [thread.join() for thread in threads]
+    print(cache.stats()["requests"], session.get("/v2/content/hubs").status_code, cache.get().expires_in > 60)
+try:
+    amp_token.get_token(client_id="a", client_secret={SECRET!r}, auth_url="http://127.0.0.1:1", retries=0, load=False)
+except amp_token.ConnectError as error:
+    print(error.status_name)
+"""
+    ended = subprocess.run([pypy, "-c", program, json.dumps(emulator.credentials)], capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("1 200 True\nAMP_CONNECT\n", "")
 
 
 def test_another_binary_interface_is_rejected(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ import io
 import json
 import pickle
 import re
+import socket
 import subprocess
 import sys
 import time
 import traceback
 from email.utils import formatdate
-from typing import Any, Iterator, Type
+from typing import Any, Dict, Iterator, Optional, Type
 
 import pytest
 from conftest import Emulator, Fake, in_threads
@@ -204,6 +205,10 @@ def test_arguments_are_checked(session: Session) -> None:
         (lambda session: session.post(HUBS, data=7), "data must be bytes or a str, not int"),
         (lambda session: session.post(HUBS, data=b"", content_type=b"text/plain"), "content_type must be a str, not bytes"),
         (lambda session: session.post(HUBS, json={}, data=b""), "json and data cannot both"),
+        (lambda session: session.get(HUBS, headers=["a"]), "headers must be a mapping, not list"),
+        (lambda session: session.get(HUBS, headers={"a": 1}), "the value of a header must be a str, not int"),
+        (lambda session: session.get(HUBS, headers={1: "a"}), "the name of a header must be a str, not int"),
+        (lambda session: session.get(HUBS, timeout="1"), "timeout must be a number of seconds, not str"),
         (lambda session: session.download(7, io.BytesIO()), "path must be a str, not int"),
         (lambda session: session.download(HUBS, "file"), "file must have a write method, which str does not"),
         (lambda session: session.graphql(b"{ a }"), "query must be a str, not bytes"),
@@ -237,6 +242,61 @@ def test_parameters_are_appended_to_the_path(session: Session) -> None:
         ("/a", {"b": ["c", "ü"], "d": True}, "/a?b=c&b=%C3%BC&d=true"),
     ):
         assert _with_params(path, params) == expected
+
+
+class Recorded(Fake):
+    """A server that notes the headers of the requests, whose names the tests know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headers_sent: Dict[str, Optional[str]] = {}
+
+    def _send(self, request: Any, response: Any, user_data: Any) -> int:
+        for name in ("Accept", "Content-Type", "If-Match", "Authorization"):
+            value = _ffi.lib_gil.amp_http_request_header(request, name.encode())
+            self.headers_sent[name] = None if value is None else value.decode()
+        return super()._send(request, response, user_data)
+
+
+def test_headers_are_sent() -> None:
+    fake = Recorded()
+    session = Session(fake.cache())
+    session.put("/x", json={}, headers={"If-Match": '"1"', "accept": "text/plain"})
+    assert fake.headers_sent == {
+        "Accept": "text/plain",
+        "Content-Type": "application/json",
+        "If-Match": '"1"',
+        "Authorization": "Bearer token-1",
+    }
+    session.post("/x", data="a", headers={"content-type": "text/csv"})
+    assert fake.headers_sent["Content-Type"] == "text/csv" and fake.headers_sent["If-Match"] is None
+    before = fake.requests
+    for name, value in (("Authorization", "x"), ("Host", "x"), ("A B", "x"), ("A", "x\r\nB: c")):
+        with pytest.raises(amp_token.InvalidArgumentError, match="header|cannot be set"):
+            session.get("/x", headers={name: value})
+    with pytest.raises(ValueError, match="the value of a header contains a NUL"):
+        session.get("/x", headers={"A": "\0"})
+    assert fake.requests == before
+
+
+def test_a_request_has_a_time_limit_of_its_own() -> None:
+    """With the setting's an hour, the test would not end."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        settings: Any = {"api_url": url, "proxy": "none", "load": False, "timeout_ms": 3600_000, "retries": 0}
+        with Session(personal_access_token="amp_pat_a.b", **settings) as session:
+            for call in (session.get, session.delete, session.post, session.put, session.patch):
+                with pytest.raises(amp_token.AmpTimeoutError):
+                    call("/x", timeout=0.05)
+            for wrong in (0, -1, float("nan")):
+                with pytest.raises(ValueError, match="more than 0"):
+                    session.get("/x", timeout=wrong)
+            with pytest.raises(amp_token.InvalidArgumentError, match="timeout_ms"):
+                session.get("/x", timeout=100_000)
+        # It includes the request for a token.
+        with Session(client_id="a", client_secret="b", auth_url=url, **settings) as session:
+            with pytest.raises(amp_token.AmpTimeoutError):
+                session.get("/x", timeout=0.05)
 
 
 def test_names_that_other_libraries_use(session: Session, fake: Fake) -> None:

@@ -245,9 +245,9 @@ fn api_request(options: &Options, token: &Secret) -> Request {
         method: "GET".to_owned(),
         url: options.api_url.append("/v2/content/hubs?size=1"),
         headers: vec![
-            ("Authorization", Secret::from(token.authorization()).into()),
-            ("Accept", "application/hal+json, application/json".into()),
-            ("User-Agent", MaybeSecret::Public(options.user_agent.clone().into())),
+            ("Authorization".into(), Secret::from(token.authorization()).into()),
+            ("Accept".into(), "application/hal+json, application/json".into()),
+            ("User-Agent".into(), MaybeSecret::Public(options.user_agent.clone().into())),
         ],
         body: Vec::new().into(),
         max_response_bytes: 1024 * 1024,

@@ -176,7 +176,7 @@ fn hubs(cache: &TokenCache, authorization: &str) -> CliResult<Vec<String>> {
     let request = Request {
         method: "GET".to_owned(),
         url: cache.options().api_url.append("/v2/content/hubs"),
-        headers: vec![("Authorization", Secret::from(authorization).into())],
+        headers: vec![("Authorization".into(), Secret::from(authorization).into())],
         body: Vec::new().into(),
         max_response_bytes: 1024 * 1024,
     };

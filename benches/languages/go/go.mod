@@ -1,0 +1,7 @@
+module bench
+
+go 1.18
+
+require amptoken v0.0.0
+
+replace amptoken => ../../../bindings/recipes/go

@@ -1,0 +1,3 @@
+module amptoken
+
+go 1.18
