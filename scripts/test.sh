@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 export AMP_REQUIRE_TOOLS=1
 target=${CARGO_TARGET_DIR:-target}
-features=cli,emulator,redis
+features=cli,emulator,redis,serve
 
 echo "== Rust, C and C++: cargo test"
 cargo test --workspace --features "$features" --no-fail-fast
