@@ -9,6 +9,8 @@ mod doctor;
 mod emulator;
 mod pipelines;
 mod requests;
+#[cfg(feature = "serve")]
+mod serve;
 #[path = "../support/mod.rs"]
 mod shared;
 mod store;

@@ -64,6 +64,22 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Timed<B> {
     }
 }
 
+/// Why the body of a request could not be passed on: the client's doing.
+#[derive(Debug)]
+pub struct RequestBodyError(pub BoxError);
+
+impl std::fmt::Display for RequestBodyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the body of the request is not complete: {}", self.0)
+    }
+}
+
+impl StdError for RequestBodyError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.0)
+    }
+}
+
 /// A body that begins with bytes that were read from it before.
 pub struct Resumed<B> {
     pub start: Option<Bytes>,

@@ -45,8 +45,8 @@ const OTHER_FILES: u64 = 64;
 /// The time for the head of a request, for a TLS handshake, and between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest head of a request. A token is up to some kilobytes long.
-const MAX_HEAD: usize = 64 * 1024;
+/// The buffer for the head of a request, which hyper reads into at most twice. A token is up to some kilobytes long.
+const HEAD_BUFFER: usize = 32 * 1024;
 
 /// How long a client may read nothing of what is sent to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -141,7 +141,7 @@ impl Listening {
         let hosts = self.accepts();
         let listener = match self.socket {
             Socket::Tcp(listener, _) => AnyListener::Tcp(tokio::net::TcpListener::from_std(listener)?),
-            Socket::Unix(listener, file) => AnyListener::Unix(tokio::net::UnixListener::from_std(listener)?, file),
+            Socket::Unix(listener, file) => AnyListener::Unix(file, tokio::net::UnixListener::from_std(listener)?),
         };
         loop {
             let accepted = tokio::select! {
@@ -242,7 +242,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
+        .max_buf_size(HEAD_BUFFER)
         .serve_connection(TokioIo::new(Impatient { stream, sleep: None }), service);
     let mut connection = pin!(connection);
     loop {
@@ -353,8 +353,8 @@ pub fn connection_limit(raise: bool) -> (usize, Option<Rlimit>) {
 
 enum AnyListener {
     Tcp(tokio::net::TcpListener),
-    /// With its file, which is removed after it.
-    Unix(tokio::net::UnixListener, #[expect(dead_code, reason = "removes the file when it is dropped")] SocketFile),
+    /// With its file, which is removed before it is closed: as long as it is open, no other file has the same inode.
+    Unix(#[expect(dead_code, reason = "removes the file when it is dropped")] SocketFile, tokio::net::UnixListener),
 }
 
 impl AnyListener {
@@ -365,7 +365,7 @@ impl AnyListener {
                 let _ = stream.set_nodelay(true);
                 Ok((AnyStream::Tcp(stream), Caller::Other))
             }
-            AnyListener::Unix(listener, _) => {
+            AnyListener::Unix(_, listener) => {
                 let (stream, _) = listener.accept().await?;
                 let user = stream.peer_cred()?.uid();
                 let is_same = user == rustix::process::geteuid().as_raw();

@@ -167,3 +167,34 @@ pub fn status_name(kind: Kind) -> &'static str {
         Kind::Internal => "AMP_INTERNAL",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_named_as_in_the_header() {
+        let header = include_str!("../../../../include/amp_token.h");
+        for kind in [
+            Kind::InvalidArgument,
+            Kind::Config,
+            Kind::NoCredentials,
+            Kind::CredentialsRejected,
+            Kind::Resolve,
+            Kind::Connect,
+            Kind::Tls,
+            Kind::Proxy,
+            Kind::Timeout,
+            Kind::RateLimited,
+            Kind::Server,
+            Kind::Protocol,
+            Kind::Io,
+            Kind::BufferTooSmall,
+            Kind::Pending,
+            Kind::Internal,
+        ] {
+            assert!(header.contains(&format!("{} = {},", status_name(kind), kind.number())), "{kind:?}");
+        }
+        assert!(Metrics::new().is_ok());
+    }
+}

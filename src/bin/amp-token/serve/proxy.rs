@@ -13,7 +13,7 @@
 //!   response are removed: this is no server for browsers.
 
 use super::answer::{failure, failure_with, upstream_failure};
-use super::body::{AnyBody, BoxError, InFlight, Resumed, Timed, full};
+use super::body::{AnyBody, BoxError, InFlight, RequestBodyError, Resumed, Timed, full};
 use super::links::Rewriter;
 use super::{Caller, Server};
 use amp_token::error::{Error, Kind};
@@ -103,7 +103,7 @@ pub async fn respond(
             Err(_) => return failure(StatusCode::REQUEST_TIMEOUT, "invalid_request", "the body did not arrive"),
         }
     } else {
-        ToSend::Stream(Some(limited.boxed_unsync()))
+        ToSend::Stream(Some(limited.map_err(|error| RequestBodyError(error).into()).boxed_unsync()))
     };
     strip(&mut parts.headers);
     for name in [HOST, CONTENT_LENGTH, EXPECT] {
@@ -230,6 +230,9 @@ async fn send(
             server.metrics.proxied(None);
             if find::<LengthLimitError>(&error).is_some() {
                 return Err(too_large());
+            }
+            if let Some(error) = find::<RequestBodyError>(&error) {
+                return Err(failure(StatusCode::BAD_REQUEST, "invalid_request", &error.to_string()));
             }
             // An error of the library says which part of the way failed, and what to do.
             Err(match find::<Error>(&error) {

@@ -14,7 +14,7 @@ use crate::exit::{CliError, CliResult, EXIT_IO};
 use amp_token::sanitize::sanitize;
 use amp_token::token::Token;
 use ring::rand::{SecureRandom, SystemRandom};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fchmod, fstat, openat, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -45,8 +45,8 @@ pub struct TokenFile {
     path: PathBuf,
     format: String,
     mode: Mode,
-    /// The device and inode of the file that this process wrote last.
-    written: Option<(u64, u64)>,
+    /// The file that this process wrote last. While it is open, no other file has the same inode.
+    written: Option<File>,
 }
 
 impl TokenFile {
@@ -113,12 +113,10 @@ impl TokenFile {
         let text = format::token(&self.format, token).map_err(|_| io::Error::other("the token has no such form"))?;
         let text = zeroize::Zeroizing::new([text.as_bytes(), b"\n"].concat());
         let (unfinished, mut file) = self.create()?;
-        let written = file.write_all(&text).and_then(|()| Ok(fstat(&file)?)).and_then(|about| {
-            renameat(&self.directory, &unfinished, &self.directory, &self.name).map(|()| about).map_err(Into::into)
-        });
-        match written {
-            Ok(about) => {
-                self.written = Some(identity(&about));
+        let renamed = |()| renameat(&self.directory, &unfinished, &self.directory, &self.name).map_err(Into::into);
+        match file.write_all(&text).and_then(renamed) {
+            Ok(()) => {
+                self.written = Some(file);
                 Ok(())
             }
             Err(error) => {
@@ -137,7 +135,9 @@ impl TokenFile {
     pub fn remove(&mut self) {
         let Some(written) = self.written.take() else { return };
         let there = statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW);
-        if there.is_ok_and(|about| identity(&about) == written) {
+        if let (Ok(there), Ok(written)) = (there, fstat(&written))
+            && (there.st_dev, there.st_ino) == (written.st_dev, written.st_ino)
+        {
             let _ = unlinkat(&self.directory, &self.name, AtFlags::empty());
         }
     }
@@ -184,11 +184,6 @@ impl TokenFile {
     }
 }
 
-#[allow(clippy::unnecessary_cast, reason = "their types differ from system to system")]
-fn identity(about: &Stat) -> (u64, u64) {
-    (about.st_dev as u64, about.st_ino as u64)
-}
-
 impl Drop for TokenFile {
     fn drop(&mut self) {
         self.remove();
@@ -198,7 +193,11 @@ impl Drop for TokenFile {
 /// The permissions of a file: three or four octal digits. Nobody but its owner may change it.
 pub fn parse_mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
-        Ok(mode) if (3..=4).contains(&text.len()) && mode & !0o644 == 0 && mode & 0o400 != 0 => Ok(mode),
+        Ok(mode)
+            if (3..=4).contains(&text.len()) && !text.starts_with('+') && mode & !0o644 == 0 && mode & 0o400 != 0 =>
+        {
+            Ok(mode)
+        }
         _ => Err("use 0600, 0640, 0644 or less".to_owned()),
     }
 }

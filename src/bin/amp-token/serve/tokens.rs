@@ -56,6 +56,8 @@ pub struct Tokens {
     attempts: watch::Sender<Attempt>,
     /// Changes with each new token.
     current: watch::Sender<Option<Arc<Token>>>,
+    /// When the attempt in progress began.
+    since: Mutex<Option<Instant>>,
     /// Somebody waits for an attempt.
     wanted: Notify,
     was_used: AtomicBool,
@@ -75,6 +77,7 @@ impl Tokens {
             metrics,
             attempts: watch::Sender::new(None),
             current: watch::Sender::new(None),
+            since: Mutex::default(),
             wanted: Notify::new(),
             was_used: AtomicBool::new(false),
             handed_out: Mutex::default(),
@@ -114,20 +117,39 @@ impl Tokens {
         // Subscribed first: an attempt that ends from now on counts.
         let mut attempts = self.attempts.subscribe();
         self.wanted.notify_one();
-        let limit = if cached.is_some() { PATIENCE } else { self.cache.options().timeout + SLACK };
-        let attempt = match timeout(limit, attempts.changed()).await {
-            Ok(Ok(())) => attempts.borrow().clone(),
-            _ => None,
-        };
+        let limit = cached.as_ref().map_or(self.cache.options().timeout + SLACK, |token| self.patience(token));
+        let mut attempt = self.outcome(&mut attempts, limit).await;
+        if attempt.is_none() && cached.is_some() {
+            match self.cached() {
+                Some(token) => return Ok(token),
+                // It has expired meanwhile.
+                None => attempt = self.outcome(&mut attempts, self.cache.options().timeout + SLACK).await,
+            }
+        }
         match attempt {
             Some(Ok(token)) => Ok(token),
-            // Of two usable tokens either will do.
+            // A token that is not good for long is better than none.
             Some(Err(error)) => self.cached().ok_or(error),
-            None => self.cached().ok_or_else(|| {
-                Error::new(Kind::Timeout, format!("no token arrived within {} s", limit.as_secs()))
-                    .with_hint("the service is slow, or a proxy is; see the log of amp-token serve")
-            }),
+            None => Err(Error::new(Kind::Timeout, "no token arrived in time")
+                .with_hint("the service is slow, or a proxy is; see the log of amp-token serve")),
         }
+    }
+
+    /// What comes of the attempt in progress, or of the next one.
+    async fn outcome(&self, attempts: &mut watch::Receiver<Attempt>, limit: Duration) -> Attempt {
+        match timeout(limit, attempts.changed()).await {
+            Ok(Ok(())) => attempts.borrow_and_update().clone(),
+            _ => None,
+        }
+    }
+
+    /// How long a request waits for a better token than this one: not until it has expired, and only once for an attempt
+    /// that hangs.
+    fn patience(&self, token: &Token) -> Duration {
+        let usable = self.now().remaining_until(token.usable_until(Duration::ZERO));
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = since.map_or(Duration::ZERO, |since| since.elapsed());
+        PATIENCE.saturating_sub(waited).min(usable / 2)
     }
 
     /// A token that is there already, for `/readyz`. If there is none, one is requested, and nobody waits for it.
@@ -196,7 +218,11 @@ impl Tokens {
                 false => this.cache.get_for(ample(&token)),
             }
         };
-        let outcome = match tokio::task::spawn_blocking(work).await {
+        let set = |since| *self.since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        set(Some(Instant::now()));
+        let outcome = tokio::task::spawn_blocking(work).await;
+        set(None);
+        let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => Err(Error::new(Kind::Internal, format!("internal error: the renewal failed: {error}"))),
         };
