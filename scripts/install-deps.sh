@@ -26,6 +26,7 @@ packages_of() {
         tinyproxy) echo tinyproxy-bin ;;
         danted) echo dante-server ;;
         nginx) echo nginx-light ;;
+        systemd-analyze) echo systemd ;;
         *) echo "$1" ;;
     esac
 }
@@ -51,7 +52,7 @@ if [ "${1:-}" = --check ]; then
 fi
 if [ $# = 0 ]; then
     set -- cargo cc c++ make nm readelf curl curl-headers jq python3 python3-venv pkg-config cmake ant \
-        openssl valgrind strace redis-server tinyproxy squid danted nginx haproxy stunnel4 abidiff zsh fish
+        openssl systemd-analyze valgrind strace redis-server tinyproxy squid danted nginx haproxy stunnel4 abidiff zsh fish
 fi
 
 packages=''

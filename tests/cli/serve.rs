@@ -1,6 +1,7 @@
 //! `amp-token serve` and `amp-token exec --serve`: clients on real sockets, the emulator behind them.
 
 mod attacks;
+mod examples;
 mod exec;
 mod proxy;
 mod server;
