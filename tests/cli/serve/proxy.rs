@@ -243,3 +243,30 @@ fn many_requests_with_short_tokens_never_fail() {
         }
     });
 }
+
+/// A connection that the API closes while a request is on its way: the request is sent again, unless it may have been
+/// executed.
+#[test]
+fn a_closed_connection_is_replaced_where_that_is_safe() {
+    let env = TestEnv::new();
+    let count = Arc::new(Mutex::new(0));
+    let api = RawServer::start({
+        let count = Arc::clone(&count);
+        move |mut stream| {
+            // Every second request gets no response.
+            read_head(&mut stream)?;
+            let number = {
+                let mut count = count.lock().unwrap();
+                *count += 1;
+                *count
+            };
+            if number % 2 == 0 { stream.write_all(OK.as_bytes()) } else { Ok(()) }
+        }
+    });
+    let serve = with_api(&env, &api.url().replace("/oauth/token", ""), &[]);
+    assert_eq!(serve.api("/v2/content/x").status, 200);
+    assert_eq!(*count.lock().unwrap(), 2);
+    let headers = format!("Authorization: Bearer {}\r\n", serve.ticket());
+    serve.post("/v2/content/x", &headers, "{}").assert_error(502, "temporarily_unavailable");
+    assert_eq!(*count.lock().unwrap(), 3);
+}

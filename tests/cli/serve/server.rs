@@ -365,5 +365,19 @@ fn the_figures_are_in_the_text_format() {
         check.stdin.take().unwrap().write_all(answer.body.as_bytes()).unwrap();
         assert!(check.wait().unwrap().success());
     }
-    let _ = AMP_TOKEN;
+}
+
+/// `nohup` has a server survive the end of its terminal.
+#[test]
+fn a_hangup_that_is_ignored_stays_ignored() {
+    let env = TestEnv::new();
+    let mut command = env.shell(&format!("trap '' HUP; exec {AMP_TOKEN} serve"));
+    let serve = Serve::run(&mut command);
+    serve.signal(libc::SIGHUP);
+    assert_eq!(serve.token().status, 200);
+    assert_eq!(serve.end().0, Some(0));
+    let serve = Serve::start(&env, &[]);
+    serve.signal(libc::SIGHUP);
+    let mut serve = serve;
+    assert_eq!(serve.child.wait().unwrap().code(), Some(0));
 }

@@ -90,6 +90,9 @@ async fn serve(
     let failed = |error: std::io::Error| CliError::new(EXIT_IO, format!("cannot start: {error}"));
     let mut signals = Vec::new();
     for (number, is_of_terminal) in SIGNALS {
+        if crate::startup::is_ignored(number.as_raw()) {
+            continue;
+        }
         signals.push((number, is_of_terminal, signal(SignalKind::from_raw(number.as_raw())).map_err(failed)?));
     }
     server.tokens.attempt().await?;

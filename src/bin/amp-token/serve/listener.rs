@@ -244,20 +244,23 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BUFFER)
         .serve_connection(TokioIo::new(Impatient { stream, sleep: None }), service);
-    let mut connection = pin!(connection);
-    loop {
-        tokio::select! {
-            // What a client did wrong was its response, if it could have one.
-            _ = connection.as_mut() => break,
-            () = close.notified() => break,
-            changed = end.changed() => {
-                connection.as_mut().graceful_shutdown();
-                if changed.is_err() {
-                    break;
+    {
+        let mut connection = pin!(connection);
+        loop {
+            tokio::select! {
+                // What a client did wrong was its response, if it could have one.
+                _ = connection.as_mut() => break,
+                () = close.notified() => break,
+                changed = end.changed() => {
+                    connection.as_mut().graceful_shutdown();
+                    if changed.is_err() {
+                        break;
+                    }
                 }
             }
         }
     }
+    // After what is left of its request, which would count it as idle.
     connections.remove(number);
 }
 

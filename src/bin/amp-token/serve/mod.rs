@@ -67,6 +67,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 use ticket::Ticket;
 use token_file::TokenFile;
@@ -359,11 +360,12 @@ async fn serve(
     lines: &str,
 ) -> CliResult<()> {
     let failed = |error: std::io::Error| CliError::new(EXIT_IO, format!("cannot start: {error}"));
-    let mut signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()]
-        .map(signal)
-        .into_iter()
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(failed)?;
+    let mut signals = Vec::new();
+    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
+        if !crate::startup::is_ignored(kind.as_raw_value()) {
+            signals.push(signal(kind).map_err(failed)?);
+        }
+    }
     let (end, ends) = watch::channel(false);
     let connections = Arc::new(Connections::new(limit));
     for listening in listening {
@@ -375,14 +377,12 @@ async fn serve(
             }
         });
     }
-    let [terminate, interrupt, hangup] = signals.as_mut_slice() else { return Ok(()) };
-    let mut signalled = std::pin::pin!(async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
+    let mut signalled = std::pin::pin!(std::future::poll_fn(|context| {
+        match signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready()) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         }
-    });
+    }));
     let first = tokio::select! {
         first = server.tokens.attempt() => Some(first),
         () = &mut signalled => None,

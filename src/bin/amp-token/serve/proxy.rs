@@ -206,47 +206,77 @@ async fn send(
     token: &Token,
     body: &mut ToSend,
 ) -> Result<Response<Incoming>, Response<AnyBody>> {
-    let (body, limit) = match body {
-        ToSend::Small(bytes) => (full(bytes.clone()), server.timeout),
-        ToSend::Stream(stream) => (stream.take().unwrap_or_else(|| full(Bytes::new())), STREAM_TIMEOUT),
-    };
-    let mut request = Request::new(body);
-    *request.method_mut() = parts.method.clone();
-    *request.uri_mut() = uri.clone();
-    *request.headers_mut() = parts.headers.clone();
-    let Ok(mut value) = HeaderValue::from_str(token.authorization()) else {
+    let Ok(mut authorization) = HeaderValue::from_str(token.authorization()) else {
         let error = Error::new(Kind::Protocol, "the token cannot be sent in a header");
         return Err(upstream_failure(&error));
     };
-    value.set_sensitive(true);
-    request.headers_mut().insert(AUTHORIZATION, value);
+    authorization.set_sensitive(true);
+    let limit = if body.is_repeatable() { server.timeout } else { STREAM_TIMEOUT };
     let host = server.api_url.host();
-    match timeout(limit, server.api.request(request)).await {
-        Ok(Ok(response)) => {
-            server.metrics.proxied(Some(response.status().as_u16()));
-            Ok(response)
-        }
-        Ok(Err(error)) => {
-            server.metrics.proxied(None);
-            if find::<LengthLimitError>(&error).is_some() {
-                return Err(too_large());
+    let mut is_first = true;
+    loop {
+        let next = match body {
+            ToSend::Small(bytes) => full(bytes.clone()),
+            ToSend::Stream(stream) => stream.take().unwrap_or_else(|| full(Bytes::new())),
+        };
+        let mut request = Request::new(next);
+        *request.method_mut() = parts.method.clone();
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = parts.headers.clone();
+        request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        match timeout(limit, server.api.request(request)).await {
+            Ok(Ok(response)) => {
+                server.metrics.proxied(Some(response.status().as_u16()));
+                return Ok(response);
             }
-            if let Some(error) = find::<RequestBodyError>(&error) {
-                return Err(failure(StatusCode::BAD_REQUEST, "invalid_request", &error.to_string()));
+            // The API has closed a connection that was kept, and the request crossed that.
+            Ok(Err(error))
+                if is_first && body.is_repeatable() && is_idempotent(&parts.method) && is_disconnect(&error) =>
+            {
+                is_first = false;
             }
-            // An error of the library says which part of the way failed, and what to do.
-            Err(match find::<Error>(&error) {
-                Some(error) => upstream_failure(error),
-                None => {
-                    let message = format!("the request to {host} failed: {}", innermost(&error));
-                    upstream_failure(&Error::new(Kind::Connect, message))
-                }
-            })
+            Ok(Err(error)) => {
+                server.metrics.proxied(None);
+                return Err(failed_request(&error, host));
+            }
+            Err(_) => {
+                server.metrics.proxied(None);
+                let message = format!("{host} sent no response within {} s", limit.as_secs_f32());
+                let error = Error::new(Kind::Timeout, message).with_hint("try again later, or raise timeout_ms");
+                return Err(upstream_failure(&error));
+            }
         }
-        Err(_) => {
-            server.metrics.proxied(None);
-            let message = format!("{host} sent no response within {} s", limit.as_secs_f32());
-            Err(upstream_failure(&Error::new(Kind::Timeout, message).with_hint("try again later, or raise timeout_ms")))
+    }
+}
+
+/// RFC 9110, 9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE].contains(method)
+}
+
+fn is_disconnect(error: &hyper_util::client::legacy::Error) -> bool {
+    let is_reset = |error: &std::io::Error| {
+        matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
+    };
+    !error.is_connect()
+        && (find::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message)
+            || find::<std::io::Error>(error).is_some_and(is_reset))
+}
+
+/// The response for a request that could not be sent, or has no response.
+fn failed_request(error: &(dyn StdError + 'static), host: &str) -> Response<AnyBody> {
+    if find::<LengthLimitError>(error).is_some() {
+        return too_large();
+    }
+    if let Some(error) = find::<RequestBodyError>(error) {
+        return failure(StatusCode::BAD_REQUEST, "invalid_request", &error.to_string());
+    }
+    // An error of the library says which part of the way failed, and what to do.
+    match find::<Error>(error) {
+        Some(error) => upstream_failure(error),
+        None => {
+            let message = format!("the request to {host} failed: {}", innermost(error));
+            upstream_failure(&Error::new(Kind::Connect, message))
         }
     }
 }
