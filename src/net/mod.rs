@@ -7,6 +7,8 @@ mod header_case;
 pub mod http;
 mod http_date;
 mod idle;
+#[cfg(all(unix, feature = "serve"))]
+pub mod open_connection;
 mod pem;
 pub mod proxy;
 pub(crate) mod resolve;

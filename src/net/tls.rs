@@ -293,6 +293,32 @@ impl Stream for TlsStream {
             self.process_packets()?;
         }
     }
+
+    /// What rustls has taken counts as written, and [`Stream::flush_ready`] sends what is left of it.
+    #[cfg(feature = "serve")]
+    fn write_ready(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.flush_ready()?;
+        let taken = self.tls.writer().write(bytes)?;
+        match self.flush_ready() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(taken),
+        }
+    }
+
+    #[cfg(feature = "serve")]
+    fn flush_ready(&mut self) -> io::Result<()> {
+        while self.tls.wants_write() {
+            if self.tls.write_tls(&mut Ready(&mut self.inner))? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        self.inner.flush_ready()
+    }
+
+    #[cfg(all(unix, feature = "serve"))]
+    fn socket(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.inner.socket()
+    }
 }
 
 /// Reads from a stream what has arrived.
@@ -301,6 +327,21 @@ struct Arrived<'a>(&'a mut Box<dyn Stream>);
 impl Read for Arrived<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read_arrived(buffer)
+    }
+}
+
+/// Writes to a stream what fits.
+#[cfg(feature = "serve")]
+struct Ready<'a>(&'a mut Box<dyn Stream>);
+
+#[cfg(feature = "serve")]
+impl Write for Ready<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_ready(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -173,9 +173,19 @@ const COMMANDS: &[Entry] = &[
          those of the command.\n\n\
          A token expires after minutes, and the environment of a running process cannot be changed. A job\n\
          that runs longer should call \"amp-token get\" each time it needs a token. For that purpose the\n\
-         credentials stay in the environment of the command, unless --clean is given.",
-        "  amp-token exec --min-validity 120 -- ./publish.sh --all",
+         credentials stay in the environment of the command, unless --clean is given.\n\n\
+         With --serve, the command gets no token and no credentials, but the address of a local token\n\
+         endpoint and a secret for it, in AUTH_URL, AMPLIENCE_AUTH_URL, AMPLIENCE_CLIENT_ID and\n\
+         AMPLIENCE_CLIENT_SECRET. The endpoint serves valid tokens until the command ends.",
+        "  amp-token exec --min-validity 120 -- ./publish.sh --all\n  amp-token exec --serve -- terraform apply",
         |command| {
+            #[cfg(all(unix, feature = "serve"))]
+            let command = command.args([
+                flag("serve", "Serve tokens to the command, which gets no credentials (see \"amp-token help serve\")")
+                    .conflicts_with(MIN_VALIDITY),
+                flag("rewrite-links", "Have the command use the APIs through the server, too, and follow links to it")
+                    .requires("serve"),
+            ]);
             takes_token(command)
                 .arg(flag("clean", "Remove the variables of settings that hold secrets or name files with one. HTTPS_PROXY stays"))
                 .arg(trailing_command("The command and its arguments").required(true))
@@ -260,6 +270,18 @@ const COMMANDS: &[Entry] = &[
          token is stored as \"get\" would store it. No secret is shown, so the report can be passed on.",
         "  amp-token doctor --timeout-ms 10000\n  amp-token doctor --json | jq -r '.steps[] | select(.result == \"failed\").text'",
         |command| takes_settings(command.arg(flag("json", "Print JSON")))),
+    #[cfg(all(unix, feature = "serve"))]
+    Entry::new("serve", "Serve tokens to programs that cannot use the library",
+        "Serves POST /oauth/token as Amplience does, for every tool whose token URL can be set, and the APIs\n\
+         below /v2/content and /graphql with the token added. Clients authenticate with the ticket, a local\n\
+         secret that is new at each start, in place of the client secret. The token is renewed early enough\n\
+         that clients always have a valid one. Also serves /healthz, /readyz and /metrics.\n\n\
+         When it is ready, prints what clients need, one name=value per line: auth_url, token_url, api_url,\n\
+         client_id and client_secret. Serves until it receives SIGTERM or SIGINT.",
+        "  amp-token serve --listen 127.0.0.1:8400 --ticket-file ticket\n\
+         \x20 amp-token serve --listen unix:$XDG_RUNTIME_DIR/amp-token.sock --rewrite-links\n\
+         \x20 amp-token serve --token-file token --token-file-format header --on-renewal 'systemctl --user reload app'",
+        serve),
     #[cfg(feature = "emulator")]
     Entry::new("demo", "Show a token at work, without an account or a network",
         "Starts an emulator of Amplience within this process, gets a token from it, lists hubs with the token,\n\
@@ -323,6 +345,52 @@ fn takes_settings(command: Command) -> Command {
 /// Paragraphs in one line each: the width of the terminal is known later.
 fn joined(text: &str) -> String {
     text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n")
+}
+
+#[cfg(all(unix, feature = "serve"))]
+fn serve(command: Command) -> Command {
+    use crate::serve::token_file::{FORMATS, parse_mode};
+    let option = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    let path =
+        |name, help| option(name, "PATH", help).value_parser(value_parser!(PathBuf)).value_hint(ValueHint::FilePath);
+    let formats = FORMATS.map(|(name, what)| PossibleValue::new(name).help(what));
+    let formats = PossibleValuesParser::new(formats);
+    takes_settings(
+        command.args([
+            option(
+                "listen",
+                "ADDRESS:PORT|unix:PATH",
+                "Where to listen; may be repeated (default: 127.0.0.1 and any free port)",
+            )
+            .action(ArgAction::Append),
+            path("ticket-file", "Use the ticket in this file instead of a new one, and do not print it"),
+            path("token-file", "Keep a valid token in this file, and remove it at the end"),
+            option("token-file-format", "FORMAT", "The form of the file: plain, header, curl, json (default: plain)")
+                .value_parser(formats)
+                .hide_possible_values(true)
+                .requires("token-file"),
+            option("mode", "MODE", "The permissions of the file (default: 0600)")
+                .value_parser(|text: &str| parse_mode(text))
+                .requires("token-file"),
+            option("on-renewal", "COMMAND", "Run this in sh after each renewal; it does not get the token")
+                .value_parser(value_parser!(OsString)),
+            option("signal", "NAME", "Send this signal after each renewal: HUP, USR1, USR2 or CONT")
+                .requires("pid")
+                .conflicts_with("on-renewal"),
+            option("pid", "NUMBER", "The process that gets the signal")
+                .value_parser(value_parser!(i32))
+                .requires("signal"),
+            flag("once", "Write the token file once, run the hook, and end; the file stays").requires("token-file"),
+            flag("rewrite-links", "Have the links of responses lead to this server"),
+            flag("listen-anywhere", "Allow --listen with an address that other machines can reach")
+                .requires("tls-certificate"),
+            path("tls-certificate", "Serve https with this certificate (PEM)").requires("tls-key"),
+            path("tls-key", "The private key of the certificate (PEM)").requires("tls-certificate"),
+            option("allow-host", "NAME", "Also accept this name in Host; may be repeated").action(ArgAction::Append),
+        ]),
+    )
 }
 
 #[cfg(feature = "emulator")]

@@ -21,6 +21,7 @@
 //! | `commands::report` | the lines of `doctor` |
 //! | `commands::emulator` | `demo` and `emulator` (a cargo feature) |
 //! | `commands::man` | `man` and `completions` |
+//! | `serve` | `serve` and `exec --serve` (a cargo feature) |
 //! | `exit`, `output` | errors and exit statuses; writing to standard output |
 //! | `startup` | how this process was started, before the standard library changes it |
 //! | `stdout` | whether standard output can be written, before anything is requested |
@@ -34,6 +35,8 @@ mod commands;
 mod context;
 mod exit;
 mod output;
+#[cfg(all(unix, feature = "serve"))]
+mod serve;
 #[cfg(unix)]
 mod startup;
 mod stdout;
@@ -82,6 +85,13 @@ fn run() -> CliResult<ExitCode> {
         "completions" => no_settings().and_then(|()| man::completions(arguments)),
         "man" => no_settings().and_then(|()| man::page()),
         "generate" => no_settings().and_then(|()| man::generate(arguments)),
+        // Servers: they stay, and signals are for them.
+        #[cfg(all(unix, feature = "serve"))]
+        "serve" => return serve::run(&Context::new(&matches, arguments)?, arguments),
+        #[cfg(all(unix, feature = "serve"))]
+        "exec" if arguments.get_flag("serve") => {
+            return serve::exec::run(&Context::new(&matches, arguments)?, arguments);
+        }
         // All others read files, which may be on a disk that does not respond.
         _ => {
             return match worker::run(|| run_with_settings(name, &matches, arguments))? {

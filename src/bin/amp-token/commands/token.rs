@@ -37,9 +37,7 @@ pub fn header(context: Context) -> CliResult<()> {
 
 /// `amp-token curl-config`
 pub fn curl_config(context: Context) -> CliResult<()> {
-    let token = get_token(context)?;
-    // In a quoted string of curl a backslash starts an escape sequence, as in JSON.
-    output::secret(&["header = \"Authorization: ", &format::json_escaped(token.authorization()), "\"\n"])
+    output::secret(&[&format::token("curl", &get_token(context)?)?, "\n"])
 }
 
 /// `amp-token exec`: gets a token for the command.
