@@ -94,6 +94,15 @@
  *   client_secret_file          a file that contains the API secret
  *   personal_access_token       a token to use instead of key and secret
  *   personal_access_token_file  a file that contains that token
+ *   client_id_file              a file that contains the API key
+ *   credential_command          a program that prints the secret, or a JSON
+ *                               object with the credentials: its name, or a
+ *                               JSON array of its name and its arguments
+ *   credentials_dir             a directory with a file for each part of the
+ *                               credentials: client_id, client_secret,
+ *                               personal_access_token
+ *   profile                     the account: a section of config.toml, or a
+ *                               hub of dc-cli by its name or ID
  *   config_file                 a configuration file of dc-cli, the last
  *                               source of credentials
  *   auth_url                    the server that issues tokens

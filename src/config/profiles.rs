@@ -1,0 +1,400 @@
+//! Profiles: several accounts of one user, by name.
+//!
+//! A profile is a section of `config.toml`, which may have any setting, or a hub in dc-cli's `hubs.json`, which has
+//! credentials. A name must lead to one of them: where it does not, that is an error and not a choice.
+
+use super::dc_cli::{self, Hub};
+use super::environment::Environment;
+use super::file_access::{others_who_can_write, report_if_readable_by_others};
+use super::settings::{SETTINGS, ValueType, index_of, nearest, validate};
+use super::text::trim_text;
+use crate::error::{Error, Kind, Result, resource_limit};
+use crate::log::Log;
+use crate::sanitize::sanitize;
+use crate::sys::deadline::IoDeadline;
+use crate::sys::read_file::{FileContent, read_file};
+use crate::sys::secret::Secret;
+use std::borrow::Cow;
+use std::fs::{File, Metadata};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::de::{DeTable, DeValue};
+use zeroize::Zeroizing;
+
+/// The largest `config.toml`, in bytes.
+const FILE_LIMIT: usize = 256 * 1024;
+
+/// The section that is used if no profile is named.
+pub const DEFAULT: &str = "default";
+
+/// Sections and hubs that can be named in one message.
+const MOST_NAMED: usize = 10;
+
+/// A profile that was found.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Its name: that of the section, or the name or ID by which the hub was chosen.
+    pub name: String,
+    /// The file that it is in.
+    pub file: PathBuf,
+    /// What it has.
+    pub(super) content: Content,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Content {
+    /// Settings, by their rows, and their values.
+    Section(Vec<(usize, Secret)>),
+    /// The credentials of a hub, which are read when they are needed.
+    Hub {
+        /// Its ID, or its name if it has none.
+        key: String,
+    },
+}
+
+impl Profile {
+    /// Its name and file, for messages.
+    pub fn describe(&self) -> String {
+        format!("profile {} in {}", sanitize(&self.name, &[]), display(&self.file))
+    }
+
+    /// What is different for any two profiles.
+    pub(crate) fn identity(&self) -> String {
+        match &self.content {
+            Content::Section(_) => format!("section {}", self.name),
+            Content::Hub { key } => format!("hub {key}"),
+        }
+    }
+}
+
+/// One row of `amp-token profiles`.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The name of the section or hub.
+    pub name: String,
+    /// The ID of the hub.
+    pub hub_id: Option<String>,
+    /// The client id, if it is in the file.
+    pub client_id: Option<String>,
+    /// The file that it is in.
+    pub file: PathBuf,
+    /// The setting by which it has credentials; none if it has none.
+    pub credentials: Option<&'static str>,
+}
+
+/// All profiles, those of `config.toml` first.
+pub fn list(environment: &Environment, timeout: Duration, log: &Log) -> Result<Vec<Listed>> {
+    let files = Files::new(environment);
+    let deadline = IoDeadline::after(timeout);
+    let mut listed = Vec::new();
+    if let Some(file) = &files.config
+        && let Some(content) = read(file, deadline)?
+    {
+        for section in parse(file, &content, log)? {
+            let text = |name: &str| section.values.iter().find(|value| value.name == name)?.text();
+            listed.push(Listed {
+                hub_id: None,
+                client_id: text("client_id").map(|id| trim_text(&id).to_owned()),
+                credentials: super::sources::SECRETS
+                    .into_iter()
+                    .find(|name| section.values.iter().any(|value| value.name == *name)),
+                name: section.name,
+                file: file.clone(),
+            });
+        }
+    }
+    if let Some(file) = &files.hubs {
+        listed.extend(read_hubs(file, deadline, log)?.into_iter().filter(Hub::is_usable).map(|hub| Listed {
+            name: hub.name().or(hub.id()).unwrap_or_default().to_owned(),
+            hub_id: hub.id().map(str::to_owned),
+            client_id: hub.client_id().map(str::to_owned),
+            file: file.clone(),
+            credentials: Some(if hub.has_personal_access_token() { "personal_access_token" } else { "client_secret" }),
+        }));
+    }
+    Ok(listed)
+}
+
+/// The profile of this name, or the section `default` if it exists and there is no name.
+pub(super) fn find(
+    name: Option<&str>,
+    environment: &Environment,
+    deadline: IoDeadline,
+    log: &Log,
+) -> Result<Option<Profile>> {
+    let files = Files::new(environment);
+    let wanted = name.unwrap_or(DEFAULT);
+    let (mut section, mut names) = (None, Vec::new());
+    if let Some(file) = &files.config
+        && let Some(content) = read(file, deadline)?
+    {
+        for candidate in parse(file, &content, log)? {
+            if candidate.name == wanted {
+                section = Some(candidate.profile(file, &content)?);
+            } else {
+                names.push(candidate.name);
+            }
+        }
+    }
+    if name.is_none() {
+        return Ok(section);
+    }
+    let hubs = match &files.hubs {
+        Some(file) => match read_hubs(file, deadline, log) {
+            Ok(hubs) => hubs.into_iter().filter(Hub::is_usable).collect(),
+            Err(error) if section.is_some() => {
+                log.warning(|| error.to_string());
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        },
+        None => Vec::new(),
+    };
+    let file = files.hubs.clone().unwrap_or_default();
+    let matching: Vec<_> = hubs.iter().filter(|hub| hub.is_called(wanted)).collect();
+    let shown = sanitize(wanted, &[]);
+    if let (Some(section), Some(_)) = (&section, matching.first()) {
+        let message =
+            format!("profile {shown} is both a section of {} and a hub in {}", display(&section.file), display(&file));
+        return Err(Error::new(Kind::Config, message).with_hint("rename the section, or use the ID of the hub"));
+    }
+    if let Some(section) = section {
+        return Ok(Some(section));
+    }
+    match matching.as_slice() {
+        [] => {
+            names.extend(hubs.iter().filter_map(|hub| hub.name().or(hub.id()).map(str::to_owned)));
+            Err(unknown(&shown, wanted, &files, &names))
+        }
+        [first, others @ ..] if others.iter().all(|other| other.is_same(first)) => {
+            let key = first.id().or(first.name()).unwrap_or_default().to_owned();
+            Ok(Some(Profile { name: wanted.to_owned(), file, content: Content::Hub { key } }))
+        }
+        several => {
+            let ids: Vec<_> = several.iter().filter_map(|hub| hub.id()).map(|id| sanitize(id, &[])).collect();
+            let message = format!("profile {shown} is the name or ID of {} hubs in {}", several.len(), display(&file));
+            let hint = match several.iter().any(|hub| hub.id() == Some(wanted)) {
+                true => "rename one of them, or add the hub again with dc-cli".to_owned(),
+                false => format!("use the ID of one of them: {}", ids.join(", ")),
+            };
+            Err(Error::new(Kind::Config, message).with_hint(hint))
+        }
+    }
+}
+
+/// The error for a name that no profile has.
+fn unknown(shown: &str, wanted: &str, files: &Files, names: &[String]) -> Error {
+    let looked: Vec<_> = files.config.iter().chain(&files.hubs).map(|file| display(file)).collect();
+    if looked.is_empty() {
+        let message = format!("profile {shown} cannot be found: the home directory is not known");
+        let hint = "set HOME; a program with raised privileges (setuid) has no profiles";
+        return Error::new(Kind::Config, message).with_hint(hint);
+    }
+    let mut listed: Vec<_> = names.iter().take(MOST_NAMED).map(|name| sanitize(name, &[])).collect();
+    if names.len() > MOST_NAMED {
+        listed.push("…".to_owned());
+    }
+    let hint = match nearest(wanted, names.iter().map(String::as_str)) {
+        Some(meant) => format!("did you mean {}?", sanitize(meant, &[])),
+        None if names.is_empty() => "there are no profiles yet".to_owned(),
+        None => format!("the profiles are {}", listed.join(", ")),
+    };
+    Error::new(Kind::Config, format!("there is no profile {shown} in {}", looked.join(" or "))).with_hint(hint)
+}
+
+/// The files with profiles.
+struct Files {
+    config: Option<PathBuf>,
+    hubs: Option<PathBuf>,
+}
+
+impl Files {
+    fn new(environment: &Environment) -> Self {
+        let home = environment.home();
+        let directory = if cfg!(windows) {
+            environment.directory("APPDATA")
+        } else {
+            // The specification of the variable: relative paths are to be ignored.
+            let set = environment.directory("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
+            set.or_else(|| Some(home.as_ref()?.join(".config")))
+        };
+        Files {
+            config: directory.map(|directory| directory.join("amp-token").join("config.toml")),
+            hubs: home.map(|home| home.join(dc_cli::HUBS)),
+        }
+    }
+}
+
+/// The content of `config.toml`, and who else can change it.
+struct ConfigText {
+    text: Zeroizing<String>,
+    opened: File,
+    about: Metadata,
+    /// Why its commands are not run.
+    writable: Option<String>,
+}
+
+/// Reads `config.toml`; `None` if it does not exist.
+fn read(file: &Path, deadline: IoDeadline) -> Result<Option<ConfigText>> {
+    let Some(FileContent { bytes, about, opened }) = read_existing(file, deadline)? else { return Ok(None) };
+    let invalid = |problem: &str| Err(Error::new(Kind::Config, format!("{} {problem}", display(file))));
+    if bytes.len() > FILE_LIMIT {
+        return invalid(&format!("is larger than {FILE_LIMIT} bytes"));
+    }
+    let Ok(text) = std::str::from_utf8(&bytes) else { return invalid("is not UTF-8") };
+    let text = Zeroizing::new(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned());
+    Ok(Some(ConfigText { text, writable: others_who_can_write(&about, file), opened, about }))
+}
+
+fn read_hubs(file: &Path, deadline: IoDeadline, log: &Log) -> Result<Vec<Hub>> {
+    let Some(FileContent { bytes, about, opened }) = read_existing(file, deadline)? else { return Ok(Vec::new()) };
+    report_if_readable_by_others(&opened, &about, file, log);
+    dc_cli::hubs(&bytes, &display(file))
+}
+
+fn read_existing(file: &Path, deadline: IoDeadline) -> Result<Option<FileContent>> {
+    match read_file(file, FILE_LIMIT, deadline) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::TimedOut => {
+            let message = format!("reading {} timed out after {deadline}", display(file));
+            Err(Error::new(Kind::Timeout, message)
+                .with_hint("check the file server that it is on; or raise timeout_ms"))
+        }
+        Err(error) => {
+            let advice = resource_limit(&error).map_or("check the path and its permissions", |(_, advice)| advice);
+            Err(Error::new(Kind::Io, format!("cannot read {}: {error}", display(file))).with_hint(advice))
+        }
+    }
+}
+
+/// A section, whose values were not checked.
+struct Section<'a> {
+    name: String,
+    values: Vec<SectionValue<'a>>,
+}
+
+struct SectionValue<'a> {
+    name: String,
+    line: usize,
+    value: DeValue<'a>,
+}
+
+impl SectionValue<'_> {
+    /// The value as `amp_config_set` takes it; `None` if it is of a type that no setting has.
+    fn text(&self) -> Option<Zeroizing<String>> {
+        let text = match &self.value {
+            DeValue::String(text) => text.clone().into_owned(),
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
+            DeValue::Boolean(flag) => flag.to_string(),
+            DeValue::Array(parts) => {
+                let part = |part: &DeValue| part.as_str().map(str::to_owned);
+                let parts: Vec<String> = parts.iter().map(|value| part(value.get_ref())).collect::<Option<_>>()?;
+                serde_json::to_string(&parts).ok()?
+            }
+            _ => return None,
+        };
+        Some(Zeroizing::new(text))
+    }
+}
+
+/// The sections of the file.
+fn parse<'a>(file: &Path, content: &'a ConfigText, log: &Log) -> Result<Vec<Section<'a>>> {
+    const EXAMPLE: &str =
+        "it has a section for each profile, such as [production], and below it lines such as client_id = \"…\"";
+    let text = &content.text;
+    let table = DeTable::parse(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let (line, column) = position(text, start);
+        let problem = sanitize(error.message(), &[]);
+        let message = format!("{} is not valid TOML: {problem} (line {line}, column {column})", display(file));
+        Error::new(Kind::Config, message).with_hint(EXAMPLE)
+    })?;
+    let mut sections = Vec::new();
+    for (name, value) in table.into_inner() {
+        let name = name.into_inner().into_owned();
+        let (line, _) = position(text, value.span().start);
+        let DeValue::Table(values) = value.into_inner() else {
+            let message = format!("{} has {} outside of a section (line {line})", display(file), sanitize(&name, &[]));
+            return Err(Error::new(Kind::Config, message).with_hint(EXAMPLE));
+        };
+        let values = values.into_iter().map(|(name, value)| SectionValue {
+            name: name.into_inner().into_owned(),
+            line: position(text, value.span().start).0,
+            value: value.into_inner(),
+        });
+        sections.push(Section { name, values: values.collect() });
+    }
+    let mut values = sections.iter().flat_map(|section: &Section| &section.values);
+    if values.any(|value| ["client_secret", "personal_access_token"].contains(&value.name.as_str())) {
+        report_if_readable_by_others(&content.opened, &content.about, file, log);
+    }
+    Ok(sections)
+}
+
+/// The line and column of a byte, both from 1.
+fn position(text: &str, byte: usize) -> (usize, usize) {
+    let before = text.get(..byte).unwrap_or(text);
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    (before.matches('\n').count() + 1, line.chars().count() + 1)
+}
+
+impl Section<'_> {
+    /// Checks the settings.
+    fn profile(self, file: &Path, content: &ConfigText) -> Result<Profile> {
+        let invalid = |line: usize, problem: &str, hint: &str| {
+            let message = format!("{problem} ({}, line {line})", display(file));
+            Error::new(Kind::Config, message).with_hint(hint)
+        };
+        let mut values = Vec::new();
+        for value in &self.values {
+            let row = index_of(&value.name).map_err(|error| {
+                let text = error.to_string();
+                let (problem, hint) = text.split_once("; ").unwrap_or((&text, ""));
+                invalid(value.line, problem, hint)
+            })?;
+            let setting = &SETTINGS[row];
+            if setting.name == "profile" {
+                return Err(invalid(value.line, "a profile cannot name another one", "remove it"));
+            }
+            let is_array = matches!(value.value, DeValue::Array(_));
+            let text = value.text().filter(|_| !is_array || setting.value_type == ValueType::Command);
+            let Some(text) = text else {
+                let expected = match setting.value_type {
+                    ValueType::Command => "a string or an array of strings",
+                    ValueType::Milliseconds(..) | ValueType::Count(_) => "a whole number",
+                    ValueType::Flag => "true or false",
+                    _ => "a string",
+                };
+                let problem = format!("{} has a value of another type than expected", setting.name);
+                return Err(invalid(value.line, &problem, &format!("use {expected}")));
+            };
+            if let (ValueType::Command, Some(writable)) = (setting.value_type, &content.writable) {
+                let problem = format!("{} is not used: {writable}", setting.name);
+                return Err(invalid(
+                    value.line,
+                    &problem,
+                    "run chmod go-w on it, so that nobody else chooses what you run",
+                ));
+            }
+            // The path of a file is relative to this one.
+            let text: Cow<str> = match setting.value_type {
+                ValueType::Path if Path::new(text.as_str()).is_relative() && !text.starts_with('~') => {
+                    let whole = file.parent().map(|directory| directory.join(text.as_str()));
+                    whole.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_default().into()
+                }
+                ValueType::Path => text.as_str().into(),
+                _ => trim_text(&text).into(),
+            };
+            validate(setting, &text)
+                .map_err(|(problem, hint)| invalid(value.line, &format!("{} {problem}", setting.name), &hint))?;
+            values.push((row, Secret::from(&*text)));
+        }
+        Ok(Profile { name: self.name, file: file.to_owned(), content: Content::Section(values) })
+    }
+}
+
+fn display(file: &Path) -> String {
+    sanitize(&file.display().to_string(), &[])
+}
