@@ -60,6 +60,13 @@ impl Environment {
         Environment { known, inherited }
     }
 
+    /// The environment of a user with this home directory, and no other variables; for tests.
+    #[doc(hidden)]
+    pub fn of_home(home: &std::path::Path) -> Self {
+        let name = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
+        Environment { known: [(name, home.into())].into(), inherited: Arc::default() }
+    }
+
     /// The value of a variable, which must be one of those that are read.
     pub fn get(&self, name: &str) -> Option<OsString> {
         debug_assert!(VARIABLES.contains(&name), "{name} is not read");

@@ -16,6 +16,7 @@ mod support;
 
 use amp_emulator::Fault;
 use amp_token::config::settings::{SETTINGS, ValueType};
+use amp_token::config::sources::SOURCES;
 use serde_json::Value;
 use shared::require_tool;
 use std::collections::BTreeSet;
@@ -452,7 +453,10 @@ fn config_shows_the_origin_of_each_setting_and_no_secret() {
     assert_eq!(row("store"), ["[secret]", "AMPLIENCE_STORE"]);
     assert_eq!(row("timeout_ms"), ["1234", "option"]);
     assert_eq!(row("connect_timeout_ms"), ["5000", "default"]);
-    assert_eq!(text.lines().count(), SETTINGS.len());
+    let (settings, sources) = text.split_once("\n\n").unwrap();
+    assert_eq!(settings.lines().count(), SETTINGS.len());
+    assert_eq!(sources.lines().count(), 1 + SOURCES.len(), "{sources}");
+    assert!(sources.contains("\n5. dc-cli: config_file, else ~/.amplience/dc-cli-config.json"), "{sources}");
     let json: Value = serde_json::from_str(&env.run(&["config", "--json"]).stdout_ok()).unwrap();
     assert_eq!(json["store"], serde_json::json!({"value": "file", "from": "default"}));
     assert_eq!(json["ca_file"]["value"], Value::Null);
