@@ -202,11 +202,13 @@ impl Config {
     }
 
     /// The same settings with those of the profile that is chosen: a section of `config.toml`, or a hub of dc-cli.
-    /// Reads files, for `timeout_ms` at most. Credentials of the profile come before those of the environment if the
+    /// Without `profile`, the section `default` is used if no credentials are set. Reads files, for `timeout_ms` at most. Credentials of the profile come before those of the environment if the
     /// program has set `profile`, and are an error beside them if the environment has set it.
     pub fn with_profile(&self) -> Result<Cow<'_, Config>> {
         let name = self.text("profile");
-        if self.profile.is_some() || (name.is_none() && !self.loaded) {
+        // The section of those who name none is read only if it is needed, as dc-cli's files are.
+        let needs_default = self.loaded && first_of(self, &SECRETS, None).is_none();
+        if self.profile.is_some() || (name.is_none() && !needs_default) {
             return Ok(Cow::Borrowed(self));
         }
         let deadline = IoDeadline::after(Duration::from_millis(self.number("timeout_ms")));
@@ -214,11 +216,11 @@ impl Config {
             return Ok(Cow::Borrowed(self));
         };
         let mut config = self.clone();
-        config.apply(profile)?;
-        Ok(Cow::Owned(config))
+        Ok(if config.apply(profile)? { Cow::Owned(config) } else { Cow::Borrowed(self) })
     }
 
-    fn apply(&mut self, profile: Profile) -> Result<()> {
+    /// Returns false for the section `default` if it is of another client than the one that is set.
+    fn apply(&mut self, profile: Profile) -> Result<bool> {
         let chosen_by = self.origin("profile");
         let values: &[(usize, Secret)] = match &profile.content {
             Content::Section(values) => values,
@@ -267,7 +269,7 @@ impl Config {
                         Error::new(Kind::Config, message).with_hint("unset it, or choose the profile of that client")
                     );
                 }
-                Some(_) => uses_credentials = false,
+                Some(_) => return Ok(false),
                 None => {}
             }
         }
@@ -281,7 +283,7 @@ impl Config {
         }
         self.uses_hub = matches!(profile.content, Content::Hub { .. }) && uses_credentials;
         self.profile = Some(Arc::new(profile));
-        Ok(())
+        Ok(true)
     }
 
     /// The profile whose settings are used, after [`Config::with_profile`].

@@ -43,15 +43,22 @@ pub(super) fn describe(command: &[String]) -> String {
     format!("credential_command {}", sanitize(&name, &[]))
 }
 
+/// Rejects a command in a program with raised privileges, whose user chooses the environment of what it runs.
+pub(super) fn check_privileges(command: &[String]) -> Result<()> {
+    if !has_raised_privileges() {
+        return Ok(());
+    }
+    let name = describe(command);
+    let message = format!(
+        "{name} is not run, because this program runs with raised privileges (setuid, setgid or file capabilities)"
+    );
+    Err(Error::new(Kind::Config, message).with_hint("set client_secret or client_secret_file"))
+}
+
 /// Runs the command.
 pub(super) fn run(command: &[String], environment: &Environment, deadline: IoDeadline) -> Result<Output> {
+    check_privileges(command)?;
     let name = describe(command);
-    if has_raised_privileges() {
-        let message = format!(
-            "{name} is not run, because this program runs with raised privileges (setuid, setgid or file capabilities)"
-        );
-        return Err(Error::new(Kind::Config, message).with_hint("set client_secret or client_secret_file"));
-    }
     let no_program = |problem: &str| {
         Error::new(Kind::Config, format!("{name} cannot be run: {problem}"))
             .with_hint("install the program, or use its whole path")

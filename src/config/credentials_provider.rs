@@ -62,6 +62,7 @@ impl CredentialsProvider {
         if let Some((one, other)) = first_two(&SECRETS).or(first_two(&IDS)).or(personal.zip(id)) {
             return Err(conflict(one, other));
         }
+        provider.options.credential_command.as_deref().map_or(Ok(()), credential_command::check_privileges)?;
         provider.options.unused.iter().for_each(|line| provider.log.warning(|| line));
         if let Some((secret, id)) = provider.mixed() {
             provider.log.info(|| format!("the secret is from {secret}, and the client id from {id}"));

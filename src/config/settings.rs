@@ -103,7 +103,7 @@ setting("credential_command", ValueType::Command, described("none"), &["AMPLIENC
         "a program that prints the secret or a JSON object with the credentials: its name, or a JSON array of its name and its arguments"),
 setting("credentials_dir", ValueType::Path, described("$CREDENTIALS_DIRECTORY"), &["AMPLIENCE_CREDENTIALS_DIR"],
         "a directory with the files client_id and client_secret, or personal_access_token"),
-setting("profile", ValueType::Text, described("the section default of config.toml"), &["AMPLIENCE_PROFILE"],
+setting("profile", ValueType::Text, described("the section default of config.toml, if no credentials are set"), &["AMPLIENCE_PROFILE"],
         "the account: the name of a section of config.toml, or the name or ID of a hub of dc-cli"),
 setting("config_file", ValueType::Path, described("dc-cli's own files"), &["AMPLIENCE_CONFIG_FILE"],
         "a file in dc-cli's format, which is searched last for credentials"),

@@ -29,7 +29,7 @@ pub struct Source {
 pub static SOURCES: &[Source] = &[
     Source { name: "settings", description: "what the program sets, or the options of the command: a secret or its file (`client_secret`, `client_secret_file`, `personal_access_token`, `personal_access_token_file`), `credential_command`, `credentials_dir`, or a `profile` that has one of these" },
     Source { name: "environment", description: "the same, as `AMPLIENCE_CLIENT_SECRET` and so on" },
-    Source { name: "default profile", description: "the section `[default]` of `config.toml`, if `profile` is not set" },
+    Source { name: "default profile", description: "the section `[default]` of `config.toml`, whose other settings are used only together with it" },
     Source { name: "$CREDENTIALS_DIRECTORY", description: "the credentials that systemd passes to a service: the files of `credentials_dir`" },
     Source { name: "dc-cli", description: "`config_file`, else `~/.amplience/dc-cli-config.json`, which `dc-cli configure` writes" },
     Source { name: "dc-cli's hubs", description: "`~/.amplience/hubs.json`: the active hub, or the only client" },
