@@ -17,6 +17,7 @@ pub mod profiles;
 pub mod settings;
 pub mod sources;
 mod text;
+mod toml;
 
 pub use config::{Config, Origin};
 pub use environment::Environment;

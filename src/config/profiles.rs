@@ -8,6 +8,7 @@ use super::environment::Environment;
 use super::file_access::{others_who_can_write, report_if_readable_by_others};
 use super::settings::{SETTINGS, ValueType, index_of, nearest, validate};
 use super::text::trim_text;
+use super::toml::{self, Entry, Invalid, Section, Value};
 use crate::error::{Error, Kind, Result, resource_limit};
 use crate::log::Log;
 use crate::sanitize::sanitize;
@@ -19,11 +20,13 @@ use std::fs::{File, Metadata};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
-/// The largest `config.toml`, in bytes.
-const FILE_LIMIT: usize = 256 * 1024;
+/// The largest `config.toml`, in bytes: some thousand settings.
+const CONFIG_LIMIT: usize = 64 * 1024;
+
+/// The largest file of dc-cli, in bytes.
+const HUBS_LIMIT: usize = 1024 * 1024;
 
 /// The section that is used if no profile is named.
 pub const DEFAULT: &str = "default";
@@ -92,13 +95,16 @@ pub fn list(environment: &Environment, timeout: Duration, log: &Log) -> Result<V
         && let Some(content) = read(file, deadline)?
     {
         for section in parse(file, &content, log)? {
-            let text = |name: &str| section.values.iter().find(|value| value.name == name)?.text();
+            let client_id = section.entries.iter().find_map(|entry| match &entry.value {
+                Value::Text(text) if entry.name == "client_id" => Some(trim_text(text).to_owned()),
+                _ => None,
+            });
             listed.push(Listed {
                 hub_id: None,
-                client_id: text("client_id").map(|id| trim_text(&id).to_owned()),
+                client_id,
                 credentials: super::sources::SECRETS
                     .into_iter()
-                    .find(|name| section.values.iter().any(|value| value.name == *name)),
+                    .find(|name| section.entries.iter().any(|entry| entry.name == *name)),
                 name: section.name,
                 file: file.clone(),
             });
@@ -131,7 +137,7 @@ pub(super) fn find(
     {
         for candidate in parse(file, &content, log)? {
             if candidate.name == wanted {
-                section = Some(candidate.profile(file, &content)?);
+                section = Some(profile(candidate, file, &content)?);
             } else {
                 names.push(candidate.name);
             }
@@ -237,24 +243,31 @@ struct ConfigText {
 
 /// Reads `config.toml`; `None` if it does not exist.
 fn read(file: &Path, deadline: IoDeadline) -> Result<Option<ConfigText>> {
-    let Some(FileContent { bytes, about, opened }) = read_existing(file, deadline)? else { return Ok(None) };
-    let invalid = |problem: &str| Err(Error::new(Kind::Config, format!("{} {problem}", display(file))));
-    if bytes.len() > FILE_LIMIT {
-        return invalid(&format!("is larger than {FILE_LIMIT} bytes"));
-    }
-    let Ok(text) = std::str::from_utf8(&bytes) else { return invalid("is not UTF-8") };
+    let Some(FileContent { bytes, about, opened }) = read_existing(file, CONFIG_LIMIT, deadline)? else {
+        return Ok(None);
+    };
+    let Ok(text) = std::str::from_utf8(&bytes) else {
+        return Err(Error::new(Kind::Config, format!("{} is not UTF-8", display(file)))
+            .with_hint("save it in UTF-8 with a text editor"));
+    };
     let text = Zeroizing::new(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned());
     Ok(Some(ConfigText { text, writable: others_who_can_write(&about, file), opened, about }))
 }
 
 fn read_hubs(file: &Path, deadline: IoDeadline, log: &Log) -> Result<Vec<Hub>> {
-    let Some(FileContent { bytes, about, opened }) = read_existing(file, deadline)? else { return Ok(Vec::new()) };
+    let Some(FileContent { bytes, about, opened }) = read_existing(file, HUBS_LIMIT, deadline)? else {
+        return Ok(Vec::new());
+    };
     report_if_readable_by_others(&opened, &about, file, log);
     dc_cli::hubs(&bytes, &display(file))
 }
 
-fn read_existing(file: &Path, deadline: IoDeadline) -> Result<Option<FileContent>> {
-    match read_file(file, FILE_LIMIT, deadline) {
+fn read_existing(file: &Path, limit: usize, deadline: IoDeadline) -> Result<Option<FileContent>> {
+    match read_file(file, limit, deadline) {
+        Ok(content) if content.bytes.len() > limit => {
+            Err(Error::new(Kind::Config, format!("{} is larger than {limit} bytes", display(file)))
+                .with_hint("check the path"))
+        }
         Ok(content) => Ok(Some(content)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) if error.kind() == ErrorKind::TimedOut => {
@@ -269,132 +282,104 @@ fn read_existing(file: &Path, deadline: IoDeadline) -> Result<Option<FileContent
     }
 }
 
-/// A section, whose values were not checked.
-struct Section<'a> {
-    name: String,
-    values: Vec<SectionValue<'a>>,
-}
-
-struct SectionValue<'a> {
-    name: String,
-    line: usize,
-    value: DeValue<'a>,
-}
-
-impl SectionValue<'_> {
-    /// The value as `amp_config_set` takes it; `None` if it is of a type that no setting has.
-    fn text(&self) -> Option<Zeroizing<String>> {
-        let text = match &self.value {
-            DeValue::String(text) => text.clone().into_owned(),
-            DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
-            DeValue::Boolean(flag) => flag.to_string(),
-            DeValue::Array(parts) => {
-                let part = |part: &DeValue| part.as_str().map(str::to_owned);
-                let parts: Vec<String> = parts.iter().map(|value| part(value.get_ref())).collect::<Option<_>>()?;
-                serde_json::to_string(&parts).ok()?
-            }
-            _ => return None,
-        };
-        Some(Zeroizing::new(text))
-    }
-}
-
 /// The sections of the file.
-fn parse<'a>(file: &Path, content: &'a ConfigText, log: &Log) -> Result<Vec<Section<'a>>> {
-    const EXAMPLE: &str =
-        "it has a section for each profile, such as [production], and below it lines such as client_id = \"…\"";
-    let text = &content.text;
-    let table = DeTable::parse(text).map_err(|error| {
-        let start = error.span().map_or(0, |span| span.start);
-        let (line, column) = position(text, start);
-        let problem = sanitize(error.message(), &[]);
-        let message = format!("{} is not valid TOML: {problem} (line {line}, column {column})", display(file));
-        Error::new(Kind::Config, message).with_hint(EXAMPLE)
+fn parse(file: &Path, content: &ConfigText, log: &Log) -> Result<Vec<Section>> {
+    let sections = toml::parse(&content.text).map_err(|Invalid { problem, line, column }| {
+        let message = format!("{} cannot be used: {problem} (line {line}, column {column})", display(file));
+        Error::new(Kind::Config, message).with_hint(
+            "it has a section for each profile, such as [production], and below it lines such as client_id = \"…\"",
+        )
     })?;
-    let mut sections = Vec::new();
-    for (name, value) in table.into_inner() {
-        let name = name.into_inner().into_owned();
-        let (line, _) = position(text, value.span().start);
-        let DeValue::Table(values) = value.into_inner() else {
-            let message = format!("{} has {} outside of a section (line {line})", display(file), sanitize(&name, &[]));
-            return Err(Error::new(Kind::Config, message).with_hint(EXAMPLE));
-        };
-        let values = values.into_iter().map(|(name, value)| SectionValue {
-            name: name.into_inner().into_owned(),
-            line: position(text, value.span().start).0,
-            value: value.into_inner(),
-        });
-        sections.push(Section { name, values: values.collect() });
-    }
-    let mut values = sections.iter().flat_map(|section: &Section| &section.values);
-    if values.any(|value| ["client_secret", "personal_access_token"].contains(&value.name.as_str())) {
+    let mut entries = sections.iter().flat_map(|section| &section.entries);
+    if entries.any(|entry| ["client_secret", "personal_access_token"].contains(&entry.name.as_str())) {
         report_if_readable_by_others(&content.opened, &content.about, file, log);
     }
     Ok(sections)
 }
 
-/// The line and column of a byte, both from 1.
-fn position(text: &str, byte: usize) -> (usize, usize) {
-    let before = text.get(..byte).unwrap_or(text);
-    let line = before.rsplit('\n').next().unwrap_or_default();
-    (before.matches('\n').count() + 1, line.chars().count() + 1)
-}
-
-impl Section<'_> {
-    /// Checks the settings.
-    fn profile(self, file: &Path, content: &ConfigText) -> Result<Profile> {
-        let invalid = |line: usize, problem: &str, hint: &str| {
-            let message = format!("{problem} ({}, line {line})", display(file));
-            Error::new(Kind::Config, message).with_hint(hint)
-        };
-        let mut values = Vec::new();
-        for value in &self.values {
-            let row = index_of(&value.name).map_err(|error| {
-                let text = error.to_string();
-                let (problem, hint) = text.split_once("; ").unwrap_or((&text, ""));
-                invalid(value.line, problem, hint)
-            })?;
-            let setting = &SETTINGS[row];
-            if setting.name == "profile" {
-                return Err(invalid(value.line, "a profile cannot name another one", "remove it"));
+/// The profile in a section, whose settings are checked.
+fn profile(section: Section, file: &Path, content: &ConfigText) -> Result<Profile> {
+    let invalid = |line: usize, problem: &str, hint: &str| {
+        let message = format!("{problem} ({}, line {line})", display(file));
+        Error::new(Kind::Config, message).with_hint(hint)
+    };
+    let mut values = Vec::new();
+    for Entry { name, line, value } in &section.entries {
+        let row = index_of(name).map_err(|error| {
+            let text = error.to_string();
+            let (problem, hint) = text.split_once("; ").unwrap_or((&text, ""));
+            invalid(*line, problem, hint)
+        })?;
+        let setting = &SETTINGS[row];
+        if setting.name == "profile" {
+            return Err(invalid(*line, "a profile cannot name another one", "remove it"));
+        }
+        let text = match (value, setting.value_type) {
+            (Value::Text(text), _) => text.clone(),
+            // As it is set elsewhere. Strings can always be written as JSON.
+            (Value::Strings(parts), ValueType::Command) => {
+                Zeroizing::new(serde_json::to_string(&**parts).unwrap_or_default())
             }
-            let is_array = matches!(value.value, DeValue::Array(_));
-            let text = value.text().filter(|_| !is_array || setting.value_type == ValueType::Command);
-            let Some(text) = text else {
-                let expected = match setting.value_type {
+            (_, value_type) => {
+                let expected = match value_type {
                     ValueType::Command => "a string or an array of strings",
                     ValueType::Milliseconds(..) | ValueType::Count(_) => "a whole number",
                     ValueType::Flag => "true or false",
                     _ => "a string",
                 };
                 let problem = format!("{} has a value of another type than expected", setting.name);
-                return Err(invalid(value.line, &problem, &format!("use {expected}")));
-            };
-            if let (ValueType::Command, Some(writable)) = (setting.value_type, &content.writable) {
-                let problem = format!("{} is not used: {writable}", setting.name);
-                return Err(invalid(
-                    value.line,
-                    &problem,
-                    "run chmod go-w on it, so that nobody else chooses what you run",
-                ));
+                return Err(invalid(*line, &problem, &format!("use {expected}")));
             }
-            // The path of a file is relative to this one.
-            let text: Cow<str> = match setting.value_type {
-                ValueType::Path if Path::new(text.as_str()).is_relative() && !text.starts_with('~') => {
-                    let whole = file.parent().map(|directory| directory.join(text.as_str()));
-                    whole.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_default().into()
-                }
-                ValueType::Path => text.as_str().into(),
-                _ => trim_text(&text).into(),
-            };
-            validate(setting, &text)
-                .map_err(|(problem, hint)| invalid(value.line, &format!("{} {problem}", setting.name), &hint))?;
-            values.push((row, Secret::from(&*text)));
+        };
+        if let (ValueType::Command, Some(writable)) = (setting.value_type, &content.writable) {
+            let problem = format!("{} is not used: {writable}", setting.name);
+            let hint = "run chmod go-w on it, so that nobody else chooses what you run";
+            return Err(invalid(*line, &problem, hint));
         }
-        Ok(Profile { name: self.name, file: file.to_owned(), content: Content::Section(values) })
+        // The path of a file is relative to this one.
+        let text: Cow<str> = match setting.value_type {
+            ValueType::Path if Path::new(text.as_str()).is_relative() && !text.starts_with('~') => {
+                let whole = file.parent().map(|directory| directory.join(text.as_str()));
+                whole.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_default().into()
+            }
+            ValueType::Path => text.as_str().into(),
+            _ => trim_text(&text).into(),
+        };
+        validate(setting, &text)
+            .map_err(|(problem, hint)| invalid(*line, &format!("{} {problem}", setting.name), &hint))?;
+        values.push((row, Secret::from(&*text)));
     }
+    Ok(Profile { name: section.name, file: file.to_owned(), content: Content::Section(values) })
 }
 
 fn display(file: &Path) -> String {
     sanitize(&file.display().to_string(), &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_those_of_amp_config_set() {
+        let text = "[p]\ntimeout_ms = 5_000\nbackground_refresh = true\nclient_id = ' i '\nretries = \"2\"\n\
+                    credential_command = [\"a b\", 'c\"d']\nclient_secret_file = 'keys/s'\nca_file = '/etc/ca'\n";
+        let program = std::env::current_exe().unwrap();
+        let (opened, about) = (File::open(&program).unwrap(), program.metadata().unwrap());
+        let content = ConfigText { text: Zeroizing::new(text.to_owned()), opened, about, writable: None };
+        let file = Path::new("/home/me/config.toml");
+        let section = parse(file, &content, &Log::default()).unwrap().remove(0);
+        let Content::Section(values) = profile(section, file, &content).unwrap().content else { panic!() };
+        let values: Vec<_> = values.iter().map(|(row, value)| (SETTINGS[*row].name, value.expose())).collect();
+        let expected = [
+            ("timeout_ms", "5000"),
+            ("background_refresh", "true"),
+            ("client_id", "i"),
+            ("retries", "2"),
+            ("credential_command", r#"["a b","c\"d"]"#),
+            ("client_secret_file", "/home/me/keys/s"),
+            ("ca_file", "/etc/ca"),
+        ];
+        assert_eq!(values, expected);
+    }
 }

@@ -299,16 +299,19 @@ fn files_that_do_not_parse() {
         (
             "[p]\nclient_id = x\n",
             format!(
-                "{file} is not valid TOML: string values must be quoted, expected literal string (line 2, column 13); {example}"
+                "{file} cannot be used: string values must be quoted, expected literal string (line 2, column 13); {example}"
             ),
         ),
         (
             "[p]\nclient_secret = \"hush\n",
-            format!("{file} is not valid TOML: invalid basic string, expected `\"` (line 2, column 22); {example}"),
+            format!("{file} cannot be used: invalid basic string, expected `\"` (line 2, column 22); {example}"),
         ),
-        ("[p\n", format!("{file} is not valid TOML: unclosed table, expected `]` (line 1, column 3); {example}")),
-        ("[p]\n[p]\n", format!("{file} is not valid TOML: duplicate key (line 2, column 2); {example}")),
-        ("client_id = 'x'\n", format!("{file} has client_id outside of a section (line 1); {example}")),
+        ("[p\n", format!("{file} cannot be used: unclosed table, expected `]` (line 1, column 3); {example}")),
+        ("[p]\n[p]\n", format!("{file} cannot be used: duplicate section (line 2, column 2); {example}")),
+        (
+            "client_id = 'x'\n",
+            format!("{file} cannot be used: a setting outside of a section (line 1, column 1); {example}"),
+        ),
         (
             "[p]\nretries = [1]\n",
             format!("retries has a value of another type than expected ({file}, line 2); use a whole number"),
@@ -353,9 +356,9 @@ fn files_that_do_not_parse() {
         format!("there is no setting named \"client_idd\" ({file}, line 2); did you mean client_id? The others are ");
     assert!(status == Some(2) && stderr.starts_with(&start), "{stderr}");
     fs::write(home.path(".config/amp-token/config.toml"), b"[p]\nclient_id = '\xff'\n").unwrap();
-    home.fails(&mut run(), 2, &format!("{file} is not UTF-8"));
-    fs::write(home.path(".config/amp-token/config.toml"), " ".repeat(256 * 1024 + 1)).unwrap();
-    home.fails(&mut run(), 2, &format!("{file} is larger than 262144 bytes"));
+    home.fails(&mut run(), 2, &format!("{file} is not UTF-8; save it in UTF-8 with a text editor"));
+    fs::write(home.path(".config/amp-token/config.toml"), " ".repeat(64 * 1024 + 1)).unwrap();
+    home.fails(&mut run(), 2, &format!("{file} is larger than 65536 bytes; check the path"));
     fs::remove_file(home.path(".config/amp-token/config.toml")).unwrap();
     let hint =
         "set config_file to a JSON file with clientId and clientSecret, or patToken, or set the credentials directly";
