@@ -10,7 +10,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use flate2::read::GzDecoder;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 /// The largest claim that is unpacked, in bytes. Some kilobytes of gzip may be gigabytes of zeros.
@@ -94,11 +94,17 @@ impl Permissions {
         Value::Array(self.entries().map(row).collect())
     }
 
-    /// One line about all of them.
+    /// One line about all of them: the objects for each set of rights.
     pub fn summary(&self) -> String {
-        let entry = |(_, _, entry): (&Area, &Type, &Entry)| format!("{}: {}", entry.id, entry.rights.join(", "));
-        let entries: Vec<_> = self.entries().map(entry).collect();
-        if entries.is_empty() { "the token lists none".to_owned() } else { sanitize(&entries.join("; "), &[]) }
+        let mut objects: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for (_, _, entry) in self.entries() {
+            objects.entry(entry.rights.join("+")).or_default().push(&entry.id);
+        }
+        if objects.is_empty() {
+            return "the token lists none".to_owned();
+        }
+        let lists: Vec<_> = objects.iter().map(|(rights, ids)| format!("{rights}: {}", ids.join(", "))).collect();
+        sanitize(&lists.join("; "), &[])
     }
 
     /// What the token lists for the kind of object that a request is about, as the explanation of a 403: the end of a
@@ -162,7 +168,7 @@ mod tests {
         let text = r#"[{"n":"CONTENT","t":[{"n":"FUNCTIONAL","e":[{"id":"CONTENT_ITEM","r":["READ"]},{"id":"HUB","r":["READ","EDIT"],"x":1}]}]}]"#;
         let permissions = Permissions::of_token(&token(&packed(text.as_bytes()).into())).unwrap();
         assert_eq!(permissions.rows()[1].join(" "), "CONTENT FUNCTIONAL HUB READ, EDIT");
-        assert_eq!(permissions.summary(), "CONTENT_ITEM: READ; HUB: READ, EDIT");
+        assert_eq!(permissions.summary(), "READ: CONTENT_ITEM; READ+EDIT: HUB");
         for (method, path, explained) in [
             (
                 "PATCH",
