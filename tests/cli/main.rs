@@ -18,6 +18,7 @@ mod support;
 
 use amp_emulator::Fault;
 use amp_token::config::settings::{SETTINGS, ValueType};
+use amp_token::config::sources::SOURCES;
 use serde_json::Value;
 use shared::require_tool;
 use std::collections::BTreeSet;
@@ -454,7 +455,10 @@ fn config_shows_the_origin_of_each_setting_and_no_secret() {
     assert_eq!(row("store"), ["[secret]", "AMPLIENCE_STORE"]);
     assert_eq!(row("timeout_ms"), ["1234", "option"]);
     assert_eq!(row("connect_timeout_ms"), ["5000", "default"]);
-    assert_eq!(text.lines().count(), SETTINGS.len());
+    let (settings, sources) = text.split_once("\n\n").unwrap();
+    assert_eq!(settings.lines().count(), SETTINGS.len());
+    assert_eq!(sources.lines().count(), 1 + SOURCES.len(), "{sources}");
+    assert!(sources.contains("\n5. dc-cli: config_file, else ~/.amplience/dc-cli-config.json"), "{sources}");
     let json: Value = serde_json::from_str(&env.run(&["config", "--json"]).stdout_ok()).unwrap();
     assert_eq!(json["store"], serde_json::json!({"value": "file", "from": "default"}));
     assert_eq!(json["ca_file"]["value"], Value::Null);
@@ -627,7 +631,10 @@ fn bash_completes_commands_and_the_options_of_each_command() {
         ("amp-token doc", "doctor"),
         ("amp-token get --st", "--store --store-dir"),
         ("amp-token curl-config --min-validity-", "--min-validity-ms"),
-        ("amp-token -q exec --cl", "--client-id --client-secret-file --client-certificate --client-key --clean"),
+        (
+            "amp-token -q exec --cl",
+            "--client-id --client-secret-file --client-id-file --client-certificate --client-key --clean",
+        ),
         ("amp-token pat c", "create"),
         ("amp-token pat create --org", "--organization"),
         ("amp-token get --client-sec", "--client-secret-file"),

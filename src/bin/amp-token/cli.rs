@@ -42,8 +42,9 @@ stored one is due for refresh, one process requests a new token, and the others 
 a build can call amp-token when it needs a token. It need not pass on a token that expires after five
 minutes.
 
-The credentials come from AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET, from AMPLIENCE_PAT, from files that
-settings name, or from the configuration of dc-cli. They are never taken from an argument.";
+The credentials come from AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET, from AMPLIENCE_PAT, from files or a
+program that settings name, from a profile, or from the configuration of dc-cli. They are never taken from an
+argument.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -227,11 +228,11 @@ const COMMANDS: &[Entry] = &[
         "A personal access token does not expire and has the permissions of its user. A user can have five per\n\
          organization. (The requests that list and delete them are not documented. If you know them,\n\
          \"amp-token graphql\" can send them.)",
-        "  amp-token pat create 'build server' --organization ID --output token",
+        "  amp-token pat create 'build server' --output token",
         |command| command.subcommand_required(true).subcommand(takes_settings(
             Command::new("create").about("Create a token and print it. It cannot be retrieved again").args([
                 positional("name", "NAME", "The name of the token"),
-                data("organization", "The organization of the token").value_name("ID").required(true),
+                data("organization", "The organization of the token (default: the only one there is)").value_name("ID"),
                 data("output", "Write the token to this new file, which only you can read, instead of printing it")
                     .short('o')
                     .value_name("PATH")
@@ -239,9 +240,27 @@ const COMMANDS: &[Entry] = &[
                     .value_hint(ValueHint::FilePath),
             ]),
         ))),
+    Entry::new("organizations", "List the organizations of the credentials",
+        "Lists the ID and name of each, as a table or as JSON. \"pat create\" needs the ID if there are several.",
+        "  amp-token organizations\n  amp-token organizations --json | jq -r '.[].id'",
+        |command| takes_settings(command.arg(flag("json", "Print JSON")))),
+    Entry::new("permissions", "Show what the token says that the API key may do",
+        "Prints what the claim \"permissions\" of the token lists: the areas, the kinds of objects in them, and the\n\
+         rights. The claim is not documented, so this may explain why a request is rejected with 403, but only\n\
+         the server knows what is permitted. Nothing is decided by it.",
+        "  amp-token permissions\n  amp-token permissions --json | jq .",
+        |command| takes_settings(command.arg(flag("json", "Print JSON")))),
+    Entry::new("profiles", "List the accounts that --profile can choose",
+        "Lists the sections of config.toml and the hubs of dc-cli, and where each has its credentials. Shows no\n\
+         secret. A profile is chosen with --profile or AMPLIENCE_PROFILE, by the name, or by the ID of a hub.",
+        "  amp-token profiles\n  amp-token --profile production hubs",
+        |command| takes_settings(command.args([
+            flag("json", "Print JSON"),
+            flag("names", "Print the names only, one per line").hide(true).conflicts_with("json"),
+        ]))),
     Entry::new("status", "Show the credentials, the store and the stored token",
         "Shows where the credentials come from, where the store is, how long the stored token is valid and\n\
-         when it is refreshed. Asks no server but that of the store, and shows no secret.",
+         when it is refreshed. Asks no server but that of the store, runs no credential_command, and shows no secret.",
         "  amp-token status --json | jq .token.expires_in",
         |command| takes_settings(command.arg(flag("json", "Print JSON")))),
     Entry::new("invalidate", "Remove the stored token",
@@ -453,6 +472,8 @@ fn settings() -> impl Iterator<Item = Arg> {
             ValueType::Flag => ("true|false", ValueHint::Other),
             ValueType::Store => ("none|file|URL", ValueHint::Other),
             ValueType::LogLevel => ("LEVEL", ValueHint::Other),
+            ValueType::Command => ("PROGRAM|JSON", ValueHint::CommandName),
+            ValueType::Text if setting.name == "profile" => ("NAME", ValueHint::Other),
             ValueType::Text | ValueType::Secret => ("TEXT", ValueHint::Other),
         };
         let parser = match setting.value_type {

@@ -16,7 +16,8 @@
 //! | `context` | the settings of one run |
 //! | `commands::token` | `get`, `header`, `curl-config`, `exec`, `invalidate` |
 //! | `commands::api` | `request`, `graphql`, `hubs`, `pat` |
-//! | `commands::{status, config, doctor}` | the commands of these names |
+//! | `commands::account` | `organizations`, `permissions` |
+//! | `commands::{profiles, status, config, doctor}` | the commands of these names |
 //! | `commands::format` | the forms in which `get` prints a token |
 //! | `commands::report` | the lines of `doctor` |
 //! | `commands::emulator` | `demo` and `emulator` (a cargo feature) |
@@ -45,7 +46,7 @@ mod worker;
 
 use clap::ArgMatches;
 use clap::error::ErrorKind;
-use commands::{api, config, doctor, man, status, token};
+use commands::{account, api, config, doctor, man, profiles, status, token};
 use context::Context;
 use exit::{CliError, CliResult};
 use std::process::ExitCode;
@@ -117,7 +118,12 @@ fn run_with_settings(name: &str, matches: &ArgMatches, arguments: &ArgMatches) -
         "request" => api::request(&context()?, arguments),
         "graphql" => api::graphql(&context()?, arguments),
         "hubs" => api::hubs(&context()?, arguments),
-        "doctor" => doctor::run(&context()?, arguments),
+        "organizations" => account::organizations(&context()?, arguments),
+        "permissions" => account::permissions(&context()?, arguments),
+        "profiles" => {
+            profiles::run(&Context::with_any_profile(matches, arguments)?, arguments).map(|()| ExitCode::SUCCESS)
+        }
+        "doctor" => doctor::run(&Context::with_any_profile(matches, arguments)?, arguments),
         _ => match arguments.subcommand() {
             Some((_, arguments)) => api::create_personal_access_token(&Context::new(matches, arguments)?, arguments),
             None => Err(CliError::usage("pat requires a command: create")),
