@@ -319,7 +319,7 @@ impl HttpTransport {
         let request = Request {
             method: "GET".to_owned(),
             url: url.clone(),
-            headers: vec![("User-Agent", crate::sys::secret::MaybeSecret::Public(user_agent.to_owned().into()))],
+            headers: vec![("User-Agent".into(), crate::sys::secret::MaybeSecret::Public(user_agent.to_owned().into()))],
             body: Vec::new().into(),
             max_response_bytes: 0,
         };
