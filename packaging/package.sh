@@ -73,7 +73,7 @@ packaging/build-debs.sh "$version" "$work" "$out"
 echo "== the npm package"
 if command -v npm >/dev/null 2>&1; then
     ADDON_FLAGS=-s bindings/node/build.sh build/portable/lib/libamp_token.so "$work/npm" \
-        "$tools/python" -m ziglang cc -target "$linux"
+        "$tools/python" -m ziglang cc -target "${linux/-unknown/}"
     cp LICENSE-MIT LICENSE-APACHE "$work/library/"* "$work/npm/"
     npm pack --silent --pack-destination "$out" "./$work/npm"
 else

@@ -125,14 +125,14 @@ if [ -e "$npm" ]; then
     ln -s "$(command -v node)" "$(command -v npm)" "$work/npm/bin/"
     ln -s "$(command -v sh)" "$work/npm/bin/sh"
     awk '/^```/ { inside = 0 } inside; /^```js/ && !done { inside = done = 1 }' bindings/node/README.md >"$work/npm/project/use.mjs"
-    (cd "$work/npm/project" && PATH="$work/npm/bin" npm install --silent --no-audit --no-fund --offline "$npm" &&
-        scripts=$(sed -n 's/.*"\(pre\|post\)\{0,1\}install".*/&/p' node_modules/amp-token/package.json) && [ -z "$scripts" ])
+    (cd "$work/npm/project" && PATH="$work/npm/bin" npm install --silent --no-audit --no-fund --offline "$npm")
+    ! grep '"\(pre\|post\)\{0,1\}install"' "$work/npm/project/node_modules/amp-token/package.json" || exit 1
     prebuilt=$work/npm/project/node_modules/amp-token/prebuilds/linux-x64-gnu
     scripts/check-elf.sh "$prebuilt/libamp_token.so.0" 2.17
     ! readelf -VW "$prebuilt/amp_token.node" | grep -oE 'GLIBC_2\.(1[89]|[2-9][0-9])' || { echo "the addon needs a newer glibc"; exit 1; }
     readelf -dW "$prebuilt/amp_token.node" | grep -q NODELETE || { echo "the addon can be unloaded"; exit 1; }
-    scripts/with-emulator.sh "$tree/bin/amp-token" sh -c 'cd "$0" && env -i HOME="$HOME" PATH="$1" "AMPLIENCE_CLIENT_ID=$AMPLIENCE_CLIENT_ID" "AMPLIENCE_CLIENT_SECRET=$AMPLIENCE_CLIENT_SECRET" "AMPLIENCE_AUTH_URL=$AMPLIENCE_AUTH_URL" "AMPLIENCE_API_URL=$AMPLIENCE_API_URL" node use.mjs' \
-        "$work/npm/project" "$work/npm/bin"
+    scripts/with-emulator.sh "$tree/bin/amp-token" env PATH="$work/npm/bin" node "$work/npm/project/use.mjs"
+    echo "the package got a token without a compiler"
     check_sbom "$work/npm/project/node_modules/amp-token" libamp_token.cdx.json NOTICE-THIRD-PARTY
 fi
 

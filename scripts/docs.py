@@ -33,7 +33,7 @@ PAGES = {
 C_PAGES = [
     ("c-status", "Version and status", ("amp_version", "amp_abi_version", "amp_status")),
     ("c-error", "Errors", ("amp_error",)),
-    ("c-config", "Configuration", ("amp_config", "amp_log", "amp_event", "amp_observer")),
+    ("c-config", "Configuration", ("amp_config", "amp_log", "amp_observer", "amp_event")),
     ("c-cache", "Token cache", ("amp_token_cache",)),
     ("c-token", "Tokens", ("amp_token",)),
     ("c-api", "API requests", ("amp_api", "amp_pat", "amp_write")),
@@ -41,8 +41,9 @@ C_PAGES = [
     ("c-transport", "Transport functions", ("amp_http", "amp_transport")),
 ]
 LANGUAGES = {".c": "c", ".h": "c", ".cpp": "cpp", ".hpp": "cpp", ".py": "python", ".sh": "sh", ".mk": "make",
-             ".cmake": "cmake", ".xml": "xml", ".yml": "yaml", ".toml": "toml", ".rs": "rust", ".cs": "csharp", ".go": "go", ".java": "java",
-             ".lua": "lua", ".php": "php", ".pl": "perl", ".pm": "perl", ".rb": "ruby"}
+             ".cmake": "cmake", ".cts": "ts", ".mjs": "js", ".xml": "xml", ".yml": "yaml", ".toml": "toml", ".rs": "rust",
+             ".cs": "csharp", ".go": "go", ".java": "java", ".lua": "lua", ".php": "php", ".pl": "perl", ".pm": "perl",
+             ".rb": "ruby"}
 CSS = """.md-typeset table:not([class]) { font-size: .66rem; }
 .md-typeset table:not([class]) th, .md-typeset table:not([class]) td { min-width: 3rem; padding: .6em .8em; }
 .md-typeset table:not([class]) td:first-child code { white-space: nowrap; }

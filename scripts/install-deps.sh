@@ -22,8 +22,8 @@ packages_of() {
         aarch64-linux-gnu-gcc) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
         x86_64-w64-mingw32-gcc-posix) echo gcc-mingw-w64-x86-64 ;;
         musl-gcc) echo musl-tools ;;
-        # Without the service that starts at boot.
         node) echo nodejs ;;
+        # Without the service that starts at boot.
         tinyproxy) echo tinyproxy-bin ;;
         danted) echo dante-server ;;
         nginx) echo nginx-light ;;

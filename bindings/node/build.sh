@@ -14,7 +14,7 @@ if ! cmp -s "$here/package-lock.json" "$out/node_modules/package-lock.json"; the
     (cd "$out" && npm ci --silent --no-audit --no-fund)
     cp "$here/package-lock.json" "$out/node_modules/"
 fi
-rm -rf "$out/lib" "$out/test"
+rm -rf "${out:?}/lib" "$out/test"
 cp -r "$here/package.json" "$here/README.md" "$here/lib" "$here/test" "$out/"
 prebuilt=$out/prebuilds/linux-x64-gnu
 mkdir -p "$prebuilt"
@@ -22,6 +22,7 @@ mkdir -p "$prebuilt"
 cp "$library" "$prebuilt/libamp_token.so.0"
 # Linked with -z nodelete because Node unloads an addon with the worker that loaded it, while threads may still run in it,
 # and with -z now so that an older library is an error at once. The functions of Node-API are in Node itself.
+# shellcheck disable=SC2086,SC2016 # several flags; $ORIGIN is for the loader
 "$@" -std=gnu11 -O2 -fPIC -fvisibility=hidden -Wall -Wextra -Werror ${ADDON_FLAGS:-} -shared \
     -I"$here/../../include" -I"$out/node_modules/node-api-headers/include" "$here/src/addon.c" \
     -o "$prebuilt/amp_token.node" -L"$prebuilt" -l:libamp_token.so.0 -lpthread \

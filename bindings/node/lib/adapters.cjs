@@ -41,7 +41,9 @@ module.exports = ({ invalidArgument }) => {
         /** The token of each request that was not repeated yet. */
         const tokens = new WeakMap();
         instance.interceptors.request.use(async (config) => {
-            checkOrigin(cache, new URL(instance.getUri(config), cache.apiUrl));
+            // Without a base, axios would send a path to this machine.
+            config.baseURL ??= cache.apiUrl;
+            checkOrigin(cache, instance.getUri(config));
             const token = await cache.get();
             config.headers.set('Authorization', token.authorization);
             if (!config.ampTokenRepeated) tokens.set(config, token);

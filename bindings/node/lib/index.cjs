@@ -139,6 +139,8 @@ class TokenCache {
             if (!['string', 'number', 'boolean'].includes(typeof value)) {
                 throw new TypeError(`${name} must be a string, a number or a boolean, not ${typeof value}`);
             }
+            // It would end the string in C.
+            if (String(value).includes('\0')) throw invalidArgument(`${name} contains a NUL character; remove it`);
             list.push(name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`), String(value));
         }
         this.#logger = logger;
