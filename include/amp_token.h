@@ -1065,8 +1065,9 @@ amp_status amp_api_request(const amp_token_cache *cache,
  * `headers` are names and values in turn, and NULL at the end. They replace
  * those that the library adds by default (Accept, User-Agent). A request with a
  * body needs a Content-Type. The library alone sets Authorization, Host,
- * Content-Length and the headers that are for one connection. `timeout_ms` is
- * used instead of the setting timeout_ms; 0 means the setting.
+ * Content-Length and the headers that are for one connection, and treats no
+ * value of `headers` as a secret. `timeout_ms` is used instead of the setting
+ * timeout_ms; 0 means the setting.
  *
  * Threads: any.
  * NULL: AMP_INVALID_ARGUMENT for `cache`, `method`, `path` and `response`, and

@@ -42,7 +42,8 @@ C_PAGES = [
 ]
 LANGUAGES = {".c": "c", ".h": "c", ".cpp": "cpp", ".hpp": "cpp", ".py": "python", ".sh": "sh", ".mk": "make",
              ".cmake": "cmake", ".cts": "ts", ".mjs": "js", ".xml": "xml", ".yml": "yaml", ".toml": "toml", ".rs": "rust",
-             ".cs": "csharp", ".go": "go", ".java": "java", ".lua": "lua", ".php": "php", ".pl": "perl", ".pm": "perl", ".rb": "ruby"}
+             ".cs": "csharp", ".go": "go", ".java": "java", ".lua": "lua", ".php": "php", ".pl": "perl", ".pm": "perl",
+             ".rb": "ruby"}
 CSS = """.md-typeset table:not([class]) { font-size: .66rem; }
 .md-typeset table:not([class]) th, .md-typeset table:not([class]) td { min-width: 3rem; padding: .6em .8em; }
 .md-typeset table:not([class]) td:first-child code { white-space: nowrap; }

@@ -45,7 +45,8 @@ pub struct ApiRequest<'a> {
 /// What a request may have in addition.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestOptions<'a> {
-    /// Names and values of headers. They take precedence over those that the library adds by default.
+    /// Names and values of headers. They take precedence over those that the library adds by default. The values are
+    /// not treated as secrets.
     pub headers: &'a [(&'a str, &'a str)],
     /// The time limit of the call, in place of `timeout_ms`.
     pub timeout: Option<Duration>,
@@ -225,9 +226,8 @@ fn validate(call: &ApiRequest) -> Result<()> {
         return Err(Error::invalid(message).with_hint("use GET, POST, …"));
     }
     match call.content_type {
-        None if !call.body.is_empty() => {
-            Err(Error::invalid("the request has a body but no content_type").with_hint("set content_type"))
-        }
+        None if !call.body.is_empty() => Err(Error::invalid("the request has a body but no content_type")
+            .with_hint("set content_type, or the header Content-Type")),
         Some(kind) if !kind.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => {
             Err(Error::invalid("invalid content_type: it cannot be sent in a header").with_hint("use visible ASCII"))
         }
