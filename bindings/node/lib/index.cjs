@@ -23,22 +23,15 @@ const STATISTICS = [
 const NOTHING = { epoch: undefined, until: 0, wall: 0, token: undefined, value: undefined };
 
 function loadAddon() {
-    const { platform, arch } = process;
-    const system = `${platform}-${arch}`;
-    // Node-API is the same in every version of Node; the C library is not. The one that is there is found by trying, because
-    // runtimes differ in how they tell, and some only with further permissions.
-    const failures = [];
-    for (const name of platform === 'linux' ? [`${system}-gnu`, `${system}-musl`] : [system]) {
-        const path = join(__dirname, '..', 'prebuilds', name, 'amp_token.node');
-        if (!existsSync(path)) continue;
-        try {
-            return require(path);
-        } catch (failure) {
-            failures.push(failure);
-        }
+    // Node-API is the same in every version of Node; the C library is not.
+    const name = `${process.platform}-${process.arch}${process.platform === 'linux' ? '-gnu' : ''}`;
+    const path = join(__dirname, '..', 'prebuilds', name, 'amp_token.node');
+    if (!existsSync(path)) throw new Error(`amp-token has no binary for ${name}; there is one for Linux x64 with glibc 2.17 or later`);
+    try {
+        return require(path);
+    } catch (cause) {
+        throw new Error(`amp-token cannot be loaded: ${cause.message}`, { cause });
     }
-    const reason = failures[0]?.message ?? `this package has no binary for ${system}`;
-    throw new Error(`amp-token cannot be loaded: ${reason}`, { cause: failures[0] });
 }
 
 /** Why a call failed. The documentation is in index.d.cts, as that of all classes here. */
