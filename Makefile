@@ -74,7 +74,7 @@ library:
 
 command:
 	@scripts/install-deps.sh --check cargo cc
-	AMP_SONAME=$(SO).$(ABI) $(CARGO) build $(CARGO_FLAGS) --features 'cli,emulator,redis $(SHIPPED) $(FEATURES)' --bin amp-token
+	AMP_SONAME=$(SO).$(ABI) $(CARGO) build $(CARGO_FLAGS) --features 'cli,emulator,redis,serve $(SHIPPED) $(FEATURES)' --bin amp-token
 	@mkdir -p $(OUT)/bin
 	@cp -p $(RELEASE)/amp-token $(OUT)/bin/
 

@@ -160,11 +160,11 @@ def start_lines(results: Row) -> list[list[str]]:
 
 
 def cache_lines(results: Row) -> list[str]:
-    """The results of benches/cache.rs."""
+    """The results of benches/cache."""
     cache = results["cache"]
     if not cache:
         return []
-    lines = ["", "## Threads, herds and refreshes (benches/cache.rs)", ""]
+    lines = ["", "## Threads, herds and refreshes (benches/cache)", ""]
     if "missing" in cache:
         return lines + [f"Missing: {cache['missing']}"]
     cached = cache["cached"]

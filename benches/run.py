@@ -356,7 +356,7 @@ def machine() -> dict[str, Any]:
 
 
 def cache_bench() -> dict[str, Any]:
-    """Runs benches/cache.rs, and collects its results and those of criterion."""
+    """Runs benches/cache, and collects its results and those of criterion."""
     directory, refreshes = TARGET / "criterion", WORK / "refreshes.json"
     shutil.rmtree(directory, ignore_errors=True)
     refreshes.unlink(missing_ok=True)
@@ -364,7 +364,7 @@ def cache_bench() -> dict[str, Any]:
     os.environ["AMP_BENCH_RESULTS"] = str(refreshes)
     # As in the Makefile: with another name cargo would build everything again.
     os.environ["AMP_SONAME"] = "libamp_token.so.0"
-    failure = build("cargo", "bench", "--bench", "cache")
+    failure = build("cargo", "bench", "--package", "amp_bench_cache")
     return {"missing": failure} if failure else cache_results(directory, refreshes)
 
 
@@ -383,7 +383,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="directory of the results")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.2, help="how long one measurement takes")
-    parser.add_argument("--skip-cache", action="store_true", help="do not run benches/cache.rs")
+    parser.add_argument("--skip-cache", action="store_true", help="do not run benches/cache")
     parser.add_argument("--report", action="store_true", help="only rewrite the table and the chart from results.json")
     options = parser.parse_args()
     if options.report:

@@ -94,6 +94,15 @@
  *   client_secret_file          a file that contains the API secret
  *   personal_access_token       a token to use instead of key and secret
  *   personal_access_token_file  a file that contains that token
+ *   client_id_file              a file that contains the API key
+ *   credential_command          a program that prints the secret, or a JSON
+ *                               object with the credentials: its name, or a
+ *                               JSON array of its name and its arguments
+ *   credentials_dir             a directory with a file for each part of the
+ *                               credentials: client_id, client_secret,
+ *                               personal_access_token
+ *   profile                     the account: a section of config.toml, or a
+ *                               hub of dc-cli by its name or ID
  *   config_file                 a configuration file of dc-cli, the last
  *                               source of credentials
  *   auth_url                    the server that issues tokens
@@ -479,7 +488,8 @@ AMP_API void amp_error_free(amp_error *error);
  *
  * Reads the environment variables that are not settings: HTTPS_PROXY,
  * ALL_PROXY, NO_PROXY (also in lower case), SSL_CERT_FILE, SSL_CERT_DIR, HOME
- * and those that name directories for the store. Only this function and
+ * and those that name directories; and copies the whole environment, without
+ * secrets of the library, for credential_command. Only this function and
  * amp_config_load() read the environment; what is created from the config uses
  * what they read.
  *
@@ -493,6 +503,12 @@ AMP_API AMP_MUST_USE amp_config *amp_config_new(void);
 /**
  * Sets one setting by name. "Settings" at the top of this file lists the
  * names.
+ *
+ * A program that credential_command names is run by the call that needs its
+ * secret, with the environment that amp_config_new() or amp_config_load() has
+ * read, and ends with that call. If this process ignores SIGCHLD, or waits for
+ * all of its children, the exit status of the program is lost, and only its
+ * output counts. A handler for SIGCHLD is called.
  *
  * Threads: not while another thread uses `config`.
  * NULL: AMP_INVALID_ARGUMENT for `config` and `name`. A NULL `value` unsets
@@ -513,7 +529,8 @@ amp_status amp_config_set(amp_config *config,
  * Sets every unset setting from the environment: from AMPLIENCE_ and its name
  * in capitals, such as AMPLIENCE_CLIENT_ID, and personal_access_token from
  * AMPLIENCE_PAT too. Also reads again what amp_config_new() reads. If credentials are still missing when a token is needed,
- * they are read from the configuration files of dc-cli.
+ * they are read from the section "default" of config.toml, from the directory
+ * that systemd names, or from the configuration files of dc-cli.
  *
  * Fails in a program that runs with raised privileges (setuid, setgid, file
  * capabilities): its environment comes from a user with fewer privileges, who

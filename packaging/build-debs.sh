@@ -82,7 +82,7 @@ for path in usr/bin usr/share/man usr/share/bash-completion usr/share/fish; do
     move amp-token "$path"
 done
 move amp-token usr/share/zsh/site-functions usr/share/zsh/vendor-completions
-add_docs amp-token everything cli,emulator,redis
+add_docs amp-token everything cli,emulator,redis,serve
 pack amp-token "$(libc_dependency "$work/amp-token/usr/bin/amp-token")"
 
 # No staged file may be left.

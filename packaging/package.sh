@@ -53,7 +53,7 @@ linux=x86_64-unknown-linux-gnu.2.17
 build "$linux" portable all
 strip --strip-debug --enable-deterministic-archives build/portable/lib/libamp_token.a
 write_sbom "$work/library" "$features"
-write_sbom "$work/everything" "cli,emulator,redis"
+write_sbom "$work/everything" "cli,emulator,redis,serve"
 
 echo "== the tarball"
 name=libamp_token-$version-x86_64-linux

@@ -34,6 +34,7 @@ packages_of() {
         mono) echo mono-runtime ;;
         php) echo php-cli ;;
         perl-ffi-platypus) echo libffi-platypus-perl ;;
+        systemd-analyze) echo systemd ;;
         *) echo "$1" ;;
     esac
 }
@@ -61,7 +62,8 @@ if [ "${1:-}" = --check ]; then
 fi
 if [ $# = 0 ]; then
     set -- cargo cc c++ make nm readelf curl curl-headers jq python3 python3-venv pkg-config cmake ant \
-        openssl valgrind strace redis-server tinyproxy squid danted nginx haproxy stunnel4 abidiff zsh fish node npm
+        openssl systemd-analyze valgrind strace redis-server tinyproxy squid danted nginx haproxy stunnel4 abidiff zsh fish \
+        node npm
 fi
 
 packages=''

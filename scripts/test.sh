@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 export AMP_REQUIRE_TOOLS=1
 target=${CARGO_TARGET_DIR:-target}
-features=cli,emulator,redis
+features=cli,emulator,redis,serve
 
 echo "== Node.js: the package, and TypeScript"
 # The package is also what tests of cargo use: the conformance scenarios and the snippets of the documentation.

@@ -10,7 +10,7 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 work=$target/valgrind
 mkdir -p "$work"
 # The same build as in scripts/test.sh.
-cargo build -q --workspace --features cli,emulator,redis
+cargo build -q --workspace --features cli,emulator,redis,serve
 export LD_LIBRARY_PATH=$target/debug
 
 for program in lifecycle threads; do

@@ -116,7 +116,7 @@ fn send_with_token(
         if token.is_permanent() {
             log.warning(|| {
                 format!(
-                    "the API rejected the personal access token (HTTP {}); it was deleted, or has no permission for this request",
+                    "the API rejected the personal access token (HTTP {}); {PERSONAL_TOKEN_CAUSES}, or it has no permission for this request",
                     response.status
                 )
             });
@@ -128,6 +128,10 @@ fn send_with_token(
         rejected = Some(response);
     }
 }
+
+/// Why a server rejects a personal access token, as the documentation of Amplience has it.
+pub const PERSONAL_TOKEN_CAUSES: &str =
+    "it was deleted, its user was removed from the organization, or an administrator has not approved it yet";
 
 /// Sends a GraphQL request. `variables` is a JSON object, or `None`.
 pub fn graphql(cache: &TokenCache, query: &str, variables: Option<&str>) -> Result<Response> {

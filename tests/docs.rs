@@ -1,6 +1,7 @@
 //! Facts that several files state are the same in all of them, and the pages are complete and link to each other.
 
 use amp_token::config::settings::SETTINGS;
+use amp_token::config::sources::{SOURCES, Source};
 use std::path::{Path, PathBuf};
 
 /// The rows of the table in docs/configuration.md, as the table of settings has them.
@@ -30,6 +31,27 @@ fn the_documentation_has_the_table_of_settings() {
         return;
     }
     assert_eq!(kept, rows(), "AMP_UPDATE_DOCS=1 cargo test --test docs");
+}
+
+/// AMP_UPDATE_DOCS=1 rewrites the tables.
+#[test]
+fn the_documentation_has_the_order_of_sources() {
+    const HEAD: &str = "| | source | what is read |\n| --- | --- | --- |\n";
+    const END: &str = "<!-- end of sources -->";
+    let row =
+        |(number, source): (usize, &Source)| format!("| {} | {} | {} |\n", number + 1, source.name, source.description);
+    let table: String = SOURCES.iter().enumerate().map(row).collect();
+    for page in ["README.md", "docs/configuration.md", "docs/credentials.md"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (before, rest) = text.split_once(HEAD).unwrap();
+        let (kept, after) = rest.split_once(END).unwrap();
+        if std::env::var_os("AMP_UPDATE_DOCS").is_some() {
+            std::fs::write(&path, format!("{before}{HEAD}{table}{END}{after}")).unwrap();
+        } else {
+            assert_eq!(kept, table, "{page}: AMP_UPDATE_DOCS=1 cargo test --test docs");
+        }
+    }
 }
 
 #[test]

@@ -162,6 +162,19 @@ fn the_environment_has_no_effect() {
     untouched();
     assert_eq!(theirs(), [1, 0, 0]);
 
+    // The user who starts it chooses what PATH has, so no program is run, and no profile is found.
+    let marker = directory.0.join("was-run");
+    let command = write(&directory.0.join("command"), &format!("#!/bin/sh\ntouch '{}'\n", marker.display()));
+    set_mode(Path::new(&command), 0o755);
+    let said = program.run(&[("client_id", &id), ("auth_url", &url), ("credential_command", &command)]);
+    let refused_command = "get: AMP_CONFIG credential_command command is not run, because this program runs with \
+                           raised privileges (setuid, setgid or file capabilities); set client_secret or client_secret_file";
+    assert!(said.contains(refused_command), "{said}");
+    assert!(!marker.exists());
+    let said = program.run(&[("profile", "production")]);
+    let unknown = "get: AMP_CONFIG profile production cannot be found: the home directory is not known; ";
+    assert!(said.contains(unknown), "{said}");
+
     // The system's certificates are others.
     let said = program.run(&own);
     assert!(said.contains("get: AMP_TLS "), "{said}");

@@ -81,7 +81,8 @@ impl amp_config {
 ///
 /// Reads the environment variables that are not settings: HTTPS_PROXY,
 /// ALL_PROXY, NO_PROXY (also in lower case), SSL_CERT_FILE, SSL_CERT_DIR, HOME
-/// and those that name directories for the store. Only this function and
+/// and those that name directories; and copies the whole environment, without
+/// secrets of the library, for credential_command. Only this function and
 /// amp_config_load() read the environment; what is created from the config uses
 /// what they read.
 ///
@@ -100,6 +101,12 @@ pub extern "C" fn amp_config_new() -> *mut amp_config {
 
 /// Sets one setting by name. "Settings" at the top of this file lists the
 /// names.
+///
+/// A program that credential_command names is run by the call that needs its
+/// secret, with the environment that amp_config_new() or amp_config_load() has
+/// read, and ends with that call. If this process ignores SIGCHLD, or waits for
+/// all of its children, the exit status of the program is lost, and only its
+/// output counts. A handler for SIGCHLD is called.
 ///
 /// Threads: not while another thread uses `config`.
 /// NULL: AMP_INVALID_ARGUMENT for `config` and `name`. A NULL `value` unsets
@@ -127,7 +134,8 @@ pub unsafe extern "C" fn amp_config_set(
 /// Sets every unset setting from the environment: from AMPLIENCE_ and its name
 /// in capitals, such as AMPLIENCE_CLIENT_ID, and personal_access_token from
 /// AMPLIENCE_PAT too. Also reads again what amp_config_new() reads. If credentials are still missing when a token is needed,
-/// they are read from the configuration files of dc-cli.
+/// they are read from the section "default" of config.toml, from the directory
+/// that systemd names, or from the configuration files of dc-cli.
 ///
 /// Fails in a program that runs with raised privileges (setuid, setgid, file
 /// capabilities): its environment comes from a user with fewer privileges, who

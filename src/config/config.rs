@@ -1,17 +1,22 @@
 //! The settings of one client, as strings by name.
 
 use super::environment::{self, Environment};
+use super::profiles::{self, Content, Profile};
 use super::settings::{SETTINGS, Setting, ValueType, display_value, index_of, problem_with, validate};
+use super::sources::{IDS, PERSONAL, SECRETS, conflict, first_of, is_overruled};
 use super::text::{BYTE_ORDER_MARK, trim_text};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::log::Log;
 use crate::net::transport::Transport;
 use crate::sys::callback_scope::ScopeId;
 use crate::sys::clock::Clock;
+use crate::sys::deadline::IoDeadline;
 use crate::sys::secret::Secret;
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where a value came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +25,15 @@ pub enum Origin {
     Set,
     /// It was read from this environment variable.
     Environment(&'static str),
+    /// It is in the profile that is used.
+    Profile,
+}
+
+impl Origin {
+    /// Whether both are of one source.
+    pub(super) fn is_like(self, other: Origin) -> bool {
+        std::mem::discriminant(&self) == std::mem::discriminant(&other)
+    }
 }
 
 /// The settings of one client, and the functions that an application provides.
@@ -32,6 +46,12 @@ pub struct Config {
     raw_paths: Vec<Option<OsString>>,
     /// Whether the environment was loaded.
     loaded: bool,
+    /// The profile whose settings are among the values.
+    profile: Option<Arc<Profile>>,
+    /// Whether the credentials of that profile, a hub, are used.
+    uses_hub: bool,
+    /// What is not used although it is set, and why: a sentence for the log for each.
+    unused: Vec<String>,
     /// Where log lines go.
     pub log: Log,
     /// Sends requests instead of the built-in HTTP client.
@@ -69,6 +89,9 @@ impl Config {
             values: vec![None; SETTINGS.len()],
             raw_paths: vec![None; SETTINGS.len()],
             loaded: false,
+            profile: None,
+            uses_hub: false,
+            unused: Vec::new(),
             log: Log::default(),
             transport: None,
             clock: Clock::System,
@@ -111,9 +134,8 @@ impl Config {
         self.raw_paths[row] = Some(path);
     }
 
-    /// Reads the settings that are not set from environment variables. Credentials of another kind than those
-    /// that are set are skipped, and so is the file of a secret that is set. An empty variable counts as unset.
-    /// dc-cli's files are read later, if there are still no credentials.
+    /// Reads the settings that are not set from environment variables, but no credentials where those that are set
+    /// [come first](super::sources). An empty variable counts as unset. Profiles and files are read later.
     ///
     /// Fails in a process with raised privileges, because to read nothing and report success would mislead.
     pub fn load(&mut self) -> Result<()> {
@@ -129,16 +151,24 @@ impl Config {
     /// [`Config::load`], with the environment as a function.
     pub fn load_from(&mut self, environment: impl Fn(&str) -> Option<OsString>) -> Result<()> {
         let already = self.clone();
-        let has = |name: &str| already.text(name).is_some();
-        let pair = has("client_id") || has("client_secret") || has("client_secret_file");
-        let pat = has("personal_access_token") || has("personal_access_token_file");
+        let set_id = first_of(&already, &IDS, None).map(|name| already.text(name).unwrap_or_default());
+        // The client to which the secrets of the environment belong.
+        let owner = ["AMPLIENCE_CLIENT_ID", "AMPLIENCE_CLIENT_ID_FILE"].into_iter().find_map(|variable| {
+            let value = environment(variable).filter(|value| !value.is_empty())?;
+            Some((variable, trim_text(&value.to_string_lossy()).to_owned()))
+        });
+        let other_owner = owner.filter(|(_, owner)| set_id.is_some_and(|id| id != owner));
         for (row, setting) in SETTINGS.iter().enumerate() {
-            let overruled = match setting.name {
-                "client_id" => pat,
-                "client_secret" | "client_secret_file" => pat || has("client_secret") || has("client_secret_file"),
-                "personal_access_token" | "personal_access_token_file" => pair || pat,
-                _ => false,
-            };
+            let overruled = is_overruled(setting.name, &already);
+            if let (false, Some((owner, _)), true) = (overruled, &other_owner, SECRETS.contains(&setting.name)) {
+                let is_set = |variable: &&&str| environment(variable).is_some_and(|value| !value.is_empty());
+                if let Some(variable) = setting.environment.iter().find(is_set) {
+                    self.unused.push(format!(
+                        "{variable} is not used: it belongs to {owner}, and client_id names another client"
+                    ));
+                }
+                continue;
+            }
             if overruled || self.values[row].is_some() {
                 continue;
             }
@@ -169,6 +199,136 @@ impl Config {
         }
         self.loaded = true;
         Ok(())
+    }
+
+    /// The same settings with those of the profile that is chosen: a section of `config.toml`, or a hub of dc-cli.
+    /// Without `profile`, the section `default` is used if no credentials are set. Reads files, for `timeout_ms` at most. Credentials of the profile come before those of the environment if the
+    /// program has set `profile`, and are an error beside them if the environment has set it.
+    pub fn with_profile(&self) -> Result<Cow<'_, Config>> {
+        let name = self.text("profile");
+        // The section of those who name none is read only if it is needed, as dc-cli's files are.
+        let needs_default = self.loaded && first_of(self, &SECRETS, None).is_none();
+        if self.profile.is_some() || (name.is_none() && !needs_default) {
+            return Ok(Cow::Borrowed(self));
+        }
+        let deadline = IoDeadline::after(Duration::from_millis(self.number("timeout_ms")));
+        let Some(profile) = profiles::find(name, &self.environment, deadline, &self.log)? else {
+            return Ok(Cow::Borrowed(self));
+        };
+        let mut config = self.clone();
+        Ok(if config.apply(profile)? { Cow::Owned(config) } else { Cow::Borrowed(self) })
+    }
+
+    /// Returns false for the section `default` if it is of another client than the one that is set.
+    fn apply(&mut self, profile: Profile) -> Result<bool> {
+        let chosen_by = self.origin("profile");
+        let values: &[(usize, Secret)] = match &profile.content {
+            Content::Section(values) => values,
+            Content::Hub { .. } => &[],
+        };
+        let value = |name: &str| values.iter().find(|(row, _)| SETTINGS[*row].name == name).map(|(_, value)| value);
+        let own_secret = SECRETS.into_iter().find(|name| value(name).is_some());
+        let has_secret = own_secret.is_some() || matches!(profile.content, Content::Hub { .. });
+        let mut uses_credentials = true;
+        if has_secret {
+            if chosen_by == Some(Origin::Set) {
+                let names = SECRETS.into_iter().chain(IDS).filter(|name| self.is_of_environment(name));
+                for name in names.collect::<Vec<_>>() {
+                    self.unused.push(format!(
+                        "{} is not used: the program has chosen {}",
+                        self.describe_setting(name),
+                        profile.describe()
+                    ));
+                    self.set(name, None)?;
+                }
+            }
+            match (first_of(self, &SECRETS, None), chosen_by) {
+                (Some(name), Some(by)) if self.origin(name).is_some_and(|origin| origin.is_like(by)) => {
+                    let mut whole = profile.describe();
+                    if let Some(own) = own_secret {
+                        whole = format!("{own} of {whole}");
+                    }
+                    return Err(conflict(&self.describe_setting(name), &whole));
+                }
+                (Some(_), _) => uses_credentials = false,
+                (None, Some(Origin::Set)) if self.origin("config_file") == Some(Origin::Set) => {
+                    return Err(conflict("config_file", &profile.describe()));
+                }
+                (None, _) => {}
+            }
+            // An id that is set alone chooses the secret of this client, and of no other.
+            let other = |id: &'static str| {
+                let set = self.text(id)?;
+                let is_other = IDS.iter().any(|name| value(name).is_some_and(|own| *name != id || own.expose() != set));
+                is_other.then(|| self.describe_setting(id))
+            };
+            match IDS.into_iter().find_map(other).filter(|_| uses_credentials) {
+                Some(id) if chosen_by.is_some() => {
+                    let message = format!("{id} names another client than {}", profile.describe());
+                    return Err(
+                        Error::new(Kind::Config, message).with_hint("unset it, or choose the profile of that client")
+                    );
+                }
+                Some(_) => return Ok(false),
+                None => {}
+            }
+        }
+        for (row, value) in values {
+            let name = SETTINGS[*row].name;
+            let is_skipped = (SECRETS.contains(&name) || IDS.contains(&name)) && !uses_credentials;
+            let is_overruled = IDS.contains(&name) && first_of(self, &PERSONAL, None).is_some();
+            if self.values[*row].is_none() && !is_skipped && !is_overruled {
+                self.values[*row] = Some((value.clone(), Origin::Profile));
+            }
+        }
+        self.uses_hub = matches!(profile.content, Content::Hub { .. }) && uses_credentials;
+        self.profile = Some(Arc::new(profile));
+        Ok(true)
+    }
+
+    /// The profile whose settings are used, after [`Config::with_profile`].
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_deref()
+    }
+
+    /// The key of the hub whose credentials are used, and the file that it is in.
+    pub(super) fn hub(&self) -> Option<(PathBuf, String)> {
+        match self.profile.as_deref() {
+            Some(Profile { file, content: Content::Hub { key }, .. }) if self.uses_hub => {
+                Some((file.clone(), key.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// What is not used although it is set, and why.
+    pub fn unused(&self) -> &[String] {
+        &self.unused
+    }
+
+    /// The name of a setting as the user has written it: that of the variable, if it is from the environment.
+    pub(super) fn describe_setting(&self, name: &str) -> String {
+        match (self.origin(name), self.profile.as_deref()) {
+            (Some(Origin::Environment(variable)), _) => variable.to_owned(),
+            (Some(Origin::Profile), Some(profile)) => format!("{name} of {}", profile.describe()),
+            _ => name.to_owned(),
+        }
+    }
+
+    /// Removes the credentials that are from the environment, if `config_file` was set and no other source of
+    /// credentials: for the command, whose options come before the environment.
+    pub fn prefer_config_file(&mut self) -> Result<()> {
+        if self.origin("config_file") != Some(Origin::Set) || first_of(self, &SECRETS, Some(Origin::Set)).is_some() {
+            return Ok(());
+        }
+        for name in SECRETS.into_iter().chain(IDS).filter(|name| self.is_of_environment(name)).collect::<Vec<_>>() {
+            self.set(name, None)?;
+        }
+        Ok(())
+    }
+
+    fn is_of_environment(&self, name: &str) -> bool {
+        matches!(self.origin(name), Some(Origin::Environment(_)))
     }
 
     /// Whether [`Config::load`] was called: only then are files read that no setting names.
@@ -257,8 +417,7 @@ mod tests {
             ("AMPLIENCE_CLIENT_SECRET", "secret"),
             ("AMPLIENCE_CLIENT_SECRET_FILE", "/f"),
         ];
-        let config = loaded(&[("client_id", "mine")], environment);
-        assert_eq!(config.text("client_id"), Some("mine"));
+        let config = loaded(&[("client_id", "id")], environment);
         assert_eq!(config.text("client_secret"), Some("secret"));
         assert_eq!(config.text("personal_access_token"), None);
         let config = loaded(&[("personal_access_token", "mine")], environment);
@@ -266,6 +425,38 @@ mod tests {
         assert_eq!(config.text("client_secret"), None);
         let config = loaded(&[("client_id", "mine"), ("client_secret", "mine")], environment);
         assert_eq!(config.text("client_secret_file"), None);
+    }
+
+    #[test]
+    fn a_secret_of_the_environment_is_used_for_no_other_client() {
+        let secret = ("AMPLIENCE_CLIENT_SECRET", "secret");
+        for (set, environment, used, warned) in [
+            (("client_id", "mine"), vec![secret], true, None),
+            (("client_id", "mine"), vec![secret, ("AMPLIENCE_CLIENT_ID", "mine\n")], true, None),
+            (("client_id", "mine"), vec![secret, ("AMPLIENCE_CLIENT_ID", "other")], false, Some("AMPLIENCE_CLIENT_ID")),
+            (
+                ("client_id", "mine"),
+                vec![secret, ("AMPLIENCE_CLIENT_ID_FILE", "f")],
+                false,
+                Some("AMPLIENCE_CLIENT_ID_FILE"),
+            ),
+            (
+                ("client_id_file", "f"),
+                vec![secret, ("AMPLIENCE_CLIENT_ID", "other")],
+                false,
+                Some("AMPLIENCE_CLIENT_ID"),
+            ),
+            (("client_secret", "mine"), vec![secret, ("AMPLIENCE_CLIENT_ID", "other")], true, None),
+        ] {
+            let config = loaded(&[set], &environment);
+            assert_eq!(config.text("client_secret").is_some(), used, "{set:?} {environment:?}");
+            let warning = warned.map(|owner| {
+                format!(
+                    "AMPLIENCE_CLIENT_SECRET is not used: it belongs to {owner}, and client_id names another client"
+                )
+            });
+            assert_eq!(config.unused(), warning.as_slice());
+        }
     }
 
     #[test]

@@ -1,21 +1,18 @@
-//! Where credentials come from. The first source that has credentials is used:
+//! Finds the credentials: reads those that settings have, and those that files and programs have. The order of the
+//! sources is that of [`super::sources`].
 //!
-//! | source | what is read |
-//! | --- | --- |
-//! | settings that were set | `client_id` with `client_secret` or `client_secret_file`; `personal_access_token` or `personal_access_token_file` |
-//! | the environment, if it was loaded | the same, as `AMPLIENCE_CLIENT_ID` and so on; `AMPLIENCE_PAT` |
-//! | `config_file`, else, if the environment was loaded, `~/.amplience/dc-cli-config.json` | `patToken`, else `clientId` and `clientSecret` |
-//! | then `~/.amplience/hubs.json` | the active hub, or the only one |
-//!
-//! The first two are read when the configuration is made. Files are read here, each time that credentials are
-//! needed, so that a secret that was rotated on disk is found. Reading them ends by the deadline of the call.
+//! Settings are read when the configuration is made. Files are read here, and the program is run here, each time that
+//! credentials are needed, so that a secret that was rotated is found. That ends by the deadline of the call.
 
 use super::config::Origin;
+use super::credential_command::{self, Output};
 use super::credentials::Credentials;
-use super::dc_cli::from_dc_cli;
+use super::credentials_dir;
+use super::dc_cli::{self, from_dc_cli};
 use super::environment::Environment;
 use super::file_access::report_if_readable_by_others;
 use super::options::{CredentialOptions, Options};
+use super::sources::{IDS, PERSONAL, SECRETS, conflict};
 use super::text::trim_text;
 use crate::error::{Error, Kind, Result, resource_limit};
 use crate::log::Log;
@@ -32,7 +29,7 @@ use zeroize::Zeroizing;
 const FILE_LIMIT: usize = 1024 * 1024;
 
 /// The files of dc-cli below the home directory: that of the current hub, and that of all hubs.
-const DC_CLI_FILES: [&str; 2] = [".amplience/dc-cli-config.json", ".amplience/hubs.json"];
+const DC_CLI_FILES: [&str; 2] = [".amplience/dc-cli-config.json", dc_cli::HUBS];
 
 /// Finds credentials in the settings and files.
 #[derive(Clone, Debug)]
@@ -40,6 +37,7 @@ pub struct CredentialsProvider {
     options: CredentialOptions,
     /// Files in dc-cli's format, in the order in which they are read.
     files: Vec<PathBuf>,
+    environment: Environment,
     log: Log,
 }
 
@@ -47,91 +45,261 @@ impl CredentialsProvider {
     /// Checks that the settings name one kind of credentials; reads no file.
     pub fn new(options: &Options) -> Result<Self> {
         let log = options.log.clone();
-        let environment = &options.environment;
+        let environment = options.environment.clone();
         let options = options.credentials.clone();
-        let files = match (&options.config_file, options.environment_loaded, home(environment)) {
+        let files = match (&options.config_file, options.environment_loaded, environment.home()) {
             (Some(file), ..) => vec![file.clone()],
             (None, true, Some(home)) => DC_CLI_FILES.map(|file| home.join(file)).to_vec(),
             _ => Vec::new(),
         };
-        let client =
-            options.client_id.is_some() || options.client_secret.is_some() || options.client_secret_file.is_some();
-        let personal = options.personal_access_token.is_some() || options.personal_access_token_file.is_some();
-        let both = [
-            (
-                "client_secret",
-                options.client_secret.is_some(),
-                "client_secret_file",
-                options.client_secret_file.is_some(),
-            ),
-            (
-                "personal_access_token",
-                options.personal_access_token.is_some(),
-                "personal_access_token_file",
-                options.personal_access_token_file.is_some(),
-            ),
-            ("a personal access token", personal, "client_id or client_secret", client),
-        ];
-        match both.iter().find(|(_, one, _, other)| *one && *other) {
-            Some((one, _, other, _)) => Err(Error::new(Kind::Config, format!("{one} and {other} are both set"))
-                .with_hint("unset one of them, in the program or in its environment")),
-            None => Ok(CredentialsProvider { options, files, log }),
+        let provider = CredentialsProvider { options, files, environment, log };
+        let first_two = |names: &[&str]| {
+            let mut set = names.iter().filter_map(|name| provider.description(name));
+            set.next().zip(set.next())
+        };
+        let personal = PERSONAL.iter().find_map(|name| provider.description(name));
+        let id = IDS.iter().find_map(|name| provider.description(name));
+        if let Some((one, other)) = first_two(&SECRETS).or(first_two(&IDS)).or(personal.zip(id)) {
+            return Err(conflict(one, other));
+        }
+        provider.options.credential_command.as_deref().map_or(Ok(()), credential_command::check_privileges)?;
+        provider.options.unused.iter().for_each(|line| provider.log.warning(|| line));
+        if let Some((secret, id)) = provider.mixed() {
+            provider.log.info(|| format!("the secret is from {secret}, and the client id from {id}"));
+        }
+        Ok(provider)
+    }
+
+    /// How messages name a setting of credentials; `None` if it is not set.
+    fn description(&self, name: &str) -> Option<&str> {
+        let (_, description, _) = self.options.origins.iter().find(|(have, ..)| *have == name)?;
+        Some(description)
+    }
+
+    /// Where a value is from that is in no file.
+    fn origin(&self, name: &str) -> String {
+        match self.options.origins.iter().find(|(have, ..)| *have == name) {
+            Some((_, variable, Origin::Environment(_))) => variable.clone(),
+            Some((.., Origin::Profile)) => self.options.profile.clone().unwrap_or_default(),
+            _ => "the settings".to_owned(),
         }
     }
 
+    /// The origins of the secret and of the client id, if they are of two sources.
+    fn mixed(&self) -> Option<(String, String)> {
+        let find = |names: &[&str]| {
+            self.options
+                .origins
+                .iter()
+                .find(|(have, ..)| names.contains(have))
+                .map(|(name, _, origin)| (*name, *origin))
+        };
+        let ((secret, one), (id, other)) = (find(&SECRETS)?, find(&IDS)?);
+        (!one.is_like(other)).then(|| (self.origin(secret), self.origin(id)))
+    }
+
     /// Whether the credentials may have changed since they were read.
-    pub fn reads_files(&self) -> bool {
+    pub fn may_change(&self) -> bool {
         let CredentialOptions { client_id, client_secret, personal_access_token, .. } = &self.options;
         let set = personal_access_token.is_some() || (client_id.is_some() && client_secret.is_some());
         !set
+    }
+
+    /// Whether a program is run to find the credentials. That is not done before a token is needed.
+    pub fn runs_program(&self) -> bool {
+        self.options.credential_command.is_some()
+    }
+
+    /// What is known of the credentials before a program is run: where they are from, and the client id.
+    pub fn preview(&self) -> (String, Option<&str>) {
+        let command = self.options.credential_command.as_deref().unwrap_or_default();
+        (self.with_id_origin(credential_command::describe(command)), self.options.client_id.as_deref())
+    }
+
+    /// The origin of a secret, and that of the client id if it is another one.
+    fn with_id_origin(&self, origin: String) -> String {
+        match self.mixed() {
+            Some((_, id)) => format!("{origin}, with the client id from {id}"),
+            None => origin,
+        }
     }
 
     /// Finds the credentials, and describes where they are from. Takes at most `timeout`.
     pub fn resolve(&self, timeout: Duration) -> Result<(Credentials, String)> {
         let deadline = IoDeadline::after(timeout);
         let options = &self.options;
-        let from_settings = || match options.origin {
-            Some(Origin::Environment(variable)) => variable.to_owned(),
-            _ => "the settings".to_owned(),
-        };
         if let Some(token) = &options.personal_access_token {
             return Ok((
                 Credentials::from_personal_access_token(token.expose(), "personal_access_token", &self.log)?,
-                from_settings(),
+                self.origin("personal_access_token"),
             ));
         }
         if let Some(file) = &options.personal_access_token_file {
             let (text, origin) = (self.read_secret(file, "personal_access_token_file", deadline)?, display_path(file));
             return Ok((Credentials::from_personal_access_token(&text, &origin, &self.log)?, origin));
         }
-        match (&options.client_id, &options.client_secret, &options.client_secret_file) {
-            (Some(id), Some(secret), _) => {
-                let credentials = Credentials::Client { id: id.clone(), secret: secret.clone() };
-                Ok((credentials, from_settings()))
-            }
-            (Some(id), None, Some(file)) => {
-                let secret = Secret::from(self.read_secret(file, "client_secret_file", deadline)?.as_str());
-                Ok((Credentials::Client { id: id.clone(), secret }, display_path(file)))
-            }
-            (None, secret, file) if secret.is_some() || file.is_some() => {
-                Err(Error::new(Kind::NoCredentials, "a client secret is set, but no client_id")
-                    .with_hint(self.hint("set AMPLIENCE_CLIENT_ID, or client_id")))
-            }
-            _ => self.find_in_files(deadline),
+        if let Some(secret) = &options.client_secret {
+            let id = self.require_id(deadline)?;
+            let credentials = Credentials::Client { id, secret: secret.clone() };
+            return Ok((credentials, self.with_id_origin(self.origin("client_secret"))));
+        }
+        if let Some(file) = &options.client_secret_file {
+            let id = self.require_id(deadline)?;
+            let secret = Secret::from(self.read_secret(file, "client_secret_file", deadline)?.as_str());
+            return Ok((Credentials::Client { id, secret }, self.with_id_origin(display_path(file))));
+        }
+        if let Some(command) = &options.credential_command {
+            return self.run_command(command, deadline);
+        }
+        if let Some(directory) = &options.credentials_dir {
+            return self.read_directory(directory, deadline)?.ok_or_else(|| {
+                let files = credentials_dir::FILES.join(", ");
+                Error::new(
+                    Kind::NoCredentials,
+                    format!("credentials_dir {} has none of the files {files}", display_path(directory)),
+                )
+                .with_hint("check the path, and the names of the files")
+            });
+        }
+        if let Some((file, key)) = &options.hub {
+            return self.read_hub(file, key, deadline);
+        }
+        let id = self.id(deadline)?;
+        if let Some(directory) = &options.default_credentials_dir
+            && let Some(found) = self.read_directory(directory, deadline)?
+        {
+            return Ok(found);
+        }
+        self.find_in_files(id.as_deref(), deadline)
+    }
+
+    /// The client id that is set.
+    fn id(&self, deadline: IoDeadline) -> Result<Option<String>> {
+        match (&self.options.client_id, &self.options.client_id_file) {
+            (Some(id), _) => Ok(Some(id.clone())),
+            (None, Some(file)) => Ok(Some(self.read_secret(file, "client_id_file", deadline)?.as_str().to_owned())),
+            (None, None) => Ok(None),
         }
     }
 
-    /// Searches dc-cli's files, only for `client_id` if it is set.
-    fn find_in_files(&self, deadline: IoDeadline) -> Result<(Credentials, String)> {
+    /// The client id for a secret that has none of its own.
+    fn require_id(&self, deadline: IoDeadline) -> Result<String> {
+        self.id(deadline)?.ok_or_else(|| {
+            Error::new(Kind::NoCredentials, "a client secret is set, but no client_id")
+                .with_hint(self.hint("set AMPLIENCE_CLIENT_ID, or client_id"))
+        })
+    }
+
+    /// The client id of a source, which must be the one that is set, if any.
+    fn agreed_id(&self, own: String, origin: &str, deadline: IoDeadline) -> Result<String> {
+        match self.id(deadline)? {
+            Some(set) if set != own => {
+                let name = IDS.iter().find_map(|name| self.description(name)).unwrap_or_default();
+                let (own, set) = (sanitize(&own, &[]), sanitize(&set, &[]));
+                Err(Error::new(Kind::Config, format!("{origin} is of client {own}, but {name} is {set}"))
+                    .with_hint(format!("unset {name}, or use the credentials of that client")))
+            }
+            _ => Ok(own),
+        }
+    }
+
+    fn run_command(&self, command: &[String], deadline: IoDeadline) -> Result<(Credentials, String)> {
+        let name = credential_command::describe(command);
+        self.log.debug(|| format!("running {name}"));
+        let is_personal = |secret: &Secret| secret.expose().starts_with("amp_pat_");
+        let credentials = match credential_command::run(command, &self.environment, deadline)? {
+            Output::Client { id, secret } => Credentials::Client { id: self.agreed_id(id, &name, deadline)?, secret },
+            Output::Text(secret) | Output::PersonalAccessToken(secret) if is_personal(&secret) => {
+                self.personal(&secret, &name)?
+            }
+            Output::PersonalAccessToken(secret) => self.personal(&secret, &name)?,
+            Output::Text(secret) | Output::ClientSecret(secret) => {
+                let Some(id) = self.id(deadline)? else {
+                    return Err(Error::new(
+                        Kind::NoCredentials,
+                        format!("{name} printed a secret, but there is no client_id"),
+                    )
+                    .with_hint("set client_id, or let it print a JSON object with client_id and client_secret"));
+                };
+                return Ok((Credentials::Client { id, secret }, self.with_id_origin(name)));
+            }
+        };
+        Ok((credentials, name))
+    }
+
+    /// A personal access token from a source, beside which no client may be set.
+    fn personal(&self, token: &Secret, origin: &str) -> Result<Credentials> {
+        if let Some(id) = IDS.iter().find_map(|name| self.description(name)) {
+            return Err(Error::new(Kind::Config, format!("{origin} has a personal access token, but {id} is set"))
+                .with_hint(format!("unset {id}, or use the secret of that client")));
+        }
+        Credentials::from_personal_access_token(token.expose(), origin, &self.log)
+    }
+
+    /// Reads the files of a directory; `None` if it has none of them.
+    fn read_directory(&self, directory: &Path, deadline: IoDeadline) -> Result<Option<(Credentials, String)>> {
+        let origin = display_path(directory);
+        let [id, secret, token] =
+            credentials_dir::read(directory, |file| match self.read(file, "the file", false, deadline)? {
+                Some(bytes) => self.secret_in(&bytes, file, "credentials_dir").map(Some),
+                None => Ok(None),
+            })?;
+        let text = |value: Zeroizing<String>| value.as_str().to_owned();
+        let credentials = match (id, secret, token) {
+            (None, None, None) => return Ok(None),
+            (_, Some(_), Some(_)) => {
+                let files = display_path(&directory.join("client_secret"));
+                return Err(conflict(&files, "personal_access_token beside it"));
+            }
+            (_, None, Some(token)) => self.personal(&Secret::from(token.as_str()), &origin)?,
+            (Some(id), Some(secret), None) => {
+                let id = self.agreed_id(text(id), &origin, deadline)?;
+                Credentials::Client { id, secret: Secret::from(secret.as_str()) }
+            }
+            (None, Some(secret), None) => {
+                let Some(id) = self.id(deadline)? else {
+                    let message = format!("{origin} has a client_secret, but no client_id");
+                    return Err(
+                        Error::new(Kind::NoCredentials, message).with_hint("add the file client_id, or set client_id")
+                    );
+                };
+                let credentials = Credentials::Client { id, secret: Secret::from(secret.as_str()) };
+                return Ok(Some((credentials, self.with_id_origin(origin))));
+            }
+            (Some(_), None, None) => {
+                let message = format!("{origin} has a client_id, but no client_secret");
+                return Err(Error::new(Kind::NoCredentials, message).with_hint("add the file client_secret"));
+            }
+        };
+        Ok(Some((credentials, origin)))
+    }
+
+    /// Reads the credentials of a hub of dc-cli.
+    fn read_hub(&self, file: &Path, key: &str, deadline: IoDeadline) -> Result<(Credentials, String)> {
+        let origin = self.options.profile.clone().unwrap_or_default();
+        let text = self.read(file, "the hubs of dc-cli in", true, deadline)?.unwrap_or_default();
+        match dc_cli::of_hub(&text, &display_path(file), key, &self.log)? {
+            Some(Credentials::Client { id, secret }) => {
+                let id = self.agreed_id(id, &origin, deadline)?;
+                Ok((Credentials::Client { id, secret }, origin))
+            }
+            Some(Credentials::PersonalAccessToken(token)) => Ok((self.personal(&token, &origin)?, origin)),
+            None => Err(Error::new(Kind::NoCredentials, format!("{origin} is not there any more"))
+                .with_hint("add the hub again with dc-cli")),
+        }
+    }
+
+    /// Searches dc-cli's files, only for this client if it is given.
+    fn find_in_files(&self, id: Option<&str>, deadline: IoDeadline) -> Result<(Credentials, String)> {
         let must_exist = self.options.config_file.is_some();
         for file in &self.files {
             let Some(text) = self.read(file, "config_file", must_exist, deadline)? else { continue };
-            let found = from_dc_cli(&text, &display_path(file), self.options.client_id.as_deref(), &self.log)?;
+            let found = from_dc_cli(&text, &display_path(file), id, &self.log)?;
             if let Some(credentials) = found {
                 return Ok((credentials, display_path(file)));
             }
         }
-        if let Some(id) = &self.options.client_id {
+        if let Some(id) = id {
             return Err(Error::new(
                 Kind::NoCredentials,
                 format!("there is no secret for client_id {}", sanitize(id, &[])),
@@ -162,7 +330,12 @@ impl CredentialsProvider {
     /// Reads a file that contains one secret. White space around it is removed.
     fn read_secret(&self, file: &Path, setting: &str, deadline: IoDeadline) -> Result<Zeroizing<String>> {
         let bytes = self.read(file, setting, true, deadline)?.unwrap_or_default();
-        let text = std::str::from_utf8(&bytes).map_err(|_| {
+        self.secret_in(&bytes, file, setting)
+    }
+
+    /// The one secret that is the content of a file.
+    fn secret_in(&self, bytes: &[u8], file: &Path, setting: &str) -> Result<Zeroizing<String>> {
+        let text = std::str::from_utf8(bytes).map_err(|_| {
             Error::new(Kind::Config, format!("{setting} {} is not UTF-8", display_path(file)))
                 .with_hint("write the secret into it as plain text")
         })?;
@@ -206,12 +379,6 @@ impl CredentialsProvider {
         }
         Ok(Some(bytes))
     }
-}
-
-/// The user's home directory.
-fn home(environment: &Environment) -> Option<PathBuf> {
-    let variable = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
-    environment.get(variable).filter(|home| !home.is_empty()).map(PathBuf::from)
 }
 
 fn display_path(file: &Path) -> String {
@@ -280,7 +447,7 @@ mod tests {
         config.set("client_id", Some("i")).unwrap();
         config.set("client_secret_file", Some(&file)).unwrap();
         let credentials_provider = CredentialsProvider::new(&config.options().unwrap()).unwrap();
-        assert!(credentials_provider.reads_files());
+        assert!(credentials_provider.may_change());
         assert_eq!(credentials_provider.resolve(TIMEOUT).unwrap().0, client("i", "first"));
         for (text, secret) in [("second\r\n", "second"), ("\u{feff}third\n", "third"), (" four th \t", "four th")] {
             directory.file("secret", text);
@@ -339,7 +506,7 @@ mod tests {
             (
                 vec![("config_file", several.as_str())],
                 Kind::NoCredentials,
-                "several has 2 clients, and none of them is active; choose one with client_id",
+                "several has 2 clients, and none of them is active; choose one with profile (AMPLIENCE_PROFILE) or client_id",
             ),
             (
                 vec![("client_id", "i"), ("client_secret", "hush"), ("personal_access_token", "p")],

@@ -7,9 +7,11 @@
 //! secrets to another server, or read files that the user may not read. So the environment of such a program
 //! counts as empty, as with `secure_getenv` of the GNU C library.
 
+use super::settings::SETTINGS;
 use crate::error::{Error, Kind, Result};
 use crate::sys::secret::SecretBytes;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -27,31 +29,70 @@ const VARIABLES: &[&str] = &[
     "RUNTIME_DIRECTORY",
     "XDG_CACHE_HOME",
     "CACHE_DIRECTORY",
+    "XDG_CONFIG_HOME",
+    "CREDENTIALS_DIRECTORY",
     "HOME",
     "USERPROFILE",
+    "APPDATA",
 ];
 
-/// These variables, as they were at one moment. Clones share them.
+/// The environment, as it was at one moment. Clones share it.
 #[derive(Clone, Default)]
-pub struct Environment(Arc<[(&'static str, OsString)]>);
+pub struct Environment {
+    /// The variables that the library itself reads.
+    known: Arc<[(&'static str, OsString)]>,
+    /// What a program that is started gets: all variables but those of settings that hold a secret.
+    inherited: Arc<[(OsString, OsString)]>,
+}
 
 impl Environment {
     /// Reads the variables.
     pub fn read() -> Self {
-        Environment(VARIABLES.iter().filter_map(|name| Some((*name, variable(name)?))).collect())
+        let known = VARIABLES.iter().filter_map(|name| Some((*name, variable(name)?))).collect();
+        if has_raised_privileges() {
+            return Environment { known, inherited: Arc::default() };
+        }
+        let is_secret = |name: &OsString| {
+            let secrets = SETTINGS.iter().filter(|setting| setting.value_type.is_secret());
+            secrets.flat_map(|setting| setting.environment).any(|variable| name == variable)
+        };
+        let inherited = std::env::vars_os().filter(|(name, _)| !is_secret(name)).collect();
+        Environment { known, inherited }
+    }
+
+    /// The environment of a user with this home directory, and no other variables; for tests.
+    #[doc(hidden)]
+    pub fn of_home(home: &std::path::Path) -> Self {
+        let name = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
+        Environment { known: [(name, home.into())].into(), inherited: Arc::default() }
     }
 
     /// The value of a variable, which must be one of those that are read.
     pub fn get(&self, name: &str) -> Option<OsString> {
         debug_assert!(VARIABLES.contains(&name), "{name} is not read");
-        self.0.iter().find(|(have, _)| *have == name).map(|(_, value)| value.clone())
+        self.known.iter().find(|(have, _)| *have == name).map(|(_, value)| value.clone())
+    }
+
+    /// The variables of a program that is started.
+    pub(crate) fn inherited(&self) -> &[(OsString, OsString)] {
+        &self.inherited
+    }
+
+    /// The user's home directory.
+    pub(super) fn home(&self) -> Option<PathBuf> {
+        self.directory(if cfg!(windows) { "USERPROFILE" } else { "HOME" })
+    }
+
+    /// The value of a variable as a directory. An empty variable counts as unset.
+    pub(super) fn directory(&self, name: &str) -> Option<PathBuf> {
+        self.get(name).filter(|value| !value.is_empty()).map(PathBuf::from)
     }
 }
 
 impl std::fmt::Debug for Environment {
     /// Shows no values: that of a proxy may hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+        f.debug_list().entries(self.known.iter().map(|(name, _)| name)).finish()
     }
 }
 

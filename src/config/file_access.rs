@@ -23,6 +23,37 @@ pub(super) fn report_if_readable_by_others(opened: &File, about: &Metadata, path
     });
 }
 
+/// Which other users can change the file, as a sentence; `None` if only this user and root can. They can if they own it
+/// or may write to it, or if they can put another file in its place.
+#[cfg(unix)]
+pub(super) fn others_who_can_write(about: &Metadata, path: &Path) -> Option<String> {
+    use crate::sanitize::sanitize;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    const STICKY: u32 = 0o1000;
+    let user = rustix::process::geteuid().as_raw();
+    let problem = |about: &Metadata, path: &Path| {
+        let mode = about.permissions().mode();
+        let others = if about.uid() != user && about.uid() != 0 {
+            "belongs to another user"
+        } else if mode & 0o022 != 0 && !(about.is_dir() && mode & STICKY != 0) {
+            "can be changed by other users"
+        } else {
+            return None;
+        };
+        Some(format!("{} {others}", sanitize(&path.display().to_string(), &[])))
+    };
+    let directories = || {
+        let path = path.canonicalize().ok()?;
+        path.ancestors().skip(1).find_map(|above| problem(&above.metadata().ok()?, above))
+    };
+    problem(about, path).or_else(directories)
+}
+
+#[cfg(not(unix))]
+pub(super) fn others_who_can_write(_: &Metadata, _: &Path) -> Option<String> {
+    None
+}
+
 #[cfg(not(unix))]
 pub(super) fn report_if_readable_by_others(_: &File, _: &Metadata, _: &Path, _: &Log) {}
 
@@ -81,6 +112,34 @@ mod tests {
         assert_eq!(level(&closed.join("secret"), 0o644), Some(Level::Debug));
         assert_eq!(level(&open.join("link"), 0o444), Some(Level::Debug));
         fs::remove_dir_all(open).unwrap();
+    }
+
+    #[test]
+    fn others_who_can_replace_a_file_can_change_it() {
+        let directory = std::env::temp_dir().join(format!("amp-writable-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("file");
+        fs::write(&file, "").unwrap();
+        symlink("file", directory.join("link")).unwrap();
+        let others = |directory_mode: u32, file_mode: u32, path: &str| {
+            fs::set_permissions(&file, Permissions::from_mode(file_mode)).unwrap();
+            fs::set_permissions(&directory, Permissions::from_mode(directory_mode)).unwrap();
+            let path = directory.join(path);
+            others_who_can_write(&path.metadata().unwrap(), &path)
+        };
+        let about = |path: &Path| Some(format!("{} can be changed by other users", path.display()));
+        for mode in [0o600, 0o644, 0o444] {
+            assert_eq!(others(0o755, mode, "file"), None);
+        }
+        for mode in [0o620, 0o602, 0o666] {
+            assert_eq!(others(0o700, mode, "file"), about(&file));
+            assert_eq!(others(0o700, mode, "link"), about(&directory.join("link")));
+        }
+        for mode in [0o770, 0o777, 0o703] {
+            assert_eq!(others(mode, 0o600, "link"), about(&directory.canonicalize().unwrap()));
+        }
+        assert_eq!(others(0o1777, 0o600, "file"), None, "nobody can replace another user's file");
+        fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]

@@ -5,14 +5,19 @@
 
 #[allow(clippy::module_inception, reason = "the type is Config, and this module re-exports it")]
 mod config;
+mod credential_command;
 pub mod credentials;
+mod credentials_dir;
 pub mod credentials_provider;
 pub mod dc_cli;
 pub(crate) mod environment;
 mod file_access;
 mod options;
+pub mod profiles;
 pub mod settings;
+pub mod sources;
 mod text;
+mod toml;
 
 pub use config::{Config, Origin};
 pub use environment::Environment;

@@ -2,7 +2,9 @@
 
 use super::config::{Config, Origin};
 use super::environment::Environment;
-use super::settings::{SETTINGS, parse_bool};
+use super::profiles::Profile;
+use super::settings::{SETTINGS, parse_bool, parse_command};
+use super::sources::{IDS, SECRETS};
 use crate::error::{Error, Kind, Result};
 use crate::log::{Level, Log};
 use crate::net::url::{Url, host_and_port};
@@ -48,6 +50,8 @@ pub struct Options {
     pub environment: Environment,
     /// The source of time.
     pub clock: Clock,
+    /// What tells the profile that is used from all others; empty if none is. Two profiles share no stored token.
+    pub profile: String,
     /// The identity of the application's callbacks, in which a call must not wait for itself.
     pub scope: ScopeId,
 }
@@ -57,6 +61,8 @@ pub struct Options {
 pub struct CredentialOptions {
     /// `client_id`.
     pub client_id: Option<String>,
+    /// `client_id_file`.
+    pub client_id_file: Option<PathBuf>,
     /// `client_secret`.
     pub client_secret: Option<Secret>,
     /// `client_secret_file`.
@@ -65,12 +71,24 @@ pub struct CredentialOptions {
     pub personal_access_token: Option<Secret>,
     /// `personal_access_token_file`.
     pub personal_access_token_file: Option<PathBuf>,
+    /// `credential_command`: the program and its arguments.
+    pub credential_command: Option<Vec<String>>,
+    /// `credentials_dir`.
+    pub credentials_dir: Option<PathBuf>,
+    /// The directory that systemd names, if the environment was loaded.
+    pub default_credentials_dir: Option<PathBuf>,
+    /// The hub that `profile` names: the file that it is in, and its ID, or its name if it has none.
+    pub hub: Option<(PathBuf, String)>,
     /// `config_file`.
     pub config_file: Option<PathBuf>,
     /// Whether the environment was loaded: only then are dc-cli's own files read.
     pub environment_loaded: bool,
-    /// Where the secret or the personal access token came from, if it is in no file.
-    pub origin: Option<Origin>,
+    /// The settings above that have a value: the name, how messages name it, and where it came from.
+    pub origins: Vec<(&'static str, String, Origin)>,
+    /// The profile whose settings are used, as messages name it.
+    pub profile: Option<String>,
+    /// What is not used although it is set, and why.
+    pub unused: Vec<String>,
 }
 
 /// The settings that the network transport needs.
@@ -91,8 +109,12 @@ pub struct NetworkOptions {
 }
 
 impl Config {
-    /// The settings, typed and complete.
+    /// The settings, typed and complete, with those of the [profile](Config::with_profile).
     pub fn options(&self) -> Result<Options> {
+        self.with_profile()?.own_options()
+    }
+
+    fn own_options(&self) -> Result<Options> {
         let (certificate, key) = (self.path("client_certificate"), self.path("client_key"));
         if certificate.is_some() != key.is_some() {
             let (have, lack) = if certificate.is_some() {
@@ -131,10 +153,26 @@ impl Config {
                 client_secret_file: self.path("client_secret_file"),
                 personal_access_token: self.secret("personal_access_token"),
                 personal_access_token_file: self.path("personal_access_token_file"),
+                client_id_file: self.path("client_id_file"),
+                // It was validated when it was set.
+                credential_command: self.text("credential_command").and_then(|text| parse_command(text).ok()),
+                credentials_dir: self.path("credentials_dir"),
+                default_credentials_dir: self
+                    .is_loaded()
+                    .then(|| self.environment.directory("CREDENTIALS_DIRECTORY"))
+                    .flatten(),
+                hub: self.hub(),
                 config_file: self.path("config_file"),
                 environment_loaded: self.is_loaded(),
-                origin: ["personal_access_token", "client_secret"].iter().find_map(|name| self.origin(name)),
+                origins: SECRETS
+                    .into_iter()
+                    .chain(IDS)
+                    .filter_map(|name| Some((name, self.describe_setting(name), self.origin(name)?)))
+                    .collect(),
+                profile: self.profile().map(Profile::describe),
+                unused: self.unused().to_vec(),
             },
+            profile: self.profile().map(Profile::identity).unwrap_or_default(),
             network: NetworkOptions {
                 connect_timeout: milliseconds("connect_timeout_ms"),
                 ca_file: self.path("ca_file"),
@@ -163,7 +201,7 @@ impl Config {
             .unwrap_or_else(|| SETTINGS.iter().find(|setting| setting.name == name).map_or("", |row| row.default))
     }
 
-    fn number(&self, name: &str) -> u64 {
+    pub(super) fn number(&self, name: &str) -> u64 {
         // Values were validated when they were set, and a test validates the defaults.
         self.effective(name).trim().parse().unwrap_or(0)
     }

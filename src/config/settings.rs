@@ -20,6 +20,8 @@ pub enum ValueType {
     Secret,
     /// The path of a file or directory.
     Path,
+    /// A program and its arguments, as [`parse_command`] reads them. The arguments are not shown.
+    Command,
     /// `https://host[:port][/path]`; `http` only for loopback hosts.
     Url,
     /// The URL of a proxy, as [`ProxyUrl`] parses it, or `none`. Secret: it may hold a password.
@@ -95,6 +97,14 @@ setting("personal_access_token", ValueType::Secret, described("none"), &["AMPLIE
         "a personal access token, instead of an API key and secret"),
 setting("personal_access_token_file", ValueType::Path, described("none"), &["AMPLIENCE_PERSONAL_ACCESS_TOKEN_FILE"],
         "a file that contains the personal access token"),
+setting("client_id_file", ValueType::Path, described("none"), &["AMPLIENCE_CLIENT_ID_FILE"],
+        "a file that contains the API key"),
+setting("credential_command", ValueType::Command, described("none"), &["AMPLIENCE_CREDENTIAL_COMMAND"],
+        "a program that prints the secret or a JSON object with the credentials: its name, or a JSON array of its name and its arguments"),
+setting("credentials_dir", ValueType::Path, described("$CREDENTIALS_DIRECTORY"), &["AMPLIENCE_CREDENTIALS_DIR"],
+        "a directory with the files client_id and client_secret, or personal_access_token"),
+setting("profile", ValueType::Text, described("the section default of config.toml, if no credentials are set"), &["AMPLIENCE_PROFILE"],
+        "the account: the name of a section of config.toml, or the name or ID of a hub of dc-cli"),
 setting("config_file", ValueType::Path, described("dc-cli's own files"), &["AMPLIENCE_CONFIG_FILE"],
         "a file in dc-cli's format, which is searched last for credentials"),
 setting("auth_url", ValueType::Url, literal("https://auth.amplience.net"), &["AMPLIENCE_AUTH_URL"],
@@ -137,7 +147,63 @@ pub fn display_value<'a>(setting: &Setting, value: &'a str) -> Cow<'a, str> {
     match setting.value_type {
         kind if kind.is_secret() && !harmless => "[secret]".into(),
         ValueType::Url => redact_url(value).into(),
+        ValueType::Command => match parse_command(value) {
+            Ok(command) if command.len() > 1 => format!("[{:?}, …]", command[0]).into(),
+            Ok(_) => value.into(),
+            Err(_) => "…".into(),
+        },
         _ => value.into(),
+    }
+}
+
+/// The program and the arguments in a value: a JSON array of strings, or the name of a program without arguments. There
+/// is no shell, and so nothing that splits words, expands variables or removes quotation marks. The program has no
+/// path, or a whole one: what a relative path names depends on where the process was started.
+pub(super) fn parse_command(value: &str) -> std::result::Result<Vec<String>, InvalidValue> {
+    const EXAMPLE: &str = "use a JSON array such as [\"pass\", \"show\", \"amplience\"]";
+    let wrong = |problem: String, right: &str| Err((problem, right.to_owned()));
+    let command = if value.starts_with('[') {
+        match serde_json::from_str::<Vec<String>>(value) {
+            Ok(command) => command,
+            Err(error) => {
+                return wrong(format!("is not an array of strings: {}", describe_json_error(&error)), EXAMPLE);
+            }
+        }
+    } else if value.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')) {
+        let problem = "has spaces or quotation marks, and no shell splits it into words";
+        return wrong(problem.to_owned(), EXAMPLE);
+    } else {
+        vec![value.to_owned()]
+    };
+    match command.first() {
+        None => wrong("names no program".to_owned(), EXAMPLE),
+        Some(program) if program.trim().is_empty() => wrong("names no program".to_owned(), EXAMPLE),
+        Some(_) if command.iter().any(|part| part.contains('\0')) => {
+            wrong("contains a NUL character".to_owned(), "remove it")
+        }
+        Some(program) if program.starts_with("~/") => {
+            wrong("begins with ~, which only a shell expands".to_owned(), "use the whole path")
+        }
+        Some(program) if program.contains(std::path::is_separator) && !std::path::Path::new(program).is_absolute() => {
+            wrong("has a relative path".to_owned(), "use the whole path, or a name that is looked for in PATH")
+        }
+        Some(_) => Ok(command),
+    }
+}
+
+/// Where a JSON text is wrong, and what was expected. Nothing of the text is repeated: it may be a secret.
+pub(crate) fn describe_json_error(error: &serde_json::Error) -> String {
+    use serde_json::error::Category;
+    let place = format!("line {}, column {}", error.line(), error.column());
+    match error.classify() {
+        // The text of other errors may quote a value.
+        Category::Data => format!("a value has another type than expected ({place})"),
+        Category::Eof => format!("it ends too early ({place})"),
+        Category::Syntax | Category::Io => {
+            let text = error.to_string();
+            let what = text.split_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+            format!("{what} ({place})")
+        }
     }
 }
 
@@ -256,6 +322,7 @@ pub(super) fn validate(setting: &Setting, value: &str) -> std::result::Result<()
             wrong("begins with ~, which only a shell expands".to_owned(), "use the whole path, or ./~ for that name")
         }
         ValueType::Text | ValueType::Secret | ValueType::Path => Ok(()),
+        ValueType::Command => parse_command(value).map(|_| ()),
         ValueType::Flag => match parse_bool(value) {
             Some(_) => Ok(()),
             None => wrong(bad(), "use true or false"),
@@ -390,6 +457,35 @@ mod tests {
             ("store", "redis-sentinel://h:26379/name", "Sentinel"),
             ("proxy", "gopher://x", "use none, http://host:port"),
             ("user_agent", "a\nb", "use visible ASCII"),
+            (
+                "credential_command",
+                "pass show x",
+                "credential_command has spaces or quotation marks, and no shell splits it into words; use a JSON array such as [\"pass\", \"show\", \"amplience\"]",
+            ),
+            (
+                "credential_command",
+                "[\"pass\",",
+                "credential_command is not an array of strings: it ends too early (line 1, column 8); use a JSON array",
+            ),
+            (
+                "credential_command",
+                "[\"pass\" \"hush\"]",
+                "credential_command is not an array of strings: expected `,` or `]` (line 1, column 9); use",
+            ),
+            ("credential_command", "[\"pass\", 1]", "a value has another type than expected (line 1, column 10)"),
+            ("credential_command", "[]", "credential_command names no program"),
+            ("credential_command", "[\" \"]", "credential_command names no program"),
+            ("credential_command", "[\"a\\u0000\"]", "credential_command contains a NUL character"),
+            (
+                "credential_command",
+                "~/bin/secret",
+                "credential_command begins with ~, which only a shell expands; use the whole path",
+            ),
+            (
+                "credential_command",
+                "./secret",
+                "credential_command has a relative path; use the whole path, or a name that is looked for in PATH",
+            ),
             ("nonsense", "1", "there is no setting named \"nonsense\"; use one of client_id, client_secret"),
         ] {
             let error = config.set(name, Some(value)).unwrap_err();
@@ -438,7 +534,7 @@ mod tests {
             "password",
             "dispatch",
             "restored",
-            "client_of_mine",
+            "tenant_of_mine",
             "é",
             &"client_id".repeat(1000),
         ] {

@@ -311,6 +311,31 @@ impl HttpTransport {
         Ok((connection, limit))
     }
 
+    /// Opens a connection for requests to the origin of `url`, by the rules of all others: the same check of the URL, the
+    /// same proxy, certificates and limits.
+    #[cfg(all(unix, feature = "serve"))]
+    pub(crate) fn open(&self, url: &Url, user_agent: &str, timeout: Duration) -> Result<Box<dyn Stream>> {
+        check_url(url)?;
+        let request = Request {
+            method: "GET".to_owned(),
+            url: url.clone(),
+            headers: vec![("User-Agent".into(), crate::sys::secret::MaybeSecret::Public(user_agent.to_owned().into()))],
+            body: Vec::new().into(),
+            max_response_bytes: 0,
+        };
+        let server = Peer::server(&url.host_with_zone(), url.port());
+        self.connect(&request, &server, IoDeadline::after(timeout), &mut ConnectionTrace::default())
+            .inspect_err(|error| self.tls_failed(error))
+    }
+
+    /// Has the next connection read the certificates again, if this failure is one of TLS.
+    #[cfg(all(unix, feature = "serve"))]
+    pub(crate) fn tls_failed(&self, error: &Error) {
+        if error.kind() == Kind::Tls {
+            self.tls.mark_stale();
+        }
+    }
+
     fn proxy_for(&self, url: &Url) -> Result<Option<ProxyUrl>> {
         let setting = self.options.proxy.as_ref().map(Secret::expose);
         proxy::select_proxy(url, setting, |name| {

@@ -7,6 +7,8 @@ mod header_case;
 pub mod http;
 mod http_date;
 mod idle;
+#[cfg(all(unix, feature = "serve"))]
+pub mod open_connection;
 mod pem;
 pub mod proxy;
 pub(crate) mod resolve;
@@ -17,6 +19,7 @@ pub(crate) mod tcp;
 pub mod tls;
 pub(crate) mod tls_files;
 pub mod transport;
+mod trust;
 mod tunnel;
 mod ureq_adapter;
 pub mod url;

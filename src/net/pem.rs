@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::io::BufRead;
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -33,6 +34,11 @@ pub(super) fn private_key(path: &Path, setting: &str) -> Result<PrivateKeyDer<'s
     parse_private_key(&file).map_err(|reason| file_error(setting, path, &reason))
 }
 
+/// All certificates of a file of the system, which holds no secret; `None` if it is not understood as a whole.
+pub(super) fn system_certificates(path: &Path) -> Option<Vec<CertificateDer<'static>>> {
+    parse_certificates(&std::fs::read(path).ok()?).ok()
+}
+
 fn read(path: &Path, setting: &str) -> Result<Zeroizing<Vec<u8>>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Zeroizing::new(bytes)),
@@ -43,8 +49,8 @@ fn read(path: &Path, setting: &str) -> Result<Zeroizing<Vec<u8>>> {
 /// A part of a file, from its BEGIN line to its END line.
 struct Section<'a> {
     label: &'a str,
-    /// The number of its BEGIN line.
-    line: usize,
+    /// Where its BEGIN line starts, in the file.
+    start: usize,
     /// The lines between.
     body: &'a [u8],
     /// The whole section.
@@ -63,36 +69,53 @@ fn sections(file: &[u8]) -> std::result::Result<Vec<Section<'_>>, String> {
         [0x30, 0x80..=0xff, ..] => return not_pem("binary (DER or PKCS #12)"),
         _ => {}
     }
-    let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
     let mut found = Vec::new();
-    // The label, the number of the line, and where the BEGIN line and the body start.
-    let mut open: Option<(&str, usize, usize, usize)> = None;
-    let mut at = 0;
-    // Line breaks are LF, CR LF, and CR on old systems: a CR LF makes an empty line, which is not counted.
-    let mut number = 1;
-    for line in file.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
-        let (start, end) = (at, at + line.len());
+    // The label, and where the BEGIN line and the body start.
+    let mut open: Option<(&str, usize, usize)> = None;
+    // The bundle of a system has thousands of lines of base64, which has no hyphen: they are skipped.
+    let mut at = if file.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+    while let Some(hyphen) = find(file, b'-', at) {
+        let start = file[at..hyphen].iter().rposition(is_line_end).map_or(at, |end| at + end + 1);
+        let end = file[hyphen..].iter().position(is_line_end).map_or(file.len(), |end| hyphen + end + 1);
         at = end;
-        let text = line.trim_ascii_end();
+        let text = file[start..end].trim_ascii_end();
         match (boundary(text, BEGIN), boundary(text, END), open) {
-            (Some(label), _, None) => open = Some((label, number, start, end)),
-            (_, Some(label), Some((begun, line, first, body))) if label == begun => {
-                found.push(Section { label, line, body: &file[body..start], text: &file[first..end] });
+            (Some(label), _, None) => open = Some((label, start, end)),
+            (_, Some(label), Some((begun, first, body))) if label == begun => {
+                found.push(Section { label, start: first, body: &file[body..start], text: &file[first..end] });
                 open = None;
             }
             (None, None, _) if !is_like_a_boundary(text) => {}
-            _ => return Err(format!("line {number} is not a valid BEGIN or END line there")),
-        }
-        if line.ends_with(b"\n") || file.get(end) != Some(&b'\n') {
-            number += 1;
+            _ => return Err(format!("line {} is not a valid BEGIN or END line there", line_number(file, start))),
         }
     }
     match open {
-        Some((label, line, ..)) => {
-            Err(format!("the section {label} that begins in line {line} has no end in well-formed PEM"))
-        }
+        Some((label, start, _)) => Err(format!(
+            "the section {label} that begins in line {} has no end in well-formed PEM",
+            line_number(file, start)
+        )),
         None => Ok(found),
     }
+}
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Where `byte` is, from `at` on.
+fn find(file: &[u8], byte: u8, at: usize) -> Option<usize> {
+    // Not byte by byte, unlike `position`.
+    let length = (&file[at..]).skip_until(byte).ok()?;
+    (length > 0 && file[at + length - 1] == byte).then(|| at + length - 1)
+}
+
+/// Lines end with LF, CR LF, or CR on old systems.
+fn is_line_end(byte: &u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+/// The number of the line that starts at `start`.
+fn line_number(file: &[u8], start: usize) -> usize {
+    let is_end = |at: &usize| file[*at] == b'\n' || file[*at] == b'\r' && file.get(at + 1) != Some(&b'\n');
+    1 + (0..start).filter(is_end).count()
 }
 
 /// The label of a boundary line.
@@ -111,29 +134,50 @@ fn is_like_a_boundary(line: &[u8]) -> bool {
 
 fn parse_certificates(file: &[u8]) -> std::result::Result<Vec<CertificateDer<'static>>, String> {
     let mut found = Vec::new();
+    let mut digits = Vec::new();
     for section in sections(file)? {
         match section.label {
             // The second is what OpenSSL called it long ago.
             "CERTIFICATE" | "X509 CERTIFICATE" => {
-                let digits: Vec<u8> = section.body.iter().filter(|byte| !byte.is_ascii_whitespace()).copied().collect();
-                let der = STANDARD
-                    .decode(digits)
-                    .map_err(|_| format!("the certificate that begins in line {} is not valid base64", section.line))?;
+                let der = decode(section.body, &mut digits).ok_or_else(|| {
+                    format!(
+                        "the certificate that begins in line {} is not valid base64",
+                        line_number(file, section.start)
+                    )
+                })?;
                 found.push(CertificateDer::from(der));
             }
             "TRUSTED CERTIFICATE" => {
                 return Err(format!(
                     "line {} begins a TRUSTED CERTIFICATE, a form of OpenSSL's own; convert it with openssl x509 -in OLD -out NEW",
-                    section.line
+                    line_number(file, section.start)
                 ));
             }
             // They may stand beside a certificate, and name nobody who is trusted.
             "PUBLIC KEY" | "EC PARAMETERS" | "DH PARAMETERS" | "DSA PARAMETERS" => {}
             label if label.ends_with("PRIVATE KEY") => {}
-            label => return Err(format!("line {} begins a {label}, which is not a certificate", section.line)),
+            label => {
+                return Err(format!(
+                    "line {} begins a {label}, which is not a certificate",
+                    line_number(file, section.start)
+                ));
+            }
         }
     }
     if found.is_empty() { Err("it contains no certificate in PEM format".to_owned()) } else { Ok(found) }
+}
+
+/// Decodes lines of base64. `digits` is a buffer, kept from one section to the next.
+fn decode(body: &[u8], digits: &mut Vec<u8>) -> Option<Vec<u8>> {
+    // The lines of a section are of one length, but for the last. If they are not, a line end is taken for a digit.
+    let length = find(body, b'\n', 0).map_or(body.len(), |end| end + 1);
+    digits.clear();
+    body.chunks(length.max(1)).for_each(|line| digits.extend_from_slice(line.trim_ascii()));
+    STANDARD.decode(&digits).ok().or_else(|| {
+        digits.clear();
+        digits.extend(body.iter().filter(|byte| !byte.is_ascii_whitespace()));
+        STANDARD.decode(&digits).ok()
+    })
 }
 
 fn parse_private_key(file: &[u8]) -> std::result::Result<PrivateKeyDer<'static>, String> {
@@ -151,8 +195,10 @@ fn parse_private_key(file: &[u8]) -> std::result::Result<PrivateKeyDer<'static>,
         }
         "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => PrivateKeyDer::from_pem_slice(section.text)
             // The parser's message may quote a line of the file.
-            .map_err(|_| format!("the private key that begins in line {} is not valid base64", section.line)),
-        label => Err(format!("line {} begins a {label}, which is not supported", section.line)),
+            .map_err(|_| {
+                format!("the private key that begins in line {} is not valid base64", line_number(file, section.start))
+            }),
+        label => Err(format!("line {} begins a {label}, which is not supported", line_number(file, section.start))),
     }
 }
 
@@ -177,6 +223,8 @@ mod tests {
             format!("{ONE}{ONE}").replace('\n', "\r"),
             format!("{ONE}{}", ONE.trim_end()),
             format!("{ONE}-----BEGIN X509 CERTIFICATE----- \nAA\n  EC\n-----END X509 CERTIFICATE-----"),
+            format!("{ONE}{}", ONE.replace("AAEC", "A\tA\r\r E C ")),
+            format!("{ONE}{}", ONE.replace("AAEC", "\nAA\nE\nC")),
             format!("{ONE}-----BEGIN EC PRIVATE KEY-----\nAA==\n-----END EC PRIVATE KEY-----\n{ONE}"),
         ] {
             assert_eq!(read(&file), two, "{file:?}");

@@ -1,4 +1,8 @@
 //! The CA certificates that are trusted: those of the system, and those of `ca_file`.
+//!
+//! A system keeps its certificates twice: in one bundle, and in a directory of one file each. Reading hundreds of files
+//! is most of what a first HTTPS request costs, and the directory seldom holds one that the bundle lacks. So they are
+//! read in two stages: see [`crate::net::trust`].
 
 use crate::config::NetworkOptions;
 use crate::config::environment::Environment;
@@ -11,12 +15,28 @@ use rustls_native_certs::{CertificateResult, ErrorKind};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// The CA certificates to trust. They are trusted as they are: neither their dates nor their constraints count
-/// (RFC 5280, section 6.1).
-pub(super) fn load_roots(options: &NetworkOptions) -> Result<RootCertStore> {
+/// Which of the system's certificates to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Its bundle only, if there is one that can be read.
+    Bundle,
+    /// All of them.
+    All,
+}
+
+/// CA certificates to trust.
+pub(super) struct Roots {
+    pub(super) store: RootCertStore,
+    /// Whether these are all, whatever the scope was.
+    pub(super) is_complete: bool,
+}
+
+/// The CA certificates to trust: the system's in this scope, and all of `ca_file`. They are trusted as they are: neither
+/// their dates nor their constraints count (RFC 5280, section 6.1).
+pub(super) fn load_roots(options: &NetworkOptions, scope: Scope) -> Result<Roots> {
     let (ca_file, log) = (options.ca_file.as_deref(), &options.log);
     let mut store = RootCertStore::empty();
-    let system = system_certificates(&options.environment, log);
+    let (system, is_complete) = system_certificates(&options.environment, log, scope);
     // An incomplete store would be kept, and would reject servers for the lifetime of the process.
     let lack = system.errors.iter().find_map(|error| match &error.kind {
         ErrorKind::Io { inner, .. } => resource_limit(inner),
@@ -52,8 +72,9 @@ pub(super) fn load_roots(options: &NetworkOptions) -> Result<RootCertStore> {
         }
         None => {}
     }
-    log.debug(|| format!("tls: {usable} CA certificates are trusted"));
-    Ok(store)
+    let more = if is_complete { "" } else { "; the system's directories are read if these are not enough" };
+    log.debug(|| format!("tls: {usable} CA certificates are trusted{more}"));
+    Ok(Roots { store, is_complete })
 }
 
 /// Describes a file that cannot be read, without quoting it.
@@ -66,21 +87,30 @@ fn describe(error: &rustls_native_certs::Error) -> String {
     sanitize(&reason, &[])
 }
 
-/// The certificates of the system, or those that the environment names instead, if it can be trusted. An empty
-/// variable counts as unset.
-fn system_certificates(environment: &Environment, log: &Log) -> CertificateResult {
+/// The certificates of the system, or those that the environment names instead, if it can be trusted; and whether they
+/// are all. An empty variable counts as unset.
+fn system_certificates(environment: &Environment, log: &Log, scope: Scope) -> (CertificateResult, bool) {
     let variable = |name| environment.get(name).filter(|value: &OsString| !value.is_empty());
     let (file, directories) = (variable("SSL_CERT_FILE").map(PathBuf::from), variable("SSL_CERT_DIR"));
     if file.is_some() || directories.is_some() {
-        return named_certificates(file.as_deref(), directories, log);
+        return (named_certificates(file.as_deref(), directories, log), true);
     }
     if cfg!(any(windows, target_vendor = "apple")) {
-        return rustls_native_certs::load_native_certs();
+        return (rustls_native_certs::load_native_certs(), true);
     }
     // Where there are only files, rustls-native-certs would read the environment to find them: see
     // [`crate::config::environment`].
     let file = SYSTEM_CA_FILES.iter().map(Path::new).find(|path| path.exists());
-    let mut found = rustls_native_certs::load_certs_from_paths(file, None);
+    let mut found = CertificateResult::default();
+    if let Some(path) = file {
+        match pem::system_certificates(path) {
+            Some(certificates) => found.certs = certificates,
+            None => found = rustls_native_certs::load_certs_from_paths(Some(path), None),
+        }
+    }
+    if scope == Scope::Bundle && !found.certs.is_empty() && found.errors.is_empty() {
+        return (found, false);
+    }
     // Usually they hold the same certificates, one in each file, but an administrator may have added one there only.
     for directory in SYSTEM_CA_DIRECTORIES.iter().map(Path::new).filter(|path| path.exists()) {
         let more = rustls_native_certs::load_certs_from_paths(None, Some(directory));
@@ -89,7 +119,7 @@ fn system_certificates(environment: &Environment, log: &Log) -> CertificateResul
     }
     found.certs.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
     found.certs.dedup();
-    found
+    (found, true)
 }
 
 /// The certificates of this file and these directories.

@@ -28,6 +28,25 @@ pub(crate) trait Stream: Read + Write + Send + Sync {
     /// Reads what has arrived; an error of the kind `WouldBlock` if that is nothing. Does not look at the deadline.
     fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// Writes what fits without waiting; an error of the kind `WouldBlock` if that is nothing. Does not look at the
+    /// deadline.
+    #[cfg(feature = "serve")]
+    fn write_ready(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Like [`Stream::write_ready`], for what the layers of the connection still hold.
+    #[cfg(feature = "serve")]
+    fn flush_ready(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The socket, for programs that wait for many connections at once.
+    #[cfg(all(unix, feature = "serve"))]
+    fn socket(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
+
     /// Whether the peer has neither closed the connection nor sent anything, so that another request can be sent.
     fn is_idle(&mut self) -> bool {
         self.read_arrived(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
@@ -100,6 +119,16 @@ impl Stream for TcpConnection {
     fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.stream.read(buffer)
     }
+
+    #[cfg(feature = "serve")]
+    fn write_ready(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    #[cfg(all(unix, feature = "serve"))]
+    fn socket(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        Some(std::os::fd::AsFd::as_fd(&self.stream))
+    }
 }
 
 impl Stream for Box<dyn Stream> {
@@ -109,6 +138,21 @@ impl Stream for Box<dyn Stream> {
 
     fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         (**self).read_arrived(buffer)
+    }
+
+    #[cfg(feature = "serve")]
+    fn write_ready(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (**self).write_ready(bytes)
+    }
+
+    #[cfg(feature = "serve")]
+    fn flush_ready(&mut self) -> io::Result<()> {
+        (**self).flush_ready()
+    }
+
+    #[cfg(all(unix, feature = "serve"))]
+    fn socket(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        (**self).socket()
     }
 
     fn is_idle(&mut self) -> bool {

@@ -13,16 +13,15 @@
 use crate::config::NetworkOptions;
 use crate::error::{Error, Kind, Phase, Result};
 use crate::net::pem;
-use crate::net::roots::load_roots;
 use crate::net::tcp::{Peer, Stream, is_disconnect};
+use crate::net::trust::Trust;
 use crate::net::verifier::{Progress, RecordingVerifier};
 use crate::net::x509::CertificateNames;
 use crate::sys::deadline::IoDeadline;
 use crate::sys::fork;
-use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -52,8 +51,7 @@ pub(crate) enum ClientCertificate {
 /// The configuration that all TLS connections share.
 pub(crate) struct TlsConnector {
     config: ClientConfig,
-    verifier: Arc<WebPkiServerVerifier>,
-    roots: Arc<RootCertStore>,
+    trust: Arc<Trust>,
     has_client_cert: bool,
 }
 
@@ -64,15 +62,12 @@ impl TlsConnector {
         let internal = |error: &dyn std::fmt::Display| {
             Error::new(Kind::Internal, format!("cannot set up TLS: {error}")).with_phase(Phase::TlsHandshake)
         };
-        let roots = Arc::new(load_roots(options)?);
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
-            .build()
-            .map_err(|error| internal(&error))?;
+        let trust = Arc::new(Trust::load(options, &provider)?);
         // Each connection replaces the verifier by one that records.
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| internal(&error))?
-            .with_webpki_verifier(Arc::clone(&verifier));
+            .with_webpki_verifier(Arc::clone(&trust.loaded().verifier));
         let mut config = match &options.client_certificate {
             Some((certificate, key)) => {
                 let chain = pem::certificates(certificate, "client_certificate")?;
@@ -84,7 +79,7 @@ impl TlsConnector {
         };
         config.resumption = rustls::client::Resumption::disabled();
         config.time_provider = Arc::new(WallClock);
-        Ok(TlsConnector { config, verifier, roots, has_client_cert: options.client_certificate.is_some() })
+        Ok(TlsConnector { config, trust, has_client_cert: options.client_certificate.is_some() })
     }
 
     /// Starts TLS with `host` over `stream`.
@@ -108,8 +103,8 @@ impl TlsConnector {
             ClientCertificate::Shown => Some(Arc::clone(&self.config.client_auth_cert_resolver)),
             ClientCertificate::Withheld => None,
         };
-        let (verifier, roots) = (Arc::clone(&self.verifier), Arc::clone(&self.roots));
-        let verifier = Arc::new(RecordingVerifier::new(verifier, roots, client_cert, self.has_client_cert));
+        let trust = Arc::clone(&self.trust);
+        let verifier = Arc::new(RecordingVerifier::new(trust, client_cert, self.has_client_cert, deadline));
         let mut config = self.config.clone();
         config.client_auth_cert_resolver = verifier.clone();
         config.dangerous().set_certificate_verifier(verifier.clone());
@@ -298,6 +293,32 @@ impl Stream for TlsStream {
             self.process_packets()?;
         }
     }
+
+    /// What rustls has taken counts as written, and [`Stream::flush_ready`] sends what is left of it.
+    #[cfg(feature = "serve")]
+    fn write_ready(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.flush_ready()?;
+        let taken = self.tls.writer().write(bytes)?;
+        match self.flush_ready() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(taken),
+        }
+    }
+
+    #[cfg(feature = "serve")]
+    fn flush_ready(&mut self) -> io::Result<()> {
+        while self.tls.wants_write() {
+            if self.tls.write_tls(&mut Ready(&mut self.inner))? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        self.inner.flush_ready()
+    }
+
+    #[cfg(all(unix, feature = "serve"))]
+    fn socket(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.inner.socket()
+    }
 }
 
 /// Reads from a stream what has arrived.
@@ -306,6 +327,21 @@ struct Arrived<'a>(&'a mut Box<dyn Stream>);
 impl Read for Arrived<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read_arrived(buffer)
+    }
+}
+
+/// Writes to a stream what fits.
+#[cfg(feature = "serve")]
+struct Ready<'a>(&'a mut Box<dyn Stream>);
+
+#[cfg(feature = "serve")]
+impl Write for Ready<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_ready(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -12,13 +12,13 @@
 //! that has given up the right to read them.
 
 use crate::config::NetworkOptions;
-use crate::error::{Error, Kind, Phase, Result, resource_limit};
+use crate::error::Result;
 use crate::net::tls::TlsConnector;
+use crate::net::trust::not_loaded;
 use crate::sanitize::sanitize;
 use crate::sys::deadline::IoDeadline;
 use crate::sys::threads::HelperThreads;
 use arc_swap::ArcSwapOption;
-use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -52,7 +52,7 @@ impl TlsFiles {
         }
         let (files, of_thread) = (self.clone(), options.clone());
         let loaded = LOADERS.run_with_deadline(deadline, move || files.load(&of_thread));
-        match (loaded.unwrap_or_else(|error| Err(not_loaded(options, &error, deadline))), earlier) {
+        match (loaded.unwrap_or_else(|error| Err(not_loaded(&named(options), &error, deadline))), earlier) {
             (Ok(connector), _) => Ok(connector),
             (Err(error), Some(earlier)) => {
                 options.log.warning(|| {
@@ -123,22 +123,6 @@ fn stamp(path: &Path) -> Stamp {
     #[cfg(not(unix))]
     let (device, inode) = (0, 0);
     Some((device, inode, file.len(), file.modified().ok()?))
-}
-
-/// The error of a helper thread that could not be started, or did not end by the deadline.
-fn not_loaded(options: &NetworkOptions, error: &io::Error, deadline: IoDeadline) -> Error {
-    let error = match (error.kind(), resource_limit(error)) {
-        (ErrorKind::TimedOut, _) => {
-            let message = format!("reading the certificates for TLS timed out after {deadline}{}", named(options));
-            Error::new(Kind::Timeout, message)
-                .with_hint("check the files and the file server that they are on, or raise timeout_ms")
-        }
-        (_, Some((lack, advice))) => {
-            Error::new(Kind::Io, format!("cannot read the certificates for TLS: {lack}")).with_hint(advice)
-        }
-        (_, None) => Error::new(Kind::Io, format!("cannot read the certificates for TLS: {error}")),
-    };
-    error.with_phase(Phase::TlsHandshake)
 }
 
 /// The files of the settings, for a message.

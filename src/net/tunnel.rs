@@ -203,6 +203,21 @@ impl Stream for Tunnel {
     fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.stream.read_arrived(buffer)
     }
+
+    #[cfg(feature = "serve")]
+    fn write_ready(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write_ready(bytes)
+    }
+
+    #[cfg(feature = "serve")]
+    fn flush_ready(&mut self) -> io::Result<()> {
+        self.stream.flush_ready()
+    }
+
+    #[cfg(all(unix, feature = "serve"))]
+    fn socket(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.stream.socket()
+    }
 }
 
 #[cfg(test)]

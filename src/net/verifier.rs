@@ -6,26 +6,29 @@
 use crate::error::{Error, Kind, Phase};
 use crate::net::certificate_error::{self, Presented, words};
 use crate::net::tcp::Peer;
+use crate::net::trust::{Anchors, Trust};
 use crate::sanitize::sanitize;
+use crate::sys::deadline::IoDeadline;
 use rustls::client::ResolvesClientCert;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{AlertDescription, DigitallySignedStruct, InvalidMessage, RootCertStore, SignatureScheme};
+use rustls::{AlertDescription, DigitallySignedStruct, InvalidMessage, SignatureScheme};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Passes the calls of one connection on to the verifier and to the client certificate, and records them.
 #[derive(Debug)]
 pub(super) struct RecordingVerifier {
-    verifier: Arc<WebPkiServerVerifier>,
+    trust: Arc<Trust>,
     /// `None`: the client certificate is withheld.
     client_cert: Option<Arc<dyn ResolvesClientCert>>,
     /// Whether a client certificate is set.
     has_client_cert: bool,
-    /// The trusted CA certificates, which the verifier does not show.
-    roots: Arc<RootCertStore>,
+    /// Until when the handshake must be over.
+    deadline: IoDeadline,
+    /// Why not all CA certificates could be read, if that is a lack of this process or took too long.
+    load_error: Mutex<Option<Error>>,
     /// The certificates that were rejected.
     rejected: Mutex<Presented>,
     /// Whether the server requested a client certificate.
@@ -41,8 +44,20 @@ impl ServerCertVerifier for RecordingVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        self.verifier
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let verify = |anchors: &Anchors| {
+            anchors.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        };
+        let first = self.trust.loaded();
+        verify(first)
+            .or_else(|rejected| match self.trust.load_all(self.deadline) {
+                Ok(all) if !std::ptr::eq(all, first) => verify(all),
+                Err(error) if matches!(error.kind(), Kind::Io | Kind::Timeout) => {
+                    *self.load_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    Err(rejected)
+                }
+                // Another failure is a change since the first were read, and says less than the rejection.
+                _ => Err(rejected),
+            })
             .inspect_err(|_| self.reject(end_entity, intermediates, false))
     }
 
@@ -52,7 +67,8 @@ impl ServerCertVerifier for RecordingVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier
+        let verifier = &self.trust.loaded().verifier;
+        verifier
             .verify_tls12_signature(message, certificate, signature)
             .inspect_err(|_| self.reject(certificate, &[], true))
     }
@@ -63,13 +79,14 @@ impl ServerCertVerifier for RecordingVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier
+        let verifier = &self.trust.loaded().verifier;
+        verifier
             .verify_tls13_signature(message, certificate, signature)
             .inspect_err(|_| self.reject(certificate, &[], true))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
+        self.trust.loaded().verifier.supported_verify_schemes()
     }
 }
 
@@ -88,16 +105,17 @@ impl RecordingVerifier {
     /// A recorder for one connection. `client_cert` is `None` if the client certificate is withheld;
     /// `has_client_cert` says whether one is set.
     pub(super) fn new(
-        verifier: Arc<WebPkiServerVerifier>,
-        roots: Arc<RootCertStore>,
+        trust: Arc<Trust>,
         client_cert: Option<Arc<dyn ResolvesClientCert>>,
         has_client_cert: bool,
+        deadline: IoDeadline,
     ) -> Self {
         RecordingVerifier {
-            verifier,
-            roots,
+            trust,
             client_cert,
             has_client_cert,
+            deadline,
+            load_error: Mutex::default(),
             rejected: Mutex::default(),
             client_cert_requested: AtomicBool::new(false),
         }
@@ -112,10 +130,15 @@ impl RecordingVerifier {
     /// The error that explains a TLS failure, in this state of the connection.
     pub(super) fn describe_error(&self, error: &rustls::Error, progress: Progress, peer: &Peer) -> Error {
         use rustls::Error as E;
+        if let Some(error) = self.load_error.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return error;
+        }
         let name = &peer.name;
         let presented = std::mem::take(&mut *self.rejected.lock().unwrap_or_else(PoisonError::into_inner));
         let (message, hint) = match error {
-            E::InvalidCertificate(reason) => certificate_error::describe(name, reason, &presented, &self.roots),
+            E::InvalidCertificate(reason) => {
+                certificate_error::describe(name, reason, &presented, &self.trust.loaded().roots)
+            }
             E::AlertReceived(alert) => self.describe_alert(name, *alert, progress),
             E::InvalidMessage(
                 InvalidMessage::CertificatePayloadTooLarge | InvalidMessage::HandshakePayloadTooLarge,

@@ -174,7 +174,7 @@ pub fn open(options: &Options, credentials: &Credentials) -> Result<Option<Arc<d
     if wanted == "none" {
         return Ok(None);
     }
-    let Some(cipher) = RecordCipher::new(secret, options.token_url.as_str(), id) else {
+    let Some(cipher) = RecordCipher::new(secret, options.token_url.as_str(), id, &options.profile) else {
         options
             .log
             .warning(|| "store: the client secret is too short to derive a key from it, so tokens are not shared");
@@ -218,7 +218,7 @@ pub fn reopen(
     change: impl FnOnce(&mut Vec<u8>),
 ) -> Option<(bool, Option<Entry>)> {
     let secret = "a secret that is long enough".into();
-    let codec = Codec::new(RecordCipher::new(&secret, "https://auth.example/oauth/token", "id")?, &Clock::System);
+    let codec = Codec::new(RecordCipher::new(&secret, "https://auth.example/oauth/token", "id", "")?, &Clock::System);
     let sealed = codec.seal_entry(entry, None)?;
     let mut changed = sealed.clone();
     change(&mut changed);
@@ -358,7 +358,7 @@ mod tests {
 
     fn codec(clock: &Arc<ManualClock>) -> Codec {
         let secret = "00112233445566778899aabbccddeeff".into();
-        let cipher = RecordCipher::new(&secret, "https://auth.example/oauth/token", "id").unwrap();
+        let cipher = RecordCipher::new(&secret, "https://auth.example/oauth/token", "id", "").unwrap();
         Codec::new(cipher, &Clock::Manual(clock.clone()))
     }
 

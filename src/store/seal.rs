@@ -140,14 +140,14 @@ pub(super) struct RecordCipher {
 }
 
 impl RecordCipher {
-    /// `None` if the secret is too short.
-    pub(super) fn new(secret: &Secret, token_url: &str, client_id: &str) -> Option<Self> {
+    /// `None` if the secret is too short. `profile` tells a profile from all others, and is empty if there is none.
+    pub(super) fn new(secret: &Secret, token_url: &str, client_id: &str, profile: &str) -> Option<Self> {
         if secret.expose().len() < MIN_SECRET_BYTES {
             return None;
         }
-        // The lengths ensure that no two pairs result in the same bytes.
+        // The lengths ensure that no two lists result in the same bytes.
         let mut info = Vec::new();
-        for part in [token_url, client_id] {
+        for part in [token_url, client_id].into_iter().chain((!profile.is_empty()).then_some(profile)) {
             info.extend_from_slice(&(part.len() as u64).to_be_bytes());
             info.extend_from_slice(part.as_bytes());
         }
@@ -260,7 +260,7 @@ mod tests {
     const SECOND: i64 = 1_000_000_000;
 
     fn cipher() -> RecordCipher {
-        RecordCipher::new(&SECRET.into(), URL, ID).unwrap()
+        RecordCipher::new(&SECRET.into(), URL, ID, "").unwrap()
     }
 
     fn made() -> Times {
@@ -340,7 +340,7 @@ mod tests {
             (SECRET, "https://auth.example/oauth/token1", &ID[1..]),
         ];
         for (secret, url, id) in others {
-            let other = RecordCipher::new(&secret.into(), url, id).unwrap();
+            let other = RecordCipher::new(&secret.into(), url, id, "").unwrap();
             assert_ne!(other.name(), cipher().name());
             assert!(other.open(RecordKind::Entry, &sealed).is_none());
         }
@@ -402,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_short_secret_seals_nothing() {
-        assert!(RecordCipher::new(&"fifteen letters".into(), URL, ID).is_none());
-        assert!(RecordCipher::new(&"sixteen letters!".into(), URL, ID).is_some());
+        assert!(RecordCipher::new(&"fifteen letters".into(), URL, ID, "").is_none());
+        assert!(RecordCipher::new(&"sixteen letters!".into(), URL, ID, "").is_some());
     }
 }

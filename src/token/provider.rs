@@ -27,7 +27,7 @@ use crate::sys::boot;
 use crate::sys::clock::{Clock, Timestamps};
 use crate::sys::secret::{Secret, SecretBytes};
 use crate::token::Token;
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -71,8 +71,9 @@ impl ProviderConfig {
 pub struct TokenProvider {
     config: Arc<ProviderConfig>,
     transport: Arc<dyn Transport>,
-    /// Not behind a lock, which a forked child could inherit locked.
-    resolved: ArcSwap<ResolvedCredentials>,
+    /// `None` until they are needed, if a program must be run to find them. Not behind a lock, which a forked child
+    /// could inherit locked.
+    resolved: ArcSwapOption<ResolvedCredentials>,
     /// A hash of what the way to the service depends on.
     route: u64,
 }
@@ -139,13 +140,16 @@ enum Answer {
 }
 
 impl TokenProvider {
-    /// Finds the credentials and creates the transport; sends nothing.
+    /// Finds the credentials, unless a program must be run for that, and creates the transport; sends nothing.
     pub fn new(config: Arc<ProviderConfig>) -> Result<Self> {
         let transport = match &config.transport {
             Some(transport) => transport.clone(),
             None => Arc::new(HttpTransport::new(&config.options.network)?),
         };
-        let resolved = ArcSwap::from_pointee(ResolvedCredentials::find(&config, config.options.timeout)?);
+        let resolved = match config.credentials_provider.runs_program() {
+            true => ArcSwapOption::empty(),
+            false => ArcSwapOption::from_pointee(ResolvedCredentials::find(&config, config.options.timeout)?),
+        };
         let route = route(&config);
         Ok(TokenProvider { config, transport, resolved, route })
     }
@@ -155,16 +159,16 @@ impl TokenProvider {
     /// them. The child may have given up the right to read them. Its locks and connections are new.
     pub fn for_child(parent: &TokenProvider) -> Self {
         let known = parent.resolved.load();
-        let store = known.store.as_ref().map(|store| store.for_child());
+        let resolved = known.as_ref().map(|known| ResolvedCredentials {
+            credentials: known.credentials.clone(),
+            store: known.store.as_ref().map(|store| store.for_child()),
+            origin: known.origin.clone(),
+        });
         TokenProvider {
             config: parent.config.clone(),
             // The built-in transport keeps connections, which it does not use in another process.
             transport: parent.transport.clone(),
-            resolved: ArcSwap::from_pointee(ResolvedCredentials {
-                credentials: known.credentials.clone(),
-                store,
-                origin: known.origin.clone(),
-            }),
+            resolved: ArcSwapOption::from_pointee(resolved),
             route: parent.route,
         }
     }
@@ -172,23 +176,26 @@ impl TokenProvider {
     /// Fetches a token from the store or the service, with what must still be saved in the store. `None` if a new
     /// token is not required and another process is already refreshing it.
     pub fn fetch(&self, fetch: &FetchRequest) -> Result<Option<(Token, Option<PendingSave>)>> {
-        let resolved = self.credentials();
+        let was_known = self.known().is_some();
+        let resolved = self.credentials(fetch.deadline)?;
         if let Credentials::PersonalAccessToken(_) = resolved.credentials {
             // The file may have been replaced in the meantime. If it cannot be read now, the token that is known is
             // used: the server's rejection is the error that counts.
             let resolved = match fetch.replacing {
-                Some(_) => self.reload_credentials(fetch.deadline).unwrap_or_else(|error| {
+                Some(_) if was_known => self.reload_credentials(fetch.deadline).unwrap_or_else(|error| {
                     self.config.options.log.warning(|| format!("the credentials cannot be read again: {error}"));
                     resolved
                 }),
-                None => resolved,
+                _ => resolved,
             };
             let token = Token::permanent(resolved.credentials.secret(), self.config.options.clock.now());
             return Ok(Some((token, None)));
         }
         match self.fetch_with(&resolved, fetch) {
             Err(rejected)
-                if rejected.kind() == Kind::CredentialsRejected && self.config.credentials_provider.reads_files() =>
+                if rejected.kind() == Kind::CredentialsRejected
+                    && was_known
+                    && self.config.credentials_provider.may_change() =>
             {
                 let log = &self.config.options.log;
                 // If they cannot be read now, the rejection is the error that counts.
@@ -200,7 +207,9 @@ impl TokenProvider {
                         return Err(rejected);
                     }
                 };
-                log.info(|| "the credentials were rejected and have changed on disk; using the new ones");
+                log.info(|| {
+                    format!("the credentials were rejected and have changed; using the new ones, from {}", again.origin)
+                });
                 self.fetch_with(&again, fetch)
             }
             result => result,
@@ -356,7 +365,7 @@ impl TokenProvider {
 
     /// Removes a token from the store, and reports what became of it.
     pub fn remove_from_store(&self, token: &Token) -> Removal {
-        match &self.credentials().store {
+        match self.known().as_ref().and_then(|known| known.store.as_ref()) {
             Some(store) => store.remove(token.value(), &IoBudget::without_deadline(&self.config.options)),
             None => Removal::NotStored,
         }
@@ -365,12 +374,12 @@ impl TokenProvider {
     /// The token in the store, if it has not expired. Sends no token request.
     pub fn load_from_store(&self) -> Option<Token> {
         let budget = IoBudget::without_deadline(&self.config.options);
-        Some(self.token(self.credentials().store.as_ref()?.read(&budget).entry?))
+        Some(self.token(self.known()?.store.as_ref()?.read(&budget).entry?))
     }
 
     /// A description of where the store is, if there is one.
     pub fn store_location(&self) -> Option<String> {
-        self.credentials().store.as_ref().map(|store| store.location())
+        self.known()?.store.as_ref().map(|store| store.location())
     }
 
     /// The credentials, and a description of where they are from.
@@ -379,20 +388,44 @@ impl TokenProvider {
     }
 
     /// The credentials that are in use, and a description of where they are from. Reads no file: a pipe can be read
-    /// only once.
-    pub fn credentials_in_use(&self) -> (Credentials, String) {
-        let resolved = self.credentials();
-        (resolved.credentials.clone(), resolved.origin.clone())
+    /// only once. `None` if a program must be run to find them.
+    pub fn credentials_in_use(&self) -> Option<(Credentials, String)> {
+        self.known().map(|known| (known.credentials.clone(), known.origin.clone()))
     }
 
-    fn credentials(&self) -> Arc<ResolvedCredentials> {
+    /// What is known of credentials that a program must be run to find: where they are from, and the client id.
+    pub fn credentials_preview(config: &ProviderConfig) -> (String, Option<&str>) {
+        config.credentials_provider.preview()
+    }
+
+    /// Finds the credentials if they are not known, which may run a program.
+    pub fn find_credentials(&self) -> Result<()> {
+        let Options { clock, timeout, .. } = &self.config.options;
+        self.credentials(Deadline::after(clock, *timeout)).map(|_| ())
+    }
+
+    fn known(&self) -> Option<Arc<ResolvedCredentials>> {
         self.resolved.load_full()
     }
 
+    /// The credentials; they are looked for if they are not known.
+    fn credentials(&self, deadline: Deadline) -> Result<Arc<ResolvedCredentials>> {
+        match self.known() {
+            Some(known) => Ok(known),
+            None => self.look_for_credentials(deadline.remaining(&self.config.options.clock)),
+        }
+    }
+
     fn reload_credentials(&self, deadline: Deadline) -> Result<Arc<ResolvedCredentials>> {
-        let left = deadline.remaining(&self.config.options.clock).min(REFRESH_TIMEOUT);
-        let resolved = Arc::new(ResolvedCredentials::find(&self.config, left)?);
-        self.resolved.store(resolved.clone());
+        let left = deadline.remaining(&self.config.options.clock);
+        // A program may need longer than a file: it asks a server.
+        let limit = if self.config.credentials_provider.runs_program() { left } else { left.min(REFRESH_TIMEOUT) };
+        self.look_for_credentials(limit)
+    }
+
+    fn look_for_credentials(&self, timeout: Duration) -> Result<Arc<ResolvedCredentials>> {
+        let resolved = Arc::new(ResolvedCredentials::find(&self.config, timeout)?);
+        self.resolved.store(Some(resolved.clone()));
         Ok(resolved)
     }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// What is typed before the tab key, and what must be on the screen after it.
-const TYPED: [(&str, &str); 7] = [
+const TYPED: [(&str, &str); 9] = [
     ("amp-token stat", "amp-token status"),
     ("amp-token get --store-d", "amp-token get --store-dir"),
     ("amp-token get --forma", "amp-token get --format"),
@@ -14,6 +14,8 @@ const TYPED: [(&str, &str); 7] = [
     ("amp-token exec --clea", "amp-token exec --clean"),
     ("amp-token pat create --organ", "amp-token pat create --organization"),
     ("amp-token emulator --expires", "amp-token emulator --expires-in"),
+    ("amp-token get --profile stag", "amp-token get --profile staging"),
+    ("amp-token --profile prod", "amp-token --profile production"),
 ];
 
 fn completes(shell: &[&str], setup: &str) {
@@ -23,6 +25,8 @@ fn completes(shell: &[&str], setup: &str) {
     let env = TestEnv::new();
     let script = env.run(&["completions", shell[0]]).stdout_ok();
     fs::write(env.home.join("_amp-token"), script).unwrap();
+    fs::create_dir_all(env.home.join(".config/amp-token")).unwrap();
+    fs::write(env.home.join(".config/amp-token/config.toml"), "[staging]\n[production]\n").unwrap();
     let driver = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/completion.py");
     for (typed, expected) in TYPED {
         let mut command = env.bare("python3");

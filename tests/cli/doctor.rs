@@ -129,7 +129,10 @@ fn the_doctor_reports_each_step() {
     assert!(about.starts_with(concat!("amp-token ", env!("CARGO_PKG_VERSION"), "; ")), "{about}");
     assert!(about.contains(std::env::consts::ARCH) && about.ends_with(" GMT"), "{about}");
     let steps: Vec<_> = text.lines().skip(1).map(|line| line.split_whitespace().nth(1).unwrap()).collect();
-    assert_eq!(steps, ["credentials", "store", "dns", "proxy", "tcp", "tls", "clock", "token", "request"]);
+    assert_eq!(
+        steps,
+        ["credentials", "store", "dns", "proxy", "tcp", "tls", "clock", "token", "permissions", "request"]
+    );
     assert!(text.contains("TLS 1.3") && text.contains("amp-emulator CA"), "{text}");
     assert!(!text.contains("eyJ"), "{text}");
     assert_eq!((env.emulator.stats().token_requests, env.emulator.stats().api_requests), (1, 1));
@@ -179,9 +182,10 @@ fn the_doctor_continues_after_a_wrong_clock() {
 fn the_doctor_checks_personal_access_tokens() {
     let env = TestEnv::new();
     let good = env.run(&["get", "--store", "none"]).stdout_ok();
-    for (token, last, status) in
-        [(good.trim(), "lists 2 hubs", 0), ("amp_pat_0123456789abcdefghijkl.x", "rejected the token", 3)]
-    {
+    // The three causes that the documentation of Amplience has.
+    const REJECTED: &str = "rejected the personal access token: it was deleted, its user was removed from the \
+                            organization, or an administrator has not approved it yet";
+    for (token, last, status) in [(good.trim(), "lists 2 hubs", 0), ("amp_pat_0123456789abcdefghijkl.x", REJECTED, 3)] {
         let mut command = env.command();
         command.env_remove("AMPLIENCE_CLIENT_ID").env_remove("AMPLIENCE_CLIENT_SECRET").env("AMPLIENCE_PAT", token);
         let output = CommandResult::of(command.args(["-q", "doctor"]));
@@ -325,7 +329,10 @@ fn the_doctor_reports_as_json_and_without_passwords() {
     assert_eq!(environment["HTTPS_PROXY"], "http://proxy.example:3128");
     assert_eq!((&environment["NO_PROXY"], &environment["ALL_PROXY"]), (&"a.example,b".into(), &"[not a proxy]".into()));
     let steps: Vec<_> = json["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
-    assert_eq!(steps, ["credentials", "store", "dns", "proxy", "tcp", "tls", "clock", "token", "request"]);
+    assert_eq!(
+        steps,
+        ["credentials", "store", "dns", "proxy", "tcp", "tls", "clock", "token", "permissions", "request"]
+    );
     assert!(json["steps"][0]["milliseconds"].is_number() && json["steps"][0]["result"] == "ok");
     assert_eq!(json["status"], 0);
     let first = report("hidden", &[]);

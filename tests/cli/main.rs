@@ -9,6 +9,8 @@ mod doctor;
 mod emulator;
 mod pipelines;
 mod requests;
+#[cfg(feature = "serve")]
+mod serve;
 #[path = "../support/mod.rs"]
 mod shared;
 mod store;
@@ -16,6 +18,7 @@ mod support;
 
 use amp_emulator::Fault;
 use amp_token::config::settings::{SETTINGS, ValueType};
+use amp_token::config::sources::SOURCES;
 use serde_json::Value;
 use shared::require_tool;
 use std::collections::BTreeSet;
@@ -452,7 +455,10 @@ fn config_shows_the_origin_of_each_setting_and_no_secret() {
     assert_eq!(row("store"), ["[secret]", "AMPLIENCE_STORE"]);
     assert_eq!(row("timeout_ms"), ["1234", "option"]);
     assert_eq!(row("connect_timeout_ms"), ["5000", "default"]);
-    assert_eq!(text.lines().count(), SETTINGS.len());
+    let (settings, sources) = text.split_once("\n\n").unwrap();
+    assert_eq!(settings.lines().count(), SETTINGS.len());
+    assert_eq!(sources.lines().count(), 1 + SOURCES.len(), "{sources}");
+    assert!(sources.contains("\n5. dc-cli: config_file, else ~/.amplience/dc-cli-config.json"), "{sources}");
     let json: Value = serde_json::from_str(&env.run(&["config", "--json"]).stdout_ok()).unwrap();
     assert_eq!(json["store"], serde_json::json!({"value": "file", "from": "default"}));
     assert_eq!(json["ca_file"]["value"], Value::Null);
@@ -538,7 +544,7 @@ fn the_help_of_a_command_only_names_the_settings() {
         [(&["get", "--help"][..], true), (&["exec", "--help"], true), (&["pat", "create", "--help"], false)]
     {
         let help = env.run(arguments).stdout_ok();
-        assert!(help.lines().count() < 40, "{help}");
+        assert!(help.lines().count() < 55, "{help}");
         for setting in SETTINGS.iter().filter(|setting| setting.value_type != ValueType::Secret) {
             let named = help.split_whitespace().any(|word| word == format!("--{}", setting.name.replace('_', "-")));
             assert_eq!(named, !(in_seconds && setting.name == "min_validity_ms"), "{}: {help}", setting.name);
@@ -625,7 +631,10 @@ fn bash_completes_commands_and_the_options_of_each_command() {
         ("amp-token doc", "doctor"),
         ("amp-token get --st", "--store --store-dir"),
         ("amp-token curl-config --min-validity-", "--min-validity-ms"),
-        ("amp-token -q exec --cl", "--client-id --client-secret-file --client-certificate --client-key --clean"),
+        (
+            "amp-token -q exec --cl",
+            "--client-id --client-secret-file --client-id-file --client-certificate --client-key --clean",
+        ),
         ("amp-token pat c", "create"),
         ("amp-token pat create --org", "--organization"),
         ("amp-token get --client-sec", "--client-secret-file"),

@@ -218,7 +218,7 @@ fn the_examples_of_the_help() {
         return;
     }
     // The commands whose examples handle a token or can be run as they are, and the API requests that they send.
-    for (command, requests) in [("", 1), ("get", 0), ("header", 1), ("curl-config", 1), ("pat", 1), ("invalidate", 0)] {
+    for (command, requests) in [("", 1), ("get", 0), ("header", 1), ("curl-config", 1), ("pat", 2), ("invalidate", 0)] {
         let env = TestEnv::new();
         let token = env.run(&["get"]).stdout_ok();
         let help = env.run(&[command, "-h"][usize::from(command.is_empty())..]).stdout_ok();

@@ -29,4 +29,10 @@ if [ -n "${missing:-}" ]; then
 fi
 NODE_PATH=$(cd "$packages" && pwd)/node_modules
 export NODE_PATH
-exec scripts/with-emulator.sh "$emulator" tests/javascript/use.sh
+scripts/with-emulator.sh "$emulator" tests/javascript/use.sh
+
+# The same programs through `amp-token serve`.
+AMP_TOKEN=${AMP_TOKEN:-$target/debug/amp-token}
+[ -x "$AMP_TOKEN" ] || { echo "$AMP_TOKEN is missing: build it with the feature serve, or set AMP_TOKEN" >&2; exit 1; }
+export AMP_TOKEN
+exec scripts/with-emulator.sh "$emulator" tests/javascript/serve.sh

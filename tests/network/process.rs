@@ -3,6 +3,7 @@
 use crate::support::*;
 use amp_token::config::NetworkOptions;
 use amp_token::error::{Kind, Phase};
+use amp_token::log::Log;
 use amp_token::net::http::HttpTransport;
 use amp_token::net::transport::Transport;
 use std::net::{SocketAddr, TcpListener};
@@ -72,6 +73,63 @@ fn with_the_certificates_of_the_environment() {
     // With a ca_file the lack of others is only worth a warning.
     let options = NetworkOptions { ca_file: Some(variable("TEST_CA").into()), ..network() };
     assert!(transport_in(&options, &[]).send(&request, PATIENCE).is_ok());
+}
+
+/// The system's bundle is read first, and its directory only for a certificate that the bundle does not verify.
+#[test]
+#[cfg(target_os = "linux")]
+fn certificates_that_only_the_systems_directory_has_are_trusted() {
+    let (root, other) = (authority("Root"), authority("Other"));
+    let leaf = certificate(&["localhost"], Some(&root), |_| {});
+    let server = tls_server(server_config(&leaf, BOTH), answer_inside);
+    let odd = format!("-----BEGIN PKCS7-----\nAA==\n-----END PKCS7-----\n{}", root.pem());
+    let (root, other) = (root.pem(), other.pem());
+    // The bundle, another file, the response, and how often certificates were read.
+    for (bundle, one, expected, reads) in [
+        (&root, &other, "200", 1),
+        (&other, &root, "200", 2),
+        (&odd, &other, "200", 1),
+        (&String::new(), &root, "200", 1),
+        (&other, &other, "not from a trusted CA", 4),
+    ] {
+        let directory = temp_dir();
+        file(&directory, "ca-certificates.crt", bundle);
+        file(&directory, "one.pem", one);
+        let mount = format!("mount --bind '{}' /etc/ssl/certs", directory.path().display());
+        alone_unshared("--mount", &mount, "process::with_the_systems_directory", |command| {
+            command
+                .env_remove("SSL_CERT_FILE")
+                .env_remove("SSL_CERT_DIR")
+                .env("TEST_PORT", server.address.port().to_string())
+                .env("TEST_EXPECTED", expected)
+                .env("TEST_READS", reads.to_string());
+        });
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+#[ignore = "run by certificates_that_only_the_systems_directory_has_are_trusted"]
+fn with_the_systems_directory() {
+    let variable = |name| std::env::var(name).unwrap();
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&reads);
+    let count = move |_, line: &str| {
+        counter.fetch_add(usize::from(line.contains("CA certificates are trusted")), Ordering::Relaxed);
+    };
+    let options = NetworkOptions { log: Log::new(count), ..network() };
+    let transport = transport_in(&options, &[]);
+    let request = get(&format!("https://localhost:{}/", variable("TEST_PORT")));
+    // The second connection needs no certificate that the first did not.
+    for _ in 0..2 {
+        let outcome = match transport.send(&request, PATIENCE) {
+            Ok(response) => response.status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        assert!(outcome.contains(&variable("TEST_EXPECTED")), "{outcome}");
+    }
+    options.log.deliver();
+    assert_eq!(reads.load(Ordering::Relaxed).to_string(), variable("TEST_READS"));
 }
 
 /// A variable that is not UTF-8 is not an unset one: that would be a direct connection.

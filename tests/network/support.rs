@@ -236,18 +236,24 @@ pub fn alone(test: &str, change: impl FnOnce(&mut Command)) {
 /// Like [`alone`], with root's rights in a network of its own that has nothing but a loopback interface. Does nothing on
 /// a machine that does not permit that.
 pub fn alone_in_own_network(test: &str) {
+    alone_unshared("--net", "ip link set lo up", test, |_| {});
+}
+
+/// Like [`alone`], with root's rights in a namespace of its own, once the shell command `prepare` has run there. Does
+/// nothing on a machine that does not permit that.
+pub fn alone_unshared(namespace: &str, prepare: &str, test: &str, change: impl FnOnce(&mut Command)) {
     let unshare = || {
         let mut command = Command::new("unshare");
-        command.args(["--net", "--map-root-user"]);
+        command.args([namespace, "--map-root-user", "sh", "-c"]);
         command
     };
-    match unshare().args(["ip", "link", "set", "lo", "up"]).output() {
+    match unshare().arg(prepare).output() {
         Ok(output) if output.status.success() => {}
-        other => return println!("left out, because no network can be made: {other:?}"),
+        other => return println!("left out, because this machine does not permit it: {other:?}"),
     }
     let mut command = unshare();
-    command.args(["sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
-    run_alone(command, test, |_| {});
+    command.arg(format!("{prepare} && exec \"$0\" \"$@\"")).arg(std::env::current_exe().unwrap());
+    run_alone(command, test, change);
 }
 
 fn run_alone(mut command: Command, test: &str, change: impl FnOnce(&mut Command)) {

@@ -93,6 +93,13 @@ pub fn without_settings(command: &mut Command) {
     command.env("HOME", "/nonexistent");
 }
 
+/// Whether this process may do everything, so that permissions of files do not bind it.
+#[cfg(unix)]
+pub fn is_root() -> bool {
+    // SAFETY: the function has no arguments and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
 /// Whether this tool can be run.
 pub fn has(tool: &str) -> bool {
     Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())

@@ -156,6 +156,12 @@ class TokenCache:
     :param client_secret_file: a file with the API secret, read again when the server rejects the secret
     :param personal_access_token: a personal access token, instead of an API key and secret
     :param personal_access_token_file: a file with the personal access token
+    :param client_id_file: a file with the API key
+    :param credential_command: a program that prints the secret or a JSON object with the credentials: its name, or a
+        list of its name and its arguments; no shell is involved
+    :param credentials_dir: a directory with the files ``client_id`` and ``client_secret``, or ``personal_access_token``
+        (``$CREDENTIALS_DIRECTORY``)
+    :param profile: the account: the name of a section of ``config.toml``, or the name or ID of a hub of dc-cli
     :param config_file: a file in dc-cli's format, the last place that is searched for credentials
     :param auth_url: the URL of the authorization server, which issues tokens
     :param api_url: the base URL of the API

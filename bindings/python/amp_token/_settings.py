@@ -8,7 +8,7 @@ import inspect
 import itertools
 import os
 import weakref
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, TypeVar, Union
 
 from . import _errors, _ffi, _logging
 from ._calls import call
@@ -34,6 +34,10 @@ class Settings(TypedDict, total=False):
     client_secret_file: Optional[PathText]
     personal_access_token: Optional[str]
     personal_access_token_file: Optional[PathText]
+    client_id_file: Optional[PathText]
+    credential_command: Union[str, Sequence[str], None]
+    credentials_dir: Optional[PathText]
+    profile: Optional[str]
     config_file: Optional[PathText]
     auth_url: Optional[str]
     api_url: Optional[str]
@@ -197,6 +201,12 @@ def _encode_setting(name: str, value: object) -> Union[bytes, Exception]:
         text = str(value)
     elif isinstance(value, (str, os.PathLike)):
         text = os.fsdecode(value)
+    elif name == "credential_command" and isinstance(value, (list, tuple)):
+        import json  # only needed for this
+
+        if not all(isinstance(part, str) for part in value):
+            return TypeError("credential_command must be a str or a list of str")
+        text = json.dumps(value)
     else:
         # The message does not show the value: it may be a secret of an unexpected type.
         return TypeError(f"{name} must be a str, a path, an int or a bool, not {type(value).__name__}")

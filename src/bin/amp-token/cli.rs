@@ -42,8 +42,9 @@ stored one is due for refresh, one process requests a new token, and the others 
 a build can call amp-token when it needs a token. It need not pass on a token that expires after five
 minutes.
 
-The credentials come from AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET, from AMPLIENCE_PAT, from files that
-settings name, or from the configuration of dc-cli. They are never taken from an argument.";
+The credentials come from AMPLIENCE_CLIENT_ID and AMPLIENCE_CLIENT_SECRET, from AMPLIENCE_PAT, from files or a
+program that settings name, from a profile, or from the configuration of dc-cli. They are never taken from an
+argument.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -173,9 +174,19 @@ const COMMANDS: &[Entry] = &[
          those of the command.\n\n\
          A token expires after minutes, and the environment of a running process cannot be changed. A job\n\
          that runs longer should call \"amp-token get\" each time it needs a token. For that purpose the\n\
-         credentials stay in the environment of the command, unless --clean is given.",
-        "  amp-token exec --min-validity 120 -- ./publish.sh --all",
+         credentials stay in the environment of the command, unless --clean is given.\n\n\
+         With --serve, the command gets no token and no credentials, but the address of a local token\n\
+         endpoint and a secret for it, in AUTH_URL, AMPLIENCE_AUTH_URL, AMPLIENCE_CLIENT_ID and\n\
+         AMPLIENCE_CLIENT_SECRET. The endpoint serves valid tokens until the command ends.",
+        "  amp-token exec --min-validity 120 -- ./publish.sh --all\n  amp-token exec --serve -- terraform apply",
         |command| {
+            #[cfg(all(unix, feature = "serve"))]
+            let command = command.args([
+                flag("serve", "Serve tokens to the command, which gets no credentials (see \"amp-token help serve\")")
+                    .conflicts_with(MIN_VALIDITY),
+                flag("rewrite-links", "Have the command use the APIs through the server, too, and follow links to it")
+                    .requires("serve"),
+            ]);
             takes_token(command)
                 .arg(flag("clean", "Remove the variables of settings that hold secrets or name files with one. HTTPS_PROXY stays"))
                 .arg(trailing_command("The command and its arguments").required(true))
@@ -217,11 +228,11 @@ const COMMANDS: &[Entry] = &[
         "A personal access token does not expire and has the permissions of its user. A user can have five per\n\
          organization. (The requests that list and delete them are not documented. If you know them,\n\
          \"amp-token graphql\" can send them.)",
-        "  amp-token pat create 'build server' --organization ID --output token",
+        "  amp-token pat create 'build server' --output token",
         |command| command.subcommand_required(true).subcommand(takes_settings(
             Command::new("create").about("Create a token and print it. It cannot be retrieved again").args([
                 positional("name", "NAME", "The name of the token"),
-                data("organization", "The organization of the token").value_name("ID").required(true),
+                data("organization", "The organization of the token (default: the only one there is)").value_name("ID"),
                 data("output", "Write the token to this new file, which only you can read, instead of printing it")
                     .short('o')
                     .value_name("PATH")
@@ -229,9 +240,27 @@ const COMMANDS: &[Entry] = &[
                     .value_hint(ValueHint::FilePath),
             ]),
         ))),
+    Entry::new("organizations", "List the organizations of the credentials",
+        "Lists the ID and name of each, as a table or as JSON. \"pat create\" needs the ID if there are several.",
+        "  amp-token organizations\n  amp-token organizations --json | jq -r '.[].id'",
+        |command| takes_settings(command.arg(flag("json", "Print JSON")))),
+    Entry::new("permissions", "Show what the token says that the API key may do",
+        "Prints what the claim \"permissions\" of the token lists: the areas, the kinds of objects in them, and the\n\
+         rights. The claim is not documented, so this may explain why a request is rejected with 403, but only\n\
+         the server knows what is permitted. Nothing is decided by it.",
+        "  amp-token permissions\n  amp-token permissions --json | jq .",
+        |command| takes_settings(command.arg(flag("json", "Print JSON")))),
+    Entry::new("profiles", "List the accounts that --profile can choose",
+        "Lists the sections of config.toml and the hubs of dc-cli, and where each has its credentials. Shows no\n\
+         secret. A profile is chosen with --profile or AMPLIENCE_PROFILE, by the name, or by the ID of a hub.",
+        "  amp-token profiles\n  amp-token --profile production hubs",
+        |command| takes_settings(command.args([
+            flag("json", "Print JSON"),
+            flag("names", "Print the names only, one per line").hide(true).conflicts_with("json"),
+        ]))),
     Entry::new("status", "Show the credentials, the store and the stored token",
         "Shows where the credentials come from, where the store is, how long the stored token is valid and\n\
-         when it is refreshed. Asks no server but that of the store, and shows no secret.",
+         when it is refreshed. Asks no server but that of the store, runs no credential_command, and shows no secret.",
         "  amp-token status --json | jq .token.expires_in",
         |command| takes_settings(command.arg(flag("json", "Print JSON")))),
     Entry::new("invalidate", "Remove the stored token",
@@ -260,6 +289,18 @@ const COMMANDS: &[Entry] = &[
          token is stored as \"get\" would store it. No secret is shown, so the report can be passed on.",
         "  amp-token doctor --timeout-ms 10000\n  amp-token doctor --json | jq -r '.steps[] | select(.result == \"failed\").text'",
         |command| takes_settings(command.arg(flag("json", "Print JSON")))),
+    #[cfg(all(unix, feature = "serve"))]
+    Entry::new("serve", "Serve tokens to programs that cannot use the library",
+        "Serves POST /oauth/token as Amplience does, for every tool whose token URL can be set, and the APIs\n\
+         below /v2/content and /graphql with the token added. Clients authenticate with the ticket, a local\n\
+         secret that is new at each start, in place of the client secret. The token is renewed early enough\n\
+         that clients always have a valid one. Also serves /healthz, /readyz and /metrics.\n\n\
+         When it is ready, prints what clients need, one name=value per line: auth_url, token_url, api_url,\n\
+         client_id and client_secret. Serves until it receives SIGTERM or SIGINT.",
+        "  amp-token serve --listen 127.0.0.1:8400 --ticket-file ticket\n\
+         \x20 amp-token serve --listen unix:$XDG_RUNTIME_DIR/amp-token.sock --rewrite-links\n\
+         \x20 amp-token serve --token-file token --token-file-format header --on-renewal 'systemctl --user reload app'",
+        serve),
     #[cfg(feature = "emulator")]
     Entry::new("demo", "Show a token at work, without an account or a network",
         "Starts an emulator of Amplience within this process, gets a token from it, lists hubs with the token,\n\
@@ -325,6 +366,52 @@ fn joined(text: &str) -> String {
     text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n")
 }
 
+#[cfg(all(unix, feature = "serve"))]
+fn serve(command: Command) -> Command {
+    use crate::serve::token_file::{FORMATS, parse_mode};
+    let option = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    let path =
+        |name, help| option(name, "PATH", help).value_parser(value_parser!(PathBuf)).value_hint(ValueHint::FilePath);
+    let formats = FORMATS.map(|(name, what)| PossibleValue::new(name).help(what));
+    let formats = PossibleValuesParser::new(formats);
+    takes_settings(
+        command.args([
+            option(
+                "listen",
+                "ADDRESS:PORT|unix:PATH",
+                "Where to listen; may be repeated (default: 127.0.0.1 and any free port)",
+            )
+            .action(ArgAction::Append),
+            path("ticket-file", "Use the ticket in this file instead of a new one, and do not print it"),
+            path("token-file", "Keep a valid token in this file, and remove it at the end"),
+            option("token-file-format", "FORMAT", "The form of the file: plain, header, curl, json (default: plain)")
+                .value_parser(formats)
+                .hide_possible_values(true)
+                .requires("token-file"),
+            option("mode", "MODE", "The permissions of the file (default: 0600)")
+                .value_parser(|text: &str| parse_mode(text))
+                .requires("token-file"),
+            option("on-renewal", "COMMAND", "Run this in sh after each renewal; it does not get the token")
+                .value_parser(value_parser!(OsString)),
+            option("signal", "NAME", "Send this signal after each renewal: HUP, USR1, USR2 or CONT")
+                .requires("pid")
+                .conflicts_with("on-renewal"),
+            option("pid", "NUMBER", "The process that gets the signal")
+                .value_parser(value_parser!(i32))
+                .requires("signal"),
+            flag("once", "Write the token file once, run the hook, and end; the file stays").requires("token-file"),
+            flag("rewrite-links", "Have the links of responses lead to this server"),
+            flag("listen-anywhere", "Allow --listen with an address that other machines can reach")
+                .requires("tls-certificate"),
+            path("tls-certificate", "Serve https with this certificate (PEM)").requires("tls-key"),
+            path("tls-key", "The private key of the certificate (PEM)").requires("tls-certificate"),
+            option("allow-host", "NAME", "Also accept this name in Host; may be repeated").action(ArgAction::Append),
+        ]),
+    )
+}
+
 #[cfg(feature = "emulator")]
 fn emulator(command: Command) -> Command {
     let option = |name: &'static str, value: &'static str, help: &'static str| {
@@ -385,6 +472,8 @@ fn settings() -> impl Iterator<Item = Arg> {
             ValueType::Flag => ("true|false", ValueHint::Other),
             ValueType::Store => ("none|file|URL", ValueHint::Other),
             ValueType::LogLevel => ("LEVEL", ValueHint::Other),
+            ValueType::Command => ("PROGRAM|JSON", ValueHint::CommandName),
+            ValueType::Text if setting.name == "profile" => ("NAME", ValueHint::Other),
             ValueType::Text | ValueType::Secret => ("TEXT", ValueHint::Other),
         };
         let parser = match setting.value_type {

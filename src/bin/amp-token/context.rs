@@ -2,11 +2,13 @@
 
 use crate::cli;
 use crate::exit::{CliError, CliResult, eprintln_prefixed};
+use amp_token::config::profiles::Profile;
 use amp_token::config::settings::{SETTINGS, Setting, ValueType, edit_distance, nearest};
 use amp_token::config::{Config, Origin};
 use amp_token::log::{Level, Log};
 use amp_token::sanitize::sanitize;
 use clap::ArgMatches;
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::ffi::OsString;
 
@@ -21,6 +23,21 @@ pub struct Context {
 impl Context {
     /// Reads the options before and after the name of the command. The latter take precedence.
     pub fn new(before: &ArgMatches, after: &ArgMatches) -> CliResult<Self> {
+        Context::with(before, after, |config| Ok(config.with_profile()?.into_owned()))
+    }
+
+    /// The same, for a command that works without the profile, or reports itself what is wrong with it.
+    pub fn with_any_profile(before: &ArgMatches, after: &ArgMatches) -> CliResult<Self> {
+        Context::with(before, after, |config| {
+            Ok(config.with_profile().map_or_else(|_| config.clone(), Cow::into_owned))
+        })
+    }
+
+    fn with(
+        before: &ArgMatches,
+        after: &ArgMatches,
+        apply_profile: fn(&Config) -> CliResult<Config>,
+    ) -> CliResult<Self> {
         let mut config = Config::new();
         let level = log_level(after);
         config.log = log().with_level(level.map_or(Some(Level::Warning), |level| Level::parse(level).flatten()));
@@ -43,7 +60,8 @@ impl Context {
             config.set("min_validity_ms", Some(&seconds.saturating_mul(1000).to_string()))?;
         }
         config.load()?;
-        let unused = keep_credentials_apart(&mut config, |name| std::env::var_os(name))?;
+        config.prefer_config_file()?;
+        let mut config = apply_profile(&config)?;
         if let Some(level) = level {
             config.set("log_level", Some(level))?;
         }
@@ -54,9 +72,7 @@ impl Context {
                 defaults.push(name);
             }
         }
-        let context = Context { config, defaults };
-        unused.iter().for_each(|line| context.log().warning(|| line));
-        Ok(context)
+        Ok(Context { config, defaults })
     }
 
     /// The log for the lines of a command, up to the level that is set.
@@ -85,6 +101,7 @@ impl Context {
             Some(Origin::Set) if self.defaults.contains(&setting.name) => "default".to_owned(),
             Some(Origin::Set) => "option".to_owned(),
             Some(Origin::Environment(variable)) => variable.to_owned(),
+            Some(Origin::Profile) => self.config.profile().map_or_else(String::new, Profile::describe),
             None => "default".to_owned(),
         }
     }
@@ -114,45 +131,6 @@ impl StoreProblems {
         }
         self.first.get().map(String::as_str)
     }
-}
-
-/// Credentials of an option and of the environment are never mixed, because they may be of two clients: those of the
-/// option count. Returns a warning for a secret that is not used although nothing replaces it.
-fn keep_credentials_apart(
-    config: &mut Config,
-    environment: impl Fn(&str) -> Option<OsString>,
-) -> CliResult<Option<String>> {
-    const SECRETS: [&str; 4] =
-        ["client_secret", "client_secret_file", "personal_access_token", "personal_access_token_file"];
-    let is_option = |config: &Config, name: &str| config.origin(name) == Some(Origin::Set);
-    let of_environment = |config: &Config, name: &str| match config.origin(name) {
-        Some(Origin::Environment(variable)) => Some(variable),
-        _ => None,
-    };
-    // A file that is named in an option comes before the variables; a client that is named in one chooses in it.
-    if is_option(config, "config_file") && !SECRETS.iter().any(|name| is_option(config, name)) {
-        for name in SECRETS.into_iter().chain(["client_id"]) {
-            if of_environment(config, name).is_some() {
-                config.set(name, None)?;
-            }
-        }
-        return Ok(None);
-    }
-    let other = environment("AMPLIENCE_CLIENT_ID").filter(|id| !id.is_empty());
-    let is_other = other.is_some_and(|id| Some(id.to_string_lossy().trim()) != config.text("client_id"));
-    if !is_option(config, "client_id") || !is_other {
-        return Ok(None);
-    }
-    let mut unused = None;
-    for name in SECRETS {
-        if let Some(variable) = of_environment(config, name) {
-            config.set(name, None)?;
-            unused = Some(format!(
-                "{variable} is not used: it belongs to AMPLIENCE_CLIENT_ID, and --client-id names another client"
-            ));
-        }
-    }
-    Ok(unused)
 }
 
 impl Drop for Context {
@@ -263,9 +241,10 @@ mod tests {
             let mut config = Config::new();
             options.iter().for_each(|(name, value)| config.set(name, Some(value)).unwrap());
             config.load_from(variable).unwrap();
-            let warned = keep_credentials_apart(&mut config, variable).unwrap();
+            config.prefer_config_file().unwrap();
             let text = |name: &str| config.text(name).unwrap_or("-").to_owned();
-            (text("client_id"), text("client_secret"), text("personal_access_token"), warned.is_some())
+            let warned = !config.unused().is_empty();
+            (text("client_id"), text("client_secret"), text("personal_access_token"), warned)
         };
         let result =
             |id: &str, secret: &str, pat: &str, warned| (id.to_owned(), secret.to_owned(), pat.to_owned(), warned);

@@ -6,7 +6,7 @@ use amp_token::error::{Error, Kind};
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::process::ExitCode;
-#[cfg(feature = "emulator")]
+#[cfg(any(feature = "emulator", feature = "serve"))]
 use std::process::ExitStatus;
 use zeroize::Zeroizing;
 
@@ -108,7 +108,7 @@ pub fn cannot_run(program: &OsStr, error: &io::Error) -> CliError {
 }
 
 /// The status of a command that has run, as shells report it: 128 and the number of the signal that ended it.
-#[cfg(feature = "emulator")]
+#[cfg(any(feature = "emulator", feature = "serve"))]
 pub fn code_of(status: ExitStatus) -> ExitCode {
     #[cfg(unix)]
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);

@@ -16,11 +16,13 @@
 //! | `context` | the settings of one run |
 //! | `commands::token` | `get`, `header`, `curl-config`, `exec`, `invalidate` |
 //! | `commands::api` | `request`, `graphql`, `hubs`, `pat` |
-//! | `commands::{status, config, doctor}` | the commands of these names |
+//! | `commands::account` | `organizations`, `permissions` |
+//! | `commands::{profiles, status, config, doctor}` | the commands of these names |
 //! | `commands::format` | the forms in which `get` prints a token |
 //! | `commands::report` | the lines of `doctor` |
 //! | `commands::emulator` | `demo` and `emulator` (a cargo feature) |
 //! | `commands::man` | `man` and `completions` |
+//! | `serve` | `serve` and `exec --serve` (a cargo feature) |
 //! | `exit`, `output` | errors and exit statuses; writing to standard output |
 //! | `startup` | how this process was started, before the standard library changes it |
 //! | `stdout` | whether standard output can be written, before anything is requested |
@@ -34,6 +36,8 @@ mod commands;
 mod context;
 mod exit;
 mod output;
+#[cfg(all(unix, feature = "serve"))]
+mod serve;
 #[cfg(unix)]
 mod startup;
 mod stdout;
@@ -42,7 +46,7 @@ mod worker;
 
 use clap::ArgMatches;
 use clap::error::ErrorKind;
-use commands::{api, config, doctor, man, status, token};
+use commands::{account, api, config, doctor, man, profiles, status, token};
 use context::Context;
 use exit::{CliError, CliResult};
 use std::process::ExitCode;
@@ -82,6 +86,13 @@ fn run() -> CliResult<ExitCode> {
         "completions" => no_settings().and_then(|()| man::completions(arguments)),
         "man" => no_settings().and_then(|()| man::page()),
         "generate" => no_settings().and_then(|()| man::generate(arguments)),
+        // Servers: they stay, and signals are for them.
+        #[cfg(all(unix, feature = "serve"))]
+        "serve" => return serve::run(&Context::new(&matches, arguments)?, arguments),
+        #[cfg(all(unix, feature = "serve"))]
+        "exec" if arguments.get_flag("serve") => {
+            return serve::exec::run(&Context::new(&matches, arguments)?, arguments);
+        }
         // All others read files, which may be on a disk that does not respond.
         _ => {
             return match worker::run(|| run_with_settings(name, &matches, arguments))? {
@@ -107,7 +118,12 @@ fn run_with_settings(name: &str, matches: &ArgMatches, arguments: &ArgMatches) -
         "request" => api::request(&context()?, arguments),
         "graphql" => api::graphql(&context()?, arguments),
         "hubs" => api::hubs(&context()?, arguments),
-        "doctor" => doctor::run(&context()?, arguments),
+        "organizations" => account::organizations(&context()?, arguments),
+        "permissions" => account::permissions(&context()?, arguments),
+        "profiles" => {
+            profiles::run(&Context::with_any_profile(matches, arguments)?, arguments).map(|()| ExitCode::SUCCESS)
+        }
+        "doctor" => doctor::run(&Context::with_any_profile(matches, arguments)?, arguments),
         _ => match arguments.subcommand() {
             Some((_, arguments)) => api::create_personal_access_token(&Context::new(matches, arguments)?, arguments),
             None => Err(CliError::usage("pat requires a command: create")),

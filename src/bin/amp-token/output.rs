@@ -90,6 +90,19 @@ pub fn columns<'a>(rows: impl IntoIterator<Item = (&'a str, String)>) -> String 
     rows.into_iter().map(|(name, value)| format!("{name:<12} {}\n", printable(&value))).collect()
 }
 
+/// Formats a table with a line of headings. The cells must be safe to show.
+pub fn table<const COLUMNS: usize>(headings: [&str; COLUMNS], rows: &[[String; COLUMNS]]) -> String {
+    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).chain([headings[at].len()]).max();
+    let widths: Vec<_> = (0..COLUMNS).map(|at| width(at).unwrap_or(0)).collect();
+    let line = |row: [&str; COLUMNS]| {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    let mut table = line(headings);
+    table.extend(rows.iter().map(|row| line(row.each_ref().map(String::as_str))));
+    table
+}
+
 /// Formats a JSON value, indented. All control characters are escaped: JSON itself requires that only for some.
 pub fn json(value: &serde_json::Value) -> String {
     let mut text = String::new();

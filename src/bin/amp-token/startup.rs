@@ -18,6 +18,16 @@ pub fn stdout_was_closed() -> bool {
     STDOUT_WAS_CLOSED.load(Ordering::Relaxed)
 }
 
+/// Whether a signal is ignored, as `nohup` has it for SIGHUP. A handler would end that, also for child processes.
+#[cfg(feature = "serve")]
+pub fn is_ignored(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action nothing is changed, and the old one is written to memory of its type.
+    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: if the call has succeeded, the action is initialized.
+    asked == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
 /// Lets a command that takes the place of this process ignore SIGPIPE, if this process was started so. The standard
 /// library would have it end the command.
 pub fn keep_ignored_sigpipe(command: &mut Command) {

@@ -137,7 +137,7 @@ impl World {
             store: Some(store.clone() as Arc<dyn Store>),
             origin: "a test".to_owned(),
         };
-        provider.resolved.store(Arc::new(known));
+        provider.resolved.store(Some(Arc::new(known)));
         World { clock, provider, store, requests, asked }
     }
 
@@ -393,11 +393,11 @@ fn cache_with(store: &Arc<SlowStore>, clock: &Arc<ManualClock>) -> (Arc<TokenCac
     }));
     let cache = TokenCache::new(&config).unwrap();
     let credentials = Credentials::Client { id: ID.to_owned(), secret: SECRET.into() };
-    cache.provider().unwrap().resolved.store(Arc::new(ResolvedCredentials {
+    cache.provider().unwrap().resolved.store(Some(Arc::new(ResolvedCredentials {
         credentials,
         store: Some(store.clone() as Arc<dyn Store>),
         origin: "a test".to_owned(),
-    }));
+    })));
     (Arc::new(cache), requests)
 }
 

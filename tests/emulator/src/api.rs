@@ -202,12 +202,20 @@ fn publish(shared: &Shared, request: &Request, id: &str) -> Response {
     Response::empty(204).with("Location", &href)
 }
 
-/// Handles one mutation; the response to any other query is the type name of the root.
+/// The organization of the emulator's client: its ID and name.
+const ORGANIZATION: (&str, &str) = ("T3JnYW5pemF0aW9uOjE=", "Emulated organization");
+
+/// Handles one query and one mutation; the response to any other query is the type name of the root.
 fn graphql(shared: &Shared, request: &Request) -> Response {
     let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
     let Some(query) = body["query"].as_str() else {
         return graphql_error(400, "BAD_REQUEST", "The body must be a JSON object with a query.");
     };
+    if query.contains("viewer") && query.contains("organizations") {
+        let (id, name) = ORGANIZATION;
+        let edges = json!([{"node": {"id": id, "name": name}}]);
+        return Response::json(200, &json!({"data": {"viewer": {"organizations": {"edges": edges}}}}));
+    }
     let Some((_, input)) = query.split_once("createPersonalAccessToken") else {
         return Response::json(200, &json!({"data": {"__typename": "Query"}}));
     };

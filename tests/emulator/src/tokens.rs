@@ -5,24 +5,29 @@
 //! token is accepted until that time has passed, whatever its claims say.
 
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
+use base64::prelude::{BASE64_STANDARD as STANDARD, BASE64_URL_SAFE_NO_PAD as BASE64};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::rsa::KeyPair;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, UnparsedPublicKey};
 use rsa::{Generate as _, pkcs8::EncodePrivateKey as _};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::state::MAX_DURATION;
 
 const HEADER: &str = r#"{"kid":"amplience-token-signing-key","alg":"RS256"}"#;
 const NOT_BEFORE: u64 = 120;
 const EXTRA_LIFETIME: u64 = 960;
-/// The number of permissions determines the length of an access token; 9 make it about 1.1 KB.
-const PERMISSIONS: usize = 9;
+/// The number of objects that the permissions list determines the length of an access token: this makes it about
+/// 1.1 KB.
+const OBJECTS: usize = 9;
 /// With this many tokens, expired ones are removed, so that memory does not grow during a long run.
 const SWEEP_AT: usize = 10_000;
 const MAX_PERSONAL: usize = 5;
@@ -47,8 +52,20 @@ struct Claims {
     nbf: u64,
     exp: u64,
     jti: String,
-    permissions: Vec<String>,
+    permissions: String,
 }
+
+/// The claim of a key that may read content items, and some objects that Amplience does not have: base64 of gzip of
+/// JSON. The emulator permits everything, whatever it says.
+static PERMISSIONS: LazyLock<String> = LazyLock::new(|| {
+    let object = |id: &str| json!({"id": id, "r": ["READ"]});
+    let mut objects = vec![object("CONTENT_ITEM"), object("HUB")];
+    objects.extend((0..OBJECTS).map(|number| object(&format!("EMULATED_{}", number * 7919))));
+    let text = json!([{"n": "CONTENT", "t": [{"n": "FUNCTIONAL", "e": objects}]}]).to_string();
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text.as_bytes()).expect("a vector can be written to");
+    STANDARD.encode(encoder.finish().expect("a vector can be written to"))
+});
 
 /// A signed access token, which is not accepted until [`Tokens::add`].
 pub(crate) struct AccessToken {
@@ -68,7 +85,7 @@ impl AccessToken {
             nbf: issued_at - NOT_BEFORE,
             exp: issued_at.saturating_add(expires_in).saturating_add(EXTRA_LIFETIME),
             jti: id.clone(),
-            permissions: (0..PERMISSIONS).map(|n| format!("emulated:permission:{n:02}")).collect(),
+            permissions: PERMISSIONS.clone(),
         };
         let claims = serde_json::to_vec(&claims).expect("claims are plain JSON values");
         let mut text = format!("{}.{}", BASE64.encode(HEADER), BASE64.encode(claims));

@@ -3,10 +3,12 @@
 //! `request` and `graphql` print the body of every response, whatever its status. A status that is not a
 //! success is reported on standard error and determines the exit status.
 
+use super::account;
+use super::permissions::Permissions;
 use crate::context::Context;
 use crate::exit::{CREDENTIALS, CliError, CliResult, EXIT_IO, GRAPHQL_ERRORS, SERVER};
 use crate::output;
-use amp_token::api::{self, ApiRequest};
+use amp_token::api::{self, ApiRequest, PERSONAL_TOKEN_CAUSES};
 use amp_token::error::{Error, Kind};
 use amp_token::net::transport::{Response, is_success};
 use amp_token::oauth::client_credentials::is_valid_bearer_token;
@@ -40,21 +42,31 @@ pub fn request(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode>
         content_type: arguments.contains_id("data").then_some(kind),
         body: &body,
     };
-    print_response(&api::request(&cache(context)?, &call)?)
+    let cache = cache(context)?;
+    let response = api::request(&cache, &call)?;
+    output::foreign(&response.body)?;
+    Ok(match is_success(response.status) {
+        true => ExitCode::SUCCESS,
+        false => http_error(&cache, &response, call.method, call.path),
+    })
 }
 
 /// `amp-token graphql QUERY`
 pub fn graphql(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     let read = |name| arguments.get_one::<OsString>(name).map(|text| read_arg(text).and_then(to_utf8)).transpose();
     let (query, variables) = (read("query")?.unwrap_or_default(), read("variables")?);
-    let response = api::graphql(&cache(context)?, &query, variables.as_deref().map(String::as_str))?;
-    let printed = print_response(&response)?;
+    let cache = cache(context)?;
+    let response = api::graphql(&cache, &query, variables.as_deref().map(String::as_str))?;
+    output::foreign(&response.body)?;
+    if !is_success(response.status) {
+        return Ok(http_error(&cache, &response, "POST", GRAPHQL));
+    }
     let failed = serde_json::from_slice::<GraphqlOutcome>(&response.body)
         .is_ok_and(|outcome| outcome.data.is_none() && !outcome.errors.unwrap_or_default().is_empty());
-    if is_success(response.status) && failed {
+    if failed {
         return Err(CliError::new(GRAPHQL_ERRORS, "the GraphQL API responded with errors and no data"));
     }
-    Ok(printed)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What a response is about, whatever the types of its parts.
@@ -72,7 +84,7 @@ pub fn hubs(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
         let Some(this) = path else { break };
         let response = api::request(&cache, &ApiRequest { method: "GET", path: &this, content_type: None, body: b"" })?;
         if response.status != 200 {
-            return Ok(http_error(&response));
+            return Ok(http_error(&cache, &response, "GET", &this));
         }
         path = api::next_page(&this, &response.body)?;
         let page: Value = serde_json::from_slice(&response.body).map_err(|error| unexpected_body(&error))?;
@@ -93,29 +105,26 @@ pub fn hubs(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
     // which the server knows.
     let cell = |hub: &Value, column: &str| sanitize(hub[column].as_str().unwrap_or("-"), &secrets);
     let rows: Vec<_> = hubs.iter().map(|hub| COLUMNS.map(|column| cell(hub, column))).collect();
-    let widths = [0, 1, 2, 3].map(|at| {
-        let cells = rows.iter().map(|row| row[at].chars().count());
-        cells.chain([COLUMNS[at].len()]).max().unwrap_or(0)
-    });
-    let line = |row: [&str; 4]| {
-        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        format!("{}\n", cells.join("  ").trim_end())
-    };
-    let mut table = line(COLUMNS.map(|column| column));
-    table.extend(rows.iter().map(|row| line([&row[0], &row[1], &row[2], &row[3]])));
-    output::answer(&table)?;
+    output::answer(&output::table(COLUMNS, &rows))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// `amp-token pat create NAME`: prints the new token, which cannot be retrieved again, or writes it to a file.
 pub fn create_personal_access_token(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
-    let (name, organization) = (text(arguments, "name"), text(arguments, "organization"));
+    let name = text(arguments, "name");
     let cache = cache(context)?;
+    let organization = match arguments.get_one::<String>("organization") {
+        Some(organization) => organization.clone(),
+        None => match account::only_organization(&cache)? {
+            Ok(organization) => organization,
+            Err(failed) => return Ok(failed),
+        },
+    };
     // Before the token exists: if it cannot be written, it is lost.
     let file = arguments.get_one::<PathBuf>("output").map(|path| NewFile::create(path)).transpose()?;
-    let response = api::create_personal_access_token(&cache, name, organization)?;
+    let response = api::create_personal_access_token(&cache, name, &organization)?;
     if response.status != 200 {
-        return Ok(http_error(&response));
+        return Ok(http_error(&cache, &response, "POST", GRAPHQL));
     }
     let body: GraphqlResponse = serde_json::from_slice(&response.body).map_err(|error| unexpected_body(&error))?;
     if let Some(problem) = body.errors.first() {
@@ -210,11 +219,11 @@ impl Drop for NewFile<'_> {
 }
 
 #[derive(serde::Deserialize)]
-struct GraphqlError {
-    message: String,
+pub struct GraphqlError {
+    pub message: String,
 }
 
-fn cache(context: &Context) -> CliResult<TokenCache> {
+pub fn cache(context: &Context) -> CliResult<TokenCache> {
     Ok(TokenCache::new(&context.config)?)
 }
 
@@ -262,26 +271,40 @@ fn to_utf8(bytes: Zeroizing<Vec<u8>>) -> CliResult<Zeroizing<String>> {
 
 /// The error for a response of an unexpected form. It does not contain the text of `error`, which may quote the
 /// response: that may contain a new token.
-fn unexpected_body(error: &serde_json::Error) -> CliError {
+pub fn unexpected_body(error: &serde_json::Error) -> CliError {
     let problem = if error.is_data() { "a member has another type" } else { "it is not JSON" };
     let (line, column) = (error.line(), error.column());
     CliError::new(SERVER, format!("unexpected response from the API: {problem} (line {line}, column {column})"))
 }
 
-/// Prints the body, and reports a status that is not a success.
-fn print_response(response: &Response) -> CliResult<ExitCode> {
-    output::foreign(&response.body)?;
-    Ok(if is_success(response.status) { ExitCode::SUCCESS } else { http_error(response) })
-}
+/// The path of the GraphQL API.
+pub const GRAPHQL: &str = "/graphql";
 
-fn http_error(response: &Response) -> ExitCode {
+/// Reports a status that is not a success.
+pub fn http_error(cache: &TokenCache, response: &Response, method: &str, path: &str) -> ExitCode {
     let (status, hint) = match response.status {
-        401 | 403 => (CREDENTIALS, "; the API key lacks the permission, or the hub belongs to another account"),
+        401 | 403 => (CREDENTIALS, format!("; {}", explain_rejection(cache, method, path))),
         300..=399 => (
             SERVER,
-            "; redirects are not followed because the request carries a token; set api_url to the URL of the API",
+            "; redirects are not followed because the request carries a token; set api_url to the URL of the API"
+                .into(),
         ),
-        _ => (SERVER, ""),
+        _ => (SERVER, String::new()),
     };
     CliError::new(status, format!("the API responded with HTTP {}{hint}", response.status)).report()
+}
+
+/// Why a request may have been rejected.
+fn explain_rejection(cache: &TokenCache, method: &str, path: &str) -> String {
+    const CAUSES: &str = "the API key lacks the permission, or the hub belongs to another account";
+    let Ok(token) = cache.try_get() else { return CAUSES.to_owned() };
+    if token.is_permanent() {
+        return format!(
+            "if it is not about a permission of the user, the personal access token was rejected: {PERSONAL_TOKEN_CAUSES}"
+        );
+    }
+    match Permissions::of_token(token.value()).ok().and_then(|permissions| permissions.explain(method, path)) {
+        Some(explained) => format!("{CAUSES}; {explained}"),
+        None => CAUSES.to_owned(),
+    }
 }

@@ -4,6 +4,7 @@ use crate::context::{Context, misspelled_variables};
 use crate::exit::CliResult;
 use crate::output;
 use amp_token::config::settings::{SETTINGS, Setting, display_value};
+use amp_token::config::sources::{SOURCES, Source};
 use amp_token::sanitize::printable;
 use clap::ArgMatches;
 use serde_json::{Map, Value, json};
@@ -14,6 +15,7 @@ pub fn run(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
     for line in misspelled_variables() {
         context.log().warning(|| line);
     }
+    context.config.unused().iter().for_each(|line| context.log().warning(|| line));
     let text = if arguments.get_flag("markdown") {
         to_markdown()
     } else if arguments.get_flag("json") {
@@ -53,7 +55,18 @@ fn to_table(context: &Context) -> String {
         .collect();
     let width = |column: fn(&(&str, String, String)) -> usize| rows.iter().map(column).max().unwrap_or(0);
     let (first, second) = (width(|row| row.0.len()), width(|row| row.1.chars().count()));
-    rows.iter().map(|(name, value, origin)| format!("{name:<first$}  {value:<second$}  {origin}\n")).collect()
+    let settings = rows.iter().map(|(name, value, origin)| format!("{name:<first$}  {value:<second$}  {origin}\n"));
+    settings.collect::<String>() + &sources()
+}
+
+/// The order of the sources of credentials.
+fn sources() -> String {
+    let head =
+        "\nCredentials are those of the first of these sources that has some (status shows which one):\n".to_owned();
+    let line = |(number, source): (usize, &Source)| {
+        format!("{}. {}: {}\n", number + 1, source.name, source.description.replace('`', ""))
+    };
+    SOURCES.iter().enumerate().map(line).fold(head, |text, line| text + &line)
 }
 
 /// The table of docs/configuration.md.

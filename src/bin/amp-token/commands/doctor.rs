@@ -3,9 +3,11 @@
 //! It sends real requests through the library's own transport and reports each step, so what works here works
 //! for a program. It opens and writes the store as `get` does, judges the token as `get` does, and does not retry.
 
+use super::permissions::Permissions;
 use super::report::{Abort, CheckResult, Report};
 use crate::context::{Context, StoreProblems, misspelled_variables};
 use crate::exit::CliResult;
+use amp_token::api::PERSONAL_TOKEN_CAUSES;
 use amp_token::config::Options;
 use amp_token::config::credentials::Credentials;
 use amp_token::error::{Error, Kind, Phase, Result};
@@ -40,6 +42,9 @@ pub fn run(context: &Context, arguments: &ArgMatches) -> CliResult<ExitCode> {
 fn run_checks(context: &Context, report: &mut Report) -> CheckResult<()> {
     for line in misspelled_variables() {
         report.warn("environment", &line)?;
+    }
+    if let Some(profile) = context.config.profile() {
+        report.pass("profile", None, &profile.describe())?;
     }
     let start = Instant::now();
     let (config, problems) = context.with_store_problems().map_err(Abort::Output)?;
@@ -77,6 +82,10 @@ fn run_checks(context: &Context, report: &mut Report) -> CheckResult<()> {
             let token = report.check("token", Some(took), token, |token| {
                 format!("{} bytes, valid for {} s", token.value().len(), token.lifetime().as_secs())
             })?;
+            match Permissions::of_token(token.value()) {
+                Ok(permissions) => report.pass("permissions", None, &permissions.summary())?,
+                Err(problem) => report.skip("permissions", &format!("not known: {problem}"))?,
+            }
             if let Some(store) = store {
                 save(report, &options, store.as_ref(), &token, &problems)?;
             }
@@ -84,13 +93,14 @@ fn run_checks(context: &Context, report: &mut Report) -> CheckResult<()> {
             let request = api_request(&options, &value);
             let start = Instant::now();
             let reply = transport.send_traced(&request, options.timeout, &mut ConnectionTrace::default());
-            check_api(report, reply, &options, start.elapsed(), &[secret.expose(), value.expose()])
+            check_api(report, reply, &options, false, start.elapsed(), &[secret.expose(), value.expose()])
         }
         Credentials::PersonalAccessToken(token) => {
             let request = api_request(&options, token);
             let (response, took) = send_and_report(report, &transport, &request, &options, "request")?;
             report.skip("token", "not needed: a personal access token is used as it is")?;
-            check_api(report, Ok(response), &options, took, &[token.expose()])
+            report.skip("permissions", "those of the user of the personal access token")?;
+            check_api(report, Ok(response), &options, true, took, &[token.expose()])
         }
     }
 }
@@ -259,16 +269,17 @@ fn check_api(
     report: &mut Report,
     reply: Result<Response>,
     options: &Options,
+    is_personal: bool,
     took: Duration,
     secrets: &[&str],
 ) -> CheckResult<()> {
-    let hubs = reply.and_then(|response| hubs(&response, options, secrets));
+    let hubs = reply.and_then(|response| hubs(&response, options, is_personal, secrets));
     report.check("request", Some(took), hubs, |hubs| format!("{} lists {hubs} hubs", options.api_url))?;
     Ok(())
 }
 
 /// The number of hubs in the response of the API, or what is wrong with it.
-fn hubs(response: &Response, options: &Options, secrets: &[&str]) -> Result<u64> {
+fn hubs(response: &Response, options: &Options, is_personal: bool, secrets: &[&str]) -> Result<u64> {
     let api = &options.api_url;
     let target = || sanitize(response.header("location").unwrap_or("nowhere"), secrets);
     let (kind, message, hint) = match response.status {
@@ -285,11 +296,15 @@ fn hubs(response: &Response, options: &Options, secrets: &[&str]) -> Result<u64>
                 ),
             }
         }
+        401 | 403 if is_personal => (
+            Kind::CredentialsRejected,
+            format!("{api} rejected the personal access token: {PERSONAL_TOKEN_CAUSES}"),
+            "look it up in the account of its user, and check api_url",
+        ),
         401 | 403 => (
             Kind::CredentialsRejected,
             format!("{api} rejected the token"),
-            "check what the API key or personal access token may do, whether it was deleted, \
-             and that api_url and auth_url belong together",
+            "check what the API key may do (amp-token permissions), and that api_url and auth_url belong together",
         ),
         300..=399 => (Kind::Protocol, format!("{api} redirects to {}", target()), "set api_url to the URL of the API"),
         404 => (Kind::Protocol, format!("{api} has no Content Management API"), "check api_url"),

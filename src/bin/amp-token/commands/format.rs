@@ -21,10 +21,12 @@ pub const FORMATS: [(&str, &str); 8] = [
     ("exec-credential", "for Kubernetes' kubectl"),
 ];
 
-/// The token in one of the forms, without a line break at its end.
+/// The token in one of the forms, or in the one of `curl-config`, without a line break at its end.
 pub fn token(format: &str, token: &Token) -> CliResult<Zeroizing<String>> {
     let value = token.value();
     Ok(match format {
+        // In a quoted string of curl a backslash starts an escape sequence, as in JSON.
+        "curl" => concat(&["header = \"Authorization: ", &json_escaped(token.authorization()), "\""]),
         "header" => concat(&["Authorization: ", token.authorization()]),
         "json" => {
             let times = match token.is_permanent() {

@@ -7,6 +7,7 @@ use crate::cli::{self, SETTINGS_HEADING, TOKEN_VARIABLE};
 use crate::exit::{CliResult, EXIT_CODES};
 use crate::output;
 use amp_token::config::settings::{SETTINGS, ValueType};
+use amp_token::config::sources::SOURCES;
 use clap::{Arg, ArgMatches, Command};
 use clap_complete::shells::{Bash, Fish, Zsh};
 use std::fmt::Write;
@@ -39,7 +40,53 @@ fn script(shell: &str) -> CliResult<()> {
         "zsh" => clap_complete::generate(Zsh, &mut command, name, &mut script),
         _ => clap_complete::generate(Bash, &mut command, name, &mut script),
     }
-    output::answer(&with_matching_labels(&String::from_utf8_lossy(&script)))
+    output::answer(&with_profile_names(shell, &with_matching_labels(&String::from_utf8_lossy(&script))))
+}
+
+/// The names of profiles are known only when a name is completed, and clap_complete's scripts have only what is known
+/// before: they are made to ask the command itself.
+fn with_profile_names(shell: &str, script: &str) -> String {
+    match shell {
+        // Without a condition: those that clap_complete makes do not hold while a value is typed.
+        "fish" => {
+            format!("{script}complete -c amp-token -l profile -r -f -a '(amp-token profiles --names 2>/dev/null)'\n")
+        }
+        "zsh" => {
+            const FUNCTION: &str = r#"(( $+functions[_amp-token_profiles] )) ||
+_amp-token_profiles() {
+    local -a names; names=("${(@f)$(amp-token profiles --names 2>/dev/null)}")
+    compadd -a names
+}
+
+"#;
+            let named =
+                script.replace("AMPLIENCE_PROFILE\\]]:NAME:'", "AMPLIENCE_PROFILE\\]]:NAME:_amp-token_profiles'");
+            named.replace("if [ \"$funcstack[1]\"", &format!("{FUNCTION}if [ \"$funcstack[1]\""))
+        }
+        _ => {
+            const FUNCTION: &str = r#"_amp_token_profiles() {
+    local name
+    COMPREPLY=()
+    while IFS= read -r name; do
+        if [[ "${name}" == "$1"* ]]; then
+            COMPREPLY+=("$(printf '%q' "${name}")")
+        fi
+    done < <(amp-token profiles --names 2>/dev/null)
+}
+
+"#;
+            const GENERATED: &str = r#"                --profile)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+"#;
+            const OURS: &str = r#"                --profile)
+                    _amp_token_profiles "${cur}"
+"#;
+            FUNCTION.to_owned() + &script.replace(GENERATED, OURS)
+        }
+    }
 }
 
 /// Works around a bug of clap_complete 4.6.11 (clap-rs/clap#6421): the script sets `cmd` to a label such as
@@ -61,6 +108,7 @@ const VARIABLES: &[(&str, &str)] = &[
         "XDG_RUNTIME_DIR, RUNTIME_DIRECTORY, XDG_CACHE_HOME, CACHE_DIRECTORY, HOME",
         "the directory of the store, unless store_dir is set: see FILES",
     ),
+    ("CREDENTIALS_DIRECTORY", "the credentials that systemd passes to a service, unless credentials_dir is set"),
     ("NO_COLOR", "if it is set and not empty, doctor prints no colours"),
 ];
 
@@ -69,8 +117,12 @@ const FILES: &[(&str, &str)] = &[
         "$XDG_RUNTIME_DIR/amp-token, $RUNTIME_DIRECTORY/amp-token, $XDG_CACHE_HOME/amp-token, $CACHE_DIRECTORY/amp-token, $HOME/.cache/amp-token, ~/.cache/amp-token",
         "the directory of the store, unless store_dir is set: the first of these that belongs to this user, or can be created. The last one is in the home directory that the user database has; the two without XDG_ are those of a service of systemd",
     ),
+    (
+        "$XDG_CONFIG_HOME/amp-token/config.toml, ~/.config/amp-token/config.toml",
+        "the profiles: a section for each, with any settings",
+    ),
     ("~/.amplience/dc-cli-config.json", "the configuration of dc-cli, where credentials are looked for last"),
-    ("~/.amplience/hubs.json", "the hubs of dc-cli, which are read after its configuration"),
+    ("~/.amplience/hubs.json", "the hubs of dc-cli, which are profiles too, and are read after its configuration"),
 ];
 
 const SEE_ALSO: &str = "curl(1), jq(1), the guide for pipelines among the documents of libamp_token, and dc-cli at https://github.com/amplience/dc-cli";
@@ -116,6 +168,11 @@ fn manual(mut command: Command) -> String {
             &format!("{option}, {}", setting.environment.join(", ")),
             &format!("{} ({default}).", setting.description),
         );
+    }
+    page.section("Credentials");
+    page.text("The first of these sources that has credentials is used. \"amp-token status\" shows which one that is.");
+    for (number, source) in SOURCES.iter().enumerate() {
+        page.item(&format!("{}. {}", number + 1, source.name), &source.description.replace('`', ""));
     }
     page.section("Environment");
     page.text("In addition to the variables of the settings:");

@@ -1,5 +1,6 @@
 //! The commands, one module for each group of them. They print their results with [`output`](crate::output).
 
+pub mod account;
 pub mod api;
 pub mod config;
 pub mod doctor;
@@ -7,6 +8,8 @@ pub mod doctor;
 pub mod emulator;
 pub mod format;
 pub mod man;
+pub mod permissions;
+pub mod profiles;
 pub mod report;
 pub mod status;
 pub mod token;

@@ -1,4 +1,5 @@
-//! `amp-token status`: the credentials, the store and the stored token. Sends no request and shows no secret.
+//! `amp-token status`: the credentials, the store and the stored token. Sends no request, runs no program and shows no
+//! secret.
 
 use crate::context::Context;
 use crate::exit::CliResult;
@@ -22,7 +23,8 @@ pub fn run(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
             output::answer(&if arguments.get_flag("json") {
                 let (token_url, api_url) = (token_url.to_string(), api_url.to_string());
                 output::json(&json!({
-                    "credentials": null, "token_url": token_url, "api_url": api_url, "store": null, "token": null,
+                    "credentials": null, "profile": profile(context), "token_url": token_url, "api_url": api_url,
+                    "store": null, "token": null,
                 }))
             } else {
                 output::columns([("credentials", "none".to_owned()), ("server", token_url.to_string())])
@@ -31,15 +33,34 @@ pub fn run(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
         }
         provider => provider?,
     };
-    let (credentials, from) = provider.credentials_in_use();
+    let credentials = match provider.credentials_in_use() {
+        Some((Credentials::Client { id, .. }, from)) => Known { kind: "client", id: Some(id), from },
+        Some((Credentials::PersonalAccessToken(_), from)) => Known { kind: "personal_access_token", id: None, from },
+        None => {
+            let (from, id) = TokenProvider::credentials_preview(&config);
+            Known { kind: "command", id: id.map(str::to_owned), from }
+        }
+    };
     let status = Status {
         credentials,
-        from,
+        profile: profile(context),
         store: provider.store_location(),
         stored: StoredToken::load(&provider, &config.options),
         options: &config.options,
     };
     output::answer(&if arguments.get_flag("json") { output::json(&status.to_json()) } else { status.to_table() })
+}
+
+fn profile(context: &Context) -> Option<&str> {
+    context.config.profile().map(|profile| profile.name.as_str())
+}
+
+/// What is known of the credentials.
+struct Known {
+    kind: &'static str,
+    id: Option<String>,
+    /// Where they come from.
+    from: String,
 }
 
 /// The times of a token in the store, in whole seconds.
@@ -66,9 +87,8 @@ impl StoredToken {
 
 /// Everything that the command prints.
 struct Status<'a> {
-    credentials: Credentials,
-    /// Where the credentials come from.
-    from: String,
+    credentials: Known,
+    profile: Option<&'a str>,
     /// The location of the store, if there is one.
     store: Option<String>,
     stored: Option<StoredToken>,
@@ -77,12 +97,10 @@ struct Status<'a> {
 
 impl Status<'_> {
     fn to_json(&self) -> Value {
-        let (kind, id) = match &self.credentials {
-            Credentials::Client { id, .. } => ("client", Some(id)),
-            Credentials::PersonalAccessToken(_) => ("personal_access_token", None),
-        };
+        let Known { kind, id, from } = &self.credentials;
         json!({
-            "credentials": { "kind": kind, "client_id": id, "from": self.from },
+            "credentials": { "kind": kind, "client_id": id, "from": from },
+            "profile": self.profile,
             "token_url": self.options.token_url.to_string(),
             "api_url": self.options.api_url.to_string(),
             "store": self.store,
@@ -96,12 +114,17 @@ impl Status<'_> {
     }
 
     fn to_table(&self) -> String {
-        let (who, server) = match &self.credentials {
-            Credentials::Client { id, .. } => (format!("API key {id}"), &self.options.token_url),
-            Credentials::PersonalAccessToken(_) => ("a personal access token".to_owned(), &self.options.api_url),
+        let (who, server) = match (self.credentials.kind, &self.credentials.id) {
+            ("personal_access_token", _) => ("a personal access token".to_owned(), &self.options.api_url),
+            (_, Some(id)) => (format!("API key {id}"), &self.options.token_url),
+            (_, None) => ("not read yet".to_owned(), &self.options.token_url),
         };
-        let (token, refresh) = match (&self.credentials, &self.stored) {
-            (Credentials::PersonalAccessToken(_), _) => ("does not expire".to_owned(), "never".to_owned()),
+        let (token, refresh) = match (self.credentials.kind, &self.stored) {
+            ("personal_access_token", _) => ("does not expire".to_owned(), "never".to_owned()),
+            ("command", _) => (
+                "not known: it is encrypted with the secret, and status does not run the command".to_owned(),
+                "not known".to_owned(),
+            ),
             (_, None) => ("none stored".to_owned(), "the next command requests one".to_owned()),
             (_, Some(stored)) if !stored.usable => {
                 (format!("expires in {} s", stored.expires_in), "the next command requests another one".to_owned())
@@ -115,7 +138,7 @@ impl Status<'_> {
             ),
         };
         output::columns([
-            ("credentials", format!("{who}, from {}", self.from)),
+            ("credentials", format!("{who}, from {}", self.credentials.from)),
             ("server", server.to_string()),
             ("store", self.store.clone().unwrap_or_else(|| "none".to_owned())),
             ("token", token),

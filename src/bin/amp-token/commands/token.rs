@@ -37,9 +37,7 @@ pub fn header(context: Context) -> CliResult<()> {
 
 /// `amp-token curl-config`
 pub fn curl_config(context: Context) -> CliResult<()> {
-    let token = get_token(context)?;
-    // In a quoted string of curl a backslash starts an escape sequence, as in JSON.
-    output::secret(&["header = \"Authorization: ", &format::json_escaped(token.authorization()), "\"\n"])
+    output::secret(&[&format::token("curl", &get_token(context)?)?, "\n"])
 }
 
 /// `amp-token exec`: gets a token for the command.
@@ -76,8 +74,16 @@ fn replace_process(command: &mut Command) -> io::Result<ExitCode> {
     std::process::exit(code)
 }
 
-/// The settings that name files with credentials.
-const CREDENTIAL_FILES: [&str; 4] = ["client_secret_file", "personal_access_token_file", "config_file", "client_key"];
+/// The settings that lead to credentials.
+const CREDENTIAL_FILES: [&str; 7] = [
+    "client_secret_file",
+    "personal_access_token_file",
+    "credential_command",
+    "credentials_dir",
+    "profile",
+    "config_file",
+    "client_key",
+];
 
 /// The environment variables that hold secrets, may hold one, or lead to one.
 pub fn secret_variables() -> impl Iterator<Item = &'static str> {
@@ -94,6 +100,8 @@ pub fn invalidate(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
     let rejected = if arguments.get_flag("stdin") { Some(token_from_stdin()?) } else { None };
     let (config, problems) = context.with_store_problems()?;
     let provider = TokenProvider::new(Arc::new(ProviderConfig::new(&config)?))?;
+    // The entry is found by the secret.
+    provider.find_credentials()?;
     let Some(place) = provider.store_location() else {
         problems.first().iter().for_each(|problem| context.log().warning(|| format!("store: {problem}")));
         return output::answer("no token is stored\n");

@@ -1,6 +1,6 @@
 //! The cost of a cached get, of many threads on an empty cache, and of refreshes.
 //!
-//! `cargo bench --bench cache`. The functions of the C API are called through the shared library, as in a C
+//! `cargo bench --package amp_bench_cache`. The functions of the C API are called through the shared library, as in a C
 //! program. With `AMP_BENCH_RESULTS=FILE` the latencies during refreshes are also written there, as JSON, for
 //! `benches/run.py`.
 

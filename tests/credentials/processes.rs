@@ -1,0 +1,122 @@
+//! The program that is run: its end, its children, its descriptors, and applications that ignore SIGCHLD.
+
+use crate::{Home, ID, SECRET, support};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::{C_FLAGS, compile, library_dir, require_tool, root};
+
+/// The processes whose arguments contain a text.
+fn with_argument(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        if let Ok(line) = fs::read(entry.path().join("cmdline"))
+            && String::from_utf8_lossy(&line).contains(text)
+        {
+            found.push(entry.file_name().into_string().unwrap());
+        }
+    }
+    found
+}
+
+/// Waits until a condition holds, as long as it takes on a slow machine.
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Neither the program, nor what it has started, nor what has ignored a polite signal.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_command_that_hangs_is_ended_at_the_deadline_with_its_children() {
+    let home = Home::new();
+    let marker = format!("1000.{}", std::process::id());
+    let script = format!(
+        "trap '' TERM INT HUP\nsleep {marker} &\n(sleep {marker}; :) &\necho 'waiting for a finger' >&2\nsleep {marker}"
+    );
+    home.program("x", &script);
+    for arguments in [&["get", "--timeout-ms", "700"][..], &["doctor", "--timeout-ms", "700"]] {
+        let mut command = home.amp_token(arguments);
+        command.env("AMPLIENCE_CLIENT_ID", ID).env("AMPLIENCE_CREDENTIAL_COMMAND", "x");
+        let (status, stdout, stderr) = home.result(&mut command);
+        assert_eq!(status, Some(4), "{stdout}{stderr}");
+        let message = "credential_command x did not end within 700 ms: waiting for a finger; it cannot ask questions: unlock what it reads from first; or raise timeout_ms";
+        assert!(if arguments[0] == "get" { stderr == message } else { stdout.contains(message) }, "{stdout}{stderr}");
+        // Killed, but perhaps not collected yet.
+        wait_until(&format!("{:?}", with_argument(&marker)), || with_argument(&marker).is_empty());
+    }
+}
+
+/// It ends, but what it has started has its output.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_command_that_leaves_children_behind_is_not_waited_for() {
+    let home = Home::new();
+    let secret = home.file("secret", SECRET);
+    let marker = format!("2000.{}", std::process::id());
+    home.program("x", &format!("sleep {marker} &\ncat '{secret}'"));
+    let mut command = home.amp_token(&["get", "--store", "none"]);
+    command.env("AMPLIENCE_CLIENT_ID", ID).env("AMPLIENCE_CREDENTIAL_COMMAND", "x");
+    assert!(home.succeeds(&mut command).starts_with("eyJ"));
+    wait_until(&format!("{:?}", with_argument(&marker)), || with_argument(&marker).is_empty());
+}
+
+/// The command is run for a token, and not for what needs none; and once for a cache.
+#[test]
+fn it_is_run_only_for_a_token() {
+    let home = Home::new();
+    let secret = home.file("secret", SECRET);
+    home.program("x", &format!("echo run >> \"$HOME/runs\"\ncat '{secret}'"));
+    let runs = || fs::read_to_string(home.path("runs")).unwrap_or_default().lines().count();
+    home.config(&format!("[p]\nclient_id = '{ID}'\ncredential_command = 'x'\n"));
+    let run = |arguments: &[&str]| home.succeeds(&mut home.amp_token(&[&["--profile", "p"], arguments].concat()));
+    let status = run(&["status"]);
+    assert!(status.starts_with(&format!("credentials  API key {ID}, from credential_command x\n")), "{status}");
+    assert!(status.contains("token        not known: it is encrypted with the secret"), "{status}");
+    let json: serde_json::Value = serde_json::from_str(&run(&["status", "--json"])).unwrap();
+    assert_eq!(
+        json["credentials"],
+        serde_json::json!({"kind": "command", "client_id": ID, "from": "credential_command x"})
+    );
+    assert_eq!((&json["profile"], &json["token"]), (&"p".into(), &serde_json::Value::Null));
+    let shown = run(&["config"]);
+    assert!(shown.contains("credential_command          x"), "{shown}");
+    assert!(run(&["profiles"]).contains("credential_command"));
+    assert_eq!(runs(), 0);
+    // The stored token is encrypted with the secret.
+    let token = run(&["get"]);
+    assert_eq!((run(&["get"]), runs()), (token, 2));
+    assert_eq!(home.emulator.stats().token_requests, 1);
+    assert_eq!(run(&["invalidate"]), "the stored token is removed\n");
+    assert_eq!(runs(), 3);
+}
+
+/// tests/c/credential_command.c
+#[test]
+fn an_application_that_ignores_its_children_gets_a_token() {
+    if !require_tool("cc") {
+        return;
+    }
+    let home = Home::new();
+    let secret = home.file("secret", SECRET);
+    let good = home.program("good", &format!("cat '{secret}'"));
+    let bad = home.program("bad", "exit 1");
+    let program = home.path("program");
+    compile("cc", C_FLAGS, &root().join("tests/c/credential_command.c"), &program, &[]);
+    for sigchld in ["default", "ignored", "handled"] {
+        for (command, expected) in [(&good, "AMP_OK"), (&bad, "AMP_NO_CREDENTIALS")] {
+            let mut run = home.run(&program);
+            run.env("LD_LIBRARY_PATH", library_dir()).args([sigchld, ID, command, &home.emulator.url()]);
+            let printed = home.succeeds(&mut run);
+            assert_eq!(
+                printed,
+                format!("{expected}\nno child, no descriptor\n"),
+                "{sigchld} {}",
+                Path::new(command).display()
+            );
+        }
+    }
+}
