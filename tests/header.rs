@@ -116,6 +116,7 @@ fn type_name(kind: ValueType) -> &'static str {
     match kind {
         ValueType::Text | ValueType::Secret | ValueType::Store | ValueType::LogLevel | ValueType::Command => "string",
         ValueType::Path => "path",
+        ValueType::Command => "command",
         ValueType::Url | ValueType::Proxy => "url",
         ValueType::Milliseconds(..) | ValueType::Count(_) => "integer",
         ValueType::Flag => "boolean",

@@ -7,7 +7,7 @@ pub mod clock;
 pub(crate) mod deadline;
 pub mod fork;
 pub mod panics;
-pub(crate) mod program;
+pub mod program;
 pub(crate) mod read_file;
 pub mod secret;
 pub(crate) mod secret_memory;

@@ -15,10 +15,25 @@ use crate::sys::threads::HelperThreads;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
 static RUNNERS: HelperThreads = HelperThreads::new("amp-command");
+
+/// The process group of the program that was started last, while it runs; else 0.
+#[cfg(unix)]
+static RUNNING: AtomicI32 = AtomicI32::new(0);
+
+/// Kills the program that was started last, if it runs, and its process group. It may be called in the handler of a
+/// signal that ends the process: the program would go on, because it is not in the process group of the terminal.
+#[cfg(unix)]
+pub fn kill_running() {
+    if let Some(group) = rustix::process::Pid::from_raw(RUNNING.load(Ordering::Relaxed)) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+}
 
 /// The time before the deadline of the call in which the program is killed and its end is awaited; at most a tenth of
 /// the time that there is.
@@ -85,7 +100,7 @@ pub(crate) fn find(program: &str, environment: &[(OsString, OsString)]) -> Optio
 
 #[cfg(unix)]
 mod imp {
-    use super::{Ended, IoDeadline, Outcome, Printed};
+    use super::{Ended, IoDeadline, Outcome, Printed, RUNNING};
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::fs::{Access, OFlags, access, fcntl_setfl};
     use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
@@ -97,6 +112,7 @@ mod imp {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     use std::path::Path;
     use std::ptr::null_mut;
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
     use zeroize::Zeroizing;
 
@@ -119,6 +135,7 @@ mod imp {
         let (stderr, err) = pipe()?;
         let (mut stdout, mut stderr) = (Capture::new(stdout, limit)?, Capture::new(stderr, limit)?);
         let pid = spawn(program, arguments, environment, [out, err])?;
+        RUNNING.store(pid.as_raw_nonzero().get(), Ordering::Relaxed);
         let mut ended = None;
         let mut is_late = false;
         while ended.is_none() && !is_late && !stdout.is_too_long {
@@ -136,6 +153,7 @@ mod imp {
         if is_there {
             let _ = kill_process_group(pid, Signal::KILL);
         }
+        let _ = RUNNING.compare_exchange(pid.as_raw_nonzero().get(), 0, Ordering::Relaxed, Ordering::Relaxed);
         let printed = Printed { stdout: stdout.take(), stderr: stderr.take() };
         // Closed by the last process of the group, unless one has left it.
         let end = IoDeadline::after(super::KILL_TIME / 2);

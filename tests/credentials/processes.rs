@@ -50,6 +50,25 @@ fn a_command_that_hangs_is_ended_at_the_deadline_with_its_children() {
     }
 }
 
+/// At a terminal, only the process group of amp-token gets the signal.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_command_ends_with_amp_token() {
+    let home = Home::new();
+    let marker = format!("3000.{}", std::process::id());
+    home.program("x", &format!("sleep {marker} &\nsleep {marker}"));
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL] {
+        let mut command = home.amp_token(&["get"]);
+        command.env("AMPLIENCE_CLIENT_ID", ID).env("AMPLIENCE_CREDENTIAL_COMMAND", "x");
+        let mut process = command.spawn().unwrap();
+        wait_until("it starts", || with_argument(&marker).len() >= 2);
+        // SAFETY: it sends a signal to a child that was not waited for.
+        unsafe { libc::kill(i32::try_from(process.id()).unwrap(), signal) };
+        assert!(!process.wait().unwrap().success());
+        wait_until(&format!("{:?}", with_argument(&marker)), || with_argument(&marker).is_empty());
+    }
+}
+
 /// It ends, but what it has started has its output.
 #[cfg(target_os = "linux")]
 #[test]
@@ -92,6 +111,20 @@ fn it_is_run_only_for_a_token() {
     assert_eq!(home.emulator.stats().token_requests, 1);
     assert_eq!(run(&["invalidate"]), "the stored token is removed\n");
     assert_eq!(runs(), 3);
+}
+
+/// A program needs its own variables, and no secrets of ours.
+#[test]
+fn it_gets_the_environment_without_secrets() {
+    let home = Home::new();
+    home.file("secret", SECRET);
+    home.program("x", "env > ~/seen; cat ~/secret");
+    let mut command = home.amp_token(&["get", "--store", "none", "--client-id", ID, "--credential-command", "x"]);
+    command.env("AMPLIENCE_CLIENT_SECRET", "hush-1").env("AMPLIENCE_PROXY", "http://user:hush-2@127.0.0.1:1");
+    command.env("AMPLIENCE_PAT", "hush-3").env("VAULT_ADDR", "https://vault.example");
+    assert!(home.succeeds(&mut command).starts_with("eyJ"));
+    let seen = fs::read_to_string(home.path("seen")).unwrap();
+    assert!(seen.contains("VAULT_ADDR=https://vault.example\n") && !seen.contains("hush"), "{seen}");
 }
 
 /// tests/c/credential_command.c

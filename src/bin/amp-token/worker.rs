@@ -106,6 +106,7 @@ mod with_fork {
     fn be_worker(parent: PipeWriter, work: impl FnOnce() -> CliResult<Outcome>) -> ! {
         let parent = PARENT.get_or_init(|| Mutex::new(parent));
         detach();
+        end_with_programs();
         std::panic::set_hook(Box::new(|panic| eprintln_prefixed(&panic.to_string())));
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             work().unwrap_or_else(|error| Outcome::Exit(error.report()))
@@ -126,6 +127,26 @@ mod with_fork {
         for descriptor in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
             // SAFETY: both are descriptors, and nothing of this process owns the standard ones.
             unsafe { libc::dup2(null.as_raw_fd(), descriptor) };
+        }
+    }
+
+    /// Ends the program that prints the credentials, if it runs, when this process is ended from outside: at a terminal,
+    /// or because the process that prints has ended.
+    fn end_with_programs() {
+        extern "C" fn end(signal: libc::c_int) {
+            amp_token::sys::program::kill_running();
+            // SAFETY: the function ends the process, and may be called in the handler of a signal.
+            unsafe { libc::_exit(128 + signal) };
+        }
+        let handler = end as extern "C" fn(libc::c_int);
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            // SAFETY: the handler makes two system calls, which is safe in a handler. A signal that is ignored, as
+            // nohup does it, stays ignored.
+            unsafe {
+                if libc::signal(signal, handler as libc::sighandler_t) == libc::SIG_IGN {
+                    libc::signal(signal, libc::SIG_IGN);
+                }
+            }
         }
     }
 
