@@ -338,7 +338,7 @@ fn graphql_and_personal_access_tokens() {
     emulator.revoke(token);
     assert_eq!(api::request(&with_token, &get(HUBS)).unwrap().status, 403);
     let lines = lines.lock().unwrap().join("\n");
-    assert!(lines.contains("it was deleted, or has no permission") && !lines.contains(token), "{lines}");
+    assert!(lines.contains("it was deleted, its user was removed") && !lines.contains(token), "{lines}");
     assert_eq!(emulator.stats().token_requests, before, "a personal access token asks the auth service nothing");
 }
 
