@@ -321,6 +321,7 @@ impl Config {
         if self.origin("config_file") != Some(Origin::Set) || first_of(self, &SECRETS, Some(Origin::Set)).is_some() {
             return Ok(());
         }
+        self.unused.clear();
         for name in SECRETS.into_iter().chain(IDS).filter(|name| self.is_of_environment(name)).collect::<Vec<_>>() {
             self.set(name, None)?;
         }
