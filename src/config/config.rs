@@ -202,8 +202,10 @@ impl Config {
     }
 
     /// The same settings with those of the profile that is chosen: a section of `config.toml`, or a hub of dc-cli.
-    /// Without `profile`, the section `default` is used if no credentials are set. Reads files, for `timeout_ms` at most. Credentials of the profile come before those of the environment if the
-    /// program has set `profile`, and are an error beside them if the environment has set it.
+    /// Without `profile`, the section `default` is used if no credentials are set. Reads files, for `timeout_ms` at most.
+    ///
+    /// Credentials of the profile come before those of the environment if the program has set `profile`, and are an
+    /// error beside them if the environment has set it.
     pub fn with_profile(&self) -> Result<Cow<'_, Config>> {
         let name = self.text("profile");
         // The section of those who name none is read only if it is needed, as dc-cli's files are.
@@ -321,6 +323,7 @@ impl Config {
         if self.origin("config_file") != Some(Origin::Set) || first_of(self, &SECRETS, Some(Origin::Set)).is_some() {
             return Ok(());
         }
+        self.unused.clear();
         for name in SECRETS.into_iter().chain(IDS).filter(|name| self.is_of_environment(name)).collect::<Vec<_>>() {
             self.set(name, None)?;
         }

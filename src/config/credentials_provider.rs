@@ -264,7 +264,13 @@ impl CredentialsProvider {
                     );
                 };
                 let credentials = Credentials::Client { id, secret: Secret::from(secret.as_str()) };
-                return Ok(Some((credentials, self.with_id_origin(origin))));
+                let name = IDS.into_iter().find(|name| self.description(name).is_some());
+                let origin = match (&self.options.credentials_dir, name) {
+                    // Systemd's directory is a source of its own.
+                    (None, Some(name)) => format!("{origin}, with the client id from {}", self.origin(name)),
+                    _ => self.with_id_origin(origin),
+                };
+                return Ok(Some((credentials, origin)));
             }
             (Some(_), None, None) => {
                 let message = format!("{origin} has a client_id, but no client_secret");

@@ -45,6 +45,7 @@ pub(crate) enum Ended {
     /// With this exit status.
     Status(i32),
     /// By this signal.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "this system has none"))]
     Signal(i32),
     /// Nobody knows: this process ignores SIGCHLD, or other code of it has waited for the program.
     Unknown,

@@ -197,3 +197,64 @@ fn a_personal_access_token_that_cannot_be_shown_is_named() {
         output.stderr
     );
 }
+
+#[test]
+fn organizations_are_listed_and_one_needs_no_name() {
+    let env = TestEnv::new();
+    let table = "id                    name\nT3JnYW5pemF0aW9uOjE=  Emulated organization\n";
+    assert_eq!(env.run(&["organizations"]).stdout_ok(), table);
+    let json: Value = serde_json::from_str(&env.run(&["organizations", "--json"]).stdout_ok()).unwrap();
+    assert_eq!(json, serde_json::json!([{"id": "T3JnYW5pemF0aW9uOjE=", "name": "Emulated organization"}]));
+    assert!(env.run(&["pat", "create", "x"]).stdout_ok().starts_with("amp_pat_"));
+    let organizations = |nodes: Value| serde_json::json!({"data": {"viewer": {"organizations": {"edges": nodes}}}});
+    let two = serde_json::json!([{"node": {"id": "a", "name": "A"}}, {"node": {"id": "b", "name": "B\u{1b}[2J"}}]);
+    for (body, status, message) in [
+        (organizations(two), 2, "belong to 2 organizations; choose one with --organization: a (A), b (B[2J)"),
+        (organizations(serde_json::json!([])), 2, "belong to no organization; name one with --organization"),
+        (serde_json::json!({"data": {"viewer": null}}), 5, "the response of the API contains no organizations"),
+        (serde_json::json!({"data": null, "errors": [{"message": "no"}]}), 5, "did not list the organizations: no"),
+        (serde_json::json!({"data": {"viewer": {}}}), 5, "unexpected response from the API: a member has another type"),
+    ] {
+        env.emulator.fault(Fault::status(200).body(body).for_path("/graphql"));
+        env.run(&["pat", "create", "x"]).assert_failed(status, message);
+    }
+}
+
+#[test]
+fn a_403_is_explained_by_what_the_token_lists() {
+    let env = TestEnv::new();
+    let table = env.run(&["permissions"]).stdout_ok();
+    assert!(table.starts_with("area     type        object"), "{table}");
+    let json: Value = serde_json::from_str(&env.run(&["permissions", "--json"]).stdout_ok()).unwrap();
+    let first =
+        serde_json::json!({"area": "CONTENT", "type": "FUNCTIONAL", "object": "CONTENT_ITEM", "rights": ["READ"]});
+    assert_eq!(json[0], first);
+    for (method, path, explained) in [
+        ("PATCH", "/v2/content/content-items/1", "; this key may only READ CONTENT_ITEM (amp-token permissions)\n"),
+        ("GET", "/v2/content/hubs", "; this key has HUB: READ (amp-token permissions)\n"),
+        (
+            "GET",
+            "/v2/content/content-repositories",
+            "; this key has no permission for CONTENT_REPOSITORY (amp-token permissions)\n",
+        ),
+    ] {
+        let body = serde_json::json!({"errors": [{"code": "FORBIDDEN", "message": "Insufficient permissions"}]});
+        env.emulator.fault(Fault::status(403).body(body).for_path("/v2/content"));
+        let output = env.run(&["request", method, path]);
+        assert_eq!(output.status, Some(3));
+        assert!(output.stderr.ends_with(explained), "{}", output.stderr);
+    }
+    let mut command = env.command();
+    command.env_remove("AMPLIENCE_CLIENT_ID").env_remove("AMPLIENCE_CLIENT_SECRET");
+    command.env("AMPLIENCE_PAT", "amp_pat_0123456789abcdefghijkl.x");
+    let says = "a personal access token does not say what it permits: it has the permissions of its user";
+    CommandResult::of(command.arg("permissions")).assert_failed(2, says);
+    // The three causes that the documentation of Amplience has.
+    let mut command = env.command();
+    command.env_remove("AMPLIENCE_CLIENT_ID").env_remove("AMPLIENCE_CLIENT_SECRET");
+    command.env("AMPLIENCE_PAT", "amp_pat_0123456789abcdefghijkl.x");
+    let output = CommandResult::of(command.args(["-q", "request", "GET", "/v2/content/hubs"]));
+    let causes =
+        "it was deleted, its user was removed from the organization, or an administrator has not approved it yet\n";
+    assert!(output.status == Some(3) && output.stderr.ends_with(causes), "{}", output.stderr);
+}

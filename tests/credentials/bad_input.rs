@@ -180,6 +180,12 @@ fn systemd_passes_credentials_unless_a_setting_names_some() {
     assert!(home.succeeds(&mut run(&["get", "--store", "none"])).starts_with("eyJ"));
     let status = home.succeeds(&mut run(&["status"]));
     assert!(status.starts_with(&format!("credentials  API key {ID}, from ~/unit\n")), "{status}");
+    // An id of another source is named.
+    fs::remove_file(home.path("unit/client_id")).unwrap();
+    let with_id = home.succeeds(run(&["status"]).env("AMPLIENCE_CLIENT_ID", ID));
+    let both = format!("credentials  API key {ID}, from ~/unit, with the client id from AMPLIENCE_CLIENT_ID\n");
+    assert!(with_id.starts_with(&both), "{with_id}");
+    home.file("unit/client_id", ID);
     // It comes before dc-cli's files, and after all settings.
     home.file(
         ".amplience/dc-cli-config.json",

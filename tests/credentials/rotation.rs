@@ -133,3 +133,29 @@ fn two_profiles_share_no_stored_token() {
     home.succeeds(&mut home.amp_token(&["get", "--profile", "a"]));
     assert_eq!(home.emulator.stats().token_requests, requests + 1);
 }
+
+#[test]
+fn profiles_are_listed_without_secrets() {
+    let home = Home::new();
+    home.config("[production]\nclient_id = 'p'\ncredential_command = ['pass', 'show', 'p']\n[empty]\n");
+    home.hubs(&format!(
+        r#"[{{"hubId":"1","name":"staging hub","clientId":"s","clientSecret":"{SECRET}","isActive":true}},{{"hubId":"2","patToken":"amp_pat_x"}},{{"_":[]}}]"#
+    ));
+    let run = |arguments: &[&str]| home.succeeds(&mut home.amp_token(&[&["profiles"], arguments].concat()));
+    let table = "name          hub  client  credentials            file\n\
+                 production    -    p       credential_command     ~/.config/amp-token/config.toml\n\
+                 empty         -    -       none                   ~/.config/amp-token/config.toml\n\
+                 staging hub * 1    s       client_secret          ~/.amplience/hubs.json\n\
+                 2             2    -       personal_access_token  ~/.amplience/hubs.json\n";
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(&run(&["--profile", "1"])), words(table));
+    assert_eq!(run(&["--names"]), "production\nempty\nstaging hub\n2\n");
+    let json: serde_json::Value = serde_json::from_str(&run(&["--json"])).unwrap();
+    let expected = serde_json::json!({
+        "name": "production", "hub_id": null, "client_id": "p", "credentials": "credential_command",
+        "file": "~/.config/amp-token/config.toml", "chosen": false,
+    });
+    assert_eq!(json[0], expected);
+    // Also while a profile that does not exist is chosen.
+    assert_eq!(run(&["--names", "--profile", "x"]).lines().count(), 4);
+}
