@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, TryAcquireError, watch};
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -157,29 +157,42 @@ impl Listening {
                     continue;
                 }
             };
-            let permit = match Arc::clone(&connections.permits).try_acquire_owned() {
-                Ok(permit) => permit,
-                Err(_) => {
-                    connections.close_oldest();
-                    tokio::select! {
-                        permit = Arc::clone(&connections.permits).acquire_owned() => match permit {
-                            Ok(permit) => permit,
-                            Err(_) => return Ok(()),
-                        },
-                        _ = end.changed() => return Ok(()),
-                    }
+            let permit = loop {
+                match Arc::clone(&connections.permits).try_acquire_owned() {
+                    Ok(permit) => break permit,
+                    Err(TryAcquireError::Closed) => return Ok(()),
+                    Err(TryAcquireError::NoPermits) => connections.close_oldest(),
+                }
+                tokio::select! {
+                    permit = Arc::clone(&connections.permits).acquire_owned() => match permit {
+                        Ok(permit) => break permit,
+                        Err(_) => return Ok(()),
+                    },
+                    // All had a request, and one of them has none any more.
+                    () = connections.became_idle.notified() => {}
+                    _ = end.changed() => return Ok(()),
                 }
             };
+            // Now, and not when its task runs: many may be accepted before that.
+            let entry = connections.add();
             let (server, connections, tls, end) =
                 (Arc::clone(&server), Arc::clone(&connections), self.tls.clone(), end.clone());
             tokio::spawn(async move {
                 server.metrics.connections.inc();
                 let gauge = server.metrics.connections.clone();
+                let close = Arc::clone(&entry.1);
                 match tls {
-                    None => serve_connection(stream, caller, hosts, server, connections, end).await,
+                    None => serve_connection(stream, entry, caller, hosts, server, &connections, end).await,
                     Some(tls) => {
-                        if let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-                            serve_connection(stream, caller, hosts, server, connections, end).await;
+                        let stream = tokio::select! {
+                            stream = timeout(HEAD_TIMEOUT, tls.accept(stream)) => stream.ok().and_then(Result::ok),
+                            () = close.notified() => None,
+                        };
+                        match stream {
+                            Some(stream) => {
+                                serve_connection(stream, entry, caller, hosts, server, &connections, end).await;
+                            }
+                            None => connections.remove(entry.0),
                         }
                     }
                 }
@@ -223,15 +236,15 @@ impl Hosts {
 
 async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
+    (number, close): (u64, Arc<Notify>),
     caller: Caller,
     hosts: Hosts,
     server: Arc<Server>,
-    connections: Arc<Connections>,
+    connections: &Arc<Connections>,
     mut end: watch::Receiver<bool>,
 ) {
-    let (number, close) = connections.add();
     let service = service_fn({
-        let (server, connections, close) = (Arc::clone(&server), Arc::clone(&connections), Arc::clone(&close));
+        let (server, connections, close) = (Arc::clone(&server), Arc::clone(connections), Arc::clone(&close));
         move |request| {
             let busy = connections.busy(number, &close);
             let in_flight = InFlight::begin(&server.metrics.in_flight, busy);
@@ -268,6 +281,8 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 pub struct Connections {
     permits: Arc<Semaphore>,
     limit: usize,
+    /// A connection has no request any more.
+    became_idle: Notify,
     /// Those without a request, from the one that has been idle for longest.
     idle: Mutex<Idle>,
 }
@@ -281,7 +296,12 @@ struct Idle {
 
 impl Connections {
     pub fn new(limit: usize) -> Self {
-        Connections { permits: Arc::new(Semaphore::new(limit)), limit, idle: Mutex::default() }
+        Connections {
+            permits: Arc::new(Semaphore::new(limit)),
+            limit,
+            became_idle: Notify::new(),
+            idle: Mutex::default(),
+        }
     }
 
     /// Waits until all connections are closed.
@@ -334,6 +354,7 @@ impl Drop for Busy {
             idle.next += 1;
             idle.waiting.insert(idle.next, (self.number, Arc::clone(&self.close)));
         });
+        self.connections.became_idle.notify_one();
     }
 }
 
