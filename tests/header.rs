@@ -114,7 +114,7 @@ fn description() -> String {
 /// What a binding makes of a setting's value.
 fn type_name(kind: ValueType) -> &'static str {
     match kind {
-        ValueType::Text | ValueType::Secret | ValueType::Store | ValueType::LogLevel | ValueType::Command => "string",
+        ValueType::Text | ValueType::Secret | ValueType::Store | ValueType::LogLevel => "string",
         ValueType::Path => "path",
         ValueType::Command => "command",
         ValueType::Url | ValueType::Proxy => "url",

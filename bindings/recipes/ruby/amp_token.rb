@@ -30,7 +30,7 @@ module AmpToken
   def self.place = Fiddle::Pointer.malloc(8, Fiddle::RUBY_FREE) # for an output of a C function
 
   def self.check(function, *arguments)
-    error = (Thread.current[:amp_token_error] ||= place)
+    error = (Thread.current[:AmpTokenError] ||= place)
     status = public_send(function, *arguments, error)
     raise Error.new(status, error.ptr) unless status.zero?
   end
@@ -47,7 +47,7 @@ module AmpToken
     end
 
     def token # to be called for each request
-      buffer = (Thread.current[:amp_token_buffer] ||= Fiddle::Pointer.malloc(4096, Fiddle::RUBY_FREE))
+      buffer = (Thread.current[:AmpTokenBuffer] ||= Fiddle::Pointer.malloc(4096, Fiddle::RUBY_FREE))
       AmpToken.check(:amp_token_cache_copy, @handle, buffer, 4096, nil)
       buffer.to_s
     end
