@@ -94,6 +94,7 @@ fn it_is_run_only_for_a_token() {
     let run = |arguments: &[&str]| home.succeeds(&mut home.amp_token(&[&["--profile", "p"], arguments].concat()));
     let status = run(&["status"]);
     assert!(status.starts_with(&format!("credentials  API key {ID}, from credential_command x\n")), "{status}");
+    assert!(status.contains("\nstore        file\n"), "{status}");
     assert!(status.contains("token        not known: it is encrypted with the secret"), "{status}");
     let json: serde_json::Value = serde_json::from_str(&run(&["status", "--json"])).unwrap();
     assert_eq!(

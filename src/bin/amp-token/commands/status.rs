@@ -44,11 +44,21 @@ pub fn run(context: &Context, arguments: &ArgMatches) -> CliResult<()> {
     let status = Status {
         credentials,
         profile: profile(context),
-        store: provider.store_location(),
+        store: provider.store_location().or_else(|| unopened_store(&provider, &config.options)),
         stored: StoredToken::load(&provider, &config.options),
         options: &config.options,
     };
     output::answer(&if arguments.get_flag("json") { output::json(&status.to_json()) } else { status.to_table() })
+}
+
+/// The kind of a store whose directory or key is not known before a program has printed the secret.
+fn unopened_store(provider: &TokenProvider, options: &Options) -> Option<String> {
+    let kind = match options.store.expose() {
+        "none" => return None,
+        "file" => "file",
+        _ => "redis",
+    };
+    provider.credentials_in_use().is_none().then(|| kind.to_owned())
 }
 
 fn profile(context: &Context) -> Option<&str> {
