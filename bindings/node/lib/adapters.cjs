@@ -13,6 +13,20 @@ module.exports = ({ invalidArgument }) => {
 
     const isRejection = (status) => status === 401 || status === 403;
 
+    /** The first 64 KiB of a body, which stays readable. Not awaited: the cancellation ends with that of the other branch. */
+    async function beginning(response) {
+        const reader = response.clone().body?.getReader();
+        const parts = [];
+        for (let size = 0; reader && size < 64 * 1024; ) {
+            const { done, value } = await reader.read();
+            if (done) break;
+            parts.push(value);
+            size += value.length;
+        }
+        reader?.cancel().catch(() => {});
+        return Buffer.concat(parts);
+    }
+
     function createFetch(cache, { fetch = globalThis.fetch } = {}) {
         return async function fetchWithToken(input, init = {}) {
             const isRequest = typeof input === 'object' && 'url' in input;
@@ -30,9 +44,9 @@ module.exports = ({ invalidArgument }) => {
             const body = init.body ?? (isRequest ? input.body : undefined);
             const isStream = typeof body === 'object' && body !== null && (isRequest || 'getReader' in body || Symbol.asyncIterator in body);
             if (!isRejection(response.status) || isStream) return response;
-            const text403 = response.status === 403 ? await response.clone().arrayBuffer() : '';
-            if (!(await cache.report(token, response.status, text403))) return response;
-            await response.body?.cancel();
+            const rejection = response.status === 403 ? await beginning(response) : '';
+            if (!(await cache.report(token, response.status, rejection))) return response;
+            response.body?.cancel().catch(() => {});
             return send(await cache.get());
         };
     }

@@ -212,8 +212,9 @@ export function createFetch<Fetch extends (input: any, init?: any) => Promise<an
 ): Fetch;
 
 /**
- * Adds interceptors to an axios instance, which send the token to the origin of `cache.apiUrl`, which is also the default of `baseURL`, refuse any other
- * with `AMP_INVALID_ARGUMENT`, and send a request whose token was rejected once more, unless its body is a stream.
+ * Adds interceptors to an axios instance. They send the token to the origin of `cache.apiUrl`, which is also the default of
+ * `baseURL`, refuse any other with `AMP_INVALID_ARGUMENT`, and send a request whose token was rejected once more, unless its body
+ * is a stream.
  *
  * @returns the instance
  */

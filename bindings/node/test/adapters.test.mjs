@@ -126,6 +126,20 @@ test('fetch: bodies are sent again, streams are not, redirects are not followed'
     assert.deepEqual(seen, []);
 });
 
+test('fetch: of a 403 only the beginning is read to decide, and the caller gets all of it', async () => {
+    const send = createFetch(cache);
+    const body = 'x'.repeat(3 << 20);
+    await emulator.faults({ path: '/v2/', status: 403, body });
+    const response = await send('/v2/content/hubs');
+    assert.equal(response.status, 403);
+    assert.equal((await response.text()).length, body.length);
+    // A body without an end: the first bytes of it decide, and the caller may cancel.
+    await emulator.faults({ path: '/v2/', status: 403, body, kind: 'slow', interval_ms: 0 });
+    const slow = await send('/v2/content/hubs');
+    assert.equal(slow.status, 403);
+    await slow.body.cancel();
+});
+
 test('axios: a body is sent again as it was', async () => {
     const instance = attachToAxios(axios.create({ baseURL: cache.apiUrl }), cache);
     await emulator.faults({ path: '/v2/', status: 401 }, { path: '/v2/', status: 200, body: '{request_body}' });
