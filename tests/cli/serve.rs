@@ -102,7 +102,7 @@ impl Serve {
         self.token_with(self.ticket())
     }
 
-    /// A figure of `/metrics`, with its labels.
+    /// A value of `/metrics`, with its labels.
     fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics", "").body;
         let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(have, _)| have == name));

@@ -337,9 +337,9 @@ fn readiness_is_notified() {
     assert_eq!(&message[..count], b"READY=1");
 }
 
-/// The figures have names, types and help, as Prometheus's own checker wants them.
+/// The metrics have names, types and help, as Prometheus's own checker wants them.
 #[test]
-fn the_figures_are_in_the_text_format() {
+fn the_metrics_are_in_the_text_format() {
     let env = TestEnv::new();
     let serve = Serve::start(&env, &[]);
     serve.api("/v2/content/hubs");

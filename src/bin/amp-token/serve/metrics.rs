@@ -1,6 +1,6 @@
 //! What is counted, in the text format of Prometheus.
 //!
-//! The figures of the token are those of the library ([`STATISTICS`]), under the same names with `amp_token_` before
+//! The statistics of the token are those of the library ([`STATISTICS`]), under the same names with `amp_token_` before
 //! them, so that they mean the same as `amp_token_cache_stat` in a program. What only a server has is added here. Nothing
 //! of it is about one client, and no label is chosen by a client: the number of series has a bound.
 
@@ -21,7 +21,7 @@ const REFRESH_BUCKETS: [f64; 10] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 
 /// The statistics of the library that only grow; the others are gauges.
 const COUNTERS: [&str; 6] = ["hits", "waits", "refreshes", "failures", "requests", "invalidations"];
 
-/// All figures.
+/// All metrics.
 pub struct Metrics {
     registry: Registry,
     /// By endpoint and HTTP status.
@@ -126,7 +126,7 @@ impl Metrics {
         }
     }
 
-    /// All figures as text.
+    /// All metrics as text.
     pub fn text(&self, cache: &TokenCache) -> Result<Vec<u8>, prometheus::Error> {
         for (name, counter) in &self.counters {
             let now = u64::try_from(cache.statistic(name).unwrap_or(0)).unwrap_or(0);

@@ -26,7 +26,7 @@
 //! | `token_endpoint` | `POST /oauth/token` |
 //! | `proxy`, `upstream`, `links` | requests to the APIs, the connections for them, and links in the responses |
 //! | `token_file`, `hook` | the token in a file, and what happens when it is renewed |
-//! | `metrics` | the figures of `/metrics` |
+//! | `metrics` | the statistics of `/metrics` |
 //! | `answer`, `body` | responses of this server, and bodies |
 //! | `exec` | `amp-token exec --serve` |
 //!
@@ -188,7 +188,7 @@ impl Server {
                 }
                 "/healthz" => ("healthz", answer::response(StatusCode::OK, "text/plain", "ok\n")),
                 "/readyz" => ("readyz", self.readiness()),
-                "/metrics" => ("metrics", self.figures()),
+                "/metrics" => ("metrics", self.statistics()),
                 _ => {
                     let description =
                         "there are /oauth/token, /v2/content/..., /graphql, /healthz, /readyz and /metrics";
@@ -227,7 +227,7 @@ impl Server {
         }
     }
 
-    fn figures(&self) -> Response<AnyBody> {
+    fn statistics(&self) -> Response<AnyBody> {
         match self.tokens.metrics() {
             Ok(text) => answer::response(StatusCode::OK, metrics::CONTENT_TYPE, text),
             Err(error) => {

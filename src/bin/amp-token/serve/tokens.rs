@@ -279,7 +279,7 @@ impl Tokens {
         }
     }
 
-    /// The figures of this server as text.
+    /// The metrics of this server as text.
     pub fn metrics(&self) -> std::result::Result<Vec<u8>, prometheus::Error> {
         self.metrics.text(&self.cache)
     }
