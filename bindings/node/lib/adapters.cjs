@@ -1,7 +1,7 @@
 'use strict';
 
-/** The adapters for HTTP clients. Each sends the token to the origin of `cache.apiUrl` only, and sends a request whose token
- * was rejected once more. `invalidArgument` makes an AmpError. */
+/** The adapters for HTTP clients. Each sends the token to the origin of `cache.apiUrl` only, follows no redirect, and sends a
+ * request whose token was rejected once more. `invalidArgument` makes an AmpError. */
 module.exports = ({ invalidArgument }) => {
     function checkOrigin(cache, url) {
         const { origin } = new URL(url);
@@ -29,6 +29,9 @@ module.exports = ({ invalidArgument }) => {
 
     function createFetch(cache, { fetch = globalThis.fetch } = {}) {
         return async function fetchWithToken(input, init = {}) {
+            if (init.redirect === 'follow') {
+                throw invalidArgument("redirect: 'follow' is not supported: the token would be sent wherever the response says; use 'manual'");
+            }
             const isRequest = typeof input === 'object' && 'url' in input;
             const text = isRequest ? input.url : String(input);
             const url = text.startsWith('/') && !text.startsWith('//') ? cache.apiUrl + text : text;
@@ -58,6 +61,8 @@ module.exports = ({ invalidArgument }) => {
             // Without a base, axios would send a path to this machine.
             config.baseURL ??= cache.apiUrl;
             checkOrigin(cache, instance.getUri(config));
+            // A redirect may lead to another server.
+            config.maxRedirects = 0;
             const token = await cache.get();
             config.headers.set('Authorization', token.authorization);
             if (!config.ampTokenRepeated) tokens.set(config, token);
@@ -109,7 +114,8 @@ module.exports = ({ invalidArgument }) => {
                 return super.createResourceClient(dcConfig, tokenClient, guarded(client));
             }
         }
-        return new DynamicContentWithTokenCache({}, { apiUrl: `${cache.apiUrl}/v2/content`, ...config }, httpClient);
+        const client = httpClient && 'request' in httpClient ? httpClient : { ...httpClient, maxRedirects: 0 };
+        return new DynamicContentWithTokenCache({}, { apiUrl: `${cache.apiUrl}/v2/content`, ...config }, client);
     }
 
     return { createFetch, attachToAxios, createDynamicContent };

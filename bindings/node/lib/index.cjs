@@ -127,8 +127,9 @@ class TokenCache {
             throw new TypeError('logger must be a function');
         }
         const list = [];
-        for (const [name, value] of Object.entries(settings)) {
-            if (value === undefined || value === null) continue;
+        for (const [name, given] of Object.entries(settings)) {
+            if (given === undefined || given === null) continue;
+            const value = name === 'credentialCommand' && Array.isArray(given) ? JSON.stringify(given) : given;
             if (!['string', 'number', 'boolean'].includes(typeof value)) {
                 throw new TypeError(`${name} must be a string, a number or a boolean, not ${typeof value}`);
             }

@@ -15,6 +15,17 @@ export interface Settings {
     personalAccessToken?: string;
     /** A file that contains the personal access token. */
     personalAccessTokenFile?: string;
+    /** A file that contains the API key. */
+    clientIdFile?: string;
+    /**
+     * A program that prints the secret, or a JSON object with the credentials: its name, or a list of its name and its
+     * arguments. No shell is involved.
+     */
+    credentialCommand?: string | readonly string[];
+    /** A directory with the files `client_id` and `client_secret`, or `personal_access_token` (`$CREDENTIALS_DIRECTORY`). */
+    credentialsDir?: string;
+    /** The account: the name of a section of `config.toml`, or the name or ID of a hub of dc-cli. */
+    profile?: string;
     /** A file in dc-cli's format, which is searched last for credentials. */
     configFile?: string;
     /** The URL of the token service. */
@@ -201,7 +212,7 @@ export class TokenCache implements Disposable {
 
 /**
  * Returns a `fetch` that sends the token. A path such as `"/v2/content/hubs"` is below `cache.apiUrl`; any other origin is refused
- * with `AMP_INVALID_ARGUMENT`. Redirects are not followed unless `redirect` is set. A request whose token was rejected is sent once
+ * with `AMP_INVALID_ARGUMENT`. Redirects are not followed. A request whose token was rejected is sent once
  * more, unless its body is a stream.
  *
  * @param options.fetch the function to call, such as that of undici; by default the global one
@@ -213,7 +224,7 @@ export function createFetch<Fetch extends (input: any, init?: any) => Promise<an
 
 /**
  * Adds interceptors to an axios instance. They send the token to the origin of `cache.apiUrl`, which is also the default of
- * `baseURL`, refuse any other with `AMP_INVALID_ARGUMENT`, and send a request whose token was rejected once more, unless its body
+ * `baseURL`, refuse any other with `AMP_INVALID_ARGUMENT`, follow no redirect, and send a request whose token was rejected once more, unless its body
  * is a stream.
  *
  * @returns the instance

@@ -123,6 +123,7 @@ test('fetch: bodies are sent again, streams are not, redirects are not followed'
     assert.equal((await post(Readable.toWeb(Readable.from([body])), { duplex: 'half' })).status, 401);
     await emulator.faults({ path: '/v2/', status: 302, headers: { Location: elsewhereUrl } });
     assert.equal((await send('/v2/content/hubs')).status, 302);
+    await assert.rejects(send('/v2/content/hubs', { redirect: 'follow' }), REFUSED);
     assert.deepEqual(seen, []);
 });
 
@@ -138,6 +139,15 @@ test('fetch: of a 403 only the beginning is read to decide, and the caller gets 
     const slow = await send('/v2/content/hubs');
     assert.equal(slow.status, 403);
     await slow.body.cancel();
+});
+
+test('axios and the SDK: redirects are not followed', async () => {
+    const redirect = { path: '/v2/', status: 302, headers: { Location: elsewhereUrl } };
+    await emulator.faults(redirect);
+    await assert.rejects(attachToAxios(axios.create({ maxRedirects: 5 }), cache).get('/v2/content/hubs'), { name: 'AxiosError' });
+    await emulator.faults(redirect);
+    await assert.rejects(createDynamicContent(sdk.DynamicContent, cache).hubs.list());
+    assert.deepEqual(seen, []);
 });
 
 test('axios: a body is sent again as it was', async () => {

@@ -232,6 +232,12 @@ test('a call that is waiting when the cache is closed completes', async () => {
     assert.match((await waiting).value, /^eyJ/);
 });
 
+test('a program prints the secret; it is given as a list', async () => {
+    const cache = cacheFor({ clientSecret: undefined, credentialCommand: ['printf', '%s', emulator.secret] });
+    assert.match((await cache.get()).value, /^eyJ/);
+    assert.throws(() => cacheFor({ credentialCommand: { 0: 'printf' } }), TypeError);
+});
+
 test('log lines come on this thread, without secrets, and a logger may throw', async () => {
     const lines = [];
     const cache = cacheFor({ logLevel: 'debug', logger: (level, line) => lines.push([level, line]) });
