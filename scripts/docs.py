@@ -135,7 +135,7 @@ class Site:
         self.places.setdefault(name_of_links, self.places[name])
         adapted = outside_code(text, lambda prose: re.sub(r"\]\(([^)\s]+)\)", lambda found: self.link(found, name_of_links), prose))
         adapted = spaced(re.sub(r"(?m)^<!-- .* -->\n", "", adapted))
-        if path.name in ("failure-modes.md", "beside-curl.md", "system-failures.md"):
+        if path.name in ("failure-modes.md", "beside-curl.md", "system-failures.md", "system-call-faults.md"):
             # One wide table: no contents beside it.
             adapted = f"---\nhide:\n  - toc\n---\n{adapted}"
         self.write(self.places[name], adapted)

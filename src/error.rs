@@ -6,6 +6,7 @@
 //! - It never contains a secret: all text from a server is [sanitized](crate::sanitize::sanitize).
 //! - It is immutable and cheap to clone, because every thread that waited for a request gets its error.
 
+use crate::sys::threads::CannotStartThread;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -331,17 +332,11 @@ pub(crate) fn resource_limit(error: &io::Error) -> Option<(&'static str, &'stati
     const CLOSE_FILES: &str = "raise the limit (ulimit -n) or close unused descriptors";
     const FREE_MEMORY: &str = "end programs that are not needed, and try again";
     #[cfg(unix)]
-    const TABLE: [Row; 5] = [
+    const TABLE: [Row; 4] = [
         (libc::EMFILE, "too many open files in this process", CLOSE_FILES),
         (libc::ENFILE, "too many open files on this machine", CLOSE_FILES),
         (libc::ENOBUFS, "no buffer space left on this machine", FREE_MEMORY),
         (libc::ENOMEM, "no memory left on this machine", FREE_MEMORY),
-        // From starting the thread that resolves a name. `TcpConnection` handles that of a socket.
-        (
-            libc::EAGAIN,
-            "cannot start another thread in this process",
-            "raise the limits of threads and memory (ulimit -u, ulimit -v) or end unused threads",
-        ),
     ];
     // Winsock's WSAEMFILE and WSAENOBUFS.
     #[cfg(not(unix))]
@@ -349,6 +344,12 @@ pub(crate) fn resource_limit(error: &io::Error) -> Option<(&'static str, &'stati
         (10024, "too many open sockets in this process", CLOSE_FILES),
         (10055, "no buffer space left on this machine", FREE_MEMORY),
     ];
+    if CannotStartThread::is_cause_of(error) {
+        return Some((
+            "cannot start another thread in this process",
+            "raise the limits of threads and memory (ulimit -u, ulimit -v) or end unused threads",
+        ));
+    }
     let code = error.raw_os_error()?;
     TABLE.iter().find(|(have, ..)| *have == code).map(|(_, lack, advice)| (*lack, *advice))
 }

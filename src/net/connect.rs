@@ -158,9 +158,16 @@ fn start(address: SocketAddr) -> io::Result<TcpStream> {
     const IN_PROGRESS: Errno = Errno::WOULDBLOCK;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    match socket.connect(&address.into()) {
-        Err(error) if Errno::from_io_error(&error) != Some(IN_PROGRESS) => Err(error),
-        _ => Ok(socket.into()),
+    loop {
+        match socket.connect(&address.into()) {
+            Ok(()) => return Ok(socket.into()),
+            Err(error) => match Errno::from_io_error(&error) {
+                // A signal came. The connection may be under way after all, which the next call reports.
+                Some(Errno::INTR) => {}
+                Some(IN_PROGRESS | Errno::ALREADY | Errno::ISCONN) => return Ok(socket.into()),
+                _ => return Err(error),
+            },
+        }
     }
 }
 
@@ -175,6 +182,11 @@ fn is_unreachable(error: &io::Error) -> bool {
 /// Whether all ports for connections to the address are in use. The system has the same error for an address for
 /// which it has no address of its own, but then a UDP socket cannot be connected either.
 fn is_out_of_ports(address: SocketAddr, error: &io::Error) -> bool {
+    // What connect(2) says of EAGAIN. Elsewhere the code is that of a connection that is under way.
+    #[cfg(unix)]
+    if Errno::from_io_error(error) == Some(Errno::AGAIN) {
+        return true;
+    }
     Errno::from_io_error(error) == Some(Errno::ADDRNOTAVAIL)
         && Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
             .is_ok_and(|socket| UdpSocket::from(socket).connect(address).is_ok())
@@ -228,6 +240,16 @@ mod tests {
             pending: addresses(pending).into_iter().map(|address| (stream(), address)).collect(),
             failed: failed.collect(),
         }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_lack_of_ports_is_no_network_error() {
+        let (peer, deadline) = (Peer::server("auth.example", 443), IoDeadline::after(Duration::from_secs(5)));
+        let error = failures(&[("192.0.2.1:443", libc::EAGAIN)], &[]).describe(&io::Error::other("x"), &peer, deadline);
+        assert_eq!(error.kind(), Kind::Io);
+        let message = "cannot connect to auth.example:443: no free port left on this machine; ";
+        assert!(error.to_string().starts_with(message), "{error}");
     }
 
     /// An address without a route is not the reason why a host cannot be connected to.

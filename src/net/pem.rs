@@ -5,13 +5,13 @@
 //! file that cannot be understood as a whole is an error that names the line. The message never quotes the file,
 //! which may be a private key. Decoding a key is left to rustls, which does it in constant time.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, resource_limit};
 use crate::sanitize::sanitize;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::io::BufRead;
+use std::io::{self, BufRead};
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -42,7 +42,23 @@ pub(super) fn system_certificates(path: &Path) -> Option<Vec<CertificateDer<'sta
 fn read(path: &Path, setting: &str) -> Result<Zeroizing<Vec<u8>>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Zeroizing::new(bytes)),
-        Err(error) => Err(file_error(setting, path, &error.to_string())),
+        Err(error) => Err(read_error(setting, path, &error)),
+    }
+}
+
+/// The error for a file that cannot be read. Only for some reasons is the setting wrong.
+fn read_error(setting: &str, path: &Path, error: &io::Error) -> Error {
+    use io::ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    match error.kind() {
+        NotFound | PermissionDenied | IsADirectory | NotADirectory | InvalidInput | InvalidFilename => {
+            file_error(setting, path, &error.to_string())
+        }
+        _ => {
+            let advice =
+                resource_limit(error).map_or("check the disk or file server that it is on", |(_, advice)| advice);
+            let path = sanitize(&path.display().to_string(), &[]);
+            Error::new(Kind::Io, format!("cannot read {setting} {path}: {error}")).with_hint(advice)
+        }
     }
 }
 
@@ -210,6 +226,18 @@ mod tests {
 
     fn read(file: impl AsRef<[u8]>) -> std::result::Result<Vec<Vec<u8>>, String> {
         parse_certificates(file.as_ref()).map(|found| found.iter().map(|der| der.to_vec()).collect())
+    }
+
+    /// A disk that fails is not a wrong setting.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn only_a_wrong_path_is_a_wrong_setting() {
+        // The first page of a process is not mapped: the system answers with EIO.
+        for (path, kind) in [("/nonexistent", Kind::Config), ("/", Kind::Config), ("/proc/self/mem", Kind::Io)] {
+            let error = certificates(path.as_ref(), "ca_file").unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(path), "{error}");
+        }
     }
 
     #[test]

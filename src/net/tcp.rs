@@ -351,6 +351,18 @@ mod tests {
         assert!(error.to_string().contains("too many open"), "{error}");
     }
 
+    /// EAGAIN is the error of pthread_create, but also that of other calls.
+    #[test]
+    #[cfg(unix)]
+    fn only_the_error_of_a_thread_is_about_threads() {
+        let peer = Peer::server("auth.example", 443);
+        for phase in [Phase::Resolve, Phase::Connect, Phase::AwaitResponse] {
+            let error = peer.io_error(phase, &io::Error::from_raw_os_error(libc::EAGAIN), soon());
+            assert!(!error.to_string().contains("thread"), "{error}");
+            assert_ne!(error.kind(), Kind::Io);
+        }
+    }
+
     #[test]
     fn the_deadline_and_a_lost_connection_are_told_apart() {
         let peer = Peer::server("auth.example", 443);

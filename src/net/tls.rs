@@ -109,11 +109,14 @@ impl TlsConnector {
         config.client_auth_cert_resolver = verifier.clone();
         config.dangerous().set_certificate_verifier(verifier.clone());
         let tls = ClientConnection::new(Arc::new(config), name).map_err(|error| {
-            peer.error(
-                Kind::Internal,
-                Phase::TlsHandshake,
-                format!("internal error: cannot start TLS with {}: {error}", peer.name),
-            )
+            let failed = format!("cannot start TLS with {}: {error}", peer.name);
+            match error {
+                // As in a sandbox that permits neither the system call nor the device.
+                rustls::Error::FailedToGetRandomBytes => peer
+                    .error(Kind::Io, Phase::TlsHandshake, failed)
+                    .with_hint("permit getrandom(2) in the sandbox of this process"),
+                _ => peer.error(Kind::Internal, Phase::TlsHandshake, format!("internal error: {failed}")),
+            }
         })?;
         let mut session =
             TlsStream { tls, inner: stream, verifier, peer: peer.clone(), generation: fork::generation() };

@@ -9,6 +9,7 @@
 
 use crate::sys::deadline::IoDeadline;
 use crate::sys::fork::ForkCounter;
+use std::fmt;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::{Builder, JoinHandle};
@@ -18,8 +19,28 @@ use std::time::Duration;
 pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     let _signals = BlockSignals::new();
     // Without this, the standard library reads the size from the environment variable RUST_MIN_STACK.
-    Builder::new().name(name.to_owned()).stack_size(2 * 1024 * 1024).spawn(work)
+    let started = Builder::new().name(name.to_owned()).stack_size(2 * 1024 * 1024).spawn(work);
+    started.map_err(|error| io::Error::new(error.kind(), CannotStartThread(error)))
 }
+
+/// The error of [`spawn`]. A type of its own, because other system calls fail with EAGAIN for other reasons.
+#[derive(Debug)]
+pub(crate) struct CannotStartThread(io::Error);
+
+impl CannotStartThread {
+    /// Whether it is the cause of this error.
+    pub(crate) fn is_cause_of(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<CannotStartThread>())
+    }
+}
+
+impl fmt::Display for CannotStartThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for CannotStartThread {}
 
 /// A limited number of threads of one kind.
 pub(crate) struct HelperThreads {

@@ -231,6 +231,33 @@ fn each_class_of_failure_has_its_status() {
     env.run(&["get", "--store", "none"]).assert_failed(4, "cannot connect to");
 }
 
+/// The work is done in a process of its own. The system may end it, as when memory runs out.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_end_of_the_process_that_does_the_work_is_reported() {
+    for (signal, status, says) in [
+        (libc::SIGKILL, 6, "was ended by signal 9; check that there is enough memory"),
+        (libc::SIGABRT, 6, "was ended by signal 6; check that there is enough memory"),
+        (libc::SIGFPE, 1, "was ended by signal 8"),
+    ] {
+        let env = TestEnv::new();
+        env.emulator.fault(Fault::silent());
+        let command = env.command().arg("get").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", command.id());
+        while env.emulator.stats().in_flight_token_requests_max == 0 {
+            std::thread::yield_now();
+        }
+        let worker: i32 = fs::read_to_string(children).unwrap().trim().parse().unwrap();
+        // SAFETY: kill takes two numbers. The process is a child of one that has not waited for it.
+        assert_eq!(unsafe { libc::kill(worker, signal) }, 0);
+        let output = command.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("amp-token: the process that does the work {says}");
+        assert!(stderr.starts_with(&expected) && output.stdout.is_empty(), "{stderr}");
+        assert_eq!(output.status.code(), Some(status), "{stderr}");
+    }
+}
+
 #[test]
 fn settings_can_be_given_before_and_after_the_command() {
     let env = TestEnv::new();

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from email.utils import parsedate_to_datetime
 from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
 
 from . import _ffi
@@ -305,6 +304,9 @@ def _parse_retry_after(retry_after: Optional[str]) -> Optional[float]:
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
         return float(text)
+    # Not at the top: it imports sockets and random numbers, and a date is rare.
+    from email.utils import parsedate_to_datetime
+
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, TypeError, IndexError, OverflowError):

@@ -6,7 +6,6 @@ The table follows ``include/amp_token.h``; a test compares the two.
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import os
 import sys
 from ctypes import (
@@ -22,7 +21,6 @@ from ctypes import (
     c_uint64,
     c_void_p,
 )
-from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 ABI_VERSION = 0
@@ -177,9 +175,12 @@ def _find() -> str:
     if named:
         # No search elsewhere if the file does not exist: that would hide a misspelled path.
         return named
-    packaged = Path(__file__).parent / _library_file()
-    if packaged.exists():
-        return str(packaged)
+    packaged = os.path.join(os.path.dirname(__file__), _library_file())
+    if os.path.exists(packaged):
+        return packaged
+    # Not at the top: it imports a third of what this package does without it.
+    import ctypes.util
+
     installed = ctypes.util.find_library("amp_token")
     if installed:
         return installed

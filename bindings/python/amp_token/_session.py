@@ -26,7 +26,6 @@ from typing import (
     Type,
     Union,
 )
-from urllib.parse import urlencode
 
 from . import _errors, _ffi
 from ._cache import TokenCache, _Handle
@@ -626,6 +625,9 @@ def _with_params(path: str, params: Params) -> str:
     path = _without_template(path)
     if not found:
         return path
+    # Not at the top, where it would cost every program that passes no parameters.
+    from urllib.parse import urlencode
+
     path, mark, fragment = path.partition("#")
     return f"{path}{'&' if '?' in path else '?'}{urlencode(found)}{mark}{fragment}"
 

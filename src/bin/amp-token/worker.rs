@@ -64,7 +64,8 @@ mod with_fork {
     use std::fs::File;
     use std::io::{self, PipeReader, PipeWriter, Read, Write};
     use std::os::fd::AsRawFd;
-    use std::process::ExitCode;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{ExitCode, ExitStatus};
     use std::sync::{Mutex, OnceLock, PoisonError};
     use std::time::Duration;
     use zeroize::Zeroizing;
@@ -115,8 +116,9 @@ mod with_fork {
             Outcome::Exit(code) => (EXIT, Zeroizing::new(vec![number_of(code)])),
             Outcome::Exec(token) => (EXEC, Zeroizing::new(token.as_bytes().to_vec())),
         };
-        let _ = frame(parent, kind, &content);
-        std::process::exit(0)
+        // What this process cannot send, its exit status tells.
+        let status = if frame(parent, kind, &content).is_ok() { 0 } else { EXIT_IO };
+        std::process::exit(status.into())
     }
 
     /// Gives up what must not stay open if this process hangs, and ends with the process that prints.
@@ -199,22 +201,49 @@ mod with_fork {
                     let token = std::str::from_utf8(&content).unwrap_or_default();
                     Ok(Outcome::Exec(Zeroizing::new(token.to_owned())))
                 }
-                _ => Err(CliError::new(EXIT_INTERNAL, "the process that does the work has ended without a result")),
+                (_, Ok(_)) => Err(CliError::new(EXIT_INTERNAL, "the process that does the work has sent nonsense")),
+                (_, Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(lost(reap(&worker, pid)));
+                }
+                (_, Err(error)) => {
+                    Err(CliError::new(EXIT_IO, format!("cannot read from the process that does the work: {error}")))
+                }
             };
             reap(&worker, pid);
             return outcome;
         }
     }
 
-    /// Waits for the end of the worker, unless it hangs.
-    fn reap(worker: &PipeReader, pid: libc::pid_t) {
+    /// The error for a worker that has ended without a result.
+    fn lost(status: Option<ExitStatus>) -> CliError {
+        let ended = |how: &str| format!("the process that does the work {how}");
+        let by_signal = |signal| ended(&format!("was ended by signal {signal}"));
+        match status.map(|status| (status.signal(), status.code())) {
+            // An allocation that fails ends with SIGABRT. Linux ends a process with SIGKILL if memory runs out.
+            Some((Some(signal @ (libc::SIGABRT | libc::SIGKILL)), _)) => {
+                let advice = "check that there is enough memory, and its limit (ulimit -v)";
+                CliError::new(EXIT_IO, format!("{}; {advice}", by_signal(signal)))
+            }
+            Some((Some(signal), _)) => CliError::new(EXIT_INTERNAL, by_signal(signal)),
+            Some((_, Some(code))) if code == i32::from(EXIT_IO) => {
+                CliError::new(EXIT_IO, ended("could not send its result"))
+            }
+            _ => CliError::new(EXIT_INTERNAL, ended("has ended without a result")),
+        }
+    }
+
+    /// Waits for the end of the worker, unless it hangs. Returns its status.
+    fn reap(worker: &PipeReader, pid: libc::pid_t) -> Option<ExitStatus> {
         let mut end = libc::pollfd { fd: worker.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let grace = i32::try_from(GRACE.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: the pointer is to one pollfd, as the count says, which lives until the call returns.
-        if unsafe { libc::poll(&raw mut end, 1, grace) } == 1 {
-            // The pipe is closed, so the process is about to end.
-            // SAFETY: the process is a child of this one, and a null pointer means that its status is not wanted.
-            unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+        if unsafe { libc::poll(&raw mut end, 1, grace) } != 1 {
+            return None;
         }
+        let mut status = 0;
+        // The pipe is closed, so the process is about to end.
+        // SAFETY: the process is a child of this one, and the pointer is to an integer that lives until the call returns.
+        let reaped = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        (reaped == pid).then(|| ExitStatus::from_raw(status))
     }
 }
