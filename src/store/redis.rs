@@ -30,11 +30,11 @@ use crate::sys::clock::Clock;
 use crate::sys::deadline::IoDeadline;
 use crate::sys::fork;
 use crate::sys::secret::Secret;
+use crate::sys::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use crate::sys::threads::HelperThreads;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::io::{self, BufReader, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -352,6 +352,12 @@ impl RedisClient {
         None
     }
 
+    #[cfg(simulator)]
+    fn exchange(&self, commands: &[Command], limit: Duration) -> Result<Vec<Value>> {
+        super::simulated_redis::exchange(commands, limit).map_err(|error| self.io_error(&error))
+    }
+
+    #[cfg(not(simulator))]
     fn exchange(&self, commands: &[Command], limit: Duration) -> Result<Vec<Value>> {
         let deadline = IoDeadline::after(limit);
         // No thread holds the lock for longer than one exchange.

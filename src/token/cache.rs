@@ -40,6 +40,10 @@ use std::time::Duration;
 
 pub use super::stats::STATISTICS;
 
+#[cfg(simulator)]
+#[path = "../../tests/simulator/library/fork.rs"]
+mod simulated;
+
 /// A cache for the token of one set of credentials. Threads share it by reference. Dropping it ends its
 /// background thread, if it has one. Tokens that it returned stay valid.
 pub struct TokenCache(Arc<Inner>);

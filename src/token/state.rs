@@ -10,11 +10,10 @@ use crate::error::{Error, Kind, Result};
 use crate::oauth::retry::Deadline;
 use crate::sys::clock::{Clock, Timestamps};
 use crate::sys::fork;
-use crate::sys::sync::{Condvar, Mutex, MutexGuard, ThreadId};
+use crate::sys::sync::{Condvar, JoinHandle, Mutex, MutexGuard, ThreadId};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The state of the cached token.
