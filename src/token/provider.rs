@@ -259,7 +259,7 @@ impl TokenProvider {
                     if left > shared.reserve || is_requesting {
                         // At the end, the store alone tells when another process has a token.
                         let is_early = left > shared.reserve;
-                        let limit = if is_early { left - shared.reserve } else { shared.reserve / 8 };
+                        let limit = if is_early { left - shared.reserve } else { left.min(shared.reserve / 8) };
                         is_free = store.wait(shared.start.remaining_until(clock.now()), limit);
                         shared.budget.renew();
                         continue;

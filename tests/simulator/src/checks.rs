@@ -22,6 +22,8 @@ const MOST_IN_A_MINUTE: usize = 100;
 #[derive(Clone, Debug)]
 pub struct Issued {
     pub at: Nanos,
+    /// When it was asked for.
+    pub asked: Nanos,
     pub lifetime: Nanos,
     pub revoked: bool,
 }
@@ -55,8 +57,8 @@ pub struct Call {
 
 #[derive(Default)]
 struct ProcessChecks {
-    /// Requests that are on their way: their numbers and when they began.
-    flying: BTreeMap<u64, Nanos>,
+    /// Requests that are on their way, and with whom their tokens will be shared.
+    flying: BTreeMap<u64, Option<Group>>,
     /// The clock of the machine before which no request may be sent, as the server asked.
     hold: Nanos,
     /// When requests began.
@@ -68,6 +70,8 @@ struct ProcessChecks {
     rejected: BTreeSet<String>,
     /// Until when failures may be due to what this process has met.
     excused: Nanos,
+    /// The token that it inherited. A child refreshes it at a time of its own.
+    inherited: Option<String>,
 }
 
 /// What was seen up to now.
@@ -117,6 +121,13 @@ impl Checks {
         *entry = (*entry).max(until + SETTLE);
     }
 
+    /// What a store held is not what it holds.
+    pub fn damaged(&mut self, store: StoreKind, place: usize) {
+        self.newest.retain(|group, _| (group.0, group.1) != (store, place));
+        self.holds.retain(|group, _| (group.0, group.1) != (store, place));
+        self.disturb(store, place, simulation::now());
+    }
+
     /// The clocks of a machine do not do what they should, or its processes stand still.
     pub fn disturb_machine(&mut self, machine: usize, shared: usize) {
         let now = simulation::now();
@@ -133,12 +144,12 @@ impl Checks {
     }
 
     /// What the child of a fork must keep to.
-    pub fn forked(&mut self, parent: u64, child: u64) {
+    pub fn forked(&mut self, parent: u64, child: u64, inherited: Option<String>) {
         let (hold, rejected, excused) = {
             let parent = self.process(parent);
             (parent.hold, parent.rejected.clone(), parent.excused)
         };
-        *self.process(child) = ProcessChecks { hold, rejected, excused, ..ProcessChecks::default() };
+        *self.process(child) = ProcessChecks { hold, rejected, excused, inherited, ..ProcessChecks::default() };
     }
 
     pub fn demand(&mut self, process: u64, by: i32) {
@@ -177,7 +188,7 @@ impl Checks {
         if let Some(group) = group {
             self.check_group(process, plan, group);
         }
-        self.process(process).flying.insert(number, now);
+        self.process(process).flying.insert(number, group);
         number
     }
 
@@ -187,13 +198,14 @@ impl Checks {
         if plan.min_validity_ms > 0 || self.process(process).demanding > 0 {
             return;
         }
+        let inherited = self.process(process).inherited.clone();
         let newest = group.filter(|group| self.is_calm(*group)).and_then(|group| self.newest.get(&group).cloned());
         let shared = newest.filter(|(_, arrived)| now > arrived + SECOND).map(|(token, _)| token);
         let is_shared = shared.is_some();
-        for token in [cached.map(str::to_owned), shared].into_iter().flatten() {
+        for token in [cached.map(str::to_owned).filter(|token| Some(token) != inherited.as_ref()), shared].into_iter().flatten() {
             let issued = &self.tokens[&token];
-            let age = now - issued.at;
-            let clocks_are_fine = self.machines[plan.machine] < issued.at;
+            let age = now - issued.asked;
+            let clocks_are_fine = self.machines[plan.machine] < issued.asked;
             let rejected = issued.revoked || self.processes.values().any(|process| process.rejected.contains(&token));
             if clocks_are_fine && !rejected && age < issued.lifetime * 7 / 10 {
                 let whose = if is_shared { "of those who share a store" } else { "of the cache" };
@@ -220,7 +232,8 @@ impl Checks {
             return;
         }
         let others = self.processes.iter().filter(|(id, other)| **id != process && !other.flying.is_empty());
-        let others: Vec<_> = others.map(|(id, _)| *id).filter(|id| crate::world::group_of(*id) == Some(group)).collect();
+        let others: Vec<_> =
+            others.filter(|(_, other)| other.flying.values().any(|of| *of == Some(group))).map(|(id, _)| *id).collect();
         if let Some(other) = others.iter().find(|id| simulation::is_alive(**id)) {
             violation(format!("one request: process {other}, which shares the store, has a request in flight"));
         }
@@ -242,7 +255,12 @@ impl Checks {
         match result {
             Ok(token) => {
                 if let Some(group) = group {
-                    self.newest.insert(group, (token.to_owned(), now));
+                    // It is not saved, or not found, if the store does not work.
+                    if self.disturbed.get(&(group.0, group.1)).is_none_or(|until| now > until - SETTLE + 10 * SECOND) {
+                        self.newest.insert(group, (token.to_owned(), now));
+                    } else {
+                        self.newest.remove(&group);
+                    }
                     self.holds.remove(&group);
                 }
             }
@@ -341,7 +359,7 @@ impl Checks {
         secret_is_valid: bool,
         now: Nanos,
     ) {
-        if call.what == "try_get" || !secret_is_valid || call.min_validity > 0 {
+        if call.what == "try_get" || !secret_is_valid || call.min_validity > 0 || call.rejecter {
             return;
         }
         if call.had_token {

@@ -118,7 +118,7 @@ fn one(arguments: &Arguments) -> bool {
 }
 
 fn report(scenario: &scenario::Scenario, outcome: &world::Outcome, arguments: &Arguments) {
-    println!("seed {} FAILED: {}", scenario.seed, outcome.violations[0]);
+    println!("seed {} FAILED: {}\nmachines: {:?}", scenario.seed, outcome.violations[0], scenario.machines);
     if !arguments.shrink {
         return;
     }

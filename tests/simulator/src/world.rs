@@ -52,6 +52,8 @@ struct Process {
     cache: RefCell<Option<Rc<TokenCache>>>,
     threads: RefCell<BTreeMap<usize, Thread>>,
     exiting: Cell<bool>,
+    /// The threads that reported a token, and have not got another one yet.
+    rejecters: RefCell<BTreeMap<TaskId, String>>,
     /// For the planted fault that lets callers wait for each other.
     turn: simulation::Mutex<()>,
 }
@@ -62,21 +64,6 @@ pub struct World {
     checks: RefCell<Checks>,
     processes: RefCell<BTreeMap<u64, Rc<Process>>>,
     started: Cell<u64>,
-}
-
-thread_local! {
-    static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
-}
-
-fn world() -> Rc<World> {
-    WORLD.with_borrow(|world| world.clone().expect("there is no world"))
-}
-
-/// With whom a process shares its token.
-pub fn group_of(process: u64) -> Option<Group> {
-    let world = world();
-    let process = world.processes.borrow().get(&process).cloned()?;
-    world.group(&process)
 }
 
 /// Runs a scenario.
@@ -108,7 +95,6 @@ pub fn run(scenario: &Scenario, with_trace: bool, plant: simulation::Plant) -> O
         started: Cell::new(0),
         scenario: scenario.clone(),
     });
-    WORLD.set(Some(world.clone()));
     simulation::set_world(world.clone());
     world.play();
     let checks = world.checks.borrow();
@@ -120,9 +106,11 @@ pub fn run(scenario: &Scenario, with_trace: bool, plant: simulation::Plant) -> O
         std::mem::forget(process.cache.borrow_mut().take());
     }
     let Remains { trace, violations, steps, now } = simulation::end();
-    WORLD.set(None);
     Outcome { violations, trace, steps, requests, calls, processes, virtual_seconds: seconds(now) }
 }
+
+/// Only the last call of each process may take longer than this.
+const FINAL_CALL: Nanos = 100 * SECOND;
 
 /// The longest `Retry-After` of a scenario, in seconds.
 const LONGEST_RETRY_AFTER: i64 = 100;
@@ -164,8 +152,13 @@ impl World {
     /// Everything works from now on.
     fn heal(&self) {
         trace(|| "everything works from now on".to_owned());
+        let was_suspended = Cell::new(false);
         for machine in 0..self.scenario.machines.len() {
-            simulation::change_machine(machine, |machine| machine.suspended = false);
+            let was = |machine: &mut simulation::Machine| was_suspended.set(std::mem::take(&mut machine.suspended));
+            simulation::change_machine(machine, was);
+            if was_suspended.get() {
+                self.checks.borrow_mut().disturb_machine(machine, self.scenario.machines.len());
+            }
         }
         let disk = |disk: &mut stores::Disk| (disk.hangs_until, disk.fails_until, disk.latency) = (0, 0, [10_000, 200_000]);
         (0..=self.scenario.machines.len()).for_each(|index| stores::with_disk(index, disk));
@@ -173,11 +166,12 @@ impl World {
             (server.hangs_until, server.down_until, server.latency) = (0, 0, [200_000, 2_000_000]);
         });
         let mut service = self.service.borrow_mut();
-        if service.mode != Mode::Works || service.latency[1] > SECOND {
-            self.checks.borrow_mut().service_works_since = simulation::now();
-        }
         (service.mode, service.latency) = (Mode::Works, LATENCY);
         service.lifetime = service.lifetime.max(20);
+        drop(service);
+        if self.checks.borrow().service_works_since > simulation::now() {
+            self.service_changed();
+        }
     }
 
     fn apply(self: &Rc<Self>, what: &What) {
@@ -201,21 +195,23 @@ impl World {
             }
             What::Service(mode) => {
                 self.service.borrow_mut().mode = mode;
-                self.checks.borrow_mut().service_works_since = now;
+                self.service_changed();
             }
             What::Latency(latency) => {
                 self.service.borrow_mut().latency = latency;
-                // What is slower than a second makes other processes stop waiting.
-                let forever = if latency[1] > SECOND { i64::MAX / 2 } else { now };
-                self.checks.borrow_mut().service_works_since = forever;
+                self.service_changed();
             }
-            What::Lifetime(seconds) => self.service.borrow_mut().lifetime = seconds,
+            What::Lifetime(seconds) => {
+                self.service.borrow_mut().lifetime = seconds;
+                self.service_changed();
+            }
             What::RevokeTokens => self.checks.borrow_mut().tokens.values_mut().for_each(|token| token.revoked = true),
             What::RotateSecret => {
                 let mut service = self.service.borrow_mut();
                 service.secret += 1;
                 service.rotated = now;
-                self.checks.borrow_mut().service_works_since = now;
+                drop(service);
+                self.service_changed();
             }
             What::Suspend(machine) => {
                 simulation::change_machine(machine, |machine| machine.suspended = true);
@@ -240,7 +236,8 @@ impl World {
             }
             What::DiskDamage(disk, damage) => {
                 stores::with_disk(disk, |disk| disk.damage(damage));
-                disk_disturbed(disk, now);
+                let kind = if disk == shared { StoreKind::Network } else { StoreKind::Local };
+                self.checks.borrow_mut().damaged(kind, disk);
             }
             What::DiskHangs(disk, takes) => {
                 stores::with_disk(disk, |disk| disk.hangs_until = now + takes);
@@ -256,7 +253,7 @@ impl World {
             }
             What::RedisDamage(damage) => {
                 stores::with_server(|server| server.damage(damage));
-                redis_disturbed(now);
+                self.checks.borrow_mut().damaged(StoreKind::Redis, 0);
             }
             What::RedisHangs(takes) => {
                 stores::with_server(|server| server.hangs_until = now + takes);
@@ -271,6 +268,14 @@ impl World {
                 redis_disturbed(i64::MAX / 2);
             }
         }
+    }
+
+    /// Whether the service works now, and soon enough for the lifetime of its tokens.
+    fn service_changed(&self) {
+        let service = self.service.borrow();
+        let soon = service.latency[1] <= SECOND && service.latency[1] * 5 <= service.lifetime * SECOND;
+        let works = service.mode == Mode::Works && soon;
+        self.checks.borrow_mut().service_works_since = if works { simulation::now() } else { i64::MAX / 2 };
     }
 
     fn group(&self, process: &Process) -> Option<Group> {
@@ -322,6 +327,7 @@ impl World {
             cache: RefCell::new(cache.map(Rc::new)),
             threads: RefCell::default(),
             exiting: Cell::new(false),
+            rejecters: RefCell::default(),
             turn: simulation::Mutex::default(),
         });
         self.processes.borrow_mut().insert(id, process.clone());
@@ -443,8 +449,10 @@ impl World {
     }
 }
 
+const SECRET: &str = "00112233445566778899aabbccddeeff-";
+
 fn secret(version: u64) -> String {
-    format!("00112233445566778899aabbccddeeff-{version}")
+    format!("{SECRET}{version}")
 }
 
 struct Caller<'a> {
@@ -470,6 +478,8 @@ impl Caller<'_> {
             Op::Invalidate => {
                 if let Ok(token) = self.get() {
                     self.world.checks.borrow_mut().rejected(self.id, token.value());
+                    let thread = (simulation::current(), token.value().to_owned());
+                    self.process.rejecters.borrow_mut().insert(thread.0, thread.1);
                     let inside = simulation::enter_library();
                     self.cache.invalidate(&token);
                     drop(inside);
@@ -513,7 +523,13 @@ impl Caller<'_> {
             let validity = Duration::from_nanos(min_validity.unsigned_abs());
             self.cache.peek().is_some_and(|token| token.is_usable(MachineClock.now(), validity))
         };
-        let had_token = has_token();
+        let start_token = self.cache.peek().filter(|_| has_token());
+        let still_usable = || {
+            let validity = Duration::from_nanos(min_validity.unsigned_abs());
+            start_token.as_ref().is_some_and(|token| token.is_usable(MachineClock.now(), validity))
+        };
+        let me = simulation::current();
+        let rejecter = self.process.rejecters.borrow().contains_key(&me);
         let (started, clock) = (simulation::now(), self.world.start_of_call(self.process));
         let inside = simulation::enter_library();
         let result = work(self.cache);
@@ -532,14 +548,20 @@ impl Caller<'_> {
             started,
             took,
             limit: if what == "try_get" { 0 } else { plan.timeout_ms * 1_000_000 },
-            had_token: had_token && has_token(),
-            rejecter: what == "get after a rejection",
+            had_token: still_usable(),
+            rejecter,
             result: match &result {
                 Ok(token) => Ok(token.value().to_owned()),
                 Err(error) => Err(error.to_string()),
             },
             min_validity,
         };
+        if let Ok(token) = &result {
+            let is_other = |rejected: &String| rejected != token.value();
+            if self.process.rejecters.borrow().get(&me).is_some_and(is_other) {
+                self.process.rejecters.borrow_mut().remove(&me);
+            }
+        }
         let (group, secret) = (self.world.group(self.process), self.world.secret_is_valid(self.process));
         self.world.checks.borrow_mut().returned(&call, &plan, group, secret);
         result
@@ -595,7 +617,7 @@ impl Caller<'_> {
             }
             let left = until - simulation::now();
             if left <= 0 {
-                let is_end = simulation::now() > self.world.scenario.end + limit - SECOND;
+                let is_end = limit > FINAL_CALL;
                 // With a longer validity than the service gives, there is no token.
                 if is_end && self.process.plan.min_validity_ms == 0 {
                     violation(format!("recovery: a process has no token although everything works: {error}"));
@@ -614,7 +636,7 @@ impl Caller<'_> {
         world.add_process(child, self.process.plan, self.process.secret, Some(copy));
         stores::process_fork(self.id, child);
         let mut checks = world.checks.borrow_mut();
-        checks.forked(self.id, child);
+        checks.forked(self.id, child, self.cache.peek().map(|token| token.value().to_owned()));
         // The lock is shared with the child; if its holder is killed, the child keeps it.
         if let Some((store, place, _)) = world.group(self.process) {
             checks.disturb(store, place, simulation::now());
@@ -635,7 +657,9 @@ impl simulation::World for World {
         let Some(process) = self.processes.borrow().get(&id).cloned() else {
             return Err(Error::new(Kind::Internal, "there is no such process"));
         };
-        let (plan, group) = (process.plan, self.group(&process));
+        let plan = process.plan;
+        // A process may still use a secret that its file does not hold any more.
+        let group = self.group(&process).map(|(store, place, _)| (store, place, secret_in(request)));
         let cached = process.cache.borrow().as_ref().and_then(|cache| cache.peek());
         let cached = cached.map(|token| token.value().to_owned());
         trace(|| format!("request, at most {:.3} s", timeout.as_secs_f64()));
@@ -697,6 +721,7 @@ impl World {
             }
             (mode, takes)
         };
+        let asked = simulation::now();
         let limit = if simulation::planted(faults::NO_TIME_LIMIT) { Duration::from_secs(90) } else { timeout };
         let duration = |nanos: Nanos| Duration::from_nanos(nanos.unsigned_abs());
         let timed_out = || Err(Error::new(Kind::Timeout, "no response"));
@@ -720,7 +745,7 @@ impl World {
         if !wait(there) {
             return timed_out();
         }
-        let response = self.respond(request, mode);
+        let response = self.respond(request, mode, asked);
         if duration(takes) >= limit {
             simulation::sleep(limit - duration(there));
             return timed_out();
@@ -733,7 +758,7 @@ impl World {
     }
 
     /// What the service answers now.
-    fn respond(&self, request: &Request, mode: Mode) -> Response {
+    fn respond(&self, request: &Request, mode: Mode, asked: Nanos) -> Response {
         let response = |status: u16, headers: Vec<(String, String)>, body: String| Response {
             status,
             headers,
@@ -748,10 +773,7 @@ impl World {
             Mode::Garbage => return response(200, Vec::new(), "<html>Welcome</html>".to_owned()),
             _ => {}
         }
-        let form = String::from_utf8_lossy(&request.body);
-        if !form.contains(&format!("client_secret={}&", secret(service.secret)))
-            && !form.ends_with(&format!("client_secret={}", secret(service.secret)))
-        {
+        if secret_in(request) != service.secret {
             return response(400, Vec::new(), r#"{"error":"invalid_client"}"#.to_owned());
         }
         let mut checks = self.checks.borrow_mut();
@@ -765,7 +787,7 @@ impl World {
             _ => {
                 service.issued += 1;
                 let name = format!("t{}", service.issued);
-                let issued = Issued { at: now, lifetime: service.lifetime * SECOND, revoked: false };
+                let issued = Issued { at: now, asked, lifetime: service.lifetime * SECOND, revoked: false };
                 checks.tokens.insert(name.clone(), issued);
                 (name, service.lifetime)
             }
@@ -773,6 +795,13 @@ impl World {
         let says = if simulation::planted(faults::LIFETIME_TOO_LONG) { left + left / 4 + 1 } else { left };
         response(200, Vec::new(), format!(r#"{{"access_token":"{name}","session_expires_in":0,"expires_in":{says}}}"#))
     }
+}
+
+/// The version of the secret in a request.
+fn secret_in(request: &Request) -> u64 {
+    let form = String::from_utf8_lossy(&request.body);
+    let rest = form.split_once(SECRET).map_or("", |(_, rest)| rest);
+    rest.split('&').next().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 fn token_in(body: &[u8]) -> Option<String> {
