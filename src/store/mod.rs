@@ -174,6 +174,14 @@ impl IoBudget {
     }
 }
 
+/// How long a caller waits for the release of a lock, which is then finished in the background.
+const UNLOCK_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The same, not beyond the deadline of the call that took the lock.
+fn unlock_timeout(deadline: Option<&(Clock, Deadline)>) -> Duration {
+    deadline.map_or(UNLOCK_TIMEOUT, |(clock, deadline)| deadline.remaining(clock).min(UNLOCK_TIMEOUT))
+}
+
 /// The store that the settings name, for these credentials. `None` for a personal access token, which is not
 /// fetched.
 pub fn open(options: &Options, credentials: &Credentials) -> Result<Option<Arc<dyn Store>>> {

@@ -13,9 +13,7 @@ pub use std::sync::{Condvar, Mutex, MutexGuard};
 pub use std::thread::ThreadId;
 
 #[cfg(simulator)]
-pub use crate::sys::simulation::{
-    Condvar, Instant, JoinHandle, Mutex, MutexGuard, ThreadId, current_thread, mpsc,
-};
+pub use crate::sys::simulation::{Condvar, Instant, JoinHandle, Mutex, MutexGuard, ThreadId, current_thread, mpsc};
 #[cfg(not(simulator))]
 pub use std::sync::mpsc;
 #[cfg(not(simulator))]

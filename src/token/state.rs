@@ -153,6 +153,13 @@ impl Inner {
         let new = Arc::new(PerProcess::new(provider));
         // A child that forgot the pauses of its parent would send a request that the server asked not to get.
         new.pauses.store(process.pauses.load_full());
+        if let Some(asked) = new.provider()?.asked() {
+            new.change_pauses(|pauses| {
+                if pauses.backoff.as_ref().is_none_or(|backoff| backoff.until < asked.0) {
+                    pauses.backoff = Some(Backoff { until: asked.0, error: asked.1.clone(), advisory: false });
+                }
+            });
+        }
         let previous = self.per_process.compare_and_swap(&process, new.clone());
         if !Arc::ptr_eq(&previous, &process) {
             return Ok(previous.clone()); // another thread of the child was faster
@@ -161,7 +168,8 @@ impl Inner {
         let now = self.clock().now();
         let child = self.token.load().filter(|token| !token.is_permanent() && token.is_usable(now, Duration::ZERO));
         if let Some(token) = child {
-            self.set_token(Some(Arc::new(token.with_new_refresh_time(now, self.clock()))));
+            let min_validity = self.options().min_validity;
+            self.set_token(Some(Arc::new(token.with_new_refresh_time(now, min_validity, self.clock()))));
         }
         Ok(new)
     }

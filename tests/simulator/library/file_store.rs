@@ -242,6 +242,10 @@ impl Store for FileStore {
     fn read(&self, budget: &IoBudget) -> Contents {
         let read = self.with_files(budget, IO_TIMEOUT, |files| (files.entry.clone(), files.note.clone()));
         let Some((entry, note)) = self.report(read) else { return Contents::default() };
+        simulation::trace(|| {
+            let what = |is: bool, what: &'static str| if is { what } else { "" };
+            format!("the store has{}{}", what(entry.is_some(), " an entry"), what(note.is_some(), " a note"))
+        });
         Contents {
             entry: entry.and_then(|sealed| self.warnings.open(&self.codec, &sealed, |record| self.now(&record.made))),
             note: note.and_then(|sealed| self.codec.open_note(&sealed, |record| self.now(&record.made))),
@@ -259,10 +263,14 @@ impl Store for FileStore {
             files.lock = BTreeSet::from([process]);
             Some(files.lock_number)
         });
+        simulation::trace(|| format!("lock: {}", if matches!(taken, Ok(Some(_))) { "taken" } else { "not free" }));
         match self.report(taken) {
-            Some(Some(number)) => {
-                LockResult::Held(Box::new(LockGuard { disk: self.disk, name: self.name.clone(), number, generation: fork::generation() }))
-            }
+            Some(Some(number)) => LockResult::Held(Box::new(LockGuard {
+                disk: self.disk,
+                name: self.name.clone(),
+                number,
+                generation: fork::generation(),
+            })),
             Some(None) => LockResult::Busy,
             None => LockResult::Unavailable,
         }
@@ -293,7 +301,9 @@ impl Store for FileStore {
     fn save(&self, entry: &Entry, lock: Option<Lock>, budget: &IoBudget) {
         let store_time = self.server_time();
         let Some(sealed) = self.codec.seal_entry(entry, store_time) else { return };
+        let token = entry.token.clone();
         let write = move |files: &mut Files| {
+            simulation::trace(|| format!("saved {}", token.expose()));
             let former = files.entry.replace(sealed);
             files.former.extend(former);
             files.note = None;
@@ -348,7 +358,12 @@ impl Store for FileStore {
     }
 
     fn for_child(&self) -> Arc<dyn Store> {
-        Arc::new(FileStore { codec: self.codec.for_child(), disk: self.disk, name: self.name.clone(), warnings: self.warnings.clone() })
+        Arc::new(FileStore {
+            codec: self.codec.for_child(),
+            disk: self.disk,
+            name: self.name.clone(),
+            warnings: self.warnings.clone(),
+        })
     }
 }
 

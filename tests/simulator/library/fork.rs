@@ -6,7 +6,7 @@ use crate::sys::simulation::planted;
 use crate::sys::sync::{Condvar, Mutex};
 use crate::token::Token;
 use crate::token::cell::TokenCell;
-use crate::token::state::{Inner, PerProcess, Pauses, RefreshState};
+use crate::token::state::{Inner, Pauses, PerProcess, RefreshState};
 use crate::token::stats::Stats;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::Arc;
@@ -36,11 +36,14 @@ impl TokenCache {
         if locked {
             std::mem::forget(state.try_lock());
         }
-        let pauses = if planted("forgetful-child") { Arc::new(Pauses::default()) } else { process.pauses.load_full() };
+        let (mut pauses, mut provider) = (process.pauses.load_full(), process.provider.load_full());
+        if planted("forgetful-child") {
+            (pauses, provider) = (Arc::new(Pauses::default()), None);
+        }
         let generation = if planted("fork-not-noticed") { fork::generation() } else { process.generation };
         let copy = PerProcess {
             generation,
-            provider: ArcSwapOption::new(process.provider.load_full()),
+            provider: ArcSwapOption::new(provider),
             last_rejected,
             pauses: ArcSwap::new(pauses),
             state,

@@ -99,7 +99,8 @@ impl Server {
             [b"PTTL", key] => Value::Integer(self.get(key).map_or(-2, |(_, expires)| (expires - now) / 1_000_000)),
             [b"SET", key, value, options @ ..] => {
                 let only_new = options.contains(&&b"NX"[..]);
-                let life = options.iter().position(|option| *option == b"PX").and_then(|at| number(options.get(at + 1)?));
+                let life =
+                    options.iter().position(|option| *option == b"PX").and_then(|at| number(options.get(at + 1)?));
                 let Some(life) = life else { return Value::Error("ERR syntax error".to_owned().into()) };
                 if only_new && self.get(key).is_some() && !simulation::planted("lock-for-all") {
                     return Value::Nil;
@@ -160,5 +161,3 @@ pub(super) fn exchange(commands: &[Command], limit: Duration) -> io::Result<Vec<
     simulation::sleep(takes - takes / 2);
     Ok(replies)
 }
-
-

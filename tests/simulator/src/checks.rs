@@ -26,6 +26,8 @@ pub struct Issued {
     pub asked: Nanos,
     pub lifetime: Nanos,
     pub revoked: bool,
+    /// Whether it was issued again later, as one with a shorter lifetime.
+    pub again: bool,
 }
 
 impl Issued {
@@ -202,7 +204,9 @@ impl Checks {
         let newest = group.filter(|group| self.is_calm(*group)).and_then(|group| self.newest.get(&group).cloned());
         let shared = newest.filter(|(_, arrived)| now > arrived + SECOND).map(|(token, _)| token);
         let is_shared = shared.is_some();
-        for token in [cached.map(str::to_owned).filter(|token| Some(token) != inherited.as_ref()), shared].into_iter().flatten() {
+        for token in
+            [cached.map(str::to_owned).filter(|token| Some(token) != inherited.as_ref()), shared].into_iter().flatten()
+        {
             let issued = &self.tokens[&token];
             let age = now - issued.asked;
             let clocks_are_fine = self.machines[plan.machine] < issued.asked;
@@ -220,7 +224,8 @@ impl Checks {
     fn check_group(&mut self, process: u64, plan: &Plan, group: Group) {
         let now = simulation::now();
         if let Some((since, until, of)) = self.holds.get(&group).copied() {
-            let undisturbed = self.disturbed.get(&(group.0, group.1)).is_none_or(|disturbed| *disturbed - SETTLE < since);
+            let undisturbed =
+                self.disturbed.get(&(group.0, group.1)).is_none_or(|disturbed| *disturbed - SETTLE < since);
             if of != process && undisturbed && now > since + 3 * SECOND && now < until - SECOND {
                 violation(format!(
                     "backoff: a request is sent {:.3} s before the Retry-After that process {of} was told",
@@ -332,12 +337,18 @@ impl Checks {
         };
         let left = issued.at + issued.lifetime - now;
         if left <= 0 {
-            return violation(format!("expired token: {token} was returned {:.3} s after it had expired", seconds(-left)));
+            return violation(format!(
+                "expired token: {token} was returned {:.3} s after it had expired",
+                seconds(-left)
+            ));
         }
         // It is not returned in its last seconds. Clocks may differ from the service's by their drift, a record may be
         // that much younger on another machine (docs/store-format.md), and clocks tick.
         let lifetime = issued.lifetime;
         let slack = lifetime / 1000 + (2 * SECOND).min(lifetime / 20) + simulation::tolerance_of(plan.machine);
+        if issued.again {
+            return;
+        }
         let promised = if self.machines[plan.machine] >= issued.at {
             issued.margin()
         } else {

@@ -51,11 +51,7 @@ fn main() -> ExitCode {
     if arguments.all_plants {
         return all_plants(&arguments);
     }
-    let failed = if arguments.seeds.end - arguments.seeds.start == 1 {
-        one(&arguments)
-    } else {
-        many(&arguments)
-    };
+    let failed = if arguments.seeds.end - arguments.seeds.start == 1 { one(&arguments) } else { many(&arguments) };
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
@@ -143,8 +139,13 @@ fn many(arguments: &Arguments) -> bool {
                     }
                     let scenario = scenario::make(seed);
                     let outcome = world::run(&scenario, false, arguments.plant);
-                    let figures =
-                        [outcome.processes, outcome.calls, outcome.requests, outcome.steps, outcome.virtual_seconds as u64];
+                    let figures = [
+                        outcome.processes,
+                        outcome.calls,
+                        outcome.requests,
+                        outcome.steps,
+                        outcome.virtual_seconds as u64,
+                    ];
                     let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
                     totals.iter_mut().zip(figures).for_each(|(total, figure)| *total += figure);
                     drop(totals);

@@ -134,7 +134,11 @@ pub fn make(seed: u64) -> Scenario {
     let end = lifetime * SECOND * rng.within(20..35) / 10;
     let machines: Vec<_> = (0..rng.pick(&[1, 1, 2, 2, 3, 5]))
         .map(|_| MachinePlan {
-            wall_off: if rng.one_in(4) { rng.within(-3600 * SECOND..3600 * SECOND) } else { rng.within(-SECOND..SECOND) },
+            wall_off: if rng.one_in(4) {
+                rng.within(-3600 * SECOND..3600 * SECOND)
+            } else {
+                rng.within(-SECOND..SECOND)
+            },
             ppm: rng.pick(&[0, 0, 20, -50, 200, -400, 500]),
             tick: rng.pick(&[1, 4, 10]) * MILLISECOND,
             oversleep: rng.pick(&[0, 0, 0, 2, 20]) * MILLISECOND,
@@ -177,7 +181,14 @@ impl Maker<'_> {
             10..50 => (self.rng.within(8..24), 8),
             _ => (self.rng.within(1..7), self.rng.within(8..24)),
         };
-        let usual = self.rng.pick(&[StoreKind::None, StoreKind::Local, StoreKind::Local, StoreKind::Network, StoreKind::Redis, StoreKind::Redis]);
+        let usual = self.rng.pick(&[
+            StoreKind::None,
+            StoreKind::Local,
+            StoreKind::Local,
+            StoreKind::Network,
+            StoreKind::Redis,
+            StoreKind::Redis,
+        ]);
         let timeout = self.rng.pick(&[30_000, 30_000, 30_000, 5_000, 10_000, 60_000]);
         // Moments at which many act at once.
         let moments: Vec<_> = (0..self.rng.within(1..6)).map(|_| self.time()).collect();
@@ -214,10 +225,16 @@ impl Maker<'_> {
         let threads = self.rng.pick(&[1, 1, 2, 4]);
         self.calls(process, from, until, calls, threads, moments);
         if self.rng.one_in(6) {
-            let at = self.rng.within(from..until.max(from + 1));
             let child = self.next;
             self.next += 1;
             let thread = self.rng.within(0..threads) as usize;
+            // Half of the forks happen while another thread requests a token.
+            let early = self.rng.one_in(2);
+            let latest = if early { from + 300 * MILLISECOND } else { until };
+            let at = self.rng.within(from..latest.max(from + 1));
+            if early {
+                self.add(from, What::Call(process, thread + 1, Op::Get));
+            }
             self.add(at, What::Call(process, thread, Op::Fork(child)));
             // The child acts at once, and later.
             let soon = at + self.rng.within(0..2 * SECOND);

@@ -160,7 +160,8 @@ impl World {
                 self.checks.borrow_mut().disturb_machine(machine, self.scenario.machines.len());
             }
         }
-        let disk = |disk: &mut stores::Disk| (disk.hangs_until, disk.fails_until, disk.latency) = (0, 0, [10_000, 200_000]);
+        let disk =
+            |disk: &mut stores::Disk| (disk.hangs_until, disk.fails_until, disk.latency) = (0, 0, [10_000, 200_000]);
         (0..=self.scenario.machines.len()).for_each(|index| stores::with_disk(index, disk));
         stores::with_server(|server| {
             (server.hangs_until, server.down_until, server.latency) = (0, 0, [200_000, 2_000_000]);
@@ -227,7 +228,8 @@ impl World {
             }
             What::Drift(machine, ppm) => simulation::change_machine(machine, |machine| machine.set_drift(ppm)),
             What::Reboot(machine) => {
-                let processes: Vec<_> = self.processes.borrow().iter().map(|(id, process)| (*id, process.plan.machine)).collect();
+                let processes: Vec<_> =
+                    self.processes.borrow().iter().map(|(id, process)| (*id, process.plan.machine)).collect();
                 for (process, _) in processes.into_iter().filter(|(_, on)| *on == machine) {
                     self.kill(process);
                 }
@@ -599,7 +601,10 @@ impl Caller<'_> {
         if again {
             let another = self.checked("get", 0, |cache| cache.get());
             if another.is_ok_and(|another| another.value() == token.value()) {
-                violation(format!("rejection: {} was returned again after report said there is another", token.value()));
+                violation(format!(
+                    "rejection: {} was returned again after report said there is another",
+                    token.value()
+                ));
             }
         }
     }
@@ -782,12 +787,16 @@ impl World {
         let reusable = checks.tokens.get(&last).cloned();
         let (name, left) = match reusable {
             Some(issued) if mode == Mode::SameToken && issued.at + issued.lifetime > now + SECOND => {
+                if let Some(issued) = checks.tokens.get_mut(&last) {
+                    issued.again = true;
+                }
                 (last, (issued.at + issued.lifetime - now) / SECOND)
             }
             _ => {
                 service.issued += 1;
                 let name = format!("t{}", service.issued);
-                let issued = Issued { at: now, asked, lifetime: service.lifetime * SECOND, revoked: false };
+                let issued =
+                    Issued { at: now, asked, lifetime: service.lifetime * SECOND, revoked: false, again: false };
                 checks.tokens.insert(name.clone(), issued);
                 (name, service.lifetime)
             }
