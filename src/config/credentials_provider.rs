@@ -360,6 +360,10 @@ impl CredentialsProvider {
         must_exist: bool,
         deadline: IoDeadline,
     ) -> Result<Option<Zeroizing<Vec<u8>>>> {
+        #[cfg(simulator)]
+        if let Some(content) = crate::sys::simulation::world().file(file) {
+            return Ok(Some(Zeroizing::new(content)));
+        }
         let FileContent { bytes, about, opened } = match read_file(file, FILE_LIMIT, deadline) {
             Ok(content) => content,
             Err(error) if !must_exist && error.kind() == ErrorKind::NotFound => return Ok(None),

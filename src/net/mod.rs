@@ -4,6 +4,7 @@ mod certificate_error;
 pub(crate) mod connect;
 mod connect_method;
 mod header_case;
+#[cfg_attr(simulator, path = "../../tests/simulator/library/http.rs")]
 pub mod http;
 mod http_date;
 mod idle;

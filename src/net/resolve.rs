@@ -16,6 +16,7 @@ use crate::net::tcp::Peer;
 use crate::net::url::{is_loopback, split_zone};
 use crate::sys::deadline::IoDeadline;
 use crate::sys::fork::ForkLocal;
+use crate::sys::sync::JoinHandle;
 use crate::sys::threads::HelperThreads;
 use std::collections::HashMap;
 use std::io;
@@ -209,7 +210,7 @@ impl Resolutions {
         self: &Arc<Self>,
         name: &str,
         resolver: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + 'static,
-    ) -> io::Result<Option<std::thread::JoinHandle<()>>> {
+    ) -> io::Result<Option<JoinHandle<()>>> {
         let (resolutions, name) = (Arc::clone(self), name.to_owned());
         RESOLVER_THREADS.start(move || {
             // Calls may wait for it, so it must not end without a result.

@@ -51,7 +51,18 @@ pub fn with_retries<T>(
     clock: &Clock,
     deadline: Deadline,
     retries: u32,
+    attempt: impl FnMut(Duration) -> Result<T>,
+) -> Result<T> {
+    with_reported_retries(clock, deadline, retries, attempt, |_| ())
+}
+
+/// [`with_retries`], which calls `before_wait` with each error after which it waits to try again.
+pub fn with_reported_retries<T>(
+    clock: &Clock,
+    deadline: Deadline,
+    retries: u32,
     mut attempt: impl FnMut(Duration) -> Result<T>,
+    before_wait: impl Fn(&Error),
 ) -> Result<T> {
     let mut attempts = 0;
     loop {
@@ -72,6 +83,7 @@ pub fn with_retries<T>(
         if asked + pause >= left {
             return Err(error);
         }
+        before_wait(&error);
         clock.sleep(asked + pause);
         // On a busy machine, the sleep may end after the deadline.
         if deadline.remaining(clock).is_zero() {

@@ -23,8 +23,12 @@ mod gate;
 mod location;
 
 use super::seal::{self, RecordCipher, Times};
-use super::{Codec, Contents, Entry, IO_TIMEOUT, IoBudget, Lock, LockResult, Note, Removal, Store, WarnOnce, jittered};
+use super::{
+    Codec, Contents, Entry, IO_TIMEOUT, IoBudget, Lock, LockResult, Note, Removal, Store, WarnOnce, jittered,
+    unlock_timeout,
+};
 use crate::config::Options;
+use crate::oauth::retry::Deadline;
 use crate::sys::boot;
 use crate::sys::clock::Clock;
 use crate::sys::fork;
@@ -46,9 +50,6 @@ const TEMP_SUFFIX: &str = ".tmp";
 /// Unfinished files older than this are removed: their writer must have crashed. If it was only
 /// stopped, its rename fails, which is harmless.
 const STALE_TEMP_AGE: Duration = Duration::from_secs(60);
-
-/// How long a caller waits for the lock to be released by a helper thread, which then finishes alone.
-const UNLOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The shortest and the longest time between two looks at the entry while another process holds the lock. The lock
 /// wakes those that wait, so that these looks only find what was stored without it.
@@ -130,7 +131,7 @@ impl FileStore {
     }
 
     fn try_save(&self, entry: &Entry, lock: Option<Lock>, budget: &IoBudget) -> Attempt<()> {
-        let lock = lock.and_then(|lock| lock.downcast::<LockGuard>().ok()).and_then(|mut guard| guard.0.take());
+        let lock = lock.and_then(|lock| lock.downcast::<LockGuard>().ok()).and_then(|mut guard| guard.file.take());
         let store_time = lock.as_ref().and_then(|lock| lock.time_now(&self.codec.clock));
         let (sealed, number) = self.sealed(|| self.codec.seal_entry(entry, store_time))?;
         let files = self.files.clone();
@@ -168,7 +169,7 @@ impl Store for FileStore {
         match self.with_files(budget, move |files| files.lock(numbers)) {
             Ok(Some(mut lock)) => {
                 lock.taken = self.codec.clock.boot_time();
-                LockResult::Held(Box::new(LockGuard(Some(lock))))
+                LockResult::Held(Box::new(LockGuard { file: Some(lock), deadline: budget.deadline.clone() }))
             }
             Ok(None) => LockResult::Busy,
             Err(problem) => {
@@ -392,14 +393,18 @@ fn touch(file: &File) -> Option<i64> {
 }
 
 /// The lock, while it is held.
-struct LockGuard(Option<LockedFile>);
+struct LockGuard {
+    file: Option<LockedFile>,
+    /// The deadline of the call that took it.
+    deadline: Option<(Clock, Deadline)>,
+}
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
-        let Some(file) = self.0.take() else { return };
+        let Some(file) = self.file.take() else { return };
         // Unlocking may need a file server. (If no thread can be started, the file is unlocked here.)
         if let Some(done) = LOCK_WAITERS.try_start(move || drop(file)) {
-            let _ = done.recv_timeout(UNLOCK_TIMEOUT);
+            let _ = done.recv_timeout(unlock_timeout(self.deadline.as_ref()));
         }
     }
 }

@@ -10,6 +10,7 @@
 #![cfg_attr(not(any(unix, feature = "redis")), allow(dead_code, reason = "no store uses it"))]
 
 #[cfg(unix)]
+#[cfg_attr(simulator, path = "../../tests/simulator/library/file_store.rs")]
 mod file;
 mod note;
 #[cfg(feature = "redis")]
@@ -17,6 +18,12 @@ mod redis;
 #[cfg(feature = "redis")]
 mod resp;
 mod seal;
+#[cfg(simulator)]
+#[path = "../../tests/simulator/library/stores.rs"]
+pub mod simulated;
+#[cfg(simulator)]
+#[path = "../../tests/simulator/library/redis_server.rs"]
+mod simulated_redis;
 
 use crate::config::Options;
 use crate::config::credentials::Credentials;
@@ -27,13 +34,14 @@ use crate::oauth::retry::Deadline;
 use crate::sys::boot;
 use crate::sys::clock::{Clock, Timestamps};
 use crate::sys::secret::Secret;
+use crate::sys::sync::Instant;
 pub use note::{Failure, Note};
 use seal::{Record, RecordCipher, RecordKind, Times};
 use std::any::Any;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The longest lifetime of a token that is believed, from the service or from a store.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -164,6 +172,14 @@ impl IoBudget {
         self.left.set(self.left.get().saturating_sub(start.elapsed()));
         result
     }
+}
+
+/// How long a caller waits for the release of a lock, which is then finished in the background.
+const UNLOCK_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The same, not beyond the deadline of the call that took the lock.
+fn unlock_timeout(deadline: Option<&(Clock, Deadline)>) -> Duration {
+    deadline.map_or(UNLOCK_TIMEOUT, |(clock, deadline)| deadline.remaining(clock).min(UNLOCK_TIMEOUT))
 }
 
 /// The store that the settings name, for these credentials. `None` for a personal access token, which is not

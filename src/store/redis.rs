@@ -16,7 +16,9 @@
 
 use super::resp::{Command, Value, encode, read_reply};
 use super::seal::RecordCipher;
-use super::{Codec, Contents, Entry, IoBudget, Lock, LockResult, Note, Removal, Store, WarnOnce, jittered};
+use super::{
+    Codec, Contents, Entry, IoBudget, Lock, LockResult, Note, Removal, Store, WarnOnce, jittered, unlock_timeout,
+};
 use crate::config::{NetworkOptions, Options};
 use crate::error::{Error, Kind, Result};
 use crate::net::connect::connect;
@@ -25,16 +27,17 @@ use crate::net::tcp::{Peer, Stream};
 use crate::net::tls::ClientCertificate;
 use crate::net::tls_files::TlsFiles;
 use crate::net::url::{host_and_port, percent_decode, split_authority};
+use crate::oauth::retry::Deadline;
 use crate::sanitize::sanitize;
 use crate::sys::clock::Clock;
 use crate::sys::deadline::IoDeadline;
 use crate::sys::fork;
 use crate::sys::secret::Secret;
+use crate::sys::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use crate::sys::threads::HelperThreads;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::io::{self, BufReader, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -59,7 +62,7 @@ const LOCK_TTL: Duration = Duration::from_secs(5);
 /// is a quarter of the time that the caller has waited, so that no process gets the token more than a quarter later.
 const POLL_AFTER: [Duration; 2] = [Duration::from_millis(30), Duration::from_secs(1)];
 
-/// The threads that prolong locks. A store has one at most.
+/// The threads that prolong and release locks. A lock has one of each at most.
 static LOCK_KEEPERS: HelperThreads = HelperThreads::new("amp-lock");
 
 /// A Lua script that prolongs the lifetime of a key if it has a certain value.
@@ -186,7 +189,9 @@ impl Store for RedisStore {
         let life = LOCK_TTL.as_millis().to_string();
         let take: Command = &[b"SET", self.keys.lock.as_bytes(), owner.as_bytes(), b"NX", b"PX", life.as_bytes()];
         match self.server.command(budget, take) {
-            Some(Value::Bulk(_)) => LockResult::Held(Box::new(LockGuard::new(&self.server, &self.keys.lock, owner))),
+            Some(Value::Bulk(_)) => {
+                LockResult::Held(Box::new(LockGuard::new(&self.server, &self.keys.lock, owner, budget)))
+            }
             Some(Value::Nil) => LockResult::Busy,
             _ => LockResult::Unavailable,
         }
@@ -261,12 +266,14 @@ struct LockGuard {
     server: Arc<RedisClient>,
     lock: String,
     owner: String,
+    /// The deadline of the call that took it.
+    deadline: Option<(Clock, Deadline)>,
     /// Ends the thread that prolongs the lock.
     _keep: Option<SyncSender<()>>,
 }
 
 impl LockGuard {
-    fn new(server: &Arc<RedisClient>, lock: &str, owner: String) -> Self {
+    fn new(server: &Arc<RedisClient>, lock: &str, owner: String, budget: &IoBudget) -> Self {
         let (keep, dropped) = sync_channel::<()>(0);
         let (client, key, name) = (server.clone(), lock.to_owned(), owner.clone());
         let prolong = move || {
@@ -281,15 +288,34 @@ impl LockGuard {
             }
         };
         let started = LOCK_KEEPERS.try_start(prolong).is_some();
-        LockGuard { server: server.clone(), lock: lock.to_owned(), owner, _keep: started.then_some(keep) }
+        LockGuard {
+            server: server.clone(),
+            lock: lock.to_owned(),
+            owner,
+            deadline: budget.deadline.clone(),
+            _keep: started.then_some(keep),
+        }
     }
 }
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
-        // In a forked child this does nothing, and the lock stays the parent's.
-        let delete: Command = &[b"EVAL", COMPARE_AND_DELETE, b"1", self.lock.as_bytes(), self.owner.as_bytes()];
-        self.server.within(self.server.io_timeout, &[delete], &[]);
+        // In a forked child the lock stays the parent's.
+        if self.server.generation != fork::generation() {
+            return;
+        }
+        let (server, key, owner) = (self.server.clone(), self.lock.clone(), self.owner.clone());
+        let release = move |limit| {
+            let delete: Command = &[b"EVAL", COMPARE_AND_DELETE, b"1", key.as_bytes(), owner.as_bytes()];
+            server.within(limit, &[delete], &[]);
+        };
+        let (timeout, longest) = (unlock_timeout(self.deadline.as_ref()), self.server.io_timeout);
+        // The server may be slow, and the call may have no time left. (If no thread can be started, the lock expires.)
+        let inline = release.clone();
+        match LOCK_KEEPERS.try_start(move || release(longest)) {
+            Some(done) => drop(done.recv_timeout(timeout)),
+            None => inline(timeout.min(longest)),
+        }
     }
 }
 
@@ -352,6 +378,12 @@ impl RedisClient {
         None
     }
 
+    #[cfg(simulator)]
+    fn exchange(&self, commands: &[Command], limit: Duration) -> Result<Vec<Value>> {
+        super::simulated_redis::exchange(commands, limit).map_err(|error| self.io_error(&error))
+    }
+
+    #[cfg(not(simulator))]
     fn exchange(&self, commands: &[Command], limit: Duration) -> Result<Vec<Value>> {
         let deadline = IoDeadline::after(limit);
         // No thread holds the lock for longer than one exchange.

@@ -3,6 +3,7 @@
 //! The time since the boot ([`Clock::boot_time`](crate::sys::clock::Clock::boot_time)) means something only to
 //! processes of the same boot. They have the same [`identity`].
 
+#[cfg(not(simulator))]
 use once_cell::race::OnceBox;
 
 /// An identity of a boot. Zero: unknown.
@@ -11,7 +12,11 @@ pub type BootId = [u8; 16];
 /// The identity of a boot that is not known.
 pub const UNKNOWN: BootId = [0; 16];
 
+#[cfg(simulator)]
+pub use crate::sys::simulation::boot_identity as identity;
+
 /// The identity of this boot, and of the time namespace, in which the time since the boot may be shifted.
+#[cfg(not(simulator))]
 pub fn identity() -> BootId {
     static IDENTITY: OnceBox<BootId> = OnceBox::new();
     *IDENTITY.get_or_init(|| Box::new(read().unwrap_or(UNKNOWN)))

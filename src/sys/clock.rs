@@ -58,6 +58,9 @@ pub enum Clock {
     System,
     /// A clock that only moves when a test moves it.
     Manual(Arc<ManualClock>),
+    /// The clocks and the randomness of a simulated machine.
+    #[cfg(simulator)]
+    Simulated(crate::sys::simulation::MachineClock),
 }
 
 impl Clock {
@@ -67,6 +70,8 @@ impl Clock {
         match self {
             Clock::System => system_now(),
             Clock::Manual(clock) => clock.now(),
+            #[cfg(simulator)]
+            Clock::Simulated(clock) => clock.now(),
         }
     }
 
@@ -76,6 +81,8 @@ impl Clock {
         match self {
             Clock::System => system_boot_time(),
             Clock::Manual(clock) => clock.now().monotonic,
+            #[cfg(simulator)]
+            Clock::Simulated(clock) => clock.boot_time(),
         }
     }
 
@@ -84,6 +91,8 @@ impl Clock {
         match self {
             Clock::System => std::thread::sleep(duration),
             Clock::Manual(clock) => clock.advance(duration + clock.oversleep()),
+            #[cfg(simulator)]
+            Clock::Simulated(_) => crate::sys::simulation::sleep(duration),
         }
     }
 
@@ -101,6 +110,8 @@ impl Clock {
                 }
             }
             Clock::Manual(clock) => clock.random(),
+            #[cfg(simulator)]
+            Clock::Simulated(clock) => clock.random(),
         };
         // The fraction is below 2⁶⁴ and the result is rounded down, so it is never the limit itself.
         let limit = limit.as_nanos().min(u64::MAX.into());

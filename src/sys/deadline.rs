@@ -3,9 +3,10 @@
 //! A socket does not know the clock of a test. So this deadline is separate from the one of
 //! [`crate::oauth::retry`], which is measured on [`crate::sys::clock::Clock`].
 
+use crate::sys::sync::Instant;
 use std::fmt;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The time by which an operation must be finished, and the timeout that it was given, for messages.
 #[derive(Clone, Copy, Debug)]

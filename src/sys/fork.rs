@@ -13,9 +13,14 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// The number of forks between the process in which [`install_fork_hook`] was first called and this one.
+#[cfg(not(simulator))]
 pub fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
+
+/// In the simulator, a number that each process has.
+#[cfg(simulator)]
+pub use crate::sys::simulation::process as generation;
 
 /// Starts counting forks. Further calls have no effect.
 pub fn install_fork_hook() {

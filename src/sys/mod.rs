@@ -11,5 +11,8 @@ pub mod program;
 pub(crate) mod read_file;
 pub mod secret;
 pub(crate) mod secret_memory;
+#[cfg(simulator)]
+#[path = "../../tests/simulator/library/simulation.rs"]
+pub mod simulation;
 pub mod sync;
 pub(crate) mod threads;

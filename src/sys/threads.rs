@@ -9,13 +9,19 @@
 
 use crate::sys::deadline::IoDeadline;
 use crate::sys::fork::ForkCounter;
+use crate::sys::sync::JoinHandle;
+use crate::sys::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::fmt;
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::thread::{Builder, JoinHandle};
+#[cfg(not(simulator))]
+use std::thread::Builder;
 use std::time::Duration;
 
+#[cfg(simulator)]
+pub(crate) use crate::sys::simulation::spawn_thread as spawn;
+
 /// Starts a thread.
+#[cfg(not(simulator))]
 pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     let _signals = BlockSignals::new();
     // Without this, the standard library reads the size from the environment variable RUST_MIN_STACK.

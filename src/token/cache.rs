@@ -27,18 +27,23 @@ use super::rejection::is_about_token;
 use super::state::{Backoff, Inner, Outcome, PerProcess, RefreshState, State, classify};
 use super::stats::Stats;
 use crate::config::{Config, Options};
-use crate::error::{Error, Kind, Phase, Result};
+use crate::error::{Error, Kind, Phase, Result, resource_limit};
 use crate::net::transport::Transport;
 use crate::oauth::retry::{Deadline, backoff};
 use crate::sys::fork;
 use crate::sys::panics;
 use crate::sys::sync::{MutexGuard, current_thread};
 use arc_swap::ArcSwap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use super::stats::STATISTICS;
+
+#[cfg(simulator)]
+#[path = "../../tests/simulator/library/fork.rs"]
+mod simulated;
 
 /// A cache for the token of one set of credentials. Threads share it by reference. Dropping it ends its
 /// background thread, if it has one. Tokens that it returned stay valid.
@@ -290,12 +295,13 @@ impl Inner {
         }
         let left = clock.now().remaining_until(token.usable_until(min_validity));
         let budget = Deadline::after(clock, REFRESH_TIMEOUT.min(left)).min(deadline);
+        let here = RefreshAttempt { required: false, short_deadline: true, deadline: budget, retries: 0, min_validity };
         if self.config.has_own_transport() {
-            let attempt =
-                RefreshAttempt { required: false, short_deadline: true, deadline: budget, retries: 0, min_validity };
-            self.run_flight(process, state, attempt);
+            self.run_flight(process, state, here);
         } else {
-            let flight = self.start_flight(process, state, self.refresh_attempt());
+            let flight = self.start_flight(process, state, self.refresh_attempt(), |flight, _| {
+                self.complete_flight(process, flight, here);
+            });
             // The flight goes on if it takes longer.
             let _ = self.join_flight(process, process.lock(), &flight, budget);
         }
@@ -422,7 +428,9 @@ impl Inner {
                 token.mark_used();
                 let is_due = !token.is_fresh(now) && pauses.refresh_at() <= now.monotonic;
                 if is_due && is_idle && !self.delegate_to_refresher(&process, &mut state) {
-                    self.start_flight(&process, state, self.refresh_attempt());
+                    self.start_flight(&process, state, self.refresh_attempt(), |flight, error| {
+                        self.abandon_flight(&process, flight, no_thread_error(&error));
+                    });
                 }
                 Ok(token)
             }
@@ -431,7 +439,13 @@ impl Inner {
                     return Err(error);
                 }
                 if is_idle {
-                    self.start_flight(&process, state, self.required_attempt(self.deadline(), min_validity));
+                    let attempt = self.required_attempt(self.deadline(), min_validity);
+                    let flight = self.start_flight(&process, state, attempt, |flight, error| {
+                        self.abandon_flight(&process, flight, no_thread_error(&error));
+                    });
+                    if let Some(Outcome::Inconclusive(error)) = flight.0.get() {
+                        return Err(error.clone());
+                    }
                 }
                 Err(Error::new(Kind::Pending, "no token is available yet; one is being requested")
                     .with_retry_after(Some(POLL_INTERVAL))
@@ -443,6 +457,15 @@ impl Inner {
 
 /// What [`Kind::Pending`] says as the time after which the caller may ask again.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The error of a call that must not wait, if no thread can be started that would.
+fn no_thread_error(error: &io::Error) -> Error {
+    let hint = resource_limit(error).map_or("raise the limits of threads and memory", |(_, hint)| hint);
+    Error::new(Kind::Io, format!("cannot start a thread that requests a token: {error}"))
+        .with_retryable(true)
+        .with_retry_after(Some(BACKOFF_BASE))
+        .with_hint(hint)
+}
 
 /// What a caller in the slow path does next.
 enum Step {

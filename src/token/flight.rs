@@ -17,6 +17,7 @@ use crate::sys::clock::Timestamps;
 use crate::sys::panics;
 use crate::sys::sync::MutexGuard;
 use crate::sys::threads;
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -80,12 +81,13 @@ impl Inner {
     }
 
     /// Has a thread of its own complete a new flight; the caller may [join](Inner::join_flight) it. If no thread can
-    /// be started, the caller completes it.
+    /// be started, `otherwise` must end it, in the time that the caller has.
     pub(super) fn start_flight(
         self: &Arc<Self>,
         process: &Arc<PerProcess>,
         state: MutexGuard<'_, RefreshState>,
         attempt: RefreshAttempt,
+        otherwise: impl FnOnce(&Flight, io::Error),
     ) -> Arc<Flight> {
         let flight = begin_flight(process, state);
         let (inner, its_process, its_flight) = (self.clone(), process.clone(), flight.clone());
@@ -93,13 +95,23 @@ impl Inner {
             let _inside = panics::enter();
             drop(inner.complete_flight(&its_process, &its_flight, attempt));
         };
-        if threads::spawn("amp-token", work).is_err() {
-            self.complete_flight(process, &flight, attempt);
+        if let Err(error) = threads::spawn("amp-token", work) {
+            otherwise(&flight, error);
         }
         flight
     }
 
-    fn complete_flight(&self, process: &PerProcess, flight: &Flight, attempt: RefreshAttempt) -> Outcome {
+    /// Ends a flight that was not made. It says nothing about the service, but may be as useless the next time, so it
+    /// has a pause, too.
+    pub(super) fn abandon_flight(&self, process: &PerProcess, flight: &Flight, error: Error) {
+        self.stats.failures.fetch_add(1, Ordering::Relaxed);
+        let until = self.clock().now().after(BACKOFF_BASE).monotonic;
+        let state = process.lock();
+        process.change_pauses(|pauses| pauses.deferred_until = until);
+        process.finish_flight(state, flight, Outcome::Inconclusive(error), until);
+    }
+
+    pub(super) fn complete_flight(&self, process: &PerProcess, flight: &Flight, attempt: RefreshAttempt) -> Outcome {
         // If this thread panics, in the application's transport or here, the guard ends the flight, so that no
         // thread waits forever.
         let _guard = FlightGuard { inner: self, process, flight };
@@ -274,12 +286,7 @@ impl Drop for FlightGuard<'_> {
         if self.flight.0.get().is_some() {
             return;
         }
-        self.inner.stats.failures.fetch_add(1, Ordering::Relaxed);
         let error = Error::new(Kind::Internal, "the thread that requested a token panicked");
-        // A panic may be repeated, so it has a pause, too.
-        let until = self.inner.clock().now().after(BACKOFF_BASE).monotonic;
-        let state = self.process.lock();
-        self.process.change_pauses(|pauses| pauses.deferred_until = until);
-        self.process.finish_flight(state, self.flight, Outcome::Inconclusive(error), until);
+        self.inner.abandon_flight(self.process, self.flight, error);
     }
 }

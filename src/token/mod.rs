@@ -56,11 +56,11 @@ impl Token {
         Token::build(value.expose(), issued, Timestamps::NEVER, Timestamps::NEVER)
     }
 
-    /// The same token, due for refresh at another time between `now` and its margin: a forked child must not
-    /// refresh it at the same time as its parent and its siblings.
+    /// The same token, due for refresh at another time between `now` and the end of the time in which it is valid for
+    /// `min_validity`: a forked child must not refresh it at the same time as its parent and its siblings.
     #[must_use]
-    pub fn with_new_refresh_time(&self, now: Timestamps, clock: &Clock) -> Self {
-        let due = now.after(clock.random_below(now.remaining_until(self.usable_until(Duration::ZERO)) / 2));
+    pub fn with_new_refresh_time(&self, now: Timestamps, min_validity: Duration, clock: &Clock) -> Self {
+        let due = now.after(clock.random_below(now.remaining_until(self.usable_until(min_validity)) / 2));
         Token::build(self.value(), self.issued, self.expires, due)
     }
 
@@ -246,9 +246,27 @@ mod tests {
         let clock = Clock::Manual(ManualClock::new(5));
         let token = Token::new(&"t".into(), clock.now(), Duration::from_secs(300), Duration::ZERO, &clock);
         clock.sleep(Duration::from_secs(250));
-        let children: Vec<_> =
-            (0..10).map(|_| token.with_new_refresh_time(clock.now(), &clock).refresh_at().wall).collect();
+        let children: Vec<_> = (0..10)
+            .map(|_| token.with_new_refresh_time(clock.now(), Duration::ZERO, &clock).refresh_at().wall)
+            .collect();
         assert!(children.iter().max() > children.iter().min());
         assert!(children.iter().all(|due| *due < token.usable_until(Duration::ZERO).wall));
+    }
+
+    #[test]
+    fn a_child_keeps_to_min_validity() {
+        let clock = Clock::Manual(ManualClock::new(5));
+        let min_validity = Duration::from_secs(30);
+        let token = Token::new(&"t".into(), clock.now(), Duration::from_secs(300), min_validity, &clock);
+        for passed in [200, 60, 20] {
+            clock.sleep(Duration::from_secs(passed));
+            let now = clock.now();
+            for _ in 0..20 {
+                // The fast path asks only whether the token is fresh.
+                let child = token.with_new_refresh_time(now, min_validity, &clock);
+                let last = child.refresh_at().before(Duration::from_nanos(1));
+                assert!(!child.is_fresh(now) || child.is_usable(last, min_validity));
+            }
+        }
     }
 }

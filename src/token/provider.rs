@@ -76,6 +76,8 @@ pub struct TokenProvider {
     resolved: ArcSwapOption<ResolvedCredentials>,
     /// A hash of what the way to the service depends on.
     route: u64,
+    /// The last error with a `Retry-After`, and the monotonic time at which that is over.
+    asked: ArcSwapOption<(i64, Error)>,
 }
 
 /// Credentials, and the store that belongs to them.
@@ -89,7 +91,7 @@ struct ResolvedCredentials {
 
 /// What the caller of [`TokenProvider::fetch`] has and needs.
 pub struct FetchRequest<'a> {
-    /// The token to be replaced, if any. A stored token that is the same is ignored.
+    /// The token to be replaced, if any. A stored token that is the same, or older, is ignored.
     pub replacing: Option<&'a Token>,
     /// Whether the caller cannot continue without a new token.
     pub required: bool,
@@ -151,7 +153,7 @@ impl TokenProvider {
             false => ArcSwapOption::from_pointee(ResolvedCredentials::find(&config, config.options.timeout)?),
         };
         let route = route(&config);
-        Ok(TokenProvider { config, transport, resolved, route })
+        Ok(TokenProvider { config, transport, resolved, route, asked: ArcSwapOption::empty() })
     }
 
     /// The provider for a forked child of the process that `parent` belongs to. It has what the parent knew: the
@@ -170,7 +172,14 @@ impl TokenProvider {
             transport: parent.transport.clone(),
             resolved: ArcSwapOption::from_pointee(resolved),
             route: parent.route,
+            asked: ArcSwapOption::new(parent.asked.load_full()),
         }
+    }
+
+    /// The delay that the service last asked for: until when, and with which error. A request that is repeated after it
+    /// has not failed yet, so a forked child finds it nowhere else.
+    pub(super) fn asked(&self) -> Option<Arc<(i64, Error)>> {
+        self.asked.load_full()
     }
 
     /// Fetches a token from the store or the service, with what must still be saved in the store. `None` if a new
@@ -224,7 +233,7 @@ impl TokenProvider {
     ) -> Result<Option<(Token, Option<PendingSave>)>> {
         let Options { clock, .. } = &self.config.options;
         let Some(store) = &resolved.store else {
-            return Ok(Some((self.request(&resolved.credentials, fetch)?, None)));
+            return Ok(Some((self.request(&resolved.credentials, fetch, |_| ())?, None)));
         };
         let tenth = fetch.deadline.remaining(clock) / 10;
         let shared = SharedFetch {
@@ -268,7 +277,7 @@ impl TokenProvider {
                     if left > shared.reserve || is_requesting {
                         // At the end, the store alone tells when another process has a token.
                         let is_early = left > shared.reserve;
-                        let limit = if is_early { left - shared.reserve } else { shared.reserve / 8 };
+                        let limit = if is_early { left - shared.reserve } else { left.min(shared.reserve / 8) };
                         is_free = store.wait(shared.start.remaining_until(clock.now()), limit);
                         shared.budget.renew();
                         continue;
@@ -297,7 +306,14 @@ impl TokenProvider {
         let left = shared.fetch.deadline.remaining(clock);
         let request =
             FetchRequest { deadline: Deadline::after(clock, left - LAST_LOOK.min(left / 20)), ..*shared.fetch };
-        let error = match self.request(&resolved.credentials, &request) {
+        let share = |error: &Error| {
+            if let Some(failure) = Failure::new(error, self.route) {
+                let budget = IoBudget::new(&self.config.options, shared.fetch.deadline);
+                shared.store.leave_note(&Note::Failed(failure), Duration::ZERO, &budget);
+            }
+        };
+        // While this process waits to repeat the request, others may stop waiting for it.
+        let error = match self.request(&resolved.credentials, &request, share) {
             Ok(token) => {
                 let entry = Entry { token: token.value().into(), issued: token.issued(), lifetime: token.lifetime() };
                 let budget = IoBudget::new(&self.config.options, shared.fetch.deadline);
@@ -310,9 +326,7 @@ impl TokenProvider {
         if let Some(token) = self.usable(shared.store.read(&budget).entry, shared.fetch) {
             return Ok((token, None));
         }
-        if let Some(failure) = Failure::new(&error, self.route) {
-            shared.store.leave_note(&Note::Failed(failure), Duration::ZERO, &budget);
-        }
+        share(&error);
         Err(error)
     }
 
@@ -434,7 +448,9 @@ impl TokenProvider {
     fn usable(&self, entry: Option<Entry>, fetch: &FetchRequest) -> Option<Token> {
         let clock = &self.config.options.clock;
         let token = self.token(entry?);
-        if fetch.replacing.is_some_and(|current| current.value() == token.value()) {
+        // An older one is in the store until its successor is saved. It may have been rejected, and is of no use anyway.
+        let is_older = |current: &Token| token.issued().monotonic < current.issued().monotonic;
+        if fetch.replacing.is_some_and(|current| current.value() == token.value() || is_older(current)) {
             return None;
         }
         let now = clock.now();
@@ -452,14 +468,20 @@ impl TokenProvider {
         Token::new(&entry.token, entry.issued, entry.lifetime, *min_validity, clock)
     }
 
-    /// Requests a token from the service.
-    fn request(&self, credentials: &Credentials, fetch: &FetchRequest) -> Result<Token> {
+    /// Requests a token from the service. `share` is called with each error by which the service asks for a delay, before
+    /// the request is repeated.
+    fn request(&self, credentials: &Credentials, fetch: &FetchRequest, share: impl Fn(&Error)) -> Result<Token> {
         let Options { token_url, user_agent, clock, min_validity, log, .. } = &self.config.options;
         let Credentials::Client { id, secret } = credentials else {
             return Ok(Token::permanent(credentials.secret(), clock.now()));
         };
         let request = client_credentials::token_request(token_url, id, secret, user_agent);
-        retry::with_retries(clock, fetch.deadline, fetch.max_retries, |left| {
+        let share_delay = |error: &Error| {
+            if error.retry_after().is_some() {
+                share(error);
+            }
+        };
+        let attempt = |left| {
             // Read before the request is sent, because the lifetime begins at some time after that.
             let issued = clock.now();
             self.config.requests.fetch_add(1, Ordering::Relaxed);
@@ -478,10 +500,15 @@ impl TokenProvider {
                 }
                 Err(error) => {
                     log.debug(|| format!("a token request failed: {error}"));
+                    if let Some(delay) = error.retry_after() {
+                        let until = clock.now().after(delay).monotonic;
+                        self.asked.store(Some(Arc::new((until, error.clone()))));
+                    }
                     Err(error)
                 }
             }
-        })
+        };
+        retry::with_reported_retries(clock, fetch.deadline, fetch.max_retries, attempt, share_delay)
     }
 }
 

@@ -10,11 +10,10 @@ use crate::error::{Error, Kind, Result};
 use crate::oauth::retry::Deadline;
 use crate::sys::clock::{Clock, Timestamps};
 use crate::sys::fork;
-use crate::sys::sync::{Condvar, Mutex, MutexGuard, ThreadId};
+use crate::sys::sync::{Condvar, JoinHandle, Mutex, MutexGuard, ThreadId};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The state of the cached token.
@@ -154,6 +153,13 @@ impl Inner {
         let new = Arc::new(PerProcess::new(provider));
         // A child that forgot the pauses of its parent would send a request that the server asked not to get.
         new.pauses.store(process.pauses.load_full());
+        if let Some(asked) = new.provider()?.asked() {
+            new.change_pauses(|pauses| {
+                if pauses.backoff.as_ref().is_none_or(|backoff| backoff.until < asked.0) {
+                    pauses.backoff = Some(Backoff { until: asked.0, error: asked.1.clone(), advisory: false });
+                }
+            });
+        }
         let previous = self.per_process.compare_and_swap(&process, new.clone());
         if !Arc::ptr_eq(&previous, &process) {
             return Ok(previous.clone()); // another thread of the child was faster
@@ -162,7 +168,8 @@ impl Inner {
         let now = self.clock().now();
         let child = self.token.load().filter(|token| !token.is_permanent() && token.is_usable(now, Duration::ZERO));
         if let Some(token) = child {
-            self.set_token(Some(Arc::new(token.with_new_refresh_time(now, self.clock()))));
+            let min_validity = self.options().min_validity;
+            self.set_token(Some(Arc::new(token.with_new_refresh_time(now, min_validity, self.clock()))));
         }
         Ok(new)
     }

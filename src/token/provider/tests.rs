@@ -24,6 +24,8 @@ struct FakeStore {
     notes: Mutex<Vec<Note>>,
     saved: Mutex<Vec<(Entry, bool)>>,
     waits: AtomicUsize,
+    /// The longest time of one wait.
+    longest_wait: Mutex<Duration>,
 }
 
 impl FakeStore {
@@ -53,7 +55,7 @@ impl Store for FakeStore {
 
     fn wait(&self, _: Duration, limit: Duration) -> bool {
         self.waits.fetch_add(1, Ordering::SeqCst);
-        self.clock.advance(limit.min(Duration::from_millis(100)));
+        self.clock.advance(limit.min(*self.longest_wait.lock().unwrap()));
         true
     }
 
@@ -129,6 +131,7 @@ impl World {
             notes: Mutex::default(),
             saved: Mutex::default(),
             waits: AtomicUsize::new(0),
+            longest_wait: Mutex::new(Duration::from_millis(100)),
         });
         let provider = TokenProvider::new(Arc::new(ProviderConfig::new(&config).unwrap())).unwrap();
         let credentials = Credentials::Client { id: ID.to_owned(), secret: SECRET.into() };
@@ -435,4 +438,51 @@ fn a_store_that_uses_all_the_time_is_named() {
     assert_eq!(error.kind(), Kind::Timeout);
     assert!(error.to_string().contains("timed out waiting for the token store a slow one"), "{error}");
     assert_eq!(requests.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_caller_that_waits_for_the_request_of_another_process_returns_by_its_deadline() {
+    for seed in 0..20 {
+        let world = World::new(TOKEN, |_| vec![(Duration::ZERO, None, Some(Note::Requesting), false)]);
+        *world.store.longest_wait.lock().unwrap() = Duration::MAX;
+        world.clock.advance(Duration::from_nanos(seed));
+        let start = world.clock.now();
+        let result = world.fetch(3);
+        let took = start.remaining_until(world.clock.now());
+        assert!(took <= TIMEOUT, "{took:?}");
+        assert!(result.is_err() || world.requests() > 0);
+    }
+}
+
+#[test]
+fn an_older_token_of_the_store_replaces_none() {
+    let world = World::new(TOKEN, |clock| vec![theirs(clock, 0)]);
+    world.clock.advance(seconds(10));
+    let clock = Clock::Manual(world.clock.clone());
+    let current = Token::new(&"current".into(), clock.now(), seconds(300), Duration::ZERO, &clock);
+    let deadline = Deadline::after(&clock, TIMEOUT);
+    let fetch = FetchRequest {
+        replacing: Some(&current),
+        required: true,
+        deadline,
+        max_retries: 0,
+        min_validity: Duration::ZERO,
+    };
+    let (token, _) = world.provider.fetch(&fetch).unwrap().unwrap();
+    assert_eq!(token.value(), "own");
+}
+
+/// A process that waits to repeat its request tells the others, which may stop waiting for it in the meantime.
+#[test]
+fn a_retry_after_is_shared_before_the_request_is_repeated() {
+    let world = World::new((Duration::ZERO, 503, "", Some("5")), |_| vec![(Duration::ZERO, None, None, true)]);
+    world.fetch(1).unwrap_err();
+    assert_eq!(world.requests(), 2);
+    let notes = world.store.notes.lock().unwrap();
+    let hold = |note: &&Note| matches!(note, Note::Failed(Failure { hold: true, .. }));
+    assert_eq!(notes.iter().filter(hold).count(), 2, "{notes:?}");
+    // A forked child finds it, too.
+    let asked = world.provider.asked().unwrap();
+    let (until, error) = &*asked;
+    assert!(*until > world.clock.now().monotonic && error.http_status() == Some(503));
 }
