@@ -369,6 +369,8 @@ impl RedisClient {
                     Some(message) => format!("{} returned an error: {}", self.url.name(), self.url.sanitize(message)),
                 }
             }
+            // That a call had hardly any time left proves no failure of the server.
+            Err(error) if limit < self.io_timeout / 2 => error.to_string(),
             Err(error) => {
                 self.unavailable_until.store(self.clock.now().after(FAILURE_COOLDOWN).monotonic, Ordering::Relaxed);
                 error.to_string()

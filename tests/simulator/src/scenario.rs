@@ -234,6 +234,11 @@ impl Maker<'_> {
             let at = self.rng.within(from..latest.max(from + 1));
             if early {
                 self.add(from, What::Call(process, thread + 1, Op::Get));
+                // Or soon after the service has asked for a delay.
+                if self.rng.one_in(3) {
+                    self.add(from, What::Service(Mode::Status(503, Some(30))));
+                    self.add(from + 10 * SECOND, What::Service(Mode::Works));
+                }
             }
             self.add(at, What::Call(process, thread, Op::Fork(child)));
             // The child acts at once, and later.

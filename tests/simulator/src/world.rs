@@ -11,11 +11,13 @@ use amp_token_simulated::sys::clock::Clock;
 use amp_token_simulated::sys::simulation::{
     self, MachineClock, Nanos, Remains, Rng, SECOND, TaskId, nanos, trace, violation,
 };
+use amp_token_simulated::token::Token;
 use amp_token_simulated::token::cache::TokenCache;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a simulation showed.
@@ -52,6 +54,8 @@ struct Process {
     cache: RefCell<Option<Rc<TokenCache>>>,
     threads: RefCell<BTreeMap<usize, Thread>>,
     exiting: Cell<bool>,
+    /// The token that a call returned last.
+    last: RefCell<Option<Arc<Token>>>,
     /// The threads that reported a token, and have not got another one yet.
     rejecters: RefCell<BTreeMap<TaskId, String>>,
     /// For the planted fault that lets callers wait for each other.
@@ -329,6 +333,7 @@ impl World {
             cache: RefCell::new(cache.map(Rc::new)),
             threads: RefCell::default(),
             exiting: Cell::new(false),
+            last: RefCell::default(),
             rejecters: RefCell::default(),
             turn: simulation::Mutex::default(),
         });
@@ -364,9 +369,8 @@ impl World {
         }
         if plan.own_transport {
             let _ = id;
-            config.transport = Some(std::sync::Arc::new(|request: &Request, timeout: Duration| {
-                simulation::world().send(request, timeout)
-            }));
+            config.transport =
+                Some(Arc::new(|request: &Request, timeout: Duration| simulation::world().send(request, timeout)));
         }
         Ok(config)
     }
@@ -495,7 +499,7 @@ impl Caller<'_> {
         }
     }
 
-    fn get(&self) -> Result<std::sync::Arc<amp_token_simulated::token::Token>> {
+    fn get(&self) -> Result<Arc<Token>> {
         self.checked("get", 0, |cache| {
             if simulation::planted(faults::CALLERS_IN_TURN) {
                 let _turn = self.process.turn.lock();
@@ -517,8 +521,8 @@ impl Caller<'_> {
         &self,
         what: &'static str,
         min_validity: Nanos,
-        work: impl FnOnce(&TokenCache) -> Result<std::sync::Arc<amp_token_simulated::token::Token>>,
-    ) -> Result<std::sync::Arc<amp_token_simulated::token::Token>> {
+        work: impl FnOnce(&TokenCache) -> Result<Arc<Token>>,
+    ) -> Result<Arc<Token>> {
         let plan = self.process.plan;
         let min_validity = min_validity.max(plan.min_validity_ms * 1_000_000);
         let has_token = || {
@@ -530,6 +534,10 @@ impl Caller<'_> {
             let validity = Duration::from_nanos(min_validity.unsigned_abs());
             start_token.as_ref().is_some_and(|token| token.is_usable(MachineClock.now(), validity))
         };
+        let was_taken = |last: &Arc<Token>| last.is_usable(MachineClock.now(), Duration::ZERO);
+        if self.cache.peek().is_none() && self.process.last.borrow().as_ref().is_some_and(was_taken) {
+            violation("rejection: a valid token was taken from all callers");
+        }
         let me = simulation::current();
         let rejecter = self.process.rejecters.borrow().contains_key(&me);
         let (started, clock) = (simulation::now(), self.world.start_of_call(self.process));
@@ -559,6 +567,7 @@ impl Caller<'_> {
             min_validity,
         };
         if let Ok(token) = &result {
+            *self.process.last.borrow_mut() = Some(token.clone());
             let is_other = |rejected: &String| rejected != token.value();
             if self.process.rejecters.borrow().get(&me).is_some_and(is_other) {
                 self.process.rejecters.borrow_mut().remove(&me);
