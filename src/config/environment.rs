@@ -28,6 +28,7 @@ const VARIABLES: &[&str] = &[
     "XDG_CACHE_HOME",
     "CACHE_DIRECTORY",
     "HOME",
+    "LOCALAPPDATA",
     "USERPROFILE",
 ];
 
