@@ -22,6 +22,6 @@ if(MINGW AND NOT TARGET AmpToken::static)
     IMPORTED_LOCATION "${_amp_token_root}/lib/libamp_token.a"
     INTERFACE_COMPILE_DEFINITIONS AMP_STATIC
     INTERFACE_INCLUDE_DIRECTORIES "${_amp_token_root}/include"
-    INTERFACE_LINK_LIBRARIES "@NATIVE_LIBS@")
+    INTERFACE_LINK_LIBRARIES "ws2_32;userenv;ntdll")
 endif()
 unset(_amp_token_root)

@@ -192,7 +192,7 @@ get_token_with_dll() { is_token "$(wine "$work/with-dll.exe")"; }
 get_token_static() { (cd "$work" && mkdir -p alone && cp static.exe alone/ && is_token "$(wine alone/static.exe)"); }
 # Without the headers of MSVC: a program that calls one function, and no C library.
 msvc_import_library() {
-    scripts/install-deps.sh clang ld.lld
+    scripts/install-deps.sh clang lld-link
     printf '%s\n' '__declspec(dllimport) unsigned amp_abi_version(void);' \
         'int start(void) { return (int)amp_abi_version() + 42; }' >"$work/msvc.c"
     clang --target=x86_64-pc-windows-msvc -c "$work/msvc.c" -o "$work/msvc.obj" &&
