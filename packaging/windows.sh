@@ -32,7 +32,6 @@ cp "$release/amp_token.dll" "$root/bin/"
 cp "$release/libamp_token.dll.a" "$release/libamp_token.a" "$root/lib/"
 cargo build -q --release --target "$target" --bin amp-token --features "cli,emulator,redis zeroizing-allocator $features"
 cp "$release/amp-token.exe" "$root/bin/"
-x86_64-w64-mingw32-strip --strip-debug --enable-deterministic-archives "$root/lib/libamp_token.a"
 
 # The import library of MSVC, from the list of what the library exports. It must export just that.
 { printf 'LIBRARY amp_token.dll\nEXPORTS\n' && cat tests/exports.txt; } >"$root/lib/amp_token.def"
