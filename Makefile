@@ -9,7 +9,8 @@
 #   make header      regenerates include/ after a change in src/capi/ or of a setting
 #   make bench       BENCH_OUT=build/bench: compares the speed with other libraries; takes minutes
 #   make soak        MINUTES=10 SEED=: many processes and threads, with servers that fail
-#   make package     .deb packages, tarball, npm package and wheels under build/packages/, for glibc 2.17 or later
+#   make package     .deb packages, tarball, npm package and wheels under build/packages/, for glibc 2.17 or later;
+#                    PACKAGES=windows: those for Windows
 #   make sizes       measures sizes and start-up times and updates the documentation; after `make package`
 #   make deny        checks licences, versions and sources of the dependencies
 #   make doxygen     the reference of the headers as HTML, under build/doxygen/
@@ -31,6 +32,9 @@ DESTDIR =
 FEATURES =
 # Those of every build here. All of its Rust code is the library's, so its memory is wiped before it is freed.
 SHIPPED = zeroizing-allocator
+
+# For `make package`: empty, or `windows`.
+PACKAGES =
 
 # For `make soak`: the duration, and the seed of the order of faults (any number; default: random).
 MINUTES = 10
@@ -149,7 +153,11 @@ uninstall:
 	rm -rf "$(DESTDIR)$(LIBDIR)/cmake/AmpToken" "$(DESTDIR)$(DATADIR)/doc/libamp_token"
 
 package:
+ifeq ($(PACKAGES),windows)
+	FEATURES='$(FEATURES)' packaging/windows.sh
+else
 	FEATURES='$(FEATURES)' packaging/package.sh
+endif
 
 sizes: package
 	scripts/sizes.py

@@ -4,7 +4,7 @@
 #   aarch64  Linux on 64-bit ARM, in qemu: the unit tests, the tests of the cache, and a C program that gets a token
 #            over HTTP and HTTPS
 #   musl     Linux with musl: the same tests, natively
-#   windows  in wine: the unit tests, and the C program with the .dll and `amp-token get` over HTTP and HTTPS
+#   windows  in wine: what scripts/test-windows.sh tests
 #   macos    compiled only: this machine cannot link or run it
 #
 # Needs rustup, which installs the standard libraries.
@@ -49,36 +49,7 @@ musl() {
     cargo test -q --target x86_64-unknown-linux-musl --lib --test cache
 }
 
-windows() {
-    scripts/install-deps.sh x86_64-w64-mingw32-gcc-posix wine64
-    rustup -q target add x86_64-pc-windows-gnu
-    export CC_x86_64_pc_windows_gnu=x86_64-w64-mingw32-gcc-posix
-    export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc-posix
-    export WINEDEBUG=-all WINEPREFIX=$work/wine
-    # Wine 8 lacks a library that every Rust program loads.
-    cat >"$work/random.c" <<'C'
-#include <windows.h>
-#include <ntsecapi.h>
-__declspec(dllexport) BOOL WINAPI ProcessPrng(PBYTE bytes, SIZE_T count) { return RtlGenRandom(bytes, count); }
-C
-    mkdir -p "$work/bin"
-    x86_64-w64-mingw32-gcc-posix -shared "$work/random.c" -o "$work/bin/bcryptprimitives.dll"
-    cat >"$work/run" <<RUN
-#!/bin/sh
-export WINEPATH='Z:$work/bin'
-exec "$(command -v wine64 || echo /usr/lib/wine/wine64)" "\$@"
-RUN
-    chmod +x "$work/run"
-    export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=$work/run
-    cargo build -q --target x86_64-pc-windows-gnu --lib
-    cargo test -q --target x86_64-pc-windows-gnu --lib
-    native
-    cp "$target_dir/x86_64-pc-windows-gnu/debug/amp_token.dll" "$work/bin/"
-    x86_64-w64-mingw32-gcc-posix -Iinclude bindings/c/get_token.c -o "$work/bin/get_token.exe" "$work/bin/amp_token.dll"
-    check_tokens "$work/run" "$work/bin/get_token.exe"
-    cargo build -q --target x86_64-pc-windows-gnu --features cli,emulator --bin amp-token
-    check_tokens "$work/run" "$target_dir/x86_64-pc-windows-gnu/debug/amp-token.exe" get
-}
+windows() { scripts/test-windows.sh; }
 
 macos() {
     # The assembler files need a compiler for the platform: zig's.

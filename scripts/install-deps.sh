@@ -12,7 +12,7 @@ packages_of() {
         c++) echo g++ ;;
         curl-headers) echo libcurl4-openssl-dev ;;
         nm | readelf | strip) echo binutils ;;
-        ld.lld) echo lld ;;
+        ld.lld | lld-link) echo lld ;;
         abidw | abidiff) echo abigail-tools ;;
         # A compiler with the sources of its standard library.
         rust-src) echo rustc-web cargo-web rust-web-src ;;
@@ -21,6 +21,7 @@ packages_of() {
         qemu-aarch64) echo qemu-user ;;
         aarch64-linux-gnu-gcc) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
         x86_64-w64-mingw32-gcc-posix) echo gcc-mingw-w64-x86-64 ;;
+        llvm-dlltool) echo llvm ;;
         musl-gcc) echo musl-tools ;;
         node) echo nodejs ;;
         # Without the service that starts at boot.

@@ -32,6 +32,7 @@ const VARIABLES: &[&str] = &[
     "XDG_CONFIG_HOME",
     "CREDENTIALS_DIRECTORY",
     "HOME",
+    "LOCALAPPDATA",
     "USERPROFILE",
     "APPDATA",
 ];

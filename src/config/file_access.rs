@@ -4,7 +4,9 @@
 //! modes 0644 and 0444, on file systems that are read-only, and belong to root; a file with such a mode may be in a
 //! directory that other users cannot enter. That is worth a line for debugging, not one in every log.
 
-use crate::log::{Level, Log};
+#[cfg(unix)]
+use crate::log::Level;
+use crate::log::Log;
 use std::fs::{File, Metadata};
 use std::path::Path;
 

@@ -211,6 +211,7 @@ fn list(addresses: &[SocketAddr]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(unix)]
     use std::net::TcpListener;
 
     fn addresses(list: &[&str]) -> Vec<SocketAddr> {
@@ -230,6 +231,7 @@ mod tests {
         assert_eq!(in_turns(&addresses(&["1.1.1.1:1"; 5000])).len(), MAX_ATTEMPTS);
     }
 
+    #[cfg(unix)]
     fn failures(errors: &[(&str, i32)], pending: &[&str]) -> Attempts {
         let failed =
             errors.iter().map(|(address, code)| (address.parse().unwrap(), io::Error::from_raw_os_error(*code)));

@@ -20,6 +20,7 @@
 
 mod directory;
 mod gate;
+#[cfg(unix)]
 mod location;
 
 use super::seal::{self, RecordCipher, Times};
@@ -33,10 +34,13 @@ use crate::sys::boot;
 use crate::sys::clock::Clock;
 use crate::sys::fork;
 use crate::sys::threads::HelperThreads;
-use directory::{Attempt, Directory, display_path};
+#[cfg(windows)]
+use directory::default_store_dir;
+use directory::{Access, Attempt, Directory, display_path, touch};
 use gate::Gate;
+#[cfg(unix)]
+use location::default_store_dir;
 use ring::rand::{SecureRandom, SystemRandom};
-use rustix::fs::OFlags;
 use std::fs::{File, Metadata, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -84,7 +88,7 @@ impl FileStore {
         let warnings = WarnOnce::new(&options.log);
         let directory = match options.store_dir.clone() {
             Some(directory) => directory,
-            None => match location::default_store_dir(|name| options.environment.get(name)) {
+            None => match default_store_dir(|name| options.environment.get(name)) {
                 Ok(directory) => directory,
                 Err(problem) => {
                     warnings.report(&problem);
@@ -289,14 +293,14 @@ impl Files {
     }
 
     fn open_lock(&self, directory: &Directory) -> Attempt<Option<File>> {
-        let existing = directory.open_file(&self.lock, OFlags::RDWR)?;
+        let existing = directory.open_file(&self.lock, Access::Lock)?;
         // Created only if it does not exist: creating a file waits while another process changes the directory,
         // and a busy disk may delay that process.
         if existing.is_some() {
             return Ok(existing);
         }
         // Absent only if the directory was removed in the meantime.
-        directory.open_file(&self.lock, OFlags::RDWR | OFlags::CREATE)
+        directory.open_file(&self.lock, Access::CreateLock)
     }
 
     /// Takes the lock, and makes sure that an entry can be written. `None` if another process or thread holds it.
@@ -316,7 +320,7 @@ impl Files {
     /// Waits until no process holds the lock any more.
     fn wait_for_release(&self) {
         let Ok(Some(directory)) = Directory::open(&self.directory) else { return };
-        let Ok(Some(file)) = directory.open_file(&self.lock, OFlags::RDWR) else { return };
+        let Ok(Some(file)) = directory.open_file(&self.lock, Access::Lock) else { return };
         while file.lock_shared().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
         let _ = file.unlock();
     }
@@ -325,7 +329,7 @@ impl Files {
     fn save(&self, sealed: &[u8], number: u64, mut lock: Option<LockedFile>) -> Attempt<()> {
         let directory = Directory::open_or_create(&self.directory)?;
         let prepared = lock.as_mut().and_then(|lock| lock.prepared.take()).map(|prepared| prepared.name);
-        let room = prepared.as_ref().map(|name| directory.open_file(name, OFlags::WRONLY)).transpose()?.flatten();
+        let room = prepared.as_ref().map(|name| directory.open_file(name, Access::Write)).transpose()?.flatten();
         match room.zip(prepared) {
             Some((file, name)) => directory.finish(&file, &self.entry, &name, sealed)?,
             None => directory.replace(&self.entry, &self.unfinished(number), sealed)?,
@@ -379,17 +383,6 @@ impl Files {
             digits.len() == 16 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
         })
     }
-}
-
-/// Sets the time of the last change of a file to now, by the clock of its server, and returns it.
-fn touch(file: &File) -> Option<i64> {
-    use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
-    use std::os::unix::fs::MetadataExt;
-    let only = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
-    let now = Timestamps { last_access: only(UTIME_OMIT), last_modification: only(UTIME_NOW) };
-    futimens(file, &now).ok()?;
-    let about = file.metadata().ok()?;
-    about.mtime().checked_mul(1_000_000_000)?.checked_add(about.mtime_nsec())
 }
 
 /// The lock, while it is held.
@@ -467,27 +460,30 @@ impl Drop for LockedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(unix)]
     use std::collections::BTreeMap;
-    use std::fs::{self, DirBuilder};
-    use std::os::unix::fs::DirBuilderExt;
-    use std::path::Path;
-    use std::time::SystemTime;
+    use std::fs;
+    #[cfg(unix)]
+    use std::{path::Path, time::SystemTime};
 
-    /// An empty directory for one test, with the mode that a store needs.
+    /// An empty directory for one test, which a store accepts.
     pub(super) fn scratch(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("amp-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
-        DirBuilder::new().mode(0o700).create(&path).unwrap();
+        Directory::open_or_create(&path).unwrap();
         path
     }
 
     /// The names and contents of the files in a directory.
+    #[cfg(unix)]
     fn content(directory: &Path) -> BTreeMap<String, String> {
         let files = fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
         let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
         files.map(|path| (name(&path), fs::read_to_string(&path).unwrap())).collect()
     }
 
+    // Of Windows, `directory/windows.rs` has a simpler one.
+    #[cfg(unix)]
     #[test]
     fn a_directory_that_takes_the_place_of_the_open_one_is_left_alone() {
         for by_a_link in [false, true] {
@@ -496,7 +492,7 @@ mod tests {
             let files = Files { lock: "lock".to_owned(), ..Files::new(store.clone(), &"e".repeat(32)) };
             // Each has a stale file, of different names, so that reading the wrong directory shows.
             for (directory, number) in [(&store, 1), (&victim, 2)] {
-                DirBuilder::new().mode(0o700).create(directory).unwrap();
+                Directory::open_or_create(directory).unwrap();
                 let stale = directory.join(files.unfinished(number));
                 fs::write(&stale, "stale").unwrap();
                 let old = SystemTime::now() - 2 * STALE_TEMP_AGE;
@@ -512,8 +508,8 @@ mod tests {
                 fs::rename(&victim, &store).unwrap();
             }
 
-            assert!(directory.open_file(&files.entry, OFlags::RDONLY).unwrap().is_none());
-            assert!(directory.open_file(&files.lock, OFlags::RDWR | OFlags::CREATE).unwrap().is_some());
+            assert!(directory.open_file(&files.entry, Access::Read).unwrap().is_none());
+            assert!(directory.open_file(&files.lock, Access::CreateLock).unwrap().is_some());
             files.remove_stale_temp_files(&directory);
             directory.replace(&files.entry, &files.unfinished(3), b"new").unwrap();
             let file = |name: &str, content: &str| (name.to_owned(), content.to_owned());

@@ -276,6 +276,7 @@ static void background_threads_end_with_their_caches(void) {
     }
 }
 
+#ifndef _WIN32 /* which has no such signals */
 static volatile sig_atomic_t terminations;
 
 static void count_termination(int number) {
@@ -311,6 +312,7 @@ static void background_threads_leave_signals_alone(void) {
     CHECK(sigaction(SIGTERM, &before, NULL) == 0);
     amp_token_cache_free(cache);
 }
+#endif
 
 static void a_loaded_config_reads_the_environment(void) {
     amp_config *config = amp_config_new();
@@ -381,7 +383,9 @@ int main(void) {
     figures_have_names();
     log_lines_go_where_they_are_sent();
     background_threads_end_with_their_caches();
+#ifndef _WIN32
     background_threads_leave_signals_alone();
+#endif
     a_loaded_config_reads_the_environment();
     return 0;
 }

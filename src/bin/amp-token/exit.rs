@@ -113,7 +113,7 @@ pub fn code_of(status: ExitStatus) -> ExitCode {
     #[cfg(unix)]
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);
     #[cfg(not(unix))]
-    let signal = None;
+    let signal = None::<i32>;
     let code = status.code().or(signal.map(|signal| 128 + signal)).unwrap_or(EXIT_INTERNAL.into());
     ExitCode::from(u8::try_from(code).unwrap_or(EXIT_INTERNAL))
 }

@@ -11,7 +11,7 @@
 
 #![cfg_attr(unix, allow(unsafe_code, reason = "fork"))]
 
-use crate::exit::{CliError, CliResult};
+use crate::exit::CliResult;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -58,8 +58,8 @@ pub use with_fork::{run, send};
 
 #[cfg(unix)]
 mod with_fork {
-    use super::{CliError, CliResult, Outcome, Stream, stdout_is_terminal};
-    use crate::exit::{EXIT_INTERNAL, EXIT_IO, eprintln_prefixed};
+    use super::{CliResult, Outcome, Stream, stdout_is_terminal};
+    use crate::exit::{CliError, EXIT_INTERNAL, EXIT_IO, eprintln_prefixed};
     use crate::output;
     use std::fs::File;
     use std::io::{self, PipeReader, PipeWriter, Read, Write};

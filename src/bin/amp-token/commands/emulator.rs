@@ -106,11 +106,8 @@ impl StoreDirectory {
     fn create() -> CliResult<Self> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
         let path = std::env::temp_dir().join(format!("amp-token-emulator-{}-{now}", std::process::id()));
-        let mut builder = std::fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         // A name that is taken may be a trap of another user.
-        builder.create(&path).map_err(|error| {
+        create_private(&path).map_err(|error| {
             let path = sanitize(&path.display().to_string(), &[]);
             CliError::new(EXIT_IO, format!("cannot create {path}: {error}"))
         })?;
@@ -126,6 +123,19 @@ impl Drop for StoreDirectory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+#[cfg(unix)]
+fn create_private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().mode(0o700).create(path)
+}
+
+/// The store creates it later, because the standard library cannot create a private directory here. (It refuses that
+/// of another user.)
+#[cfg(not(unix))]
+fn create_private(path: &Path) -> io::Result<()> {
+    if path.exists() { Err(io::ErrorKind::AlreadyExists.into()) } else { Ok(()) }
 }
 
 /// `amp-token demo`
