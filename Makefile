@@ -9,10 +9,10 @@
 #   make header      regenerates include/ after a change in src/capi/ or of a setting
 #   make bench       BENCH_OUT=build/bench: compares the speed with other libraries; takes minutes
 #   make soak        MINUTES=10 SEED=: many processes and threads, with servers that fail
-#   make package     .deb packages, tarball, npm package and wheels under build/packages/, for glibc 2.17 or later;
-#                    PACKAGES=windows: those for Windows
+#   make package     PACKAGES='deb wheel': .deb, .rpm, tarball, wheels, npm package and container image under build/packages/,
+#                    for glibc 2.17 or later; by default all of them. PACKAGES=windows: those for Windows
 #   make sizes       measures sizes and start-up times and updates the documentation; after `make package`
-#   make deny        checks licences, versions and sources of the dependencies
+#   make deny        ADVISORIES=DIR: checks licences, versions and sources of the dependencies, and known vulnerabilities
 #   make doxygen     the reference of the headers as HTML, under build/doxygen/
 #   make docs        the documentation as a site with search, under build/site/
 #   make clean       removes build/ and target/
@@ -40,12 +40,21 @@ PACKAGES =
 MINUTES = 10
 SEED =
 
+# For `make package`: the packages; packaging/package.sh has the list.
+PACKAGES =
+ARCHITECTURES =
+
+# For `make deny`: the directory of a copy of RustSec's database of advisories, if there is one.
+ADVISORIES =
+
 # For `make bench`: the directory of the results. docs/bench holds the published ones.
 BENCH_OUT = build/bench
 
 # The build command, its options and its output: `make package` changes them to build for older systems.
 CARGO = cargo
 CARGO_FLAGS = --release
+# What runs the command during an installation, if it is built for another processor: an emulator of that.
+RUN =
 RELEASE = $(TARGET)/release
 CC = cc
 PYTHON = python3
@@ -137,10 +146,10 @@ install-built:
 	sed -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@ABI@|$(ABI)|' packaging/AmpTokenConfig.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/AmpToken/AmpTokenConfig.cmake"
 	sed -e 's|@VERSION@|$(VERSION)|' packaging/AmpTokenConfigVersion.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/AmpToken/AmpTokenConfigVersion.cmake"
 	$(INSTALL) -m 755 $(OUT)/bin/amp-token "$(DESTDIR)$(BINDIR)/"
-	$(OUT)/bin/amp-token man > "$(DESTDIR)$(DATADIR)/man/man1/amp-token.1"
-	$(OUT)/bin/amp-token completions bash > "$(DESTDIR)$(DATADIR)/bash-completion/completions/amp-token"
-	$(OUT)/bin/amp-token completions zsh > "$(DESTDIR)$(DATADIR)/zsh/site-functions/_amp-token"
-	$(OUT)/bin/amp-token completions fish > "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/amp-token.fish"
+	$(RUN) $(OUT)/bin/amp-token man > "$(DESTDIR)$(DATADIR)/man/man1/amp-token.1"
+	$(RUN) $(OUT)/bin/amp-token completions bash > "$(DESTDIR)$(DATADIR)/bash-completion/completions/amp-token"
+	$(RUN) $(OUT)/bin/amp-token completions zsh > "$(DESTDIR)$(DATADIR)/zsh/site-functions/_amp-token"
+	$(RUN) $(OUT)/bin/amp-token completions fish > "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/amp-token.fish"
 	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE docs/testing-your-program.md "$(DESTDIR)$(DATADIR)/doc/libamp_token/"
 	$(INSTALL) -m 644 tests/emulator/README.md "$(DESTDIR)$(DATADIR)/doc/libamp_token/emulator.md"
 	@packaging/ldconfig.sh "$(DESTDIR)" "$(LIBDIR)" $(SO).$(ABI)
@@ -156,14 +165,14 @@ package:
 ifeq ($(PACKAGES),windows)
 	FEATURES='$(FEATURES)' packaging/windows.sh
 else
-	FEATURES='$(FEATURES)' packaging/package.sh
+	@FEATURES='$(FEATURES)' PACKAGES='$(PACKAGES)' ARCHITECTURES='$(ARCHITECTURES)' packaging/package.sh
 endif
 
 sizes: package
 	scripts/sizes.py
 
 deny:
-	"$$(packaging/tools.sh)/cargo-deny" check licenses bans sources
+	@packaging/deny.sh '$(ADVISORIES)'
 
 # The old name.
 supply-chain: deny

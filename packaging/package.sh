@@ -1,13 +1,49 @@
 #!/usr/bin/env bash
-# package.sh: builds the packages under build/packages/, which need no Rust: three .deb packages, a relocatable tarball,
-# an npm package, and wheels for glibc and musl. Each contains the licences of the linked crates and an SBOM.
+# package.sh: builds packages under build/packages/, which need no Rust. Two variables choose among them:
 #
-# All except the musl wheel contain the same library, built once with zig as the linker. zig has the stubs of old glibc
-# versions, so that a library built on a new system runs with glibc 2.17 (2012) or later. The build is reproducible: the
-# same sources, crates and tools give the same bytes.
+#   PACKAGES='deb wheel'             by default all: see the table below
+#   ARCHITECTURES='x86_64 aarch64'   by default x86_64; the packages for aarch64 have never been built
+#
+# What several packages contain is built once, and only if one of them is wanted. The libraries are linked with zig, which
+# has the stubs of old glibc versions: they run with glibc 2.17 (2012) or later. The command is linked statically with
+# musl: the same file runs on every Linux. Each package contains the licences of the linked crates and an SBOM.
+#
+# The same sources, crates and tools give the same bytes, wherever and whenever.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/install-deps.sh cargo cc make strip dpkg-deb gzip tar
+
+# package, what must be built for it, and its scope: made for each architecture, or once for all
+table='
+tarball     library,command  each
+deb         library,command  each
+rpm         library,command  each
+wheel       library          each
+musl-wheel  musl             each
+npm         library          each
+oci         command          all
+'
+known=$(awk 'NF { printf "%s ", $1 }' <<<"$table")
+packages=$(xargs <<<"${PACKAGES:-$known}")
+architectures=$(xargs <<<"${ARCHITECTURES:-x86_64}")
+# row COLUMN PACKAGE: prints that column of the row.
+row() { awk -v name="$2" -v column="$1" '$1 == name { print $column }' <<<"$table"; }
+for package in $packages; do
+    [ -n "$(row 1 "$package")" ] || { echo "PACKAGES: there is no package $package; there are $known" >&2; exit 2; }
+done
+for arch in $architectures; do
+    case $arch in
+        x86_64) scripts/install-deps.sh x86_64-linux-gnu-strip ;;
+        # The manual page is written by the command itself.
+        aarch64) scripts/install-deps.sh aarch64-linux-gnu-strip qemu-aarch64 ;;
+        *) echo "ARCHITECTURES: there is no architecture $arch; there are x86_64 aarch64" >&2; exit 2 ;;
+    esac
+done
+
+scripts/install-deps.sh cargo cc make gzip tar
+case " $packages " in *' deb '*) scripts/install-deps.sh dpkg-deb ;; esac
+case " $packages " in *' rpm '*) scripts/install-deps.sh rpmbuild ;; esac
+case " $packages " in *' npm '*) scripts/install-deps.sh node npm ;; esac
+case " $packages " in *' oci '*) scripts/install-deps.sh ca-certificates ;; esac
 tools=$(packaging/tools.sh)
 export PATH="$tools:$PATH"
 
@@ -19,74 +55,133 @@ features=${FEATURES:-}
 work=build/packaging
 out=build/packages
 # Paths of this machine must not appear in the packages.
-export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo --remap-path-prefix=$PWD=libamp_token"
+flags="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo --remap-path-prefix=$PWD=libamp_token"
 rm -rf "$work" "$out"
 mkdir -p "$work" "$out"
 
-# build TARGET DIR GOAL…: runs make goals that build the libraries for TARGET into build/DIR.
-build() {
-    local triple=${1%%.*}
-    make --no-print-directory CARGO=cargo-zigbuild CARGO_FLAGS="--release --target $1" RELEASE="$target/$triple/release" \
-        OUT="build/$2" FEATURES="$features" "${@:3}"
+# step WHAT COMMAND…: says which step begins, and how long it took. The output is shown if it fails.
+step() {
+    local what=$1 start=$SECONDS
+    shift
+    at=$((at + 1))
+    printf '[%d/%d] %s' "$at" "$steps" "$what"
+    # Not the condition of an if: the shell would then go on after an error in the function.
+    trap 'printf "\n"; tail -n 40 "$work/log" >&2' EXIT
+    "$@" >"$work/log" 2>&1
+    trap - EXIT
+    printf ': %d s\n' $((SECONDS - start))
 }
 
-# write_sbom DIR FEATURES: writes the licence notices and the SBOM that accompany every binary.
+# run_make ARCHITECTURE TARGET RUSTFLAGS DIR ARGUMENT…: runs make for another system than this one.
+run_make() {
+    local runner=
+    [ "$1" = x86_64 ] || runner=qemu-$1
+    rustup -q target add "${2%%.*}" || { echo "the standard library of Rust for ${2%%.*} is missing, and rustup cannot install it"; return 1; }
+    RUSTFLAGS="$flags $3" make --no-print-directory CARGO=cargo-zigbuild CARGO_FLAGS="--release --target $2" \
+        RELEASE="$target/${2%%.*}/release" OUT="build/$4" RUN="$runner" FEATURES="$features" "${@:5}"
+}
+
+# write_sbom DIR FEATURES TARGET: writes the licence notices and the SBOM that accompany a binary.
 write_sbom() {
     mkdir -p "$1"
-    packaging/sbom.py notices "$2" >"$1/NOTICE-THIRD-PARTY"
-    packaging/sbom.py sbom "$2" >"$1/libamp_token.cdx.json"
+    packaging/sbom.py notices "$2" "$3" >"$1/NOTICE-THIRD-PARTY"
+    packaging/sbom.py sbom "$2" "$3" >"$1/libamp_token.cdx.json"
 }
 
-# wheel LIBRARY PLATFORM: builds a wheel from a copy of the Python package, with the SBOM and the notices.
+# What is built, each for one ARCHITECTURE. The SBOMs lie beside.
+build_library() {
+    run_make "$1" "$1-unknown-linux-gnu.2.17" '' "packages-$1" library
+    "$1-linux-gnu-strip" --strip-debug --enable-deterministic-archives "build/packages-$1/lib/libamp_token.a"
+    write_sbom "$work/$1/library" "$features" "$1-unknown-linux-gnu"
+}
+build_command() {
+    run_make "$1" "$1-unknown-linux-musl" '' "packages-$1" command
+    write_sbom "$work/$1/everything" cli,emulator,redis,serve "$1-unknown-linux-musl"
+}
+build_musl() {
+    # By default Rust links musl statically; a shared library needs the system's musl.
+    run_make "$1" "$1-unknown-linux-musl" '-C target-feature=-crt-static' "packages-$1-musl" library
+    write_sbom "$work/$1/musl" "$features" "$1-unknown-linux-musl"
+}
+
+# stage ARCHITECTURE DIR VARIABLE…: runs `make install` into a directory.
+stage() { run_make "$1" "$1-unknown-linux-gnu" '' "packages-$1" install-built DESTDIR="$2" "${@:3}"; }
+
+package_tarball() {
+    local name=libamp_token-$version-$1-linux
+    local tree=$work/$1/$name
+    stage "$1" "$tree" PREFIX=/ LIBDIR=/lib BINDIR=/bin INCLUDEDIR=/include DATADIR=/share
+    # Relative to the location of the .pc file. pkg-config escapes the spaces of that path itself.
+    sed -i -e "s|^prefix=.*|prefix=\${pcfiledir}/../..|" -e "s|^libdir=.*|libdir=\${prefix}/lib|" \
+        -e "s|^includedir=.*|includedir=\${prefix}/include|" -e 's|"||g' "$tree/lib/pkgconfig/amp_token.pc"
+    cp "$work/$1/everything/"* "$tree/share/doc/libamp_token/"
+    chmod -R u+rwX,go=rX "$tree"
+    tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$work/$1" -cf - "$name" |
+        gzip -9n >"$out/$name.tar.gz"
+}
+
+package_deb() {
+    stage "$1" "$work/$1/debian" PREFIX=/usr LIBDIR="/usr/lib/$1-linux-gnu"
+    packaging/build-debs.sh "$version" "$work/$1" "$out" "$1"
+}
+
+package_rpm() {
+    stage "$1" "$work/$1/rpm" PREFIX=/usr LIBDIR=/usr/lib64
+    packaging/build-rpms.sh "$version" "$work/$1" "$out" "$1"
+}
+
+# wheel ARCHITECTURE LIBRARY SBOM PLATFORM: builds a wheel from a copy of the Python package.
 wheel() {
-    local source=$work/wheel-$2
+    local source=$work/$1/wheel-$4
     mkdir "$source"
     cp -r bindings/python/{amp_token,hatch_build.py,pyproject.toml,README.md} LICENSE-MIT LICENSE-APACHE "$source/"
-    cp "$work/library/"* "$source/"
+    cp "$work/$1/$3/"* "$source/"
     find "$source" -name __pycache__ -prune -exec rm -r {} +
-    AMP_TOKEN_LIBRARY=$PWD/$1 AMP_WHEEL_PLATFORM=$2 pip wheel --quiet --disable-pip-version-check --no-deps \
-        --no-build-isolation --wheel-dir "$out" "$source"
+    AMP_TOKEN_LIBRARY=$PWD/build/$2/lib/libamp_token.so AMP_WHEEL_PLATFORM=$4_$1 pip wheel --quiet \
+        --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir "$out" "$source"
+}
+package_wheel() { wheel "$1" "packages-$1" library manylinux_2_17; }
+package_musl_wheel() { wheel "$1" "packages-$1-musl" musl musllinux_1_2; }
+
+# The binary in it is for x86-64.
+package_npm() {
+    [ "$1" = x86_64 ] || return 0
+    ADDON_FLAGS=-s bindings/node/build.sh "build/packages-$1/lib/libamp_token.so" "$work/$1/npm" \
+        "$tools/python" -m ziglang cc -target "$1-linux-gnu.2.17"
+    cp LICENSE-MIT LICENSE-APACHE "$work/$1/library/"* "$work/$1/npm/"
+    npm pack --silent --pack-destination "$out" "./$work/$1/npm"
 }
 
-echo "== building"
-linux=x86_64-unknown-linux-gnu.2.17
-build "$linux" portable all
-strip --strip-debug --enable-deterministic-archives build/portable/lib/libamp_token.a
-write_sbom "$work/library" "$features"
-write_sbom "$work/everything" "cli,emulator,redis,serve"
+package_oci() {
+    local arguments=() arch
+    for arch in $architectures; do
+        arguments+=("$arch=build/packages-$arch/bin/amp-token=$work/$arch/everything")
+    done
+    packaging/oci.py "$version" "$out/amp-token-$version.oci.tar" "${arguments[@]}"
+}
 
-echo "== the tarball"
-name=libamp_token-$version-x86_64-linux
-build "$linux" portable install-built PREFIX=/ LIBDIR=/lib BINDIR=/bin INCLUDEDIR=/include DATADIR=/share \
-    DESTDIR="$work/$name" >"$work/log"
-# Relative to the location of the .pc file. pkg-config escapes the spaces of that path itself.
-sed -i -e "s|^prefix=.*|prefix=\${pcfiledir}/../..|" -e "s|^libdir=.*|libdir=\${prefix}/lib|" \
-    -e "s|^includedir=.*|includedir=\${prefix}/include|" -e 's|"||g' "$work/$name/lib/pkgconfig/amp_token.pc"
-cp "$work/everything/"* "$work/$name/share/doc/libamp_token/"
-tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$work" -cf - "$name" |
-    gzip -9n >"$out/$name.tar.gz"
-
-echo "== the .deb"
-build "$linux" portable install-built PREFIX=/usr LIBDIR=/usr/lib/x86_64-linux-gnu DESTDIR="$work/debian" >"$work/log"
-packaging/build-debs.sh "$version" "$work" "$out"
-
-echo "== the npm package"
-if command -v npm >/dev/null 2>&1; then
-    ADDON_FLAGS=-s bindings/node/build.sh build/portable/lib/libamp_token.so "$work/npm" \
-        "$tools/python" -m ziglang cc -target "${linux/-unknown/}"
-    cp LICENSE-MIT LICENSE-APACHE "$work/library/"* "$work/npm/"
-    npm pack --silent --pack-destination "$out" "./$work/npm"
-else
-    echo "SKIPPED: the npm package, because npm is not installed"
-fi
-
-echo "== the wheels"
-wheel build/portable/lib/libamp_token.so manylinux_2_17_x86_64
-# By default Rust links musl statically; a shared library needs the system's musl.
-if rustup target add x86_64-unknown-linux-musl >"$work/log" 2>&1; then
-    RUSTFLAGS="$RUSTFLAGS -C target-feature=-crt-static" build x86_64-unknown-linux-musl musl library
-    wheel build/musl/lib/libamp_token.so musllinux_1_2_x86_64
-else
-    echo "SKIPPED: the musl wheel, because the Rust target x86_64-unknown-linux-musl is not available"
-fi
-(cd "$out" && sha256sum -- * >SHA256SUMS && ls -l)
+# The steps: what to build first, without repetition, then the packages.
+builds=$(for package in $packages; do row 2 "$package" | tr , '\n'; done | awk '!seen[$0]++')
+plan=()
+for arch in $architectures; do
+    for build in $builds; do
+        plan+=("build $arch: build_$build $arch")
+    done
+    for package in $packages; do
+        [ "$(row 3 "$package")" = all ] || plan+=("package $arch: package_${package//-/_} $arch")
+    done
+done
+for package in $packages; do
+    [ "$(row 3 "$package")" = each ] || plan+=("package: package_${package//-/_}")
+done
+steps=${#plan[@]} at=0
+for entry in "${plan[@]}"; do
+    command=${entry#*: }
+    label=${command%% *}
+    label=${label#*_}
+    # shellcheck disable=SC2086 # the function and its argument
+    step "${entry%%:*}, ${label//_/-}" $command
+done
+packaging/provenance.py "$out" "$version" "$packages" "$architectures" "$features"
+(cd "$out" && sha256sum -- * >SHA256SUMS)
+ls -l "$out"

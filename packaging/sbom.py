@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """sbom.py: lists the crates that are linked into a binary, as cargo resolves them.
 
-    sbom.py sbom|notices|copyright FEATURES >FILE
+    sbom.py sbom|notices|copyright FEATURES [TARGET] >FILE
 
 ``sbom`` writes a bill of materials (CycloneDX 1.5, JSON), ``notices`` the licence texts that must accompany a
-binary, ``copyright`` the copyright file of a Debian package. FEATURES are the cargo features of the binary, or "".
+binary, ``copyright`` the copyright file of a Debian package. FEATURES are the cargo features of the binary, or "";
+TARGET is the target of rustc. A command for musl is linked with it statically: then musl is listed, too.
 The output depends only on Cargo.lock, the crates and SOURCE_DATE_EPOCH.
 """
 
@@ -19,7 +20,6 @@ import uuid
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGET = "x86_64-unknown-linux-gnu"
 LICENCE_FILE = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|COPYRIGHT|UNLICENSE)", re.IGNORECASE)
 # If a crate offers several licences, the first of these is used.
 PREFERRED = ["Apache-2.0", "MIT", "ISC", "BSD-3-Clause"]
@@ -77,9 +77,34 @@ class Crate:
         return lines or self.authors or [f"the {self.name} authors"]
 
 
-def linked(features):
+class Musl:
+    """The C library in a command that is linked statically: the one that zig carries."""
+
+    name, version, licence = "musl", "1.2.5", "MIT"
+
+    def __init__(self):
+        tools = Path(subprocess.run([ROOT / "packaging/tools.sh"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
+        (directory,) = tools.parent.glob("lib/python3*/site-packages/ziglang/lib/libc/musl")
+        if f'"{self.version}"' not in (directory / "src/internal/version.h").read_text():
+            sys.exit(f"zig's musl is not {self.version} any more")
+        self.text = (directory / "COPYRIGHT").read_text("utf-8").strip("\n")
+
+    @property
+    def title(self):
+        return f"{self.name} {self.version}"
+
+    def copyrights(self):
+        return re.findall(r"Copyright © (.*)", self.text)[:1]
+
+
+def musl_of(features, target):
+    """Shared libraries use the system's musl."""
+    return Musl() if "musl" in target and "cli" in features.split(",") else None
+
+
+def linked(features, target):
     """The crates that are compiled into the binary, sorted, and their dependencies."""
-    tree = cargo("tree", "-p", "amp_token", "-e", "normal,no-proc-macro", "--target", TARGET,
+    tree = cargo("tree", "-p", "amp_token", "-e", "normal,no-proc-macro", "--target", target,
                  "--features", features, "--prefix", "none", "-f", "{p}")  # fmt: skip
     wanted = {tuple(line.split()[:2]) for line in tree.splitlines() if line}
     metadata = json.loads(cargo("metadata", "--format-version", "1", "--features", features))
@@ -104,7 +129,7 @@ def rust_version():
     return subprocess.run(["rustc", "--version"], check=True, stdout=subprocess.PIPE, text=True).stdout.split()[1]
 
 
-def sbom(crates, needs):
+def sbom(crates, needs, musl):
     def component(crate):
         entry = {
             "type": "library",
@@ -128,6 +153,18 @@ def sbom(crates, needs):
         "description": "The Rust standard library",
         "licenses": [{"expression": "MIT OR Apache-2.0"}],
     }
+    system = [rust]
+    if musl:
+        system.append(
+            {
+                "type": "library",
+                "bom-ref": "musl",
+                "name": musl.name,
+                "version": musl.version,
+                "description": "The C library, linked statically",
+                "licenses": [{"expression": musl.licence}],
+            }
+        )
     main = next(crate for crate in crates if crate.name == "amp_token")
     made = datetime.datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", 0)), datetime.timezone.utc)
     bill = {
@@ -135,15 +172,15 @@ def sbom(crates, needs):
         "specVersion": "1.5",
         "version": 1,
         "metadata": {"timestamp": made.strftime("%Y-%m-%dT%H:%M:%SZ"), "component": component(main)},
-        "components": [component(crate) for crate in crates if crate is not main] + [rust],
-        "dependencies": [{"ref": ref, "dependsOn": [*needed, "rust-std"]} for ref, needed in sorted(needs.items())],
+        "components": [component(crate) for crate in crates if crate is not main] + system,
+        "dependencies": [{"ref": ref, "dependsOn": [*needed, *(part["bom-ref"] for part in system)]} for ref, needed in sorted(needs.items())],
     }
     # The same contents have the same serial number.
     bill["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(bill, sort_keys=True)).urn
     return json.dumps(bill, indent=2) + "\n"
 
 
-def notices(crates, _):
+def notices(crates, _, musl):
     """Each text once, after the names of the crates that it applies to."""
     holders = {}
     without = []
@@ -155,6 +192,8 @@ def notices(crates, _):
             without.append(crate)
         for _, text in texts:
             holders.setdefault(text, []).append(crate.title)
+    if musl:
+        holders[musl.text] = [musl.title]
     parts = [
         "The binaries of libamp_token contain third-party code under the following licences.\n\n"
         f"The Rust standard library {rust_version()}: copyright the Rust project's contributors, MIT OR Apache-2.0;\n"
@@ -168,7 +207,7 @@ def notices(crates, _):
     return ("\n" + "-" * 78 + "\n\n").join(parts)
 
 
-def copyright(crates, _):
+def copyright(crates, _, musl):
     """In Debian's machine-readable format. Third-party sources have the paths of cargo's registry directory."""
 
     def indented(text):
@@ -187,6 +226,8 @@ def copyright(crates, _):
         " is named. Their own texts are in third-party-notices.gz next to this file.\n",
         stanza("*", ours.copyrights(), "MIT or Apache-2.0"),
     ]
+    if musl:
+        parts.append(stanza(f"musl-{musl.version}/*", musl.copyrights(), musl.licence))
     bodies = {}
     for crate in others:
         taken = crate.taken()
@@ -204,6 +245,7 @@ def copyright(crates, _):
 
 if __name__ == "__main__":
     kinds = {"sbom": sbom, "notices": notices, "copyright": copyright}
-    if len(sys.argv) != 3 or sys.argv[1] not in kinds:
+    if len(sys.argv) not in (3, 4) or sys.argv[1] not in kinds:
         sys.exit(__doc__)
-    sys.stdout.write(kinds[sys.argv[1]](*linked(sys.argv[2])))
+    kind, features, target = [*sys.argv[1:], "x86_64-unknown-linux-gnu"][:3]
+    sys.stdout.write(kinds[kind](*linked(features, target), musl_of(features, target)))

@@ -18,7 +18,7 @@ must 'GNU_STACK' 'GNU_STACK' "$segments"
 must_not 'an executable stack' 'GNU_STACK.*RWE' "$segments"
 # Allowed: the parts of a C library, and gcc's unwinder.
 unexpected=$(sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' <<<"$dynamic" |
-    grep -vxE '(libc|libm|libdl|libpthread|librt|libutil)\.so\.[0-9]|ld-linux-x86-64\.so\.2|libgcc_s\.so\.1|libc\.so' || true)
+    grep -vxE '(libc|libm|libdl|libpthread|librt|libutil)\.so\.[0-9]|ld-linux-(x86-64\.so\.2|aarch64\.so\.1)|libgcc_s\.so\.1|libc\.so' || true)
 [ -z "$unexpected" ] || { echo "$so: needs $unexpected"; exit 1; }
 diff <(nm -D --defined-only "$so" | awk '{ sub(/@.*/, "", $3); print $3 }' | sort) "$exports" ||
     { echo "$so: its exports (<) differ from tests/exports.txt (>)"; exit 1; }

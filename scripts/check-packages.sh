@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# check-packages.sh: runs `make package`, then installs and uses each package as users do: the .deb packages with dpkg
-# (if not root, or if they are installed already, they are only unpacked), which must leave no files after removal; the
-# tarball in a directory with a space in its name; the wheels without a compiler. Each gets a token from the emulator.
+# check-packages.sh [--built]: runs `make package`, or takes what it has built before, then installs and uses each package as
+# users do: the .deb packages with dpkg (if not root, or if they are installed already, they are only unpacked), which must
+# leave no files after removal; the tarball in a directory with a space in its name, and in roots without anything else; the
+# .rpm packages with rpm in a root of their own; the container image unpacked into one; the wheels without a compiler. Each
+# gets a token from the emulator.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/install-deps.sh cc c++ cmake pkg-config lintian readelf
-make --no-print-directory package
+scripts/install-deps.sh cc c++ cmake pkg-config lintian readelf rpm skopeo umoci
+[ "${1:-}" = --built ] || make --no-print-directory package
 tools=$(packaging/tools.sh)
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 out=$PWD/build/packages
@@ -34,11 +36,13 @@ def read(path):
 sbom, notices = read(sys.argv[1]), read(sys.argv[2])
 problem = JsonStrictValidator(SchemaVersion.V1_5).validate_str(sbom)
 assert not problem, str(problem)[:200]
-crates = [part for part in json.loads(sbom)["components"] if part["name"] not in ("rust-std", "amp_emulator")]
+crates = [part for part in json.loads(sbom)["components"] if part["name"] not in ("rust-std", "musl", "amp_emulator")]
 for crate in crates:
     assert crate["purl"] and crate["licenses"] and crate["hashes"][0]["content"], crate
     assert f"{crate['name']} {crate['version']}" in notices, f"no notices for {crate['name']}"
 assert {part["name"] for part in crates} >= {"ring", "rustls", "ureq"} and "permission notice" in notices
+# The command is linked with musl.
+assert ("clap" in sbom) == ('"musl"' in sbom) == ("musl as a whole" in notices), sys.argv[1]
 print(f"a valid SBOM of {len(crates)} crates, with their notices")
 PYTHON
 }
@@ -94,6 +98,48 @@ tree="$work/a directory/libamp_token-$version-x86_64-linux"
 scripts/check-elf.sh "$tree/lib/libamp_token.so" 2.17
 scripts/with-emulator.sh "$tree/bin/amp-token" scripts/test-linking.sh "$tree" "$tree/lib/pkgconfig"
 check_sbom "$tree/share/doc/libamp_token" libamp_token.cdx.json NOTICE-THIRD-PARTY
+
+scripts/check-chroots.sh empty busybox
+
+echo "== .rpm"
+rpms=("$out"/{libamp_token0,libamp_token-devel,amp-token}-"$version"-1.x86_64.rpm)
+root=$work/rpm
+mkdir "$root"
+in_root() { rpm --root "$root" "$@" 2>"$work/log" || { cat "$work/log"; exit 1; }; }
+in_root --initdb
+# Without dependencies and scripts: there is no system in that root, and so no libc and no ldconfig.
+in_root --install --nodeps --noscripts "${rpms[@]}"
+in_root --verify --nodeps --noscripts libamp_token0 libamp_token-devel amp-token
+scripts/check-elf.sh "$root/usr/lib64/libamp_token.so.0" 2.17
+[ -z "$(rpm -qp --requires "${rpms[2]}" | grep -v '^rpmlib(' || true)" ] || { echo "the command depends on something"; exit 1; }
+rpm -qp --provides "${rpms[0]}" | grep -qxF 'libamp_token.so.0()(64bit)' || { echo "the library is not found by its SONAME"; exit 1; }
+sed -i "s|/usr|$root/usr|" "$root/usr/lib64/pkgconfig/amp_token.pc"
+# Not with CMake: that of Debian does not look into lib64.
+# shellcheck disable=SC2046 # a list of options
+cc bindings/c/get_token.c -o "$work/get_token" $(PKG_CONFIG_PATH=$root/usr/lib64/pkgconfig pkg-config --cflags --libs amp_token)
+scripts/with-emulator.sh "$root/usr/bin/amp-token" env LD_LIBRARY_PATH="$root/usr/lib64" "$work/get_token" >"$work/token"
+grep -q '^eyJ' "$work/token" || { echo "no token with the library of the package"; exit 1; }
+for package in libamp_token0 libamp_token-devel amp-token; do
+    check_sbom "$root/usr/share/doc/$package" libamp_token.cdx.json NOTICE-THIRD-PARTY
+done
+in_root --erase --nodeps --noscripts libamp_token0 libamp_token-devel amp-token
+left=$(find "$root" -name '*amp*token*')
+[ -z "$left" ] || { echo "not removed: $left"; exit 1; }
+echo "installed, used, and removed completely"
+
+echo "== container image"
+image=$out/amp-token-$version.oci.tar
+skopeo --insecure-policy copy --quiet --all "oci-archive:$image" "oci:$work/all:$version"
+skopeo --insecure-policy copy --quiet --override-arch amd64 "oci-archive:$image" "oci:$work/one:$version"
+umoci unpack --image "$work/one:$version" --rootless "$work/bundle" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+if [ "$(id -u)" = 0 ]; then
+    chroot --userspec=65532:65532 "$work/bundle/rootfs" /usr/bin/amp-token demo | grep 'The server saw'
+else
+    echo "not root: the command of the image runs outside of it"
+    "$work/bundle/rootfs/usr/bin/amp-token" demo | grep 'The server saw'
+fi
+cmp "$work/bundle/rootfs/etc/ssl/certs/ca-certificates.crt" /etc/ssl/certs/ca-certificates.crt
+check_sbom "$work/bundle/rootfs/usr/share/doc/amp-token" libamp_token.cdx.json NOTICE-THIRD-PARTY
 
 echo "== wheel"
 wheel=$out/amp_token-$version-py3-none-manylinux_2_17_x86_64.whl
@@ -151,3 +197,16 @@ if [ -e "$wheel" ]; then
     [ -s "$work/token" ] || { echo "the program printed no token"; exit 1; }
     echo "a program with musl got a token"
 fi
+
+echo "== checksums and provenance"
+(cd "$out" && sha256sum --quiet --check SHA256SUMS)
+"$tools/python" - "$out" "$version" <<'PYTHON'
+import hashlib, json, pathlib, sys
+directory = pathlib.Path(sys.argv[1])
+statement = json.loads((directory / f"libamp_token-{sys.argv[2]}.provenance.json").read_text())
+subjects = {subject["name"]: subject["digest"]["sha256"] for subject in statement["subject"]}
+files = {file.name for file in directory.iterdir()} - {"SHA256SUMS", f"libamp_token-{sys.argv[2]}.provenance.json"}
+assert files == set(subjects), files ^ set(subjects)
+assert all(hashlib.sha256((directory / name).read_bytes()).hexdigest() == subjects[name] for name in files)
+print("SHA256SUMS and the statement agree with", len(files), "packages")
+PYTHON

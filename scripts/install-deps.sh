@@ -20,6 +20,9 @@ packages_of() {
         dpkg-deb) echo dpkg ;;
         qemu-aarch64) echo qemu-user ;;
         aarch64-linux-gnu-gcc) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
+        x86_64-linux-gnu-strip) echo binutils ;;
+        aarch64-linux-gnu-strip) echo binutils-aarch64-linux-gnu ;;
+        rpmbuild) echo rpm ;;
         x86_64-w64-mingw32-gcc-posix) echo gcc-mingw-w64-x86-64 ;;
         llvm-dlltool) echo llvm ;;
         musl-gcc) echo musl-tools ;;
@@ -51,6 +54,8 @@ is_installed() {
         jna) [ -e /usr/share/java/jna.jar ] ;;
         perl-ffi-platypus) perl -MFFI::Platypus -e 1 >/dev/null 2>&1 ;;
         musl) [ -e /lib/ld-musl-x86_64.so.1 ] ;;
+        ca-certificates) [ -s /etc/ssl/certs/ca-certificates.crt ] ;;
+        busybox-static) command -v busybox >/dev/null 2>&1 ;;
         # Servers are outside of the PATH of ordinary users.
         *) (PATH=$PATH:/usr/sbin; command -v "$1" >/dev/null 2>&1) ;;
     esac

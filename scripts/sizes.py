@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 os.chdir(ROOT)
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", "target")).resolve() / "sizes"
 START = ROOT / "build/sizes/startup"
-SHIPPED = ROOT / "build/portable"
+SHIPPED = ROOT / "build/packages-x86_64"
 PACKAGES = ROOT / "build/packages"
 STANDARD = {"std", "core", "alloc"}
 # The feature of all that is shipped, as the Makefile has it.
