@@ -98,7 +98,8 @@ in_debian() {
     chroot "$root" dpkg --purge amp-token >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
     rm "$root/tmp/"*.deb
     # dpkg keeps copies of its own database.
-    files "$root" | grep -v -e '/var/lib/dpkg/.*-old$' -e '^./etc/ssl' | diff <(grep -v '^./etc/ssl' "$work/before") -
+    kept() { grep -v -e '/var/lib/dpkg/.*-old$' -e '^./etc/ssl'; }
+    diff <(kept <"$work/before") <(files "$root" | kept)
 }
 
 [ $# -gt 0 ] || set -- empty busybox
