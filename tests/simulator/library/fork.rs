@@ -1,8 +1,7 @@
 //! What the simulator does to a cache that no program can do.
 
 use super::TokenCache;
-use crate::sys::fork;
-use crate::sys::simulation::planted;
+use crate::sys::simulation::{ProcessId, planted};
 use crate::sys::sync::{Condvar, Mutex};
 use crate::token::Token;
 use crate::token::cell::TokenCell;
@@ -13,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 impl TokenCache {
-    /// The cache as a forked child finds it in its memory. Threads of the parent may be anywhere in it, and do not exist
+    /// The cache as the forked `child` finds it in its memory. Threads of the parent may be anywhere in it, and do not exist
     /// in the child: a lock that one of them holds stays locked, and a flight that one of them leads never ends.
-    pub fn forked(&self) -> TokenCache {
+    pub fn forked(&self, child: ProcessId) -> TokenCache {
         let inner = &self.0;
         let token = TokenCell::default();
         token.set(inner.token.load().map(|token| Arc::new(token.with_refresh_at(token.refresh_at()))));
@@ -40,7 +39,7 @@ impl TokenCache {
         if planted("forgetful-child") {
             (pauses, provider) = (Arc::new(Pauses::default()), None);
         }
-        let generation = if planted("fork-not-noticed") { fork::generation() } else { process.generation };
+        let generation = if planted("fork-not-noticed") { child } else { process.generation };
         let copy = PerProcess {
             generation,
             provider: ArcSwapOption::new(provider),

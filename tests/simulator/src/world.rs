@@ -645,7 +645,7 @@ impl Caller<'_> {
 
     fn fork(&self, child: u64) {
         trace(|| format!("forks process {child}"));
-        let copy = self.cache.forked();
+        let copy = self.cache.forked(child);
         let world = self.world;
         world.add_process(child, self.process.plan, self.process.secret, Some(copy));
         stores::process_fork(self.id, child);
