@@ -834,7 +834,7 @@ mod locks {
 
     /// Channels, as in `std::sync::mpsc`.
     pub mod mpsc {
-        pub use std::sync::mpsc::RecvTimeoutError;
+        pub use std::sync::mpsc::{RecvTimeoutError, SendError};
 
         use super::super::{current, machine, monotonic_of, nanos, park, unpark};
         use std::collections::VecDeque;
@@ -870,7 +870,7 @@ mod locks {
             }
 
             /// Sends one item.
-            pub fn send(&self, item: T) -> Result<(), ()> {
+            pub fn send(&self, item: T) -> Result<(), SendError<T>> {
                 self.change(|channel| channel.items.push_back(item));
                 Ok(())
             }
