@@ -373,6 +373,11 @@ pub fn monotonic_of(id: MachineId) -> Nanos {
     with(|sim| sim.machines[id].monotonic(sim.now))
 }
 
+/// Whether the monotonic clock of a machine stands still.
+pub fn is_suspended(id: MachineId) -> bool {
+    with(|sim| sim.machines[id].suspended)
+}
+
 /// How inexact the times of a machine are.
 pub fn tolerance_of(id: MachineId) -> Nanos {
     with(|sim| sim.machines[id].tick + 3 * sim.machines[id].oversleep + SECOND / 1000)

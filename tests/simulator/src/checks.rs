@@ -210,6 +210,10 @@ impl Checks {
             let issued = &self.tokens[&token];
             let age = now - issued.asked;
             let clocks_are_fine = self.machines[plan.machine] < issued.asked;
+            // What was issued again has a shorter lifetime, in whole seconds, for those who got it then.
+            if issued.again {
+                continue;
+            }
             let rejected = issued.revoked || self.processes.values().any(|process| process.rejected.contains(&token));
             if clocks_are_fine && !rejected && age < issued.lifetime * 7 / 10 {
                 let whose = if is_shared { "of those who share a store" } else { "of the cache" };
@@ -381,7 +385,8 @@ impl Checks {
             return violation(format!("failure: {} failed although there was a valid token: {failure}", call.what));
         }
         let since = self.service_works_since;
-        let machine_is_fine = now - self.machines[plan.machine] > SETTLE;
+        // A pause is measured by the monotonic clock, which does not end while that stands still.
+        let machine_is_fine = now - self.machines[plan.machine] > SETTLE && !simulation::is_suspended(plan.machine);
         let excused = self.process(call.process).excused;
         // The failure of another process is shared for a second, and its Retry-After for its time.
         let held = group.and_then(|group| self.holds.get(&group)).is_some_and(|hold| now < hold.1 + 5 * SECOND);
