@@ -1,6 +1,6 @@
 //! `organizations` and `permissions`: to whom the credentials belong, and what they may do.
 
-use super::api::{GRAPHQL, GraphqlError, cache, http_error, unexpected_body};
+use super::api::{GRAPHQL, cache, graphql_data, http_error};
 use super::permissions::Permissions;
 use crate::context::Context;
 use crate::exit::{CliError, CliResult, SERVER};
@@ -77,13 +77,6 @@ impl Organization {
 }
 
 #[derive(Deserialize)]
-struct Body {
-    data: Option<Data>,
-    #[serde(default)]
-    errors: Vec<GraphqlError>,
-}
-
-#[derive(Deserialize)]
 struct Data {
     viewer: Option<Viewer>,
 }
@@ -108,14 +101,8 @@ fn list(cache: &TokenCache) -> CliResult<Result<Vec<Organization>, ExitCode>> {
     if !is_success(response.status) {
         return Ok(Err(http_error(cache, &response, "POST", GRAPHQL)));
     }
-    let body: Body = serde_json::from_slice(&response.body).map_err(|error| unexpected_body(&error))?;
-    if let Some(problem) = body.errors.first() {
-        let token = cache.get().ok();
-        let secrets: Vec<_> = token.iter().map(|token| token.value()).collect();
-        let message = sanitize(&problem.message, &secrets);
-        return Err(CliError::new(SERVER, format!("the API did not list the organizations: {message}")));
-    }
-    match body.data.and_then(|data| data.viewer) {
+    let data: Option<Data> = graphql_data(cache, &response, "list the organizations")?;
+    match data.and_then(|data| data.viewer) {
         Some(viewer) => Ok(Ok(viewer.organizations.edges.into_iter().map(|edge| edge.node).collect())),
         None => Err(CliError::new(SERVER, "the response of the API contains no organizations")),
     }

@@ -16,7 +16,7 @@ use amp_token::sanitize::sanitize;
 use amp_token::sys::secret::Secret;
 use amp_token::token::cache::TokenCache;
 use clap::ArgMatches;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -126,14 +126,8 @@ pub fn create_personal_access_token(context: &Context, arguments: &ArgMatches) -
     if response.status != 200 {
         return Ok(http_error(&cache, &response, "POST", GRAPHQL));
     }
-    let body: GraphqlResponse = serde_json::from_slice(&response.body).map_err(|error| unexpected_body(&error))?;
-    if let Some(problem) = body.errors.first() {
-        let token = cache.get().ok();
-        let secrets: Vec<_> = token.iter().map(|token| token.value()).collect();
-        let message = sanitize(&problem.message, &secrets);
-        return Err(CliError::new(SERVER, format!("the API did not create a token: {message}")));
-    }
-    match body.data.and_then(|data| data.created) {
+    let data: Option<Data> = graphql_data(&cache, &response, "create a token")?;
+    match data.and_then(|data| data.created) {
         // What cannot be sent in a header is no token, and may contain control characters for the terminal.
         Some(created) if is_valid_bearer_token(created.token.expose()) => {
             let id = sanitize(&created.id.unwrap_or_default(), &[created.token.expose()]);
@@ -152,10 +146,20 @@ pub fn create_personal_access_token(context: &Context, arguments: &ArgMatches) -
 }
 
 #[derive(serde::Deserialize)]
-struct GraphqlResponse {
-    data: Option<Data>,
+struct GraphqlResponse<D> {
+    data: Option<D>,
     #[serde(default)]
     errors: Vec<GraphqlError>,
+}
+
+/// The data of a response. The first error of the API, if there is one, is that it did not do `what`.
+pub fn graphql_data<D: DeserializeOwned>(cache: &TokenCache, response: &Response, what: &str) -> CliResult<Option<D>> {
+    let body: GraphqlResponse<D> = serde_json::from_slice(&response.body).map_err(|error| unexpected_body(&error))?;
+    let Some(problem) = body.errors.first() else { return Ok(body.data) };
+    let token = cache.get().ok();
+    let secrets: Vec<_> = token.iter().map(|token| token.value()).collect();
+    let message = sanitize(&problem.message, &secrets);
+    Err(CliError::new(SERVER, format!("the API did not {what}: {message}")))
 }
 
 #[derive(serde::Deserialize)]
@@ -219,8 +223,8 @@ impl Drop for NewFile<'_> {
 }
 
 #[derive(serde::Deserialize)]
-pub struct GraphqlError {
-    pub message: String,
+struct GraphqlError {
+    message: String,
 }
 
 pub fn cache(context: &Context) -> CliResult<TokenCache> {
@@ -271,7 +275,7 @@ fn to_utf8(bytes: Zeroizing<Vec<u8>>) -> CliResult<Zeroizing<String>> {
 
 /// The error for a response of an unexpected form. It does not contain the text of `error`, which may quote the
 /// response: that may contain a new token.
-pub fn unexpected_body(error: &serde_json::Error) -> CliError {
+fn unexpected_body(error: &serde_json::Error) -> CliError {
     let problem = if error.is_data() { "a member has another type" } else { "it is not JSON" };
     let (line, column) = (error.line(), error.column());
     CliError::new(SERVER, format!("unexpected response from the API: {problem} (line {line}, column {column})"))
