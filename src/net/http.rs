@@ -78,6 +78,15 @@ impl ConnectionTrace {
     }
 }
 
+/// What a connection is for.
+struct Destination<'a> {
+    url: &'a Url,
+    /// The server of the URL, for messages.
+    server: &'a Peer,
+    /// What is shown to a proxy.
+    user_agent: Option<&'a str>,
+}
+
 /// Sends requests over sockets. See the module documentation.
 pub struct HttpTransport {
     options: NetworkOptions,
@@ -137,11 +146,7 @@ impl HttpTransport {
         sink: Option<&mut BodySink>,
     ) -> Result<Response> {
         // In TLS 1.3 a server rejects a client certificate only after the handshake.
-        self.send_once(request, timeout, observed, sink).inspect_err(|error| {
-            if error.kind() == Kind::Tls {
-                self.tls.mark_stale();
-            }
-        })
+        self.send_once(request, timeout, observed, sink).inspect_err(|error| self.tls_failed(error))
     }
 
     fn send_once(
@@ -169,7 +174,9 @@ impl HttpTransport {
         }
         // What cannot be sent must not cost a connection.
         ureq_adapter::to_http_request(request, &server, keep)?;
-        let stream = self.connect(request, &server, deadline, observed)?;
+        let user_agent = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("user-agent"));
+        let user_agent = user_agent.map(|(_, value)| value.expose());
+        let stream = self.connect(&Destination { url, server: &server, user_agent }, deadline, observed)?;
         let connected = Instant::now();
         let response = self.exchange(request, stream, deadline, sink)?;
         observed.record(Phase::ReceiveBody, connected);
@@ -201,15 +208,14 @@ impl HttpTransport {
         Ok(response)
     }
 
-    /// Opens the connection for the request.
+    /// Opens a connection for requests.
     fn connect(
         &self,
-        request: &Request,
-        server: &Peer,
+        destination: &Destination<'_>,
         deadline: IoDeadline,
         observed: &mut ConnectionTrace,
     ) -> Result<Box<dyn Stream>> {
-        let url = &request.url;
+        let Destination { url, server, .. } = *destination;
         let log = &self.options.log;
         let start = Instant::now();
         let proxy = self.proxy_for(url)?;
@@ -229,7 +235,7 @@ impl HttpTransport {
                 (Box::new(stream), limit)
             }
             Some(proxy) => {
-                let mut stream = self.connect_to_proxy(proxy, request, server, tls.as_deref(), deadline, observed)?;
+                let mut stream = self.connect_to_proxy(proxy, destination, tls.as_deref(), deadline, observed)?;
                 let limit = self.limit_connecting(deadline);
                 stream.set_deadline(limit);
                 (stream, limit)
@@ -254,15 +260,12 @@ impl HttpTransport {
     fn connect_to_proxy(
         &self,
         proxy: &ProxyUrl,
-        request: &Request,
-        server: &Peer,
+        destination: &Destination<'_>,
         tls: Option<&TlsConnector>,
         deadline: IoDeadline,
         observed: &mut ConnectionTrace,
     ) -> Result<Box<dyn Stream>> {
-        let url = &request.url;
-        let user_agent = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("user-agent"));
-        let user_agent = user_agent.map(|(_, value)| value.expose());
+        let Destination { url, server, user_agent } = *destination;
         let address = if proxy.resolves_locally() {
             let found = resolve(&url.host_with_zone(), url.port(), server, deadline)?;
             let fits = |address: &&SocketAddr| proxy.scheme != Scheme::Socks4 || address.is_ipv4();
@@ -316,20 +319,13 @@ impl HttpTransport {
     #[cfg(all(unix, feature = "serve"))]
     pub(crate) fn open(&self, url: &Url, user_agent: &str, timeout: Duration) -> Result<Box<dyn Stream>> {
         check_url(url)?;
-        let request = Request {
-            method: "GET".to_owned(),
-            url: url.clone(),
-            headers: vec![("User-Agent".into(), crate::sys::secret::MaybeSecret::Public(user_agent.to_owned().into()))],
-            body: Vec::new().into(),
-            max_response_bytes: 0,
-        };
-        let server = Peer::server(&url.host_with_zone(), url.port());
-        self.connect(&request, &server, IoDeadline::after(timeout), &mut ConnectionTrace::default())
+        let server = &Peer::server(&url.host_with_zone(), url.port());
+        let destination = Destination { url, server, user_agent: Some(user_agent) };
+        self.connect(&destination, IoDeadline::after(timeout), &mut ConnectionTrace::default())
             .inspect_err(|error| self.tls_failed(error))
     }
 
     /// Has the next connection read the certificates again, if this failure is one of TLS.
-    #[cfg(all(unix, feature = "serve"))]
     pub(crate) fn tls_failed(&self, error: &Error) {
         if error.kind() == Kind::Tls {
             self.tls.mark_stale();
