@@ -102,6 +102,13 @@ statuses! {
     Internal = AmpInternal = c"AMP_INTERNAL",
 }
 
+impl Kind {
+    /// The name of the status, as the C header spells it: `AMP_TIMEOUT`.
+    pub fn name(self) -> &'static str {
+        amp_status::from(self).name().to_str().unwrap_or("AMP_UNKNOWN")
+    }
+}
+
 /// The name of the status with this number, as the header spells it.
 pub(super) fn status_name(number: i32) -> &'static CStr {
     amp_status::from_number(number).map_or(c"AMP_UNKNOWN", amp_status::name)

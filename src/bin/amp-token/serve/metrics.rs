@@ -4,7 +4,7 @@
 //! them, so that they mean the same as `amp_token_cache_stat` in a program. What only a server has is added here. Nothing
 //! of it is about one client, and no label is chosen by a client: the number of series has a bound.
 
-use amp_token::error::{Error, Kind};
+use amp_token::error::Error;
 use amp_token::token::cache::{STATISTICS, TokenCache};
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TEXT_FORMAT,
@@ -116,7 +116,7 @@ impl Metrics {
 
     /// Counts a failed attempt to get a token.
     pub fn refresh_failed(&self, error: &Error) {
-        self.refresh_failures.with_label_values(&[status_name(error.kind())]).inc();
+        self.refresh_failures.with_label_values(&[error.kind().name()]).inc();
     }
 
     /// Records a successful one.
@@ -146,31 +146,10 @@ impl Metrics {
     }
 }
 
-/// The name of a kind of failure, as the C header spells it.
-pub fn status_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::InvalidArgument => "AMP_INVALID_ARGUMENT",
-        Kind::Config => "AMP_CONFIG",
-        Kind::NoCredentials => "AMP_NO_CREDENTIALS",
-        Kind::CredentialsRejected => "AMP_CREDENTIALS_REJECTED",
-        Kind::Resolve => "AMP_RESOLVE",
-        Kind::Connect => "AMP_CONNECT",
-        Kind::Tls => "AMP_TLS",
-        Kind::Proxy => "AMP_PROXY",
-        Kind::Timeout => "AMP_TIMEOUT",
-        Kind::RateLimited => "AMP_RATE_LIMITED",
-        Kind::Server => "AMP_SERVER",
-        Kind::Protocol => "AMP_PROTOCOL",
-        Kind::Io => "AMP_IO",
-        Kind::BufferTooSmall => "AMP_BUFFER_TOO_SMALL",
-        Kind::Pending => "AMP_PENDING",
-        Kind::Internal => "AMP_INTERNAL",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use amp_token::error::Kind;
 
     #[test]
     fn statuses_are_named_as_in_the_header() {
@@ -193,7 +172,7 @@ mod tests {
             Kind::Pending,
             Kind::Internal,
         ] {
-            assert!(header.contains(&format!("{} = {},", status_name(kind), kind.number())), "{kind:?}");
+            assert!(header.contains(&format!("{} = {},", kind.name(), kind.number())), "{kind:?}");
         }
         assert!(Metrics::new().is_ok());
     }
