@@ -355,27 +355,31 @@ static napi_value get(napi_env env, napi_callback_info info) {
     return start(env, cache, call);
 }
 
-/* invalidate(cache, token): a promise of the token that is there then. */
-static napi_value invalidate(napi_env env, napi_callback_info info) {
-    napi_value values[MOST_ARGUMENTS];
+/* The arguments of a call about a rejected token: returns its cache and keeps the token in `call`; NULL after throwing. */
+static struct cache *rejected_token(napi_env env, napi_callback_info info, napi_value values[MOST_ARGUMENTS],
+                                    struct call *call) {
     arguments(env, info, values);
     struct cache *cache = open_handle(env, values[0]);
     amp_token *token = cache ? external(env, values[1]) : NULL;
-    if (!token)
-        return NULL;
-    struct call call = {.operation = INVALIDATE, .min_validity_ms = -1, .rejected = amp_token_clone(token)};
-    return start(env, cache, call);
+    call->rejected = token ? amp_token_clone(token) : NULL;
+    return token ? cache : NULL;
+}
+
+/* invalidate(cache, token): a promise of the token that is there then. */
+static napi_value invalidate(napi_env env, napi_callback_info info) {
+    napi_value values[MOST_ARGUMENTS];
+    struct call call = {.operation = INVALIDATE, .min_validity_ms = -1};
+    struct cache *cache = rejected_token(env, info, values, &call);
+    return cache ? start(env, cache, call) : NULL;
 }
 
 /* report(cache, token, status, body): a promise of whether to send the request again; body is a Uint8Array. */
 static napi_value report(napi_env env, napi_callback_info info) {
     napi_value values[MOST_ARGUMENTS];
-    arguments(env, info, values);
-    struct cache *cache = open_handle(env, values[0]);
-    amp_token *token = cache ? external(env, values[1]) : NULL;
-    if (!token)
+    struct call call = {.operation = REPORT};
+    struct cache *cache = rejected_token(env, info, values, &call);
+    if (!cache)
         return NULL;
-    struct call call = {.operation = REPORT, .rejected = amp_token_clone(token)};
     void *bytes = NULL;
     size_t length = 0;
     napi_get_value_int32(env, values[2], &call.http_status);
