@@ -92,6 +92,11 @@ esac
 if [ "$install" = yes ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing:$packages"
     export DEBIAN_FRONTEND=noninteractive
+    # .ci/run does several things at once. dpkg admits one at a time, and the file below is there for one.
+    if command -v flock >/dev/null 2>&1; then
+        exec 9<"$0"
+        flock 9
+    fi
     log=$(mktemp)
     # The tests start the servers that they need: none is to run because its package is installed.
     policy=/usr/sbin/policy-rc.d
