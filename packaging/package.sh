@@ -6,7 +6,8 @@
 #
 # What several packages contain is built once, and only if one of them is wanted. The libraries are linked with zig, which
 # has the stubs of old glibc versions: they run with glibc 2.17 (2012) or later. The command is linked statically with
-# musl: the same file runs on every Linux. Each package contains the licences of the linked crates and an SBOM.
+# musl, by Rust's linker: the same file runs on every Linux. Each package contains the licences of the linked crates and an
+# SBOM.
 #
 # The same sources, crates and tools give the same bytes, wherever and whenever.
 set -euo pipefail
@@ -94,10 +95,16 @@ build_library() {
     "$1-linux-gnu-strip" --strip-debug --enable-deterministic-archives "build/packages-$1/lib/libamp_token.a"
     write_sbom "$work/$1/library" "$features" "$1-unknown-linux-gnu"
 }
-build_command() {
-    run_make "$1" "$1-unknown-linux-musl" '' "packages-$1" command
-    write_sbom "$work/$1/everything" cli,emulator,redis,serve "$1-unknown-linux-musl"
-}
+# In a shell of its own, because the musl library is linked with zig.
+build_command() (
+    triple=$1-unknown-linux-musl
+    name=${triple//-/_}
+    # zig compiles the C code of the crates, but does not link: its static commands have fixed addresses.
+    export "CC_$name=cargo-zigbuild zig cc -- -target $1-linux-musl" "AR_$name=cargo-zigbuild zig ar --" \
+        "CARGO_TARGET_${name^^}_LINKER=$PWD/packaging/static-pie.sh"
+    run_make "$1" "$triple" '-C linker-flavor=ld.lld' "packages-$1" command CARGO=cargo
+    write_sbom "$work/$1/everything" cli,emulator,redis,serve "$triple"
+)
 build_musl() {
     # By default Rust links musl statically; a shared library needs the system's musl.
     run_make "$1" "$1-unknown-linux-musl" '-C target-feature=-crt-static' "packages-$1-musl" library
