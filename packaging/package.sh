@@ -2,7 +2,7 @@
 # package.sh: builds packages under build/packages/, which need no Rust. Two variables choose among them:
 #
 #   PACKAGES='deb wheel'             by default all: see the table below
-#   ARCHITECTURES='x86_64 aarch64'   by default x86_64; the packages for aarch64 have never been built
+#   ARCHITECTURES='x86_64 aarch64'   by default x86_64; npm and oci make one package of both
 #
 # What several packages contain is built once, and only if one of them is wanted. The libraries are linked with zig, which
 # has the stubs of old glibc versions: they run with glibc 2.17 (2012) or later. The command is linked statically with
@@ -20,7 +20,7 @@ deb         library,command  each
 rpm         library,command  each
 wheel       library          each
 musl-wheel  musl             each
-npm         library          each
+npm         library          all
 oci         command          all
 '
 known=$(awk 'NF { printf "%s ", $1 }' <<<"$table")
@@ -43,7 +43,7 @@ done
 scripts/install-deps.sh cargo cc make gzip tar
 case " $packages " in *' deb '*) scripts/install-deps.sh dpkg-deb ;; esac
 case " $packages " in *' rpm '*) scripts/install-deps.sh rpmbuild ;; esac
-case " $packages " in *' npm '*) scripts/install-deps.sh node npm ;; esac
+case " $packages " in *' npm '*) scripts/install-deps.sh node npm jq ;; esac
 case " $packages " in *' oci '*) scripts/install-deps.sh ca-certificates ;; esac
 tools=$(packaging/tools.sh)
 export PATH="$tools:$PATH"
@@ -150,13 +150,22 @@ wheel() {
 package_wheel() { wheel "$1" "packages-$1" library manylinux_2_17; }
 package_musl_wheel() { wheel "$1" "packages-$1-musl" musl musllinux_1_2; }
 
-# The binary in it is for x86-64.
+# One package with the binaries of all architectures. They consist of the same crates: one SBOM is enough.
 package_npm() {
-    [ "$1" = x86_64 ] || return 0
-    ADDON_FLAGS=-s bindings/node/build.sh "build/packages-$1/lib/libamp_token.so" "$work/$1/npm" \
-        "$tools/python" -m ziglang cc -target "$1-linux-gnu.2.17"
-    cp LICENSE-MIT LICENSE-APACHE "$work/$1/library/"* "$work/$1/npm/"
-    npm pack --silent --pack-destination "$out" "./$work/$1/npm"
+    local arch names=()
+    for arch in $architectures; do
+        case $arch in
+            x86_64) names+=(x64) ;;
+            aarch64) names+=(arm64) ;;
+        esac
+        NODE_ARCH=${names[-1]} ADDON_FLAGS=-s bindings/node/build.sh "build/packages-$arch/lib/libamp_token.so" "$work/npm" \
+            "$tools/python" -m ziglang cc -target "$arch-linux-gnu.2.17"
+        cmp "$work/${architectures%% *}/library/libamp_token.cdx.json" "$work/$arch/library/libamp_token.cdx.json"
+    done
+    cp LICENSE-MIT LICENSE-APACHE "$work/$arch/library/"* "$work/npm/"
+    # What is not in the package cannot be installed, either.
+    npm pkg set --prefix "$work/npm" --json "cpu=$(printf '%s\n' "${names[@]}" | jq -Rnc '[inputs]')"
+    npm pack --silent --pack-destination "$out" "./$work/npm"
 }
 
 package_oci() {
