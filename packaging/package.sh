@@ -2,11 +2,12 @@
 # package.sh: builds packages under build/packages/, which need no Rust. Two variables choose among them:
 #
 #   PACKAGES='deb wheel'             by default all: see the table below
-#   ARCHITECTURES='x86_64 aarch64'   by default x86_64; the packages for aarch64 have never been built
+#   ARCHITECTURES='x86_64 aarch64'   by default x86_64; npm and oci make one package of both
 #
 # What several packages contain is built once, and only if one of them is wanted. The libraries are linked with zig, which
 # has the stubs of old glibc versions: they run with glibc 2.17 (2012) or later. The command is linked statically with
-# musl: the same file runs on every Linux. Each package contains the licences of the linked crates and an SBOM.
+# musl, by Rust's linker: the same file runs on every Linux. Each package contains the licences of the linked crates and an
+# SBOM.
 #
 # The same sources, crates and tools give the same bytes, wherever and whenever.
 set -euo pipefail
@@ -19,7 +20,7 @@ deb         library,command  each
 rpm         library,command  each
 wheel       library          each
 musl-wheel  musl             each
-npm         library          each
+npm         library          all
 oci         command          all
 '
 known=$(awk 'NF { printf "%s ", $1 }' <<<"$table")
@@ -42,7 +43,7 @@ done
 scripts/install-deps.sh cargo cc make gzip tar
 case " $packages " in *' deb '*) scripts/install-deps.sh dpkg-deb ;; esac
 case " $packages " in *' rpm '*) scripts/install-deps.sh rpmbuild ;; esac
-case " $packages " in *' npm '*) scripts/install-deps.sh node npm ;; esac
+case " $packages " in *' npm '*) scripts/install-deps.sh node npm jq ;; esac
 case " $packages " in *' oci '*) scripts/install-deps.sh ca-certificates ;; esac
 tools=$(packaging/tools.sh)
 export PATH="$tools:$PATH"
@@ -94,10 +95,16 @@ build_library() {
     "$1-linux-gnu-strip" --strip-debug --enable-deterministic-archives "build/packages-$1/lib/libamp_token.a"
     write_sbom "$work/$1/library" "$features" "$1-unknown-linux-gnu"
 }
-build_command() {
-    run_make "$1" "$1-unknown-linux-musl" '' "packages-$1" command
-    write_sbom "$work/$1/everything" cli,emulator,redis,serve "$1-unknown-linux-musl"
-}
+# In a shell of its own, because the musl library is linked with zig.
+build_command() (
+    triple=$1-unknown-linux-musl
+    name=${triple//-/_}
+    # zig compiles the C code of the crates, but does not link: its static commands have fixed addresses.
+    export "CC_$name=cargo-zigbuild zig cc -- -target $1-linux-musl" "AR_$name=cargo-zigbuild zig ar --" \
+        "CARGO_TARGET_${name^^}_LINKER=$PWD/packaging/static-pie.sh"
+    run_make "$1" "$triple" '-C linker-flavor=ld.lld' "packages-$1" command CARGO=cargo
+    write_sbom "$work/$1/everything" cli,emulator,redis,serve "$triple"
+)
 build_musl() {
     # By default Rust links musl statically; a shared library needs the system's musl.
     run_make "$1" "$1-unknown-linux-musl" '-C target-feature=-crt-static' "packages-$1-musl" library
@@ -143,13 +150,22 @@ wheel() {
 package_wheel() { wheel "$1" "packages-$1" library manylinux_2_17; }
 package_musl_wheel() { wheel "$1" "packages-$1-musl" musl musllinux_1_2; }
 
-# The binary in it is for x86-64.
+# One package with the binaries of all architectures. They consist of the same crates: one SBOM is enough.
 package_npm() {
-    [ "$1" = x86_64 ] || return 0
-    ADDON_FLAGS=-s bindings/node/build.sh "build/packages-$1/lib/libamp_token.so" "$work/$1/npm" \
-        "$tools/python" -m ziglang cc -target "$1-linux-gnu.2.17"
-    cp LICENSE-MIT LICENSE-APACHE "$work/$1/library/"* "$work/$1/npm/"
-    npm pack --silent --pack-destination "$out" "./$work/$1/npm"
+    local arch names=()
+    for arch in $architectures; do
+        case $arch in
+            x86_64) names+=(x64) ;;
+            aarch64) names+=(arm64) ;;
+        esac
+        NODE_ARCH=${names[-1]} ADDON_FLAGS=-s bindings/node/build.sh "build/packages-$arch/lib/libamp_token.so" "$work/npm" \
+            "$tools/python" -m ziglang cc -target "$arch-linux-gnu.2.17"
+        cmp "$work/${architectures%% *}/library/libamp_token.cdx.json" "$work/$arch/library/libamp_token.cdx.json"
+    done
+    cp LICENSE-MIT LICENSE-APACHE "$work/$arch/library/"* "$work/npm/"
+    # What is not in the package cannot be installed, either.
+    npm pkg set --prefix "$work/npm" --json "cpu=$(printf '%s\n' "${names[@]}" | jq -Rnc '[inputs]')"
+    npm pack --silent --pack-destination "$out" "./$work/npm"
 }
 
 package_oci() {

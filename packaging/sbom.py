@@ -78,11 +78,15 @@ class Crate:
 
 
 class Musl:
-    """The C library in a command that is linked statically: the one that zig carries."""
+    """The C library in a command that is linked statically: the one that Rust carries. zig has its sources, and the licence."""
 
     name, version, licence = "musl", "1.2.5", "MIT"
 
-    def __init__(self):
+    def __init__(self, target):
+        sysroot = Path(subprocess.run(["rustc", "--print", "sysroot"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
+        archive = sysroot / "lib/rustlib" / target / "lib/self-contained/libc.a"
+        if f"{self.version}\0".encode() not in archive.read_bytes():
+            sys.exit(f"Rust's musl is not {self.version} any more: {archive}")
         tools = Path(subprocess.run([ROOT / "packaging/tools.sh"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
         (directory,) = tools.parent.glob("lib/python3*/site-packages/ziglang/lib/libc/musl")
         if f'"{self.version}"' not in (directory / "src/internal/version.h").read_text():
@@ -99,7 +103,7 @@ class Musl:
 
 def musl_of(features, target):
     """Shared libraries use the system's musl."""
-    return Musl() if "musl" in target and "cli" in features.split(",") else None
+    return Musl(target) if "musl" in target and "cli" in features.split(",") else None
 
 
 def linked(features, target):

@@ -3,22 +3,27 @@
 # that have nothing of this one, uses it there and removes it again. By default the first two:
 #
 #   empty    nothing but the command of the tarball
-#   busybox  a shell and tools without glibc, as Alpine has: the tarball is unpacked and removed with them
+#   busybox  a shell and tools without glibc, in place of Alpine, of which no package registry has a root: the tarball is
+#            unpacked and removed with them
 #   debian   a minimal Debian (debootstrap, which downloads 40 MB): the .deb of the command, without the others
 #
 # In each `amp-token demo` runs, and `amp-token get` over HTTPS without certificates, which must say so, and with those of
-# the system. Needs root, for chroot.
+# the system. ARCHITECTURE=aarch64 takes the command for that, which runs in qemu, in the empty root alone. Needs root, for
+# chroot.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-name=libamp_token-$version-x86_64-linux
+architecture=${ARCHITECTURE:-x86_64}
+name=libamp_token-$version-$architecture-linux
 tarball=$PWD/build/packages/$name.tar.gz
+emulator=()
+[ "$architecture" = "$(uname -m)" ] || emulator=("$PWD/scripts/in-qemu.sh" "$architecture")
 
 # Inside scripts/with-emulator.sh --tls: inside ROOT COMMAND…
 if [ "${1:-}" = inside ]; then
     root=$2
     shift 2
-    use() { env -u AMPLIENCE_CA_FILE -u AMPLIENCE_STORE_DIR -u SSL_CERT_FILE -u SSL_CERT_DIR -u HOME chroot "$root" "$@" get --store none; }
+    use() { env -u AMPLIENCE_CA_FILE -u AMPLIENCE_STORE_DIR -u SSL_CERT_FILE -u SSL_CERT_DIR -u HOME "${emulator[@]}" chroot "$root" "$@" get --store none; }
     if [ ! -e "$root/etc/ssl/certs/ca-certificates.crt" ]; then
         use "$@" >"$root/.output" 2>&1 && status=0 || status=$?
         cat "$root/.output"
@@ -45,18 +50,22 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 tar -xzf "$tarball" -C "$work"
 command=$work/$name/bin/amp-token
-! readelf -lW "$command" | grep INTERP || { echo "$command is not linked statically"; exit 1; }
+scripts/check-elf.sh --static "$command"
+# The same, as one program.
+mkdir "$work/bin"
+printf '#!/bin/sh\nexec %s %s "$@"\n' "${emulator[*]}" "$command" >"$work/bin/amp-token"
+chmod +x "$work/bin/amp-token"
 
 # demo ROOT COMMAND…: runs the demo in ROOT.
 demo() {
-    chroot "$@" demo >"$work/output" 2>&1 || { cat "$work/output"; exit 1; }
+    "${emulator[@]}" chroot "$@" demo >"$work/output" 2>&1 || { cat "$work/output"; exit 1; }
     grep 'The server saw 1 token request' "$work/output"
 }
 
 # everything ROOT COMMAND…: the demo, and HTTPS.
 everything() {
     demo "$@"
-    scripts/with-emulator.sh "$command" --tls "$0" inside "$@"
+    scripts/with-emulator.sh "$work/bin/amp-token" --tls "$0" inside "$@"
 }
 
 # files ROOT: the files of ROOT, to compare.
@@ -102,7 +111,10 @@ in_debian() {
     diff <(kept <"$work/before") <(files "$root" | kept)
 }
 
-[ $# -gt 0 ] || set -- empty busybox
+if [ $# = 0 ]; then
+    set -- empty
+    [ "$architecture" != x86_64 ] || set -- empty busybox
+fi
 for root in "$@"; do
     echo "== $root root"
     "in_$root"

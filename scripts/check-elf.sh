@@ -1,21 +1,36 @@
 #!/usr/bin/env bash
 # check-elf.sh FILE [GLIBC]: checks the shared library that users load: its SONAME, hardening, exported symbols and
 # needed libraries, and that it needs no glibc newer than version GLIBC.
+# check-elf.sh --static FILE: checks the command: that it is linked statically, and hardened.
 set -euo pipefail
+static=''
+[ "$1" != --static ] || { static=yes; shift; }
 so=$1 max_glibc=${2:-}
 exports=$(dirname "$0")/../tests/exports.txt
 dynamic=$(readelf -dW "$so")
 segments=$(readelf -lW "$so")
 must() { grep -qE "$2" <<<"$3" || { echo "$so: missing: $1"; exit 1; }; }
 must_not() { ! grep -qE "$2" <<<"$3" || { echo "$so: not allowed: $1"; exit 1; }; }
+check_hardening() {
+    must 'immediate binding' 'BIND_NOW|FLAGS.*NOW' "$dynamic"
+    must_not 'relocations in code' 'TEXTREL' "$dynamic"
+    must 'read-only relocations' 'GNU_RELRO' "$segments"
+    must 'GNU_STACK' 'GNU_STACK' "$segments"
+    must_not 'an executable stack' 'GNU_STACK.*RWE' "$segments"
+}
+if [ -n "$static" ]; then
+    must 'position independence' 'Type: +DYN' "$(readelf -hW "$so")"
+    must 'position independence' 'FLAGS_1.* PIE' "$dynamic"
+    must_not 'a loader' 'INTERP' "$segments"
+    must_not 'a shared library' 'NEEDED' "$dynamic"
+    check_hardening
+    echo "the command: $(stat -Lc %s "$so") bytes, static, position-independent, hardened"
+    exit 0
+fi
+check_hardening
 must 'SONAME' 'SONAME.*\[libamp_token\.so\.0\]' "$dynamic"
 must 'nodelete' 'NODELETE' "$dynamic"
-must 'immediate binding' 'BIND_NOW|FLAGS.*NOW' "$dynamic"
 must_not 'a search path' 'RPATH|RUNPATH' "$dynamic"
-must_not 'relocations in code' 'TEXTREL' "$dynamic"
-must 'read-only relocations' 'GNU_RELRO' "$segments"
-must 'GNU_STACK' 'GNU_STACK' "$segments"
-must_not 'an executable stack' 'GNU_STACK.*RWE' "$segments"
 # Allowed: the parts of a C library, and gcc's unwinder.
 unexpected=$(sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' <<<"$dynamic" |
     grep -vxE '(libc|libm|libdl|libpthread|librt|libutil)\.so\.[0-9]|ld-linux-(x86-64\.so\.2|aarch64\.so\.1)|libgcc_s\.so\.1|libc\.so' || true)

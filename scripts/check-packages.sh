@@ -75,6 +75,8 @@ else
     pkgconfig=$root/usr/lib/$triplet/pkgconfig
 fi
 scripts/check-elf.sh "$root/usr/lib/$triplet/libamp_token.so.0" 2.17
+scripts/check-elf.sh --static "$root/usr/bin/amp-token"
+scripts/check-names.py "$root/usr/bin/amp-token"
 scripts/with-emulator.sh "$root/usr/bin/amp-token" scripts/test-linking.sh "$root/usr" "$pkgconfig"
 scripts/with-emulator.sh "$root/usr/bin/amp-token" "$root/usr/bin/amp-token" hubs
 for package in $packages; do

@@ -1,6 +1,7 @@
 #!/bin/sh
 # build.sh LIBRARY DIR [COMPILER…]: puts the package together in DIR: the JavaScript, and the addon for LIBRARY, compiled
-# by COMPILER (cc). The headers of Node-API come from the npm package node-api-headers, installed below DIR.
+# by COMPILER (cc). NODE_ARCH is Node's name of the processor, by default of this one; addons for others stay in DIR. The
+# headers of Node-API come from the npm package node-api-headers, installed below DIR.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 library=$1
@@ -16,7 +17,7 @@ if ! cmp -s "$here/package-lock.json" "$out/node_modules/package-lock.json"; the
 fi
 rm -rf "${out:?}/lib" "$out/test"
 cp -r "$here/package.json" "$here/README.md" "$here/lib" "$here/test" "$out/"
-prebuilt=$out/prebuilds/linux-x64-gnu
+prebuilt=$out/prebuilds/linux-${NODE_ARCH:-$(node -p process.arch)}-gnu
 mkdir -p "$prebuilt"
 # npm packs no symbolic links: the library has the name that the loader looks for.
 cp "$library" "$prebuilt/libamp_token.so.0"

@@ -1,6 +1,6 @@
 'use strict';
 
-const { existsSync } = require('node:fs');
+const { existsSync, readdirSync } = require('node:fs');
 const { join } = require('node:path');
 
 const addon = loadAddon();
@@ -25,8 +25,9 @@ const NOTHING = { epoch: undefined, until: 0, wall: 0, token: undefined, value: 
 function loadAddon() {
     // Node-API is the same in every version of Node; the C library is not.
     const name = `${process.platform}-${process.arch}${process.platform === 'linux' ? '-gnu' : ''}`;
-    const path = join(__dirname, '..', 'prebuilds', name, 'amp_token.node');
-    if (!existsSync(path)) throw new Error(`amp-token has no binary for ${name}; there is one for Linux x64 with glibc 2.17 or later`);
+    const prebuilds = join(__dirname, '..', 'prebuilds');
+    const path = join(prebuilds, name, 'amp_token.node');
+    if (!existsSync(path)) throw new Error(`amp-token has no binary for ${name}; there is ${readdirSync(prebuilds).join(', ')}`);
     try {
         return require(path);
     } catch (cause) {
