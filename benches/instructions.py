@@ -140,6 +140,7 @@ class Bench:
 
 
 VALUE = "import amp_token\ncache = amp_token.TokenCache()\nvalue = cache.value"
+FIRST = "import amp_token\namp_token.TokenCache(personal_access_token='amp_pat_a.b', load=False).value()"
 DICT = """from time import time
 cached = {"token": "x" * 1000, "until": time() + 1e6}
 def value():
@@ -160,6 +161,8 @@ MEASUREMENTS: dict[str, Callable[[Bench], int]] = {
     "Python: value()": lambda bench: bench.python_loop(VALUE, "value()"),
     "Python: a dict with a time check, for comparison": lambda bench: bench.python_loop(DICT, "value()"),
     "Python: import amp_token": lambda bench: bench.python("import amp_token") - bench.python(""),
+    "Python: import amp_token, and value() of a personal access token": lambda bench: bench.python(FIRST)
+    - bench.python(""),
     "Python: import ctypes, for comparison": lambda bench: bench.python("import ctypes") - bench.python(""),
 }
 

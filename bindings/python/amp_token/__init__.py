@@ -25,29 +25,33 @@ from __future__ import annotations
 
 from . import _ffi
 from ._cache import TokenCache, get_token
-from ._errors import (
-    AmpError,
-    AmpTimeoutError,
-    ApiError,
-    ConfigError,
-    ConnectError,
-    CredentialsRejectedError,
-    GraphQLError,
-    InternalError,
-    InvalidArgumentError,
-    LocalIoError,
-    NetworkError,
-    NoCredentialsError,
-    ProtocolError,
-    ProxyError,
-    RateLimitedError,
-    ResolveError,
-    ServerError,
-    TimeoutError_,
-    TlsError,
-)
-from ._session import Headers, PersonalAccessToken, Response, Session
 from ._token import Token
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._errors import (
+        AmpError,
+        AmpTimeoutError,
+        ApiError,
+        ConfigError,
+        ConnectError,
+        CredentialsRejectedError,
+        GraphQLError,
+        InternalError,
+        InvalidArgumentError,
+        LocalIoError,
+        NetworkError,
+        NoCredentialsError,
+        ProtocolError,
+        ProxyError,
+        RateLimitedError,
+        ResolveError,
+        ServerError,
+        TimeoutError_,
+        TlsError,
+    )
+    from ._personal_access_token import PersonalAccessToken
+    from ._session import Headers, Response, Session
 
 __all__ = [
     "AmpError",
@@ -81,7 +85,27 @@ __all__ = [
 __version__: str = _ffi.lib_gil.amp_version().decode("ascii")
 """The version of the native library that was loaded, such as ``"0.1.0"``."""
 
-for _name in __all__:
+for _class in (Token, TokenCache, get_token):
     # Messages and help() show the name that users import, not the module with the source.
-    globals()[_name].__module__ = __name__
-del _name
+    _class.__module__ = __name__
+del _class
+
+
+def __getattr__(name: str) -> object:
+    """Imports what a program that only needs tokens, and gets them, does not use."""
+    module: object
+    if name in ("Headers", "Response", "Session"):
+        from . import _session as module
+    elif name == "PersonalAccessToken":
+        from . import _personal_access_token as module
+    elif name in __all__:
+        from . import _errors as module
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

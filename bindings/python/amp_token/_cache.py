@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import ctypes
-import math
-import time as _time
-import weakref
+import sys
 from time import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Dict, NoReturn, Optional, Tuple, Type, TypeVar, Union
 
-from . import _errors, _ffi
-from ._calls import call, check_type, in_main_thread, interruptible
+from . import _ffi
+from ._calls import call, check_type, failure, in_main_thread, interruptible
 from ._settings import NativeConfig, Settings, shows_settings
 from ._token import Token
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, NoReturn, Optional, Tuple, TypeVar
+
     from typing_extensions import Unpack
 
-# The first clock of the fast path. CLOCK_BOOTTIME cannot be set, and it counts the time that the machine is
-# suspended. Other systems than Linux have only the monotonic clock. The second one is the wall clock: only it
-# advances while a virtual machine is paused or restored.
-_CLOCK: int = getattr(_time, "CLOCK_BOOTTIME", getattr(_time, "CLOCK_MONOTONIC", 0))
-if hasattr(_time, "clock_gettime"):
-    from time import clock_gettime
-else:
+    _Result = TypeVar("_Result")
 
-    def clock_gettime(clock: int, /) -> float:
-        """The monotonic clock, on systems without clock_gettime()."""
-        return _time.monotonic()
-
+# For how long the fast path relies on the last answer of the native library, which reads a clock that counts the time
+# of suspends and cannot be set, and the wall clock. In between the fast path reads only the wall clock: a suspend and
+# the pause of a virtual machine move it forward, out of this time. In seconds.
+_TRUSTED = 0.05
 
 STATISTICS = (
     "hits",
@@ -45,9 +40,6 @@ STATISTICS = (
 )
 
 _byref = ctypes.byref
-
-
-_Result = TypeVar("_Result")
 
 # How much of the body of a rejection the native library needs at most.
 _REPORTED_BYTES = 65536
@@ -69,9 +61,12 @@ class _Handle:
         self.config = config
         self._counter = ctypes.c_uint64.from_address(_ffi.lib_gil.amp_token_cache_epoch(pointer))
         # The counter after the main thread invalidated a token.
-        self._invalidated: Optional[int] = None
+        self._invalidated: int | None = None
+
+    def __del__(self, exits: Callable[[], bool] = sys.is_finalizing) -> None:
         # Not at exit, when daemon threads may still use it: the handle then lives as long as the process.
-        weakref.finalize(self, _free, pointer, config).atexit = False
+        if not exits():
+            _ffi.lib_nogil.amp_token_cache_free(getattr(self, "pointer", None))
 
     def run(self, work: Callable[[], _Result]) -> _Result:
         """Runs ``work``, which blocks in native calls with this handle, and then emits their log lines."""
@@ -94,19 +89,21 @@ class _Handle:
             self.config.deliver()
 
 
-def _free(pointer: Any, config: NativeConfig) -> None:
-    """Frees the cache. The config follows with its last reference."""
-    _ffi.lib_nogil.amp_token_cache_free(pointer)
+if TYPE_CHECKING:
+    # What the fast path reads, as one object, so that no thread ever sees parts of two tokens: the counter (the epoch
+    # of the native cache), its value before the token was fetched, the times by the wall clock from which and until
+    # which the token may be used without a native call, the token, its value, and the value of the Authorization
+    # header.
+    _CachedToken = Tuple[memoryview, int, float, float, Optional[Token], str, str]
 
 
-# What the fast path reads, as one object, so that no thread ever sees parts of two tokens: the counter
-# (the epoch of the native cache), its value before the token was fetched, the times by the two clocks until
-# which the token may be used without a native call, the token, its value, and the value of the Authorization
-# header.
-_CachedToken = Tuple[ctypes.c_uint64, int, float, float, Optional[Token], str, str]
+def _view(counter: ctypes.c_uint64) -> memoryview:
+    """The value of a counter as the one element of a view, which is read faster than an attribute."""
+    return memoryview(counter).cast("B").cast("Q")
+
 
 # It never matches: its counter belongs to no cache, and is always 0.
-_EMPTY: _CachedToken = (ctypes.c_uint64(0), -1, 0.0, 0.0, None, "", "")
+_EMPTY: _CachedToken = (_view(ctypes.c_uint64(0)), -1, 0.0, 0.0, None, "", "")
 
 
 class _State:
@@ -115,12 +112,13 @@ class _State:
 
     __slots__ = ("handle", "counter", "cached")
 
-    def __init__(self, handle: Optional[_Handle]) -> None:
+    def __init__(self, handle: _Handle | None) -> None:
         self.handle = handle
         self.cached = _EMPTY
         if handle is not None:
-            self.counter = _ffi.Counter.from_address(_ffi.lib_gil.amp_token_cache_epoch(handle.pointer))
-            self.counter.owner = handle
+            counter = _ffi.Counter.from_address(_ffi.lib_gil.amp_token_cache_epoch(handle.pointer))
+            counter.owner = handle
+            self.counter = _view(counter)
 
 
 _CLOSED = _State(None)
@@ -204,17 +202,17 @@ class TokenCache:
 
     @shows_settings
     def __init__(self, **settings: Unpack[Settings]) -> None:
-        arguments: Dict[str, Any] = dict(settings)
+        arguments: dict[str, Any] = dict(settings)
         del settings  # so that this frame has no secret in a traceback
         self._start(arguments)
 
-    def _start(self, arguments: Dict[str, Any]) -> None:
+    def _start(self, arguments: dict[str, Any]) -> None:
         """Creates the native cache. Empties ``arguments``."""
         self._state = _CLOSED
         config = NativeConfig(arguments)
         try:
             self._prepare(config.pointer)
-            pointer = _ffi.cache_p()
+            pointer = _ffi.TokenCache()
             call(_ffi.lib_nogil.amp_token_cache_new, config.pointer, _byref(pointer))
             self._api_url = _ffi.lib_gil.amp_token_cache_api_url(pointer).decode()
             self._state = _State(_Handle(pointer, config))
@@ -224,28 +222,28 @@ class TokenCache:
     def _prepare(self, config: Any) -> None:
         """A hook for tests, which changes the native config before the cache is created."""
 
-    # The three methods of the fast path repeat the same lines on purpose: a shared helper would cost a
-    # third of the time of each. None of them calls the native library while the token is fresh.
+    # The methods of the fast path repeat the same lines on purpose: a shared helper would cost a third of the time of
+    # each.
 
     def value(self) -> str:
         """Returns a valid token as a ``str``. A secret: do not log it.
 
-        While the token is fresh this costs about as much as a dict lookup, and it notices at once when
-        another thread refreshed or invalidated the token. Blocks and raises like :meth:`get`.
+        While the token is fresh this costs about as much as a lookup in a dict and of the time, and it notices at once
+        when another thread refreshed or invalidated the token. Blocks and raises like :meth:`get`.
         """
-        counter, epoch, until, wall, _, value, _ = self._state.cached
-        if counter.value == epoch and clock_gettime(_CLOCK) < until and time() < wall:
+        counter, epoch, since, until, _, value, _ = self._state.cached
+        if counter[0] == epoch and since <= time() < until:
             return value
         del value, _  # tokens, which a traceback must not show
-        return self._fetch()._value
+        return (self._renew() or self._fetch())._value
 
     def authorization(self) -> str:
         """Returns the value of an ``Authorization`` header, ``"Bearer eyJ…"``. Otherwise like :meth:`value`."""
-        counter, epoch, until, wall, _, _, authorization = self._state.cached
-        if counter.value == epoch and clock_gettime(_CLOCK) < until and time() < wall:
+        counter, epoch, since, until, _, _, authorization = self._state.cached
+        if counter[0] == epoch and since <= time() < until:
             return authorization
         del authorization, _  # tokens, which a traceback must not show
-        return self._fetch()._authorization
+        return (self._renew() or self._fetch())._authorization
 
     def get(self) -> Token:
         """Returns a valid token: the cached one while it is valid, otherwise a new one.
@@ -258,12 +256,12 @@ class TokenCache:
             calls fail immediately with the same error, for ``retry_after`` seconds
         :raises ValueError: the cache is closed
         """
-        counter, epoch, until, wall, token, _, _ = self._state.cached
-        if counter.value == epoch and clock_gettime(_CLOCK) < until and time() < wall:
+        counter, epoch, since, until, token, _, _ = self._state.cached
+        if counter[0] == epoch and since <= time() < until:
             assert token is not None
             return token
-        del _  # a token, which a traceback must not show
-        return self._fetch()
+        del token, _  # tokens, which a traceback must not show
+        return self._renew() or self._fetch()
 
     def get_for(self, seconds: float) -> Token:
         """Returns a token that is valid for at least ``seconds`` more, for a long request.
@@ -279,17 +277,19 @@ class TokenCache:
         check_type("seconds", seconds, (int, float), "a number")
         if seconds != seconds:
             raise ValueError("seconds is not a number (NaN)")
+        import math
+
         # Rounded up, so that the token is not valid for less than what was requested.
         milliseconds = max(-1, math.ceil(min(seconds * 1000, 2.0**62)))
 
         def work() -> Token:
-            pointer = _ffi.token_p()
+            pointer = _ffi.Token()
             call(_ffi.lib_nogil.amp_token_cache_get_for, handle.pointer, milliseconds, _byref(pointer))
             return Token._from_handle(pointer)
 
         return handle.run(work)
 
-    def try_get(self) -> Optional[Token]:
+    def try_get(self) -> Token | None:
         """Returns a valid token without waiting, or ``None`` while one is being requested: for event loops.
 
         If there is no valid token, a thread of the library requests one. Call the method again some ten
@@ -298,30 +298,33 @@ class TokenCache:
         :raises AmpError: the last request failed; calls fail with that error for ``retry_after`` seconds
         :raises ValueError: the cache is closed
         """
-        counter, epoch, until, wall, token, _, _ = self._state.cached
-        if counter.value == epoch and clock_gettime(_CLOCK) < until and time() < wall:
+        counter, epoch, since, until, token, _, _ = self._state.cached
+        if counter[0] == epoch and since <= time() < until:
             return token
-        del _  # a token, which a traceback must not show
+        del token, _  # tokens, which a traceback must not show
+        renewed = self._renew()
+        if renewed is not None:
+            return renewed
         state = self._state
         handle, counter = _handle_of(state), state.counter
         try:
-            pointer, error = _ffi.token_p(), _ffi.error_p()
-            epoch = counter.value
+            pointer, error = _ffi.Token(), _ffi.Error()
+            epoch = counter[0]
             status = _ffi.lib_nogil.amp_token_cache_try_get(handle.pointer, _byref(pointer), _byref(error))
             if status == _PENDING:
                 _ffi.lib_gil.amp_error_free(error)
                 return None
             if status:
-                raise _errors.from_native(status, error)
+                raise failure(status, error)
             return _adopt(state, epoch, pointer)
         finally:
             handle.config.deliver()
 
-    def headers(self) -> Dict[str, str]:
+    def headers(self) -> dict[str, str]:
         """Returns a new dict with the ``Authorization`` header, for any HTTP library. Otherwise like :meth:`value`."""
         return {"Authorization": self.authorization()}
 
-    def report(self, token: Union[Token, str], status: int, body: Union[bytes, bytearray, memoryview] = b"") -> bool:
+    def report(self, token: Token | str, status: int, body: bytes | bytearray | memoryview = b"") -> bool:
         """Reports the response to a request that was sent with a token, and returns whether to send it again
         with the token that :meth:`get` then returns. For 401 and 403; any other status returns ``False``.
 
@@ -356,7 +359,7 @@ class TokenCache:
 
         return handle.run(work)
 
-    def invalidate(self, token: Union[Token, str]) -> None:
+    def invalidate(self, token: Token | str) -> None:
         """Reports that a server rejected a token. If it is still current, the next call of this thread requests
         another one. Otherwise this does nothing, so several threads can report the same token.
 
@@ -373,7 +376,7 @@ class TokenCache:
         if rejected is not None:
             handle.invalidate(rejected)
 
-    def _find(self, token: Union[Token, str]) -> Optional[Token]:
+    def _find(self, token: Token | str) -> Token | None:
         """The token, or the cached token if it has this value, which may be that of the ``Authorization`` header."""
         if isinstance(token, Token):
             return token
@@ -384,7 +387,7 @@ class TokenCache:
         cached = self._state.cached[4]
         return cached if cached is not None and token in (cached._value, cached._authorization) else None
 
-    def stats(self) -> Dict[str, int]:
+    def stats(self) -> dict[str, int]:
         """Returns the statistics of the cache by name; ``amp_token_cache_stat()`` in ``amp_token.h`` lists them.
 
         ``hits`` does not count the calls of the fast path, which do not reach the native library.
@@ -420,14 +423,30 @@ class TokenCache:
         """The time limit of a call in seconds."""
         return self._open().config.timeout
 
+    def _renew(self) -> Token | None:
+        """The cached token if it is fresh by the clocks of the native library. The fast path then uses it again."""
+        state = self._state
+        cached = state.cached
+        counter, epoch, _, _, token, value, authorization = cached
+        if token is None or counter[0] != epoch:
+            return None
+        since, until = _trusted_time(token)
+        if since == until:
+            return None
+        renewed = (counter, epoch, since, until, token, value, authorization)
+        if state.cached is cached:
+            # Another thread may store a newer token at this moment. This one then does not match the counter.
+            state.cached = renewed
+        return token
+
     def _fetch(self) -> Token:
         state = self._state
         handle, counter = _handle_of(state), state.counter
 
         def work() -> Token:
-            pointer = _ffi.token_p()
+            pointer = _ffi.Token()
             # Read before the token: a change in between then differs from this value.
-            epoch = counter.value
+            epoch = counter[0]
             call(_ffi.lib_nogil.amp_token_cache_get, handle.pointer, _byref(pointer))
             return _adopt(state, epoch, pointer)
 
@@ -439,9 +458,9 @@ class TokenCache:
 
     def __exit__(
         self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -460,16 +479,21 @@ class TokenCache:
 def _adopt(state: _State, epoch: int, pointer: Any) -> Token:
     """Takes over a native token, for which the counter had the value ``epoch``, and keeps it for the fast path."""
     token = state.cached[4]
-    if token is not None and ctypes.addressof(token._handle.contents) == ctypes.addressof(pointer.contents):
+    if token is not None and token._handle.value == pointer.value:
         # The cached token, which was only due for a check.
         _ffi.lib_gil.amp_token_free(pointer)
     else:
         token = Token._from_handle(pointer)
-    # The clocks first, then the remaining time: the deadlines may be too early, never too late.
-    now, wall = clock_gettime(_CLOCK), time()
-    left = _ffi.lib_gil.amp_token_refresh_in_ms(token._handle) / 1000
-    state.cached = (state.counter, epoch, now + left, wall + left, token, token._value, token._authorization)
+    state.cached = (state.counter, epoch, *_trusted_time(token), token, token._value, token._authorization)
     return token
+
+
+def _trusted_time(token: Token) -> tuple[float, float]:
+    """From when until when the fast path may use a token, by the wall clock. Both are the same if it is due."""
+    # The clock first, then the remaining time: the end may be too early, never too late.
+    now = time()
+    left: int = _ffi.lib_gil.amp_token_refresh_in_ms(token._handle)
+    return now, now + min(left / 1000, _TRUSTED)
 
 
 def _handle_of(state: _State) -> _Handle:
@@ -488,7 +512,7 @@ def get_token(**settings: Unpack[Settings]) -> Token:
     :raises AmpError: there is no token; the class of the exception is the reason
     :raises TypeError: a keyword argument is not a setting, or its value has the wrong type
     """
-    arguments: Dict[str, Any] = dict(settings)
+    arguments: dict[str, Any] = dict(settings)
     del settings  # so that this frame has no secret in a traceback
     config = NativeConfig(arguments)
     try:
@@ -498,6 +522,6 @@ def get_token(**settings: Unpack[Settings]) -> Token:
 
 
 def _get_token(config: NativeConfig) -> Token:
-    pointer = _ffi.token_p()
+    pointer = _ffi.Token()
     call(_ffi.lib_nogil.amp_token_get, config.pointer, _byref(pointer))
     return Token._from_handle(pointer)

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import _thread
 import ctypes
-import threading
-from typing import Any, Callable, List, Optional, TypeVar
+import sys
 
-from . import _errors, _ffi
+from . import _ffi
 
-_Result = TypeVar("_Result")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    from ._errors import AmpError
+
+    _Result = TypeVar("_Result")
+
+# The thread that imported this package.
+_importer = _thread.get_ident()
 
 # How often the main thread looks for signals that another thread received, in seconds. A signal that the
 # main thread receives itself interrupts its waiting at once.
@@ -22,14 +31,28 @@ _SIGNAL_CHECK = 0.05
 
 def call(function: Any, *arguments: Any) -> None:
     """Calls a native function whose last parameter is the error, and raises that error."""
-    error = _ffi.error_p()
+    error = _ffi.Error()
     status = function(*arguments, ctypes.byref(error))
     if status:
-        raise _errors.from_native(status, error)
+        raise failure(status, error)
+
+
+def failure(status: int, error: Any) -> AmpError:
+    """The exception for a failed call. Frees the error object."""
+    # Not at the top: few programs see an error.
+    from ._errors import from_native
+
+    return from_native(status, error)
 
 
 def in_main_thread() -> bool:
     """Whether this thread is the one that runs the handlers of signals."""
+    if "threading" not in sys.modules:
+        # Its import would take longer than all else before the first token. Like it, take the importer for the main
+        # thread.
+        return _thread.get_ident() == _importer
+    import threading
+
     return _thread.get_ident() == threading.main_thread().ident
 
 
@@ -43,8 +66,8 @@ def interruptible(work: Callable[[], _Result]) -> _Result:
         return work()
     done = _thread.allocate_lock()
     done.acquire()
-    results: List[_Result] = []
-    failures: List[BaseException] = []
+    results: list[_Result] = []
+    failures: list[BaseException] = []
 
     def run() -> None:
         try:
@@ -72,7 +95,7 @@ def check_type(name: str, value: object, expected: Any, description: str) -> Non
         raise TypeError(f"{name} must be {description}, not {type(value).__name__}")
 
 
-def encode(name: str, value: Optional[str]) -> bytes:
+def encode(name: str, value: str | None) -> bytes:
     """The argument as a C string.
 
     :raises TypeError: the value is not a ``str``

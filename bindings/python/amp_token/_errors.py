@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
-from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
 
 from . import _ffi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    _ApiErrorType = TypeVar("_ApiErrorType", bound="ApiError")
 
 
 class AmpError(Exception):
@@ -30,10 +33,10 @@ class AmpError(Exception):
     status: int
     status_name: str
     message: str
-    http_status: Optional[int]
-    oauth_code: Optional[str]
+    http_status: int | None
+    oauth_code: str | None
     retryable: bool
-    retry_after: Optional[float]
+    retry_after: float | None
     attempts: int
 
     def __init__(
@@ -42,10 +45,10 @@ class AmpError(Exception):
         *,
         status: int = 69,
         status_name: str = "AMP_INTERNAL",
-        http_status: Optional[int] = None,
-        oauth_code: Optional[str] = None,
+        http_status: int | None = None,
+        oauth_code: str | None = None,
         retryable: bool = False,
-        retry_after: Optional[float] = None,
+        retry_after: float | None = None,
         attempts: int = 0,
     ) -> None:
         super().__init__(message)
@@ -61,7 +64,7 @@ class AmpError(Exception):
     def __str__(self) -> str:
         return self.message
 
-    def __reduce__(self) -> Tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:
         # The default would create the copy in another process from the message alone.
         return (_rebuild, (type(self), self.message, dict(self.__dict__)))
 
@@ -141,7 +144,7 @@ class ApiError(AmpError):
     """
 
     body: bytes
-    errors: List[Dict[str, Any]]
+    errors: list[dict[str, Any]]
 
     def __init__(
         self, message: str, *, status: int = 0, status_name: str = "AMP_OK", body: bytes = b"", **more: Any
@@ -158,14 +161,14 @@ class GraphQLError(ApiError):
     :ivar data: the partial result that came with the errors, or ``None``
     """
 
-    data: Optional[Dict[str, Any]]
+    data: dict[str, Any] | None
 
     def __init__(self, message: str, **more: Any) -> None:
         super().__init__(message, **more)
         self.data = None
 
 
-CLASSES: Dict[int, Type[AmpError]] = {
+CLASSES: dict[int, type[AmpError]] = {
     10: InvalidArgumentError,
     11: ConfigError,
     20: NoCredentialsError,
@@ -185,7 +188,7 @@ CLASSES: Dict[int, Type[AmpError]] = {
     69: InternalError,
 }
 
-_GROUPS: Dict[int, Type[AmpError]] = {
+_GROUPS: dict[int, type[AmpError]] = {
     1: ConfigError,
     2: CredentialsRejectedError,
     3: NetworkError,
@@ -195,18 +198,18 @@ _GROUPS: Dict[int, Type[AmpError]] = {
 }
 
 
-def class_of(status: int) -> Type[AmpError]:
+def class_of(status: int) -> type[AmpError]:
     """The class for a status, or the class of its group if the status is unknown."""
     return CLASSES.get(status) or _GROUPS.get(status // 10, AmpError)
 
 
-def _rebuild(cls: Type[AmpError], message: str, state: Dict[str, Any]) -> AmpError:
+def _rebuild(cls: type[AmpError], message: str, state: dict[str, Any]) -> AmpError:
     error = cls(message)
     error.__dict__.update(state)
     return error
 
 
-def _decode(value: Optional[bytes]) -> Optional[str]:
+def _decode(value: bytes | None) -> str | None:
     return None if value is None else value.decode("utf-8", "replace")
 
 
@@ -229,12 +232,10 @@ def from_native(status: int, error: Any) -> AmpError:
         lib.amp_error_free(error)
 
 
-_ApiErrorType = TypeVar("_ApiErrorType", bound=ApiError)
-
 # A server may have echoed a token, which a message must not show.
-_SECRET = re.compile(r"eyJ[\w.-]{8,}|amp_pat_[\w.-]+", re.ASCII)
+_SECRET = r"(?a:eyJ[\w.-]{8,}|amp_pat_[\w.-]+)"
 # Characters that Unicode calls ignorable, and Python printable.
-_INVISIBLE = re.compile(
+_INVISIBLE = (
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0100-\U000e01ef]"
 )
 # How much of a text is looked at.
@@ -246,13 +247,15 @@ def sanitize(text: str, limit: int = 300) -> str:
 
     It is cut, stripped, scrubbed and cut again, in that order.
     """
-    stripped = _INVISIBLE.sub("", text[:_INPUT_LIMIT])
+    import re  # here and below not at the top, where it would cost programs that see no such error
+
+    stripped = re.sub(_INVISIBLE, "", text[:_INPUT_LIMIT])
     line = " ".join("".join(c for c in stripped if c.isprintable() or c.isspace()).split())
-    return _SECRET.sub("[redacted]", line)[:limit]
+    return re.sub(_SECRET, "[redacted]", line)[:limit]
 
 
 def response_error(
-    cls: Type[_ApiErrorType], request: str, status: int, body: bytes, retry_after: Optional[str]
+    cls: type[_ApiErrorType], request: str, status: int, body: bytes, retry_after: str | None
 ) -> _ApiErrorType:
     """The exception for an unsuccessful response to a request such as ``"GET /v2/content/hubs"``."""
     summary = _error_summary(body)
@@ -265,8 +268,10 @@ def response_error(
     )
 
 
-def _errors_in(body: bytes) -> List[Dict[str, Any]]:
+def _errors_in(body: bytes) -> list[dict[str, Any]]:
     """The objects in the list ``errors`` of a body; none if there is no such list."""
+    import json
+
     try:
         errors = json.loads(body)["errors"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -299,7 +304,7 @@ def _hint(status: int) -> str:
     return "check the request and the body of the response"
 
 
-def _parse_retry_after(retry_after: Optional[str]) -> Optional[float]:
+def _parse_retry_after(retry_after: str | None) -> float | None:
     """The seconds that a Retry-After header (RFC 9110, 10.2.3) means, or ``None``."""
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
@@ -311,3 +316,8 @@ def _parse_retry_after(retry_after: Optional[str]) -> Optional[float]:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+
+
+for _class in [AmpError, *AmpError.__subclasses__(), *NetworkError.__subclasses__(), GraphQLError]:
+    # Messages and help() show the name that users import, not the module with the source.
+    _class.__module__ = "amp_token"

@@ -8,24 +8,33 @@ expected: in the Python code that was running.
 
 from __future__ import annotations
 
-import collections
+import _thread
+import atexit
 import ctypes
-import logging
-import threading
-from typing import Any, Callable, Deque, Optional, Tuple, Union
+import sys
+from _collections import deque  # type: ignore[import-not-found]  # `collections` imports much more
 
 from . import _ffi
 
-Sink = Callable[[int, str], None]
-"""Takes a level of :mod:`logging` and a line."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import logging
+    from typing import Any, Callable, Union
 
-LoggerArgument = Union[None, bool, logging.Logger, Sink]
+    Sink = Callable[[int, str], None]
+    """Takes a level of :mod:`logging` and a line."""
+
+    LoggerArgument = Union[None, bool, logging.Logger, Sink]
+
+# The levels of `logging`, which is not imported before there is a line for it: a program that has not imported it
+# itself has configured nothing, and the import takes longer than that of this package.
+_DEBUG, _INFO, _WARNING, _ERROR = 10, 20, 30, 40
 
 # By amp_log_level. A level that is newer than this package counts as DEBUG.
-_LEVELS = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO, 4: logging.DEBUG}
+_LEVELS = {1: _ERROR, 2: _WARNING, 3: _INFO, 4: _DEBUG}
 
 # The values of the setting log_level, from the least severe one.
-_SETTINGS = ((logging.DEBUG, "debug"), (logging.INFO, "info"), (logging.WARNING, "warning"), (logging.ERROR, "error"))
+_SETTINGS = ((_DEBUG, "debug"), (_INFO, "info"), (_WARNING, "warning"), (_ERROR, "error"))
 
 CAPACITY = 4096
 """How many lines the native queue keeps. Each call takes what it finds, so that only lines of a background
@@ -33,20 +42,47 @@ thread can accumulate."""
 
 _LINE_CAPACITY = 4096
 
-# As the documentation of logging recommends for libraries: without a configuration of logging, no line
-# appears on stderr.
-logging.getLogger("amp_token").addHandler(logging.NullHandler())
-
 # Lines that wait for their logger: those of caches that were freed by the garbage collector, which may have
 # interrupted a thread that holds a lock of the logger. The next call emits them.
-_left: Deque[Tuple[Sink, int, str]] = collections.deque()
+_left: deque[tuple[Sink, int, str]] = deque()
 
-_thread_state = threading.local()
+_thread_state = _thread._local()
+
+_exit_handlers: list[Callable[[], None]] = []
+_logging_seen = False
 
 
-def level_for(logger: LoggerArgument) -> Optional[str]:
+def at_exit(handler: Callable[[], None]) -> None:
+    """Registers an exit handler that emits lines. It runs before :mod:`logging` shuts down."""
+    _exit_handlers.append(handler)
+    atexit.register(handler)
+
+
+def _prepare_logging() -> None:
+    """Called when :mod:`logging` is there for the first time."""
+    global _logging_seen
+    if _logging_seen:
+        return
+    _logging_seen = True
+    import logging
+
+    # As the documentation of logging recommends for libraries: without a configuration of logging, no line
+    # appears on stderr.
+    logging.getLogger("amp_token").addHandler(logging.NullHandler())
+    # Exit handlers run in the opposite order of their registration, and logging may just have registered its own.
+    for handler in _exit_handlers:
+        atexit.unregister(handler)
+        atexit.register(handler)
+
+
+def level_for(logger: LoggerArgument) -> str | None:
     """The value of the setting log_level for which the native library makes the lines that the logger writes.
     ``None`` if only the logger knows."""
+    if "logging" not in sys.modules:
+        # The level of a logger that nobody has configured.
+        return "warning" if logger is True else None
+    import logging
+
     if logger is True:
         logger = logging.getLogger("amp_token")
     if not isinstance(logger, logging.Logger):
@@ -57,17 +93,21 @@ def level_for(logger: LoggerArgument) -> Optional[str]:
     return "off"
 
 
-def sink_for(logger: LoggerArgument) -> Optional[Sink]:
+def sink_for(logger: LoggerArgument) -> Sink | None:
     """The function that takes the lines; ``None`` for no logging.
 
     :raises TypeError: the argument is none of the types that it may have
     """
     if logger is None or logger is False:
         return None
+    if "logging" in sys.modules:
+        _prepare_logging()
+        import logging
+
+        if isinstance(logger, logging.Logger):
+            return _to_logger(logger)
     if logger is True:
-        logger = logging.getLogger("amp_token")
-    if isinstance(logger, logging.Logger):
-        return _to_logger(logger)
+        return _to_package_logger
     if callable(logger):
         return logger
     raise TypeError(f"logger must be a bool, a logging.Logger, a function or None, not {type(logger).__name__}")
@@ -80,6 +120,13 @@ def _to_logger(logger: logging.Logger) -> Sink:
     return write
 
 
+def _to_package_logger(level: int, line: str) -> None:
+    _prepare_logging()
+    import logging
+
+    logging.getLogger("amp_token").log(level, "%s", line)
+
+
 class LogQueue:
     """The log lines of a native config and everything that is made from it."""
 
@@ -89,7 +136,7 @@ class LogQueue:
         """``config`` is a native config that keeps its lines. It must not be freed during another method."""
         self._config = config
         self._sink = sink
-        self._taken: Deque[Tuple[Sink, int, str]] = collections.deque()
+        self._taken: deque[tuple[Sink, int, str]] = deque()
 
     def deliver(self) -> None:
         """Emits the lines that are there, in this thread.
@@ -99,6 +146,8 @@ class LogQueue:
         ``KeyboardInterrupt`` and ``SystemExit``: signal handlers raise them.
         """
         if not getattr(_thread_state, "delivers", False):
+            if not _logging_seen and "logging" in sys.modules:
+                _prepare_logging()
             self._take()
             if self._taken or _left:
                 _emit(_left, self._taken)
@@ -116,7 +165,7 @@ class LogQueue:
             if not _ffi.lib_gil.amp_config_next_log_line(self._config, ctypes.byref(level), line, _LINE_CAPACITY):
                 return
             text = line.value.decode("utf-8", "replace")
-            self._taken.append((self._sink, _LEVELS.get(level.value, logging.DEBUG), text))
+            self._taken.append((self._sink, _LEVELS.get(level.value, _DEBUG), text))
 
 
 def deliver_left() -> None:
@@ -124,7 +173,7 @@ def deliver_left() -> None:
     _emit(_left)
 
 
-def _emit(*queues: Deque[Tuple[Sink, int, str]]) -> None:
+def _emit(*queues: deque[tuple[Sink, int, str]]) -> None:
     _thread_state.delivers = True
     try:
         for lines in queues:

@@ -4,53 +4,43 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import dataclasses
-import itertools
 import json as _json
 import math
-import weakref
-from types import TracebackType
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    BinaryIO,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    NoReturn,
-    Optional,
-    Sequence,
-    Tuple,
-    Type,
-    Union,
-)
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from . import _errors, _ffi
 from ._cache import TokenCache, _Handle
 from ._calls import call, check_type, encode
 from ._settings import Settings, shows_settings
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, BinaryIO, Callable, NoReturn, Optional, Tuple, Union
+
     from typing_extensions import Unpack
+
+    from ._personal_access_token import PersonalAccessToken
+
+    Params = Union[Mapping[str, Any], Sequence[Tuple[str, Any]], None]
+    """The parameters of a request, for its query."""
+
+    RequestHeaders = Optional[Mapping[str, str]]
+    """The headers of a request."""
+
+    Body = Union[str, bytes, bytearray, memoryview, None]
+    """The body of a request."""
 
 _byref = ctypes.byref
 
-Params = Union[Mapping[str, Any], Sequence[Tuple[str, Any]], None]
-"""The parameters of a request, for its query."""
-
-RequestHeaders = Optional[Mapping[str, str]]
-"""The headers of a request."""
-
-Body = Union[str, bytes, bytearray, memoryview, None]
-"""The body of a request."""
-
 # The caches with a download that is running. It calls back into Python from native code, which must not
 # happen while the interpreter shuts down: Python ends a thread that then asks for the GIL at once.
-_downloads: Dict[int, _Handle] = {}
-_numbers = itertools.count()
+_downloads: dict[object, _Handle] = {}
 _ended = False
+
+# `amp_write_fn`
+_write_function = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 
 
 def _stop_downloads() -> None:
@@ -75,10 +65,13 @@ class Headers:
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
-        # Not at exit, when daemon threads may still use it: the handle then lives as long as the process.
-        weakref.finalize(self, _ffi.lib_gil.amp_response_free, handle).atexit = False
 
-    def get(self, name: str, default: Optional[str] = None) -> Optional[str]:
+    def __del__(self, exits: Callable[[], bool] = sys.is_finalizing) -> None:
+        # Not at exit, when daemon threads may still use it: the handle then lives as long as the process.
+        if not exits():
+            _ffi.lib_gil.amp_response_free(getattr(self, "_handle", None))
+
+    def get(self, name: str, default: str | None = None) -> str | None:
         """Returns the value of the header with that name, or ``default``."""
         value = _ffi.lib_gil.amp_response_header(self._handle, name.encode("utf-8", "replace"))
         return default if value is None else value.decode("utf-8", "replace")
@@ -117,7 +110,7 @@ class Response:
     status: int
     headers: Headers
     body: bytes
-    next_page: Optional[str]
+    next_page: str | None
 
     def __init__(self) -> None:
         raise TypeError("a Response cannot be created directly; call Session.request()")
@@ -187,37 +180,6 @@ class Response:
         return f"<amp_token.Response, HTTP {self.status}, {len(self.body)} bytes>"
 
 
-@dataclasses.dataclass(frozen=True)
-class PersonalAccessToken:
-    """A personal access token that was just created.
-
-    ``repr()`` does not show the token, and it cannot be pickled. Immutable; several threads may use it at once.
-
-    :ivar id: the identifier of the token, which is not a secret
-    :ivar name: the name that the token was created with
-    :ivar token: the token itself. It cannot be retrieved again. A secret: store it securely, do not log it
-    :ivar created_date: when the token was created (ISO 8601)
-    :ivar last_used_date: when the token was last used (ISO 8601), or ``None`` if never
-    """
-
-    id: str
-    name: str
-    token: str = dataclasses.field(repr=False)
-    created_date: Optional[str]
-    last_used_date: Optional[str]
-
-    def __copy__(self) -> PersonalAccessToken:
-        return self
-
-    def __deepcopy__(self, memo: object) -> PersonalAccessToken:
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a PersonalAccessToken cannot be pickled, because it is a secret; pass PersonalAccessToken.token on purpose"
-        )
-
-
 class Session:
     """Sends requests to the Content Management API and the GraphQL API, each with a valid token.
 
@@ -249,8 +211,8 @@ class Session:
     _cache: TokenCache
 
     @shows_settings
-    def __init__(self, cache: Optional[TokenCache] = None, **settings: Unpack[Settings]) -> None:
-        arguments: Dict[str, Any] = dict(settings)
+    def __init__(self, cache: TokenCache | None = None, **settings: Unpack[Settings]) -> None:
+        arguments: dict[str, Any] = dict(settings)
         del settings  # so that this frame has no secret in a traceback
         if not (cache is None or isinstance(cache, TokenCache)):
             kind = type(cache).__name__
@@ -280,9 +242,9 @@ class Session:
         params: Params = None,
         json: Any = None,
         data: Body = None,
-        content_type: Optional[str] = None,
+        content_type: str | None = None,
         headers: RequestHeaders = None,
-        timeout: Optional[float] = None,
+        timeout: float | None = None,
     ) -> Response:
         """Sends a request and returns the response, with any HTTP status.
 
@@ -321,7 +283,7 @@ class Session:
         handle = self._cache._open()
 
         def work() -> Response:
-            pointer = _ffi.response_p()
+            pointer = _ffi.Response()
             call(
                 _ffi.lib_nogil.amp_api_send,
                 handle.pointer,
@@ -356,7 +318,7 @@ class Session:
         put = getattr(file, "write", None)
         if not callable(put):
             raise TypeError(f"file must have a write method, which {type(file).__name__} does not")
-        raised: List[BaseException] = []
+        raised: list[BaseException] = []
 
         def write(data: int, length: int, _: object) -> bool:
             try:
@@ -366,9 +328,9 @@ class Session:
             return not raised
 
         handle = self._cache._open()
-        pointer = _ffi.response_p()
-        number = next(_numbers)
-        _downloads[number] = handle
+        pointer = _ffi.Response()
+        running = object()
+        _downloads[running] = handle
         try:
             # First the entry, then the check; _stop_downloads() does both in the opposite order. So at least
             # one of the two sees the other.
@@ -378,7 +340,7 @@ class Session:
                 _ffi.lib_nogil.amp_api_download,
                 handle.pointer,
                 path_bytes,
-                _ffi.write_fn(write),
+                _write_function(write),
                 None,
                 _byref(pointer),
             )
@@ -387,7 +349,7 @@ class Session:
                 raise raised[0] from None
             raise
         finally:
-            del _downloads[number]
+            del _downloads[running]
             handle.config.deliver()
         return Response._from_handle(pointer, "GET", path)
 
@@ -397,7 +359,7 @@ class Session:
         *,
         params: Params = None,
         headers: RequestHeaders = None,
-        timeout: Optional[float] = None,
+        timeout: float | None = None,
     ) -> Response:
         """Sends a ``GET`` request; see :meth:`request`."""
         return self.request("GET", path, params=params, headers=headers, timeout=timeout)
@@ -409,9 +371,9 @@ class Session:
         params: Params = None,
         json: Any = None,
         data: Body = None,
-        content_type: Optional[str] = None,
+        content_type: str | None = None,
         headers: RequestHeaders = None,
-        timeout: Optional[float] = None,
+        timeout: float | None = None,
     ) -> Response:
         """Sends a ``POST`` request; see :meth:`request`."""
         return self.request(
@@ -432,9 +394,9 @@ class Session:
         params: Params = None,
         json: Any = None,
         data: Body = None,
-        content_type: Optional[str] = None,
+        content_type: str | None = None,
         headers: RequestHeaders = None,
-        timeout: Optional[float] = None,
+        timeout: float | None = None,
     ) -> Response:
         """Sends a ``PUT`` request; see :meth:`request`."""
         return self.request(
@@ -455,9 +417,9 @@ class Session:
         params: Params = None,
         json: Any = None,
         data: Body = None,
-        content_type: Optional[str] = None,
+        content_type: str | None = None,
         headers: RequestHeaders = None,
-        timeout: Optional[float] = None,
+        timeout: float | None = None,
     ) -> Response:
         """Sends a ``PATCH`` request; see :meth:`request`."""
         return self.request(
@@ -477,12 +439,12 @@ class Session:
         *,
         params: Params = None,
         headers: RequestHeaders = None,
-        timeout: Optional[float] = None,
+        timeout: float | None = None,
     ) -> Response:
         """Sends a ``DELETE`` request; see :meth:`request`."""
         return self.request("DELETE", path, params=params, headers=headers, timeout=timeout)
 
-    def graphql(self, query: str, variables: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
+    def graphql(self, query: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Sends a query or mutation to the GraphQL API and returns the ``data`` of the response.
 
         :param query: the query or mutation, in GraphQL
@@ -500,11 +462,11 @@ class Session:
         variables_bytes = None if text is None else encode("variables", text)
         return _graphql_data(self._post_graphql(_ffi.lib_nogil.amp_api_graphql, query_bytes, variables_bytes))
 
-    def _post_graphql(self, function: Any, first: bytes, second: Optional[bytes]) -> Response:
+    def _post_graphql(self, function: Any, first: bytes, second: bytes | None) -> Response:
         handle = self._cache._open()
 
         def work() -> Response:
-            pointer = _ffi.response_p()
+            pointer = _ffi.Response()
             call(function, handle.pointer, first, second, _byref(pointer))
             return Response._from_handle(pointer, "POST", "/graphql")
 
@@ -527,6 +489,9 @@ class Session:
         created = _graphql_data(response).get("createPersonalAccessToken")
         if not isinstance(created, dict) or not isinstance(created.get("token"), str):
             raise _unexpected_body(response, "has no data.createPersonalAccessToken")
+        # Not at the top: it imports much that programs without this call do not need.
+        from ._personal_access_token import PersonalAccessToken
+
         return PersonalAccessToken(
             id=str(created.get("id")),
             name=str(created.get("name")),
@@ -535,7 +500,7 @@ class Session:
             last_used_date=created.get("lastUsedDate"),
         )
 
-    def pages(self, path: str) -> Iterator[Dict[str, Any]]:
+    def pages(self, path: str) -> Iterator[dict[str, Any]]:
         """Iterates over the pages of a collection. Each page is fetched when the iterator reaches it.
 
         :param path: as :meth:`request` takes it. A URI template at the end of a link
@@ -544,7 +509,7 @@ class Session:
         :raises ProtocolError: a response is not a JSON object
         :raises AmpError: as :meth:`request`
         """
-        next_page: Optional[str] = _without_template(path)
+        next_page: str | None = _without_template(path)
         while next_page is not None:
             response = self.get(next_page).raise_for_status()
             page = response.json()
@@ -553,7 +518,7 @@ class Session:
             yield page
             next_page = response.next_page
 
-    def items(self, path: str, name: Optional[str] = None) -> Iterator[Dict[str, Any]]:
+    def items(self, path: str, name: str | None = None) -> Iterator[dict[str, Any]]:
         """Iterates over the items of a collection, through all its pages.
 
         :param path: as :meth:`pages` takes it
@@ -579,9 +544,9 @@ class Session:
 
     def __exit__(
         self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -632,20 +597,20 @@ def _with_params(path: str, params: Params) -> str:
     return f"{path}{'&' if '?' in path else '?'}{urlencode(found)}{mark}{fragment}"
 
 
-def _header_list(headers: RequestHeaders, content_type: Optional[str]) -> Any:
+def _header_list(headers: RequestHeaders, content_type: str | None) -> Any:
     """Names and values in turn, and NULL at the end, as the native library takes them."""
     check_type("headers", headers, (Mapping, type(None)), "a mapping")
     check_type("content_type", content_type, (str, type(None)), "a str")
     pairs = dict(headers or {})
     if content_type is not None and "content-type" not in (str(name).lower() for name in pairs):
         pairs["Content-Type"] = content_type
-    strings: List[bytes] = []
+    strings: list[bytes] = []
     for name, value in pairs.items():
         strings += encode("the name of a header", name), encode("the value of a header", value)
     return (ctypes.c_char_p * (len(strings) + 1))(*strings)
 
 
-def _timeout_ms(timeout: Optional[float]) -> int:
+def _timeout_ms(timeout: float | None) -> int:
     """A time limit in seconds as the native library takes it: in milliseconds, 0 for none."""
     if timeout is None:
         return 0
@@ -655,7 +620,7 @@ def _timeout_ms(timeout: Optional[float]) -> int:
     return math.ceil(min(timeout * 1000, 2.0**62))
 
 
-def _graphql_data(response: Response) -> Dict[str, Any]:
+def _graphql_data(response: Response) -> dict[str, Any]:
     """The ``data`` of a GraphQL response; raises its errors."""
     try:
         parsed = response.json()
@@ -694,3 +659,7 @@ def _unexpected_body(response: Response, problem: str) -> _errors.ProtocolError:
         http_status=response.status,
     )
 
+
+for _class in (Headers, Response, Session):
+    # Messages and help() show the name that users import, not the module with the source.
+    _class.__module__ = "amp_token"

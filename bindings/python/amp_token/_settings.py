@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import atexit
+import _weakref
 import ctypes
-import inspect
-import itertools
 import os
-import weakref
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, TypeVar, Union
+import sys
+from types import FunctionType
 
-from . import _errors, _ffi, _logging
-from ._calls import call
+from . import _ffi, _logging
+from ._calls import call, failure
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import inspect
+    from typing import Any, Callable, Optional, Sequence, TypeVar, Union
+
     from typing_extensions import TypedDict
+
+    PathText = Union[str, "os.PathLike[str]"]
+
+    _Function = TypeVar("_Function", bound=Callable[..., Any])
 else:
-    from typing import TypedDict
 
-PathText = Union[str, "os.PathLike[str]"]
+    class TypedDict:
+        """Has annotations, which are all that is used of :class:`Settings`."""
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+        def __init_subclass__(cls, total):
+            pass
+
 
 
 class Settings(TypedDict, total=False):
@@ -60,20 +68,37 @@ class Settings(TypedDict, total=False):
 
 
 # The keyword arguments that are not settings of the native library. The others are None by default.
-_DEFAULTS: Dict[str, Any] = {"load": True, "logger": True}
+_DEFAULTS: dict[str, Any] = {"load": True, "logger": True}
+
+
+class _WithSettings:
+    """What :func:`inspect.signature` and ``help()`` find in place of a function that takes ``**settings``."""
+
+    def __init__(self, function: Any) -> None:
+        # A copy, because the function itself refers to this object, and tools follow such references to the source.
+        self.__wrapped__ = FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__
+        )
+        self.__wrapped__.__annotations__ = function.__annotations__
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The parameters of the function, and the settings in place of ``**settings``."""
+        # Not at the top: its import takes longer than that of this package.
+        import inspect
+
+        signature = inspect.signature(self.__wrapped__)
+        parameters = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        for name, annotation in Settings.__annotations__.items():
+            parameters.append(
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_DEFAULTS.get(name), annotation=annotation)
+            )
+        return signature.replace(parameters=parameters)
 
 
 def shows_settings(function: _Function) -> _Function:
     """Makes ``help()`` and :func:`inspect.signature` list the settings in place of ``**settings``."""
-    signature = inspect.signature(function)
-    parameters = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-    for name, annotation in Settings.__annotations__.items():
-        # On Python 3.9 to 3.13 a TypedDict keeps an annotation as a ForwardRef of its text.
-        text = getattr(annotation, "__forward_arg__", annotation)
-        parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_DEFAULTS.get(name), annotation=text)
-        )
-    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    function.__wrapped__ = _WithSettings(function)  # type: ignore[attr-defined]
     return function
 
 
@@ -85,11 +110,12 @@ class NativeConfig:
 
     __slots__ = ("pointer", "lines", "timeout", "__weakref__")
 
-    lines: Optional[_logging.LogQueue]
+    pointer: Any
+    lines: _logging.LogQueue | None
     timeout: float
     """The setting timeout_ms, in seconds."""
 
-    def __init__(self, settings: Dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         """Takes over the keyword arguments in ``settings``, and empties the dict, also after a failure.
 
         Error reporters print the local variables of each frame of a traceback. So no frame that raises,
@@ -104,7 +130,7 @@ class NativeConfig:
         finally:
             settings.clear()
 
-    def _create(self, settings: Dict[str, Any]) -> None:
+    def _create(self, settings: dict[str, Any]) -> None:
         for name in settings:
             if name not in Settings.__annotations__:
                 raise TypeError(f"unexpected keyword argument {name!r}; {_suggestion(name)}")
@@ -116,6 +142,7 @@ class NativeConfig:
         if settings.get("log_level") is None and not (load and os.environ.get("AMPLIENCE_LOG_LEVEL")):
             settings["log_level"] = _logging.level_for(logger)
         self.timeout = _timeout(settings.get("timeout_ms"), load)
+        self.lines = None
         self.pointer = _ffi.lib_gil.amp_config_new()
         try:
             for name in Settings.__annotations__:
@@ -127,41 +154,43 @@ class NativeConfig:
             if sink is not None:
                 call(_ffi.lib_gil.amp_config_queue_log_lines, self.pointer, _logging.CAPACITY)
         except BaseException:
+            # Now, and not when the traceback is gone, which refers to this object.
             _ffi.lib_gil.amp_config_free(self.pointer)
+            self.pointer = None
             raise
-        self.lines = None if sink is None else _logging.LogQueue(self.pointer, sink)
-        # Not at exit, when daemon threads may still use it: the config then lives as long as the process.
-        weakref.finalize(self, _free, self.pointer, self.lines).atexit = False
         if sink is not None:
-            _logging_configs[next(_numbers)] = self
+            self.lines = _logging.LogQueue(self.pointer, sink)
+            _logging_configs[id(self)] = _weakref.ref(self)
 
     def deliver(self) -> None:
         """Emits the log lines that native calls have left."""
         if self.lines is not None:
             self.lines.deliver()
 
+    def __del__(self, exits: Callable[[], bool] = sys.is_finalizing) -> None:
+        # Not at exit, when daemon threads may still use it: the config then lives as long as the process.
+        if exits() or getattr(self, "pointer", None) is None:
+            return
+        if self.lines is not None:
+            _logging_configs.pop(id(self), None)
+            self.lines.leave()
+        _ffi.lib_gil.amp_config_free(self.pointer)
 
-def _free(pointer: Any, lines: Optional[_logging.LogQueue]) -> None:
-    if lines is not None:
-        lines.leave()
-    _ffi.lib_gil.amp_config_free(pointer)
 
-
-# The configs with log lines, for those that are still there when the interpreter exits.
-_logging_configs: "weakref.WeakValueDictionary[int, NativeConfig]" = weakref.WeakValueDictionary()
-_numbers = itertools.count()
+# The configs with log lines, by id(), for those that are still there when the interpreter exits.
+_logging_configs: dict[int, _weakref.ref[NativeConfig]] = {}
 
 
 def _deliver_all() -> None:
     """Emits what background threads have logged since the last call. Runs before :mod:`logging` shuts down."""
-    for reference in _logging_configs.valuerefs():
+    for reference in list(_logging_configs.values()):
         config = reference()
         if config is not None:
             config.deliver()
     _logging.deliver_left()
 
 
-atexit.register(_deliver_all)
+_logging.at_exit(_deliver_all)
 
 
 def _suggestion(name: str) -> str:
@@ -181,19 +210,19 @@ def _timeout(setting: object, load: bool) -> float:
         return 30.0
 
 
-def _set(config: Any, name: str, value: object) -> Optional[Exception]:
+def _set(config: Any, name: str, value: object) -> Exception | None:
     """Sets a setting of a native config. Returns the exception, because this frame has the value."""
     if value is None:
         return None
     encoded = _encode_setting(name, value)
     if isinstance(encoded, Exception):
         return encoded
-    error = _ffi.error_p()
+    error = _ffi.Error()
     status = _ffi.lib_gil.amp_config_set(config, name.encode(), encoded, ctypes.byref(error))
-    return _errors.from_native(status, error) if status else None
+    return failure(status, error) if status else None
 
 
-def _encode_setting(name: str, value: object) -> Union[bytes, Exception]:
+def _encode_setting(name: str, value: object) -> bytes | Exception:
     """The string that the native library takes for a setting's value, or the exception to raise."""
     if isinstance(value, bool):
         text = "true" if value else "false"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
-from datetime import datetime, timezone
-from typing import Any, NoReturn, Optional
+import sys
 
 from . import _ffi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import datetime
+    from typing import Any, Callable, NoReturn
 
 
 class Token:
@@ -39,13 +42,16 @@ class Token:
         lib = _ffi.lib_gil
         put = object.__setattr__
         put(token, "_handle", handle)
-        # Not at exit, when daemon threads may still use it: the handle then lives as long as the process.
-        weakref.finalize(token, lib.amp_token_free, handle).atexit = False
         authorization = lib.amp_token_authorization(handle).decode("ascii")
         put(token, "_authorization", authorization)
         put(token, "_value", lib.amp_token_value(handle).decode("ascii"))
         put(token, "_expires_at", lib.amp_token_expires_at(handle))
         return token
+
+    def __del__(self, exits: Callable[[], bool] = sys.is_finalizing) -> None:
+        # Not at exit, when daemon threads may still use it: the handle then lives as long as the process.
+        if not exits():
+            _ffi.lib_gil.amp_token_free(getattr(self, "_handle", None))
 
     @property
     def value(self) -> str:
@@ -71,10 +77,12 @@ class Token:
         return self._expires_at
 
     @property
-    def expires(self) -> Optional[datetime]:
+    def expires(self) -> datetime | None:
         """When the token expires, as an aware ``datetime`` in UTC; ``None`` if it never expires."""
         if self.never_expires:
             return None
+        from datetime import datetime, timezone
+
         try:
             return datetime.fromtimestamp(self._expires_at, timezone.utc)
         except (OverflowError, ValueError, OSError):

@@ -42,6 +42,9 @@ from amp_token import _ffi  # noqa: E402
 
 SECRET = "s3cret-of-the-tests"
 
+# `amp_transport_fn`
+TRANSPORT = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+
 
 class Fake:
     """A token server that is a native callback. Token number n is ``token-n``."""
@@ -55,7 +58,7 @@ class Fake:
         self.failure: Optional[int] = None
         self.before_response: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
-        self.function = _ffi.transport_fn(self._send)
+        self.function = TRANSPORT(self._send)
 
     def _send(self, request: Any, response: Any, user_data: Any) -> int:
         with self._lock:
@@ -89,7 +92,7 @@ class FakeCache(amp_token.TokenCache):
         super().__init__(**settings)
 
     def _prepare(self, config: Any) -> None:
-        error = _ffi.error_p()
+        error = _ffi.Error()
         assert _ffi.lib_gil.amp_config_set_transport(config, self.fake.function, None, ctypes.byref(error)) == 0
 
 

@@ -104,6 +104,25 @@ def test_the_statistics_are_those_of_the_library() -> None:
     assert list(_cache.STATISTICS) == re.findall(r'^    \("(\w+)",', table, flags=re.M)
 
 
+@pytest.mark.parametrize("call", ["", "; amp_token.TokenCache(personal_access_token='amp_pat_a.b', load=False).value()"])
+def test_what_is_slow_to_import_is_not_imported(call: str) -> None:
+    slow = "asyncio collections dataclasses enum inspect json logging re threading typing weakref requests httpx aiohttp anyio"
+    program = f"import sys, amp_token{call}; print(*(set({slow!r}.split()) & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-S", "-c", program], text=True) == "\n"
+
+
+def test_names_that_are_imported_when_used_are_there() -> None:
+    program = "import amp_token; print({*amp_token.__all__} <= {*dir(amp_token)}); from amp_token import *; print(Session, AmpError)"
+    expected = "True\n<class 'amp_token.Session'> <class 'amp_token.AmpError'>\n"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == expected
+    with pytest.raises(AttributeError, match="module 'amp_token' has no attribute 'Nothing'"):
+        getattr(amp_token, "Nothing")
+
+
+def test_the_source_of_a_function_with_settings_is_found() -> None:
+    assert inspect.getsource(amp_token.get_token).startswith("@shows_settings\ndef get_token(**settings")
+
+
 def test_everything_public_is_documented() -> None:
     for name in amp_token.__all__:
         thing = getattr(amp_token, name)

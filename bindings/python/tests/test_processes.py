@@ -133,12 +133,12 @@ class Watching:
 
     def amp_config_new(self) -> Any:
         config = self._functions.amp_config_new()
-        self._configs.add(ctypes.addressof(config.contents))
+        self._configs.add(config)
         return config
 
     def amp_config_free(self, config: Any) -> None:
         # Before it is freed: afterwards another config may get this address.
-        self._configs.discard(ctypes.addressof(config.contents))
+        self._configs.discard(config)
         self._functions.amp_config_free(config)
 
 
@@ -277,7 +277,7 @@ def test_lines_that_are_there_at_exit_are_written(freed: bool) -> None:
         f"""
         from amp_token import _ffi
         c = cache()
-        token, error = _ffi.token_p(), _ffi.error_p()
+        token, error = _ffi.Token(), _ffi.Error()
         # As a background thread does: the call leaves its lines in the queue.
         _ffi.lib_nogil.amp_token_cache_get(c._state.handle.pointer, ctypes.byref(token), ctypes.byref(error))
         if {freed}:
@@ -329,6 +329,7 @@ def test_a_download_that_begins_during_exit_fails(emulator: Emulator) -> None:
     code, errors = run_until_exit(
         f"""
         import atexit
+        amp_token.Session
         def last():
             with amp_token.Session(**{emulator.credentials!r}, logger=None) as session:
                 try:

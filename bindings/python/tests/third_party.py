@@ -83,7 +83,7 @@ def call(settings: Mapping[str, Any]) -> Result:
 
 def _count_hubs(cache: amp_token.TokenCache) -> int:
     """Uses the native interface, whose requests must use the same proxy as those for tokens."""
-    response, error, length = _ffi.response_p(), _ffi.error_p(), ctypes.c_size_t()
+    response, error, length = _ffi.Response(), _ffi.Error(), ctypes.c_size_t()
     status = _ffi.lib_nogil.amp_api_request(
         cache._open().pointer,
         b"GET",
