@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -245,57 +244,65 @@ def targets(results: Row) -> list[tuple[str, str, str]]:
     ]
 
 
-# The chart. Its colours have enough contrast on white and on black.
+# The charts. Their colours have enough contrast on white and on black.
 OURS, PEER, BASELINE, TEXT = "#2f81f7", "#8b949e", "#3fb950", "#7d8590"
-WIDTH, LEFT, RIGHT, TOP, ROW, RADIUS = 860, 290, 80, 64, 26, 6
+WIDTH, LEFT, RIGHT, TOP, ROW, BAR = 860, 290, 60, 64, 24, 15
+# The end of the axis: a longer bar is cut, and has its length as a number.
+LONGEST = 10
 
 
 def chart(results: Row) -> str:
-    """Dots on a logarithmic axis: the time of a cached get, as a multiple of this library's copy."""
-    base = by_key(results)["copy"]
-    dots: list[tuple[str, float, str]] = []
-    absent: list[str] = []
-    for row in results["peers"]:
-        ratio = times_faster(base, row, "gets_1")
-        if ratio is not None:
-            colour = BASELINE if row["family"] == "baseline" else OURS if is_ours(row) else PEER
-            dots.append((row["name"], ratio, colour))
-        elif row["missing"] and not row["only_starts"]:
-            absent.append(row["name"])
-    dots.sort(key=lambda dot: dot[1])
-    low = min(-0.3, math.log10(dots[0][1]) - 0.1)
-    high = math.ceil(math.log10(dots[-1][1]))
-    scale = (WIDTH - LEFT - RIGHT) / (high - low)
-    bottom = TOP + len(dots) * ROW
-    height = bottom + (56 if absent else 36)
-    unit = f"libamp_token’s copy = 1 ({nanoseconds(base)})"
+    """Bars that start at zero: the times of a cached get. Those of Python have an axis of their own."""
+    rows = by_key(results)
     source = ", ".join(f"{name} {results[name]}" for name in ("date", "commit") if results.get(name))
+    machine = results["machine"]
+    on = f"{machine['processor']}, {machine['cores']} cores"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        f'role="img" font-family="system-ui, sans-serif" font-size="13" fill="{TEXT}">',
-        f"<title>Time of a cached get: {escape(unit)}, logarithmic axis, left is faster</title>",
-        f'<text x="{LEFT}" y="22" font-size="15" font-weight="600">Time of a cached get</text>',
-        f'<text x="{LEFT}" y="41">{escape(unit)}; logarithmic axis, left is faster</text>',
-        f'<text x="{WIDTH - 8}" y="22" text-anchor="end" font-size="11">{escape(source)}</text>',
+        f'<text x="{LEFT}" y="22" font-size="15" font-weight="600">Time of a cached get: shorter is faster</text>',
+        f'<text x="{LEFT}" y="41" font-size="11">{escape(source)}; {escape(on)}</text>',
     ]
-    for power in range(0, high + 1):
-        x = LEFT + (power - low) * scale
-        parts.append(
-            f'<line x1="{x:.1f}" y1="{TOP - 8}" x2="{x:.1f}" y2="{bottom}" stroke="{TEXT}" stroke-opacity="0.35"/>'
-        )
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{10**power:,}×</text>')
-    for index, (name, ratio, colour) in enumerate(dots):
-        y = TOP + index * ROW + ROW / 2 - 4
-        x = LEFT + (math.log10(ratio) - low) * scale
-        weight = ' font-weight="600"' if colour == OURS else ""
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 5}" text-anchor="end"{weight}>{escape(name)}</text>')
-        parts.append(
-            f'<line x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}" stroke="{TEXT}" stroke-opacity="0.25" '
-            'stroke-dasharray="1 4"/>'
-        )
-        parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="{RADIUS}" fill="{colour}"/>')
-        parts.append(f'<text x="{x + RADIUS + 4:.1f}" y="{y + 5}"{weight}>{shown(ratio)}</text>')
-    if absent:
-        parts.append(f'<text x="{LEFT}" y="{bottom + 42}">Missing in this run: {escape(", ".join(absent))}</text>')
-    parts.append("</svg>")
-    return "\n".join(parts) + "\n"
+    top, cut = TOP, False
+    for base, families, unit in (
+        (rows["copy"], ("baseline", "native", "node"), "libamp_token: copy"),
+        (rows["amp_token"], ("python",), "libamp_token in Python: value()"),
+    ):
+        members = [row for row in results["peers"] if row["family"] in families and not row["only_starts"]]
+        bars = [(ratio, row) for row in members if (ratio := times_faster(base, row, "gets_1")) is not None]
+        bars.sort(key=lambda bar: bar[0])
+        absent = [row["name"] for row in members if row["missing"]]
+        scale = (WIDTH - LEFT - RIGHT) / LONGEST
+        bottom = top + 20 + len(bars) * ROW
+        parts.append(f'<text x="{LEFT}" y="{top + 6}">1 = {nanoseconds(base)}, the time of {escape(unit)}</text>')
+        for number in range(0, LONGEST + 1, 2):
+            x = LEFT + number * scale
+            opacity = 0.8 if number == 0 else 0.25
+            parts.append(
+                f'<line x1="{x:.1f}" y1="{top + 14}" x2="{x:.1f}" y2="{bottom}" stroke="{TEXT}" stroke-opacity="{opacity}"/>'
+            )
+            parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" font-size="11">{number}</text>')
+        for index, (ratio, row) in enumerate(bars):
+            y = top + 20 + index * ROW
+            colour = BASELINE if row["family"] == "baseline" else OURS if is_ours(row) else PEER
+            weight = ' font-weight="600"' if colour == OURS else ""
+            end = LEFT + min(ratio, LONGEST) * scale
+            parts.append(f'<text x="{LEFT - 8}" y="{y + 12}" text-anchor="end"{weight}>{escape(row["name"])}</text>')
+            parts.append(f'<rect x="{LEFT}" y="{y}" width="{end - LEFT:.1f}" height="{BAR}" fill="{colour}"/>')
+            if ratio > LONGEST:
+                cut = True
+                x = end - 24
+                points = f"{x},{y + BAR + 2} {x + 5},{y - 2} {x + 10},{y - 2} {x + 5},{y + BAR + 2}"
+                parts.append(f'<polygon points="{points}" fill="white"/>')
+            parts.append(f'<text x="{end + 6:.1f}" y="{y + 12}"{weight}>{shown(ratio)}</text>')
+        top = bottom + 44
+        if absent:
+            parts.append(f'<text x="{LEFT}" y="{top - 10}" font-size="11">Missing in this run: {escape(", ".join(absent))}</text>')
+            top += 16
+    if cut:
+        parts.append(f'<text x="{LEFT}" y="{top - 8}" font-size="11">Bars with a gap are longer than they are drawn.</text>')
+        top += 8
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}" '
+        f'role="img" font-family="system-ui, sans-serif" font-size="13" fill="{TEXT}">'
+    )
+    title = "<title>Time of a cached get, side by side; the bars start at zero</title>"
+    return "\n".join([opening, title, *parts, "</svg>"]) + "\n"
