@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Phase, Result, resource_limit};
 use crate::log::Log;
 use crate::net::pem;
 use crate::sanitize::sanitize;
+use crate::sys::fork;
 use rustls::RootCertStore;
 use rustls_native_certs::{CertificateResult, ErrorKind};
 use std::ffi::OsString;
@@ -95,7 +96,8 @@ fn system_certificates(environment: &Environment, log: &Log, scope: Scope) -> (C
     if file.is_some() || directories.is_some() {
         return (named_certificates(file.as_deref(), directories, log), true);
     }
-    if cfg!(any(windows, target_vendor = "apple")) {
+    // The frameworks of macOS may crash in a forked child, which uses the bundle that the system has for LibreSSL.
+    if cfg!(windows) || (cfg!(target_vendor = "apple") && fork::generation() == 0) {
         return (rustls_native_certs::load_native_certs(), true);
     }
     // Where there are only files, rustls-native-certs would read the environment to find them: see

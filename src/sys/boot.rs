@@ -32,7 +32,20 @@ fn read() -> Option<BootId> {
     digest.as_ref().first_chunk().copied().filter(|_| !boot.is_empty())
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+/// What macOS creates at each boot. (`kern.boottime` changes when the clock is set.)
+#[cfg(target_vendor = "apple")]
+fn read() -> Option<BootId> {
+    let mut session = [0_u8; 64];
+    let mut length = session.len();
+    let (name, none) = (c"kern.bootsessionuuid".as_ptr(), std::ptr::null_mut());
+    // SAFETY: the name ends with a NUL, the length is that of the array that the call writes to, and nothing is set.
+    let failure = unsafe { libc::sysctlbyname(name, session.as_mut_ptr().cast(), &raw mut length, none, 0) };
+    // A UUID, and a NUL. A sandbox may forbid to read it.
+    let session = session.get(..length).filter(|uuid| failure == 0 && uuid.len() >= 36)?;
+    ring::digest::digest(&ring::digest::SHA256, session).as_ref().first_chunk().copied()
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
 fn read() -> Option<BootId> {
     None
 }

@@ -175,12 +175,12 @@ impl ManualClock {
 }
 
 // The hot path reads two clocks. An optimization for size would not inline this function.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
 #[inline(always)]
 fn read_clock(clock: libc::clockid_t) -> i64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a timespec that the call may write to. All clocks that are read exist since Linux 2.6.39,
-    // so the call cannot fail.
+    // SAFETY: `time` is a timespec that the call may write to. All clocks that are read exist since Linux 2.6.39
+    // and macOS 10.12, so the call cannot fail.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     #[allow(clippy::useless_conversion, reason = "the fields are 32 bits wide on some targets")]
     i64::from(time.tv_sec).saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec))
@@ -197,13 +197,26 @@ fn system_boot_time() -> i64 {
     read_clock(libc::CLOCK_BOOTTIME)
 }
 
+// macOS has no coarse wall clock. The monotonic one is `mach_continuous_time`, which goes on while the machine sleeps; that of
+// `Instant` stops, and was seen to go back (libuv's issue 2891).
+#[cfg(target_vendor = "apple")]
+#[inline]
+fn system_now() -> Timestamps {
+    Timestamps { monotonic: system_boot_time(), wall: read_clock(libc::CLOCK_REALTIME) }
+}
+
+#[cfg(target_vendor = "apple")]
+fn system_boot_time() -> i64 {
+    read_clock(libc::CLOCK_MONOTONIC_RAW)
+}
+
 // Not used: the identity of the boot is unknown on other systems.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
 fn system_boot_time() -> i64 {
     system_now().monotonic
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
 fn system_now() -> Timestamps {
     use std::sync::OnceLock;
     use std::time::{Instant, SystemTime, UNIX_EPOCH};

@@ -32,9 +32,10 @@ pub fn install_fork_hook() {
         extern "C" fn in_child() {
             GENERATION.fetch_add(1, Ordering::Relaxed);
         }
-        // SAFETY: the handler exists as long as the library, which is never unloaded (it is linked with
-        // -z nodelete). It only does an atomic addition, which is async-signal-safe, as POSIX requires in the
-        // child of a process with threads.
+        // SAFETY: the handler exists as long as the library, which is never unloaded: it is linked with
+        // -z nodelete, and macOS unloads no library that has thread-local variables, as this one has. The handler
+        // only does an atomic addition, which is async-signal-safe, as POSIX requires in the child of a process
+        // with threads.
         let failure = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
         // The call fails only with ENOMEM; the next cache tries again.
         INSTALLED.store(failure == 0, Ordering::SeqCst);

@@ -9,6 +9,8 @@ use crate::sys::threads::HelperThreads;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::path::Path;
+#[cfg(unix)]
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 static READERS: HelperThreads = HelperThreads::new("amp-files");
@@ -124,6 +126,11 @@ fn wait_for_input(file: &File, deadline: IoDeadline) -> io::Result<bool> {
         // SAFETY: `input` is one pollfd, which the call reads and writes, and its descriptor is open as long as `file`.
         match unsafe { libc::poll(&raw mut input, 1, left as libc::c_int) } {
             0 => {}
+            // macOS reports the lack of a writer at once, and does not tell whether there was one.
+            count if count > 0 && cfg!(target_vendor = "apple") && input.revents & libc::POLLHUP != 0 => {
+                std::thread::sleep(Duration::from_millis(left.min(10) as u64));
+                return Ok(true);
+            }
             count if count > 0 => return Ok(input.revents & libc::POLLIN != 0),
             _ => {
                 let error = io::Error::last_os_error();
@@ -140,7 +147,6 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::path::PathBuf;
-    use std::time::Duration;
 
     const LONG: Duration = Duration::from_secs(60);
 

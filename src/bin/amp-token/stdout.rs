@@ -39,7 +39,12 @@ pub fn check() -> io::Result<()> {
     let mut pipe = libc::pollfd { fd: libc::STDOUT_FILENO, events: libc::POLLOUT, revents: 0 };
     // SAFETY: the pointer is to one pollfd, as the count says, which lives until the call returns.
     let ready = unsafe { libc::poll(&raw mut pipe, 1, 0) };
-    if ready == 1 && pipe.revents & libc::POLLERR != 0 { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+    // What poll reports of a pipe without a reader: POLLERR on Linux, POLLHUP on macOS.
+    if ready == 1 && pipe.revents & (libc::POLLERR | libc::POLLHUP) != 0 {
+        Err(io::ErrorKind::BrokenPipe.into())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(not(unix))]

@@ -8,6 +8,9 @@
 //! The worker has no other way to the output: its standard output and error are `/dev/null`, and stay open as long as
 //! a thread of it hangs. By hand, because a fork, the only way to a second process that need not start from scratch,
 //! is unsafe. It is safe here: there is only one thread yet.
+//!
+//! On macOS, this process does the work itself. The certificates come from frameworks of the system there, which may crash
+//! in a forked child that has not executed another program, even if its parent had one thread (fork(2) of macOS).
 
 #![cfg_attr(unix, allow(unsafe_code, reason = "fork"))]
 
@@ -42,21 +45,21 @@ pub fn stdout_is_terminal() -> bool {
     *IS_TERMINAL.get_or_init(|| io::stdout().is_terminal())
 }
 
-#[cfg(not(unix))]
+#[cfg(any(not(unix), target_vendor = "apple"))]
 pub fn run(work: impl FnOnce() -> CliResult<Outcome>) -> CliResult<Outcome> {
     work()
 }
 
 /// In a worker, sends what is to be written to the process that writes it. Elsewhere returns `None`.
-#[cfg(not(unix))]
+#[cfg(any(not(unix), target_vendor = "apple"))]
 pub fn send(_: Stream, _: &[u8]) -> Option<io::Result<()>> {
     None
 }
 
-#[cfg(unix)]
+#[cfg(all(unix, not(target_vendor = "apple")))]
 pub use with_fork::{run, send};
 
-#[cfg(unix)]
+#[cfg(all(unix, not(target_vendor = "apple")))]
 mod with_fork {
     use super::{CliResult, Outcome, Stream, stdout_is_terminal};
     use crate::exit::{CliError, EXIT_INTERNAL, EXIT_IO, eprintln_prefixed};

@@ -31,7 +31,8 @@ const XDG_RUNTIME: &str = "XDG_RUNTIME_DIR";
 const SYSTEMD_RUNTIME: &str = "RUNTIME_DIRECTORY";
 
 const HOME: &str = "HOME";
-const HOME_CACHE: &str = ".cache/amp-token";
+/// On macOS, the directory for what can be deleted, which backups leave out.
+const HOME_CACHE: &str = if cfg!(target_vendor = "apple") { "Library/Caches/amp-token" } else { ".cache/amp-token" };
 
 /// The longest time that the choice may take. A home directory may be on a file server that does not respond, and
 /// so may be what knows the users.
@@ -197,8 +198,9 @@ mod tests {
             let variable = |name: &str| set.iter().find(|(have, _)| *have == name).map(|(_, value)| value.into());
             first_usable(variable, || None)
         };
+        let in_home = format!("home/{HOME_CACHE}");
         let all = [
-            (HOME, path("home"), "home/.cache/amp-token"),
+            (HOME, path("home"), in_home.as_str()),
             ("CACHE_DIRECTORY", path("service-cache"), "service-cache/amp-token"),
             ("XDG_CACHE_HOME", path("cache"), "cache/amp-token"),
             (SYSTEMD_RUNTIME, path("service"), "service/amp-token"),
@@ -211,7 +213,7 @@ mod tests {
         let home = (HOME, path("home"));
         for useless in ["relative".into(), "".into(), path("missing")] {
             for runtime in [XDG_RUNTIME, SYSTEMD_RUNTIME] {
-                assert_eq!(chosen(&[(runtime, useless.clone()), home.clone()]), Ok(path("home/.cache/amp-token")));
+                assert_eq!(chosen(&[(runtime, useless.clone()), home.clone()]), Ok(path(&in_home)));
             }
         }
         // systemd lists all directories of a service.
@@ -236,14 +238,14 @@ mod tests {
                 HOME => Some(path("home").into()),
                 _ => (set == name).then(|| useless.clone().into_os_string()),
             };
-            assert_eq!(first_usable(variable, || None), Ok(path("home/.cache/amp-token")), "{name}");
+            assert_eq!(first_usable(variable, || None), Ok(path(&format!("home/{HOME_CACHE}"))), "{name}");
             let only = first_usable(|set| (set == name).then(|| useless.clone().into()), || None).unwrap_err();
             assert!(only.contains(&format!("{name} ({}) {problem}; set store_dir", useless.display())), "{only}");
         }
         // The user database is asked last.
         let (home, file) = (path("home"), path("file"));
         let useless = |name: &str| (name == HOME).then(|| file.clone().into());
-        assert_eq!(first_usable(useless, move || Some(home)), Ok(path("home/.cache/amp-token")));
+        assert_eq!(first_usable(useless, move || Some(home)), Ok(path(&format!("home/{HOME_CACHE}"))));
         // It knows the superuser on every system.
         assert!(effective_uid() != 0 || database_home().is_some());
         fs::remove_dir_all(scratch).unwrap();

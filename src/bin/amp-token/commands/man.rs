@@ -115,7 +115,7 @@ const VARIABLES: &[(&str, &str)] = &[
 const FILES: &[(&str, &str)] = &[
     (
         "$XDG_RUNTIME_DIR/amp-token, $RUNTIME_DIRECTORY/amp-token, $XDG_CACHE_HOME/amp-token, $CACHE_DIRECTORY/amp-token, $HOME/.cache/amp-token, ~/.cache/amp-token",
-        "the directory of the store, unless store_dir is set: the first of these that belongs to this user, or can be created. The last one is in the home directory that the user database has; the two without XDG_ are those of a service of systemd",
+        "the directory of the store, unless store_dir is set: the first of these that belongs to this user, or can be created. The last one is in the home directory that the user database has; the two without XDG_ are those of a service of systemd. On macOS, Library/Caches takes the place of .cache",
     ),
     (
         "$XDG_CONFIG_HOME/amp-token/config.toml, ~/.config/amp-token/config.toml",

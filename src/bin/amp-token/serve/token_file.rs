@@ -14,7 +14,9 @@ use crate::exit::{CliError, CliResult, EXIT_IO};
 use amp_token::sanitize::sanitize;
 use amp_token::token::Token;
 use ring::rand::{SecureRandom, SystemRandom};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, openat, renameat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode, fchmod, fstat, openat, renameat, statat, unlinkat,
+};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -51,7 +53,7 @@ pub struct TokenFile {
 
 impl TokenFile {
     /// Checks that the file can be written, before anything is requested.
-    pub fn new(path: &Path, format: &str, mode: u32) -> CliResult<Self> {
+    pub fn new(path: &Path, format: &str, mode: RawMode) -> CliResult<Self> {
         let shown = sanitize(&path.display().to_string(), &[]);
         let failed = |cause: &dyn std::fmt::Display| {
             CliError::new(EXIT_IO, format!("cannot write the token to {shown}: {cause}"))
@@ -191,8 +193,8 @@ impl Drop for TokenFile {
 }
 
 /// The permissions of a file: three or four octal digits. Nobody but its owner may change it.
-pub fn parse_mode(text: &str) -> Result<u32, String> {
-    match u32::from_str_radix(text, 8) {
+pub fn parse_mode(text: &str) -> Result<RawMode, String> {
+    match RawMode::from_str_radix(text, 8) {
         Ok(mode)
             if (3..=4).contains(&text.len()) && !text.starts_with('+') && mode & !0o644 == 0 && mode & 0o400 != 0 =>
         {
