@@ -10,7 +10,7 @@
 #   make bench       BENCH_OUT=build/bench: compares the speed with other libraries; takes minutes
 #   make soak        MINUTES=10 SEED=: many processes and threads, with servers that fail
 #   make package     PACKAGES='deb wheel': .deb, .rpm, tarball, wheels, npm package and container image under build/packages/,
-#                    for glibc 2.17 or later; by default all of them. PACKAGES=windows: those for Windows
+#                    for glibc 2.17 or later; by default all of them. PACKAGES=windows or macos: those for that system
 #   make sizes       measures sizes and start-up times and updates the documentation; after `make package`
 #   make deny        ADVISORIES=DIR: checks licences, versions and sources of the dependencies, and known vulnerabilities
 #   make doxygen     the reference of the headers as HTML, under build/doxygen/
@@ -32,9 +32,6 @@ DESTDIR =
 FEATURES =
 # Those of every build here. All of its Rust code is the library's, so its memory is wiped before it is freed.
 SHIPPED = zeroizing-allocator
-
-# For `make package`: empty, or `windows`.
-PACKAGES =
 
 # For `make soak`: the duration, and the seed of the order of faults (any number; default: random).
 MINUTES = 10
@@ -63,9 +60,29 @@ INSTALL = install
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 OUT = build
+
+# The system that the library is for: the name that programs are linked with, the one that they load, the file, what the
+# library calls itself until it is installed and then, and what a program needs that is linked with the static library.
+SYSTEM := $(shell uname -s)
+ifeq ($(SYSTEM),Darwin)
+SO = libamp_token.dylib
+SONAME = libamp_token.$(ABI).dylib
+SOFILE = libamp_token.$(VERSION).dylib
+BUILD_SONAME = @rpath/$(SONAME)
+INSTALL_NAME = $(LIBDIR)/$(SONAME)
+RUNPATH = @loader_path/../lib
+STATIC_LIBS = -framework Security -framework CoreFoundation
+else
 SO = libamp_token.so
+SONAME = $(SO).$(ABI)
+SOFILE = $(SO).$(VERSION)
+BUILD_SONAME = $(SONAME)
+INSTALL_NAME = $(SONAME)
+RUNPATH = $$ORIGIN/../lib
+STATIC_LIBS = -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
+endif
 WARNINGS = -Wall -Wextra -Wpedantic -Werror
-LINK = -Iinclude -L$(OUT)/lib -Wl,-rpath,'$$ORIGIN/../lib' -lamp_token
+LINK = -Iinclude -L$(OUT)/lib -Wl,-rpath,'$(RUNPATH)' -lamp_token
 
 all: library command
 
@@ -78,16 +95,16 @@ deps:
 # them, cargo would not apply link-time optimization to the others.
 library:
 	@scripts/install-deps.sh --check cargo cc
-	AMP_SONAME=$(SO).$(ABI) $(CARGO) rustc $(CARGO_FLAGS) --lib --crate-type cdylib,staticlib --features '$(SHIPPED) $(FEATURES)'
+	AMP_SONAME=$(BUILD_SONAME) $(CARGO) rustc $(CARGO_FLAGS) --lib --crate-type cdylib,staticlib --features '$(SHIPPED) $(FEATURES)'
 	@mkdir -p $(OUT)/lib
 	@cp -p $(RELEASE)/libamp_token.a $(OUT)/lib/
-	@cp -p $(RELEASE)/$(SO) $(OUT)/lib/$(SO).$(VERSION)
-	@ln -sf $(SO).$(VERSION) $(OUT)/lib/$(SO).$(ABI)
-	@ln -sf $(SO).$(ABI) $(OUT)/lib/$(SO)
+	@cp -p $(RELEASE)/$(SO) $(OUT)/lib/$(SOFILE)
+	@ln -sf $(SOFILE) $(OUT)/lib/$(SONAME)
+	@ln -sf $(SONAME) $(OUT)/lib/$(SO)
 
 command:
 	@scripts/install-deps.sh --check cargo cc
-	AMP_SONAME=$(SO).$(ABI) $(CARGO) build $(CARGO_FLAGS) --features 'cli,emulator,redis,serve $(SHIPPED) $(FEATURES)' --bin amp-token
+	AMP_SONAME=$(BUILD_SONAME) $(CARGO) build $(CARGO_FLAGS) --features 'cli,emulator,redis,serve $(SHIPPED) $(FEATURES)' --bin amp-token
 	@mkdir -p $(OUT)/bin
 	@cp -p $(RELEASE)/amp-token $(OUT)/bin/
 
@@ -138,11 +155,14 @@ install-built:
 	$(INSTALL) -d "$(DESTDIR)$(DATADIR)/bash-completion/completions" "$(DESTDIR)$(DATADIR)/zsh/site-functions" "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d"
 	$(INSTALL) -m 644 include/amp_token.h include/amp_token.i include/amp_token.json bindings/cpp/amp_token.hpp "$(DESTDIR)$(INCLUDEDIR)/"
 	$(INSTALL) -m 644 $(OUT)/lib/libamp_token.a "$(DESTDIR)$(LIBDIR)/"
-	$(INSTALL) -m 755 $(OUT)/lib/$(SO).$(VERSION) "$(DESTDIR)$(LIBDIR)/"
-	ln -sf $(SO).$(VERSION) "$(DESTDIR)$(LIBDIR)/$(SO).$(ABI)"
-	ln -sf $(SO).$(ABI) "$(DESTDIR)$(LIBDIR)/$(SO)"
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@VERSION@|$(VERSION)|' packaging/amp_token.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/amp_token.pc"
-	sed -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@ABI@|$(ABI)|' packaging/AmpTokenConfig.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/AmpToken/AmpTokenConfig.cmake"
+	$(INSTALL) -m 755 $(OUT)/lib/$(SOFILE) "$(DESTDIR)$(LIBDIR)/"
+ifneq ($(INSTALL_NAME),$(BUILD_SONAME))
+	install_name_tool -id "$(INSTALL_NAME)" "$(DESTDIR)$(LIBDIR)/$(SOFILE)"
+endif
+	ln -sf $(SOFILE) "$(DESTDIR)$(LIBDIR)/$(SONAME)"
+	ln -sf $(SONAME) "$(DESTDIR)$(LIBDIR)/$(SO)"
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@STATIC_LIBS@|$(STATIC_LIBS)|' packaging/amp_token.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/amp_token.pc"
+	sed -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@SO@|$(SO)|' -e 's|@SONAME@|$(INSTALL_NAME)|' -e 's|@STATIC_LIBS@|$(STATIC_LIBS)|' packaging/AmpTokenConfig.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/AmpToken/AmpTokenConfig.cmake"
 	sed -e 's|@VERSION@|$(VERSION)|' packaging/AmpTokenConfigVersion.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/AmpToken/AmpTokenConfigVersion.cmake"
 	$(INSTALL) -m 755 $(OUT)/bin/amp-token "$(DESTDIR)$(BINDIR)/"
 	$(RUN) $(OUT)/bin/amp-token man > "$(DESTDIR)$(DATADIR)/man/man1/amp-token.1"
@@ -151,18 +171,18 @@ install-built:
 	$(RUN) $(OUT)/bin/amp-token completions fish > "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/amp-token.fish"
 	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE docs/testing-your-program.md "$(DESTDIR)$(DATADIR)/doc/libamp_token/"
 	$(INSTALL) -m 644 tests/emulator/README.md "$(DESTDIR)$(DATADIR)/doc/libamp_token/emulator.md"
-	@packaging/ldconfig.sh "$(DESTDIR)" "$(LIBDIR)" $(SO).$(ABI)
+	@packaging/ldconfig.sh "$(DESTDIR)" "$(LIBDIR)" $(SONAME)
 
 uninstall:
 	rm -f "$(DESTDIR)$(INCLUDEDIR)/amp_token.h" "$(DESTDIR)$(INCLUDEDIR)/amp_token.i" "$(DESTDIR)$(INCLUDEDIR)/amp_token.json" "$(DESTDIR)$(INCLUDEDIR)/amp_token.hpp"
-	rm -f "$(DESTDIR)$(LIBDIR)/libamp_token.a" "$(DESTDIR)$(LIBDIR)/$(SO)" "$(DESTDIR)$(LIBDIR)/$(SO).$(ABI)" "$(DESTDIR)$(LIBDIR)/$(SO).$(VERSION)"
+	rm -f "$(DESTDIR)$(LIBDIR)/libamp_token.a" "$(DESTDIR)$(LIBDIR)/$(SO)" "$(DESTDIR)$(LIBDIR)/$(SONAME)" "$(DESTDIR)$(LIBDIR)/$(SOFILE)"
 	rm -f "$(DESTDIR)$(LIBDIR)/pkgconfig/amp_token.pc" "$(DESTDIR)$(BINDIR)/amp-token" "$(DESTDIR)$(DATADIR)/man/man1/amp-token.1"
 	rm -f "$(DESTDIR)$(DATADIR)/bash-completion/completions/amp-token" "$(DESTDIR)$(DATADIR)/zsh/site-functions/_amp-token" "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/amp-token.fish"
 	rm -rf "$(DESTDIR)$(LIBDIR)/cmake/AmpToken" "$(DESTDIR)$(DATADIR)/doc/libamp_token"
 
 package:
-ifeq ($(PACKAGES),windows)
-	FEATURES='$(FEATURES)' packaging/windows.sh
+ifneq ($(filter windows macos,$(PACKAGES)),)
+	FEATURES='$(FEATURES)' packaging/$(PACKAGES).sh
 else
 	@FEATURES='$(FEATURES)' PACKAGES='$(PACKAGES)' ARCHITECTURES='$(ARCHITECTURES)' packaging/package.sh
 endif

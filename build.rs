@@ -18,5 +18,11 @@ fn main() -> Result<(), env::VarError> {
             println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{name}");
         }
     }
+    if env::var("CARGO_CFG_TARGET_VENDOR")? == "apple" {
+        // Otherwise the path of the build would be the name by which programs find the library. There must be room for a
+        // longer one, which an installation sets.
+        let name = env::var("AMP_SONAME").unwrap_or_else(|_| "@rpath/libamp_token.dylib".to_owned());
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-install_name,{name},-headerpad_max_install_names");
+    }
     Ok(())
 }

@@ -16,7 +16,7 @@ if(NOT TARGET AmpToken::amp_token)
     set_target_properties(AmpToken::amp_token PROPERTIES IMPORTED_IMPLIB "${_amp_token_root}/lib/amp_token.lib")
   endif()
 endif()
-if(MINGW AND NOT TARGET AmpToken::static)
+if(MINGW AND NOT TARGET AmpToken::static AND EXISTS "${_amp_token_root}/lib/libamp_token.a")
   add_library(AmpToken::static STATIC IMPORTED)
   set_target_properties(AmpToken::static PROPERTIES
     IMPORTED_LOCATION "${_amp_token_root}/lib/libamp_token.a"
