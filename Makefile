@@ -92,11 +92,12 @@ deps:
 
 # The shared library under its full name, the two links that the linker and the loader look for, and the static
 # library. Cargo decides whether anything must be built. Only these two crate types: with a Rust library among
-# them, cargo would not apply link-time optimization to the others.
+# them, cargo would not apply link-time optimization to the others. What a running program has loaded is not overwritten.
 library:
 	@scripts/install-deps.sh --check cargo cc
 	AMP_SONAME=$(BUILD_SONAME) $(CARGO) rustc $(CARGO_FLAGS) --lib --crate-type cdylib,staticlib --features '$(SHIPPED) $(FEATURES)'
 	@mkdir -p $(OUT)/lib
+	@rm -f $(OUT)/lib/$(SOFILE)
 	@cp -p $(RELEASE)/libamp_token.a $(OUT)/lib/
 	@cp -p $(RELEASE)/$(SO) $(OUT)/lib/$(SOFILE)
 	@ln -sf $(SOFILE) $(OUT)/lib/$(SONAME)
@@ -106,6 +107,7 @@ command:
 	@scripts/install-deps.sh --check cargo cc
 	AMP_SONAME=$(BUILD_SONAME) $(CARGO) build $(CARGO_FLAGS) --features 'cli,emulator,redis,serve $(SHIPPED) $(FEATURES)' --bin amp-token
 	@mkdir -p $(OUT)/bin
+	@rm -f $(OUT)/bin/amp-token
 	@cp -p $(RELEASE)/amp-token $(OUT)/bin/
 
 # The examples. Those that need libcurl or a C++ compiler are left out where that is missing.

@@ -60,24 +60,22 @@ flags="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo --remap-path-prefix
 rm -rf "$work" "$out"
 mkdir -p "$work" "$out"
 
-# step WHAT COMMAND…: says which step begins, and how long it took. The output is shown if it fails.
+# step NUMBER WHAT COMMAND…: runs a step, and says which one that was and how long it took. The output is shown if it fails.
 step() {
-    local what=$1 start=$SECONDS
-    shift
-    at=$((at + 1))
-    printf '[%d/%d] %s' "$at" "$steps" "$what"
+    local label="[$1/$steps] $2" start=$SECONDS log=$work/log-$1
+    shift 2
+    # shellcheck disable=SC2064 # the variables are gone when the shell exits
+    trap "echo ${label@Q}: FAILED >&2; tail -n 40 ${log@Q} >&2; kill $beside 2>/dev/null || true" EXIT
     # Not the condition of an if: the shell would then go on after an error in the function.
-    trap 'printf "\n"; tail -n 40 "$work/log" >&2' EXIT
-    "$@" >"$work/log" 2>&1
+    ("$@") >"$log" 2>&1
     trap - EXIT
-    printf ': %d s\n' $((SECONDS - start))
+    echo "$label: $((SECONDS - start)) s"
 }
 
 # run_make ARCHITECTURE TARGET RUSTFLAGS DIR ARGUMENT…: runs make for another system than this one.
 run_make() {
     local runner=
     [ "$1" = x86_64 ] || runner=qemu-$1
-    rustup -q target add "${2%%.*}" || { echo "the standard library of Rust for ${2%%.*} is missing, and rustup cannot install it"; return 1; }
     RUSTFLAGS="$flags $3" make --no-print-directory CARGO=cargo-zigbuild CARGO_FLAGS="--release --target $2" \
         RELEASE="$target/${2%%.*}/release" OUT="build/$4" RUN="$runner" FEATURES="$features" "${@:5}"
 }
@@ -95,8 +93,10 @@ build_library() {
     "$1-linux-gnu-strip" --strip-debug --enable-deterministic-archives "build/packages-$1/lib/libamp_token.a"
     write_sbom "$work/$1/library" "$features" "$1-unknown-linux-gnu"
 }
-# In a shell of its own, because the musl library is linked with zig.
+# In a shell of its own, because the musl library is linked with zig; and in a directory of its own, because cargo locks it.
 build_command() (
+    target=$target/command
+    export CARGO_TARGET_DIR=$target
     triple=$1-unknown-linux-musl
     name=${triple//-/_}
     # zig compiles the C code of the crates, but does not link: its static commands have fixed addresses.
@@ -177,9 +177,12 @@ package_oci() {
 }
 
 # The steps: what to build first, without repetition, then the packages.
-builds=$(for package in $packages; do row 2 "$package" | tr , '\n'; done | awk '!seen[$0]++')
+builds=$(for package in $packages; do row 2 "$package" | tr , '\n'; done | sort -u)
 plan=()
 for arch in $architectures; do
+    for triple in "$arch-unknown-linux-"{gnu,musl}; do
+        rustup -q target add "$triple" || { echo "the standard library of Rust for $triple is missing, and rustup cannot install it" >&2; exit 1; }
+    done
     for build in $builds; do
         plan+=("build $arch: build_$build $arch")
     done
@@ -190,13 +193,29 @@ done
 for package in $packages; do
     [ "$(row 3 "$package")" = each ] || plan+=("package: package_${package//-/_}")
 done
-steps=${#plan[@]} at=0
+steps=${#plan[@]} at=0 beside=''
 for entry in "${plan[@]}"; do
     command=${entry#*: }
     label=${command%% *}
     label=${label#*_}
+    label="${entry%%:*}, ${label//_/-}"
+    at=$((at + 1))
+    case $command in
+        # Beside the libraries, because link-time optimization, which takes most of the time, keeps one core busy.
+        build_command*)
+            # shellcheck disable=SC2086 # the function and its argument
+            step "$at" "$label" $command &
+            beside=$!
+            continue
+            ;;
+        package_*)
+            # shellcheck disable=SC2086 # nothing, or the command's process
+            wait $beside
+            beside=''
+            ;;
+    esac
     # shellcheck disable=SC2086 # the function and its argument
-    step "${entry%%:*}, ${label//_/-}" $command
+    step "$at" "$label" $command
 done
 packaging/provenance.py "$out" "$version" "$packages" "$architectures" "$features"
 (cd "$out" && sha256sum -- * >SHA256SUMS)
