@@ -1,8 +1,9 @@
-/* startup.c: measures start-up costs, and prints nanoseconds on standard error. `make sizes` runs it many times.
+/* startup.c: measures start-up costs, and prints nanoseconds or bytes on standard error. `make sizes` runs it many times.
  *
- *     startup load LIBRARY        dlopen and the first call
- *     startup run COMMAND ARG…    a process from start to end
- *     startup get LIBRARY         one amp_token_cache_copy of a cached token, the mean of many
+ *     startup load LIBRARY          dlopen and the first call
+ *     startup run COMMAND ARG…      a process from start to end
+ *     startup memory COMMAND ARG…   the most memory that it had, which is at least that of this program
+ *     startup get LIBRARY           one amp_token_cache_copy of a cached token, the mean of many
  */
 #define _GNU_SOURCE
 #include <amp_token.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -58,15 +60,17 @@ int main(int count, char **words) {
     if (count < 3)
         return 2;
     double start = now();
-    if (strcmp(words[1], "run") == 0) {
+    int memory = strcmp(words[1], "memory") == 0;
+    if (memory || strcmp(words[1], "run") == 0) {
         pid_t child;
         int status = 1;
         if (posix_spawnp(&child, words[2], NULL, NULL, words + 2, environ) != 0)
             return 1;
-        waitpid(child, &status, 0);
+        struct rusage usage;
+        wait4(child, &status, 0, &usage);
         if (status != 0)
             return 1;
-        fprintf(stderr, "%.0f\n", now() - start);
+        fprintf(stderr, "%.0f\n", memory ? usage.ru_maxrss * 1024.0 : now() - start);
         return 0;
     }
     library = dlopen(words[2], RTLD_NOW);

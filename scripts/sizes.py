@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""sizes.py: measures what is shipped, and what it is made of; rewrites the tables of docs/binary-size.md.
+"""sizes.py [TABLE…]: measures what is shipped, and what it is made of; rewrites the tables of docs/binary-size.md, or those
+that are named.
 
 Run by `make sizes`, after `make package`. Builds the library many times, in its own target directory: about ten minutes.
 """
 
+import json
 import os
 import re
 import statistics
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,8 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 os.chdir(ROOT)
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", "target")).resolve() / "sizes"
 START = ROOT / "build/sizes/startup"
+ARCHITECTURES = [name for name in ("x86_64", "aarch64") if (ROOT / f"build/packages-{name}/bin/amp-token").exists()]
 SHIPPED = ROOT / "build/packages-x86_64"
+COMMAND_FEATURES = "cli,emulator,redis,serve"
 PACKAGES = ROOT / "build/packages"
+# In the names of packages.
+ALIASES = {"x86_64": "x86_64|amd64", "aarch64": "aarch64|arm64"}
 STANDARD = {"std", "core", "alloc"}
 # The feature of all that is shipped, as the Makefile has it.
 SHIPPED_FEATURE = "zeroizing-allocator"
@@ -43,14 +50,14 @@ def library(features="", **settings):
     return TARGET / "release/libamp_token.so"
 
 
+def once(*command):
+    """What startup.c prints: nanoseconds or bytes."""
+    done = subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return float(done.stderr)
+
+
 def median(times, *command):
-    """The median of what startup.c prints, in nanoseconds."""
-
-    def once():
-        done = subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        return float(done.stderr)
-
-    return statistics.median(once() for _ in range(times))
+    return statistics.median(once(*command) for _ in range(times))
 
 
 def kilobytes(size):
@@ -66,28 +73,48 @@ def table(head, rows):
     return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
 
 
-def one(pattern):
-    (found,) = PACKAGES.glob(pattern)
-    return found
-
-
 def shipped():
     """The sizes and times of what is shipped."""
+    files = {"the shared library": "lib/libamp_token.so", "the static library": "lib/libamp_token.a", "the command": "bin/amp-token"}
+    rows = {what: {arch: ROOT / f"build/packages-{arch}" / path for arch in ARCHITECTURES} for what, path in files.items()}
+    for package in sorted(PACKAGES.iterdir()):
+        if package.name == "SHA256SUMS" or package.suffix == ".json":
+            continue
+        # The same package for several architectures is one row; one that is for all of them has one size.
+        name = re.sub("|".join(ALIASES.values()), "…", package.name)
+        of = [arch for arch in ARCHITECTURES if re.search(ALIASES[arch], package.name)]
+        rows.setdefault(f"`{name}`", {}).update(dict.fromkeys(of or ARCHITECTURES[:1], package))
+    sizes = [[what, *(kilobytes(row[arch]) if arch in row else "" for arch in ARCHITECTURES)] for what, row in rows.items()]
     so, command = SHIPPED / "lib/libamp_token.so", SHIPPED / "bin/amp-token"
-    return table(
-        ["what", "measured"],
-        [
-            ["the shared library", kilobytes(so)],
-            ["the static library", kilobytes(SHIPPED / "lib/libamp_token.a")],
-            ["the command, with emulator and Redis", kilobytes(command)],
-            ["the wheel", kilobytes(one("*manylinux*.whl"))],
-            ["the package `libamp-token0`", kilobytes(one("libamp-token0_*.deb"))],
-            ["the package `amp-token`", kilobytes(one("amp-token_*.deb"))],
-            ["`dlopen` and `amp_version()`", milliseconds(median(201, START, "load", so))],
-            ["`amp-token --version`, from start to end", milliseconds(median(201, START, "run", command, "--version"))],
-            ["`true`, from start to end, for comparison", milliseconds(median(201, START, "run", "true"))],
-        ],
-    )
+    times = [
+        ["`dlopen` and `amp_version()`", milliseconds(median(201, START, "load", so))],
+        ["`amp-token --version`, from start to end", milliseconds(median(201, START, "run", command, "--version"))],
+        ["`true`, from start to end, for comparison", milliseconds(median(201, START, "run", "true"))],
+    ]
+    return table(["file", *ARCHITECTURES], sizes) + "\n" + table(["what, on x86-64", "measured"], times)
+
+
+def linkage():
+    """The command as it is shipped, linked statically with musl, beside one for this machine's glibc."""
+    cargo("build", "--bin", "amp-token", "--features", f"{SHIPPED_FEATURE},{COMMAND_FEATURES}")
+    commands = [SHIPPED / "bin/amp-token", TARGET / "release/amp-token"]
+    measured = run("scripts/with-emulator.sh", str(commands[0]), "--tls", "scripts/sizes.py", "--compare", *map(str, commands))
+    sizes = ["size", *map(kilobytes, commands), f"{commands[0].stat().st_size / commands[1].stat().st_size:.2f}"]
+    return table(["the command", "static, musl", "glibc", "static : glibc"], [sizes, *json.loads(measured)])
+
+
+def compare(*commands):
+    """In the environment of an emulator: one after the other, many times."""
+    rows = []
+    for what, mode, arguments, shown in (
+        ("`amp-token --version`, from start to end", "run", ["--version"], milliseconds),
+        ("`amp-token get` over HTTPS, from start to end", "run", ["get", "--store", "none"], milliseconds),
+        ("the most memory of that `get`", "memory", ["get", "--store", "none"], kilobytes),
+    ):
+        pairs = [[once(START, mode, command, *arguments) for command in commands] for _ in range(101)]
+        ratio = statistics.median(first / second for first, second in pairs)
+        rows.append([what, *(shown(statistics.median(values)) for values in zip(*pairs, strict=True)), f"{ratio:.2f}"])
+    print(json.dumps(rows))
 
 
 def sections(so):
@@ -133,7 +160,7 @@ def weights():
 
 def features():
     rows = []
-    for names in ("cli", "cli,redis", "cli,emulator,redis", "cli,emulator,redis,serve"):
+    for names in ("cli", "cli,redis", "cli,emulator,redis", COMMAND_FEATURES):
         cargo("build", "--bin", "amp-token", "--features", f"{SHIPPED_FEATURE} {names}")
         rows.append([f"`{names}`", kilobytes(TARGET / "release/amp-token")])
     redis = kilobytes(library("cli,redis"))
@@ -170,14 +197,21 @@ def between(path, marker, text):
     file.write_text(kept)
 
 
-def main():
+TABLES = {"sizes": shipped, "linkage": linkage, "weights": weights, "features": features, "choices": choices}
+
+
+def main(names):
     START.parent.mkdir(parents=True, exist_ok=True)
     run("cc", "-O2", "-Wall", "-Wextra", "-Iinclude", "benches/startup.c", "-o", str(START), "-ldl")
-    between("docs/binary-size.md", "sizes", shipped())
-    between("docs/binary-size.md", "weights", weights())
-    between("docs/binary-size.md", "features", features())
-    between("docs/binary-size.md", "choices", choices())
+    for name in names or TABLES:
+        between("docs/binary-size.md", name, TABLES[name]())
 
 
 if __name__ == "__main__":
-    main()
+    # The certificates of this system are where they are on a user's machine.
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        os.environ.pop(variable, None)
+    if sys.argv[1:2] == ["--compare"]:
+        compare(*sys.argv[2:])
+    else:
+        main(sys.argv[1:])
