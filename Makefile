@@ -10,7 +10,8 @@
 #   make bench       BENCH_OUT=build/bench: compares the speed with other libraries; takes minutes
 #   make soak        MINUTES=10 SEED=: many processes and threads, with servers that fail
 #   make package     PACKAGES='deb wheel': .deb, .rpm, tarball, wheels, npm package and container image under build/packages/,
-#                    for glibc 2.17 or later; by default all of them. PACKAGES=windows or macos: those for that system
+#                    for glibc 2.17 or later; by default all of them. PACKAGES=windows or macos: those for that system.
+#                    ARCHITECTURES='x86_64 aarch64': by default only the first
 #   make sizes       measures sizes and start-up times and updates the documentation; after `make package`
 #   make deny        ADVISORIES=DIR: checks licences, versions and sources of the dependencies, and known vulnerabilities
 #   make doxygen     the reference of the headers as HTML, under build/doxygen/

@@ -4,7 +4,7 @@
 # packages for arm64 are unpacked for that, not installed. Each gets a token from the emulator.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/install-deps.sh aarch64-linux-gnu-gcc qemu-aarch64 lintian readelf rpm skopeo umoci node npm
+scripts/install-deps.sh aarch64-linux-gnu-gcc qemu-aarch64-static lintian readelf rpm skopeo umoci node npm
 tools=$(packaging/tools.sh)
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 out=$PWD/build/packages

@@ -17,7 +17,10 @@ architecture=${ARCHITECTURE:-x86_64}
 name=libamp_token-$version-$architecture-linux
 tarball=$PWD/build/packages/$name.tar.gz
 emulator=()
-[ "$architecture" = "$(uname -m)" ] || emulator=("$PWD/scripts/in-qemu.sh" "$architecture")
+if [ "$architecture" != "$(uname -m)" ]; then
+    scripts/install-deps.sh "qemu-$architecture-static"
+    emulator=("$PWD/scripts/in-qemu.sh" "$architecture")
+fi
 
 # Inside scripts/with-emulator.sh --tls: inside ROOT COMMAND…
 if [ "${1:-}" = inside ]; then

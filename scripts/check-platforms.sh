@@ -1,66 +1,268 @@
 #!/usr/bin/env bash
-# check-platforms.sh [PLATFORM…]: builds for other platforms, by default all, and runs what can be run on this machine.
+# check-platforms.sh [PLATFORM…]: builds for other platforms, by default all, runs what can run on this machine, and writes
+# what came out into the rows of docs/platforms.md. Rows of other platforms stay as they are.
 #
-#   aarch64  Linux on 64-bit ARM, in qemu: the unit tests, the tests of the cache, and a C program that gets a token
-#            over HTTP and HTTPS
-#   musl     Linux with musl: the same tests, natively
-#   windows  in wine: what scripts/test-windows.sh tests
-#   macos    compiled only: this machine cannot link or run it
+#   x86_64         Linux with glibc, natively
+#   musl           Linux with musl, linked statically, natively
+#   aarch64        Linux with glibc on 64-bit ARM, in qemu
+#   aarch64-musl   Linux with musl on 64-bit ARM, linked statically, in qemu
+#   i686           Linux with glibc and 32-bit pointers, natively
+#   s390x          Linux with glibc on IBM Z, whose byte order is the other one, in qemu
+#   windows        x86-64, in wine: the parts of scripts/test-windows.sh
+#   macos          scripts/check-macos.sh: built, because nothing here can run it
 #
-# Needs rustup, which installs the standard libraries.
+# Needs rustup, which installs the standard libraries, and Linux 6.7 for qemu. Each platform builds all crates again in
+# target/platforms; what it built is removed after it, unless KEEP=1. AMP_UPDATE_DOCS=0 leaves the page as it is.
+#
+# Not run there, because they test the compiler or tools of this machine, and not what differs between platforms: the tests
+# abi, docs, header, recipes, shuttle, snippets, conformance, and system_failures, raised_privileges, memory_hygiene, whose
+# programs replace functions of the C library or need rights that a user namespace has not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")/platforms
-export CARGO_TARGET_DIR=$target_dir CARGO_INCREMENTAL=0
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+export CARGO_TARGET_DIR=$target_dir CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0
+# As on a user's machine: this system's certificates are where they are.
+unset SSL_CERT_FILE SSL_CERT_DIR
+# Without `serve`, as scripts/test-windows.sh.
+features=cli,emulator,redis
+columns=(built 'unit tests' 'C programs' command store HTTPS Python)
 
-# Runs a program that prints a token, over HTTP and over HTTPS. The emulator runs natively.
-check_tokens() {
-    local tls token
-    for tls in '' --tls; do
-        # shellcheck disable=SC2086 # no option or one
-        token=$(scripts/with-emulator.sh "$target_dir/debug/amp-emulator" $tls "$@" | tr -d '\r')
-        [[ $token == eyJ* ]] || { echo "no token${tls:+ over HTTPS}"; exit 1; }
-        echo "a token${tls:+ over HTTPS}"
-    done
+# cell COLUMN COMMAND…: runs a check; the last line that it prints is what the table says. A check that fails does not keep
+# the others from running.
+cell() {
+    local column=$1 text status start=$SECONDS
+    shift
+    # Not in an `||` or `if`, in which the shell would go on after an error.
+    set +e
+    (set -e; "$@") >"$work/log" 2>&1
+    status=$?
+    set -e
+    text=$(tail -n 1 "$work/log")
+    if [ "$status" != 0 ]; then
+        tail -n 200 "$work/log"
+        text=FAILED
+    fi
+    printf '%s\t%s\n' "$column" "$text" >>"$work/cells"
+    echo "   $column: $text ($((SECONDS - start)) s)"
+}
+# leave COLUMN WHY: what is not checked, and why.
+leave() { printf '%s\t– (%s)\n' "$1" "$2" >>"$work/cells"; }
+
+with_emulator() { scripts/with-emulator.sh "$work/amp-token" "$@"; }
+
+# token COMMAND…: runs a program that prints a token.
+token() {
+    local token
+    token=$("$@")
+    [[ $token == eyJ* ]] || { echo "no token"; return 1; }
 }
 
-native() { cargo build -q -p amp_emulator; }
-
-aarch64() {
-    scripts/install-deps.sh qemu-aarch64 aarch64-linux-gnu-gcc
-    rustup -q target add aarch64-unknown-linux-gnu
-    export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc
-    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
-    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu'
-    cargo test -q --target aarch64-unknown-linux-gnu --lib --test cache
-    native
-    aarch64-linux-gnu-gcc -Iinclude bindings/c/get_token.c -o "$work/get_token" \
-        -L"$target_dir/aarch64-unknown-linux-gnu/debug/deps" -lamp_token
-    check_tokens qemu-aarch64 -L /usr/aarch64-linux-gnu \
-        -E LD_LIBRARY_PATH="$target_dir/aarch64-unknown-linux-gnu/debug/deps" "$work/get_token"
+# tests ARGUMENT…: runs tests of cargo; those that lack a tool say so and count as left out.
+tests() {
+    cargo test --target "$triple" --features "$features" --no-fail-fast "$@" -- "${skipped[@]}" 2>&1 | tee "$work/tests"
+    awk '/^SKIPPED: / { skipped++ } /^test result: ok/ { passed += $4; filtered += $(NF - 5) }
+        END { printf "%d passed", passed - skipped; if (skipped + filtered) printf ", %d left out", skipped + filtered; print "" }' "$work/tests"
 }
 
+# The checks of a Linux. `triple` is the target, `run` runs a program for it, and what it starts.
+built() {
+    cargo test -q --no-run --target "$triple" --features "$features" --lib --bins "${test_targets[@]}"
+    echo yes
+}
+c_program() {
+    "$tools/python" -m ziglang cc -target "$1-linux-musl" -static -O2 -Iinclude bindings/c/get_token.c \
+        -o "$work/get_token" "$target_dir/$triple/debug/libamp_token.a" -lunwind
+    token with_emulator "${run[@]}" "$work/get_token"
+    token with_emulator --tls "${run[@]}" "$work/get_token"
+    echo "a token over HTTP and HTTPS"
+}
+command_line() {
+    token with_emulator "$work/amp-token" get
+    "$work/amp-token" demo | grep -q 'saw 1 token request'
+    tests --test cli
+}
+store() {
+    with_emulator "$0" --share "$work/amp-token"
+    tests --test store
+}
+https() {
+    token with_emulator --tls "$work/amp-token" get
+    tests --test network
+}
+python() {
+    token with_emulator --tls env AMP_TOKEN_LIBRARY="$target_dir/$triple/debug/deps/libamp_token.so" PYTHONPATH=bindings/python \
+        PYTHONDONTWRITEBYTECODE=1 "$@" -c 'import amp_token; print(amp_token.TokenCache().get().value)'
+    echo "a token over HTTPS"
+}
+
+debian_python() { scripts/debian-root.sh "$1" "$work/python" python3-minimal libpython3-stdlib; }
+
+# compiler COMMAND…: what the tests call cc. Tests leave out what needs the tools in `lacking`.
+compiler() {
+    mkdir -p "$work/bin"
+    printf '#!/bin/sh\nexec %s "$@"\n' "$(command -v "$1") ${*:2}" >"$work/bin/cc"
+    for tool in "${lacking[@]}"; do printf '#!/bin/sh\nexit 1\n' >"$work/bin/$tool"; done
+    # shellcheck disable=SC2016 # $PATH is for that script
+    printf '#!/bin/sh\nPATH=%s:$PATH exec %s "$@"\n' "$work/bin" "${run[*]}" >"$work/run"
+    chmod +x "$work"/bin/* "$work/run"
+    run=("$work/run")
+    local upper=${triple//-/_}
+    export "CARGO_TARGET_${upper^^}_RUNNER=$work/run"
+    # Other scripts start it as one program with that name.
+    printf '#!/bin/sh\nexec %s %s "$@"\n' "$work/run" "$target_dir/$triple/debug/amp-token" >"$work/amp-token"
+    chmod +x "$work/amp-token"
+}
+
+# linux TRIPLE COMPILER…: the checks of a Linux with glibc.
+linux() {
+    triple=$1
+    shift
+    local upper=${triple//-/_}
+    rustup -q target add "$triple"
+    compiler "$@"
+    export "CC_$upper=$work/bin/cc" "CARGO_TARGET_${upper^^}_LINKER=$work/bin/cc"
+    test_targets=(--test cache --test api --test credentials --test foreign_text --test c_programs --test cli --test store --test network)
+    cell built built
+    cell 'unit tests' tests --lib --test cache --test api --test credentials --test foreign_text
+    cell 'C programs' tests --test c_programs
+    cell command command_line
+    cell store store
+    cell HTTPS https
+}
+
+# linux_static ARCHITECTURE: the checks of a Linux with musl, linked statically. There is no shared library.
+linux_static() {
+    triple=$1-unknown-linux-musl
+    local upper=${triple//-/_}
+    tools=$(packaging/tools.sh)
+    export PATH="$tools:$PATH"
+    rustup -q target add "$triple"
+    lacking+=(cc)
+    compiler false
+    # As packaging/package.sh does.
+    export "CC_$upper=cargo-zigbuild zig cc -- -target $1-linux-musl" "AR_$upper=cargo-zigbuild zig ar --" \
+        "CARGO_TARGET_${upper^^}_LINKER=$PWD/packaging/static-pie.sh" "CARGO_TARGET_${upper^^}_RUSTFLAGS=-C linker-flavor=ld.lld"
+    test_targets=(--test cache --test api --test foreign_text --test cli --test store --test network)
+    cell built built
+    cell 'unit tests' tests --lib --test cache --test api --test foreign_text
+    cell 'C programs' c_program "$1"
+    cell command command_line
+    cell store store
+    cell HTTPS https
+    leave Python 'no Python with musl here'
+}
+
+# Of a platform: tools whose absence the tests notice, options such as `--skip NAME` for tests that cannot pass there, and what
+# runs its programs.
+lacking=() skipped=() run=(env)
+
+x86_64() {
+    where=natively
+    linux x86_64-unknown-linux-gnu cc
+    cell Python python python3
+}
 musl() {
-    scripts/install-deps.sh musl-gcc
-    rustup -q target add x86_64-unknown-linux-musl
-    export CC_x86_64_unknown_linux_musl=musl-gcc
-    cargo test -q --target x86_64-unknown-linux-musl --lib --test cache
+    where=natively
+    linux_static x86_64
+}
+aarch64() {
+    where='in qemu'
+    scripts/install-deps.sh qemu-aarch64-static aarch64-linux-gnu-gcc
+    lacking=(c++ clang++ strace valgrind) run=("$PWD/scripts/in-qemu.sh" aarch64)
+    linux aarch64-unknown-linux-gnu aarch64-linux-gnu-gcc
+    debian_python arm64
+    cell Python python env QEMU_LD_PREFIX="$work/python" "${run[@]}" "$work/python/usr/bin/python3"
+}
+aarch64-musl() {
+    where='in qemu'
+    scripts/install-deps.sh qemu-aarch64-static
+    lacking=(c++ clang++ strace valgrind) run=("$PWD/scripts/in-qemu.sh" aarch64)
+    linux_static aarch64
+}
+i686() {
+    where=natively
+    scripts/install-deps.sh i686-linux-gnu-gcc
+    lacking=(c++ clang++ valgrind)
+    # The programs themselves name the loader of the cross compiler: there is none in /lib.
+    linux i686-unknown-linux-gnu i686-linux-gnu-gcc \
+        -Wl,--dynamic-linker=/usr/i686-linux-gnu/lib/ld-linux.so.2 -Wl,-rpath,/usr/i686-linux-gnu/lib
+    debian_python i386
+    local libraries=$work/python/lib/i386-linux-gnu
+    cell Python python "$libraries/ld-linux.so.2" --library-path "$libraries:$work/python/usr/lib/i386-linux-gnu" \
+        "$work/python/usr/bin/python3"
+}
+s390x() {
+    where='in qemu'
+    scripts/install-deps.sh qemu-s390x-static s390x-linux-gnu-gcc
+    lacking=(c++ clang++ strace valgrind) run=("$PWD/scripts/in-qemu.sh" s390x)
+    linux s390x-unknown-linux-gnu s390x-linux-gnu-gcc
+    debian_python s390x
+    cell Python python env QEMU_LD_PREFIX="$work/python" "${run[@]}" "$work/python/usr/bin/python3"
 }
 
-windows() { scripts/test-windows.sh; }
+windows() {
+    where='in wine'
+    cell 'unit tests' scripts/test-windows.sh unit
+    cell 'C programs' scripts/test-windows.sh programs
+    cell command scripts/test-windows.sh command_line
+    cell store scripts/test-windows.sh store
+    leave HTTPS 'with the C programs and the command'
+    leave Python 'no Python for it here'
+    cell built eval "ls '$target_dir'/x86_64-pc-windows-gnu/debug/amp{_token.dll,-token.exe} && echo yes"
+}
 
 macos() {
-    # The assembler files need a compiler for the platform: zig's.
-    PATH=$(packaging/tools.sh):$PATH
-    rustup -q target add aarch64-apple-darwin
-    cargo-zigbuild check -q --target aarch64-apple-darwin --lib --features redis
+    where='built only'
+    if [ -e scripts/check-macos.sh ]; then cell built scripts/check-macos.sh; else leave built 'no script builds it'; fi
+    for column in "${columns[@]:1}"; do leave "$column" 'nothing here runs it'; done
 }
 
-[ $# -gt 0 ] || set -- aarch64 musl windows macos
+# write_row PLATFORM: puts the cells into the page.
+write_row() {
+    [ "${AMP_UPDATE_DOCS:-1}" != 0 ] || return 0
+    python3 - docs/platforms.md "$1" "$where" "$(git log -1 --format=%cs)" "$work/cells" "${columns[@]}" <<'PYTHON'
+import re, sys
+page, platform, where, date, cells, *columns = sys.argv[1:]
+found = dict(line.rstrip("\n").split("\t", 1) for line in open(cells, encoding="utf-8"))
+row = f"| `{platform}` | {where} | " + " | ".join(found[column] for column in columns) + f" | {date} |\n"
+text = open(page, encoding="utf-8").read()
+line = re.compile(rf"^\| `{re.escape(platform)}` \|.*\n", re.MULTILINE)
+if line.search(text):
+    text = line.sub(lambda _: row, text)
+else:
+    text = text.replace("<!-- end of platforms -->", row + "<!-- end of platforms -->")
+open(page, "w", encoding="utf-8").write(text)
+PYTHON
+}
+
+# Under with-emulator.sh: eight processes at once, and one token for all.
+if [ "${1:-}" = --share ]; then
+    shift
+    for process in 1 2 3 4 5 6 7 8; do "$@" get --store file >"$AMPLIENCE_STORE_DIR.$process" & done
+    wait
+    [ "$(cat "$AMPLIENCE_STORE_DIR".* | wc -l)" = 8 ] && [ "$(sort -u "$AMPLIENCE_STORE_DIR".* | grep -c '^eyJ')" = 1 ]
+    exit
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+[ $# -gt 0 ] || set -- x86_64 musl aarch64 aarch64-musl i686 s390x windows macos
+failed=0
 for platform in "$@"; do
     echo "== $platform"
-    ("$platform")
-    echo "== $platform: ok"
+    # In a shell of its own, because each sets variables for its compiler.
+    set +e
+    (
+        set -e
+        rm -rf "${work:?}"/*
+        : >"$work/cells"
+        "$platform"
+        write_row "$platform"
+        ! grep -q FAILED "$work/cells"
+    )
+    status=$?
+    set -e
+    [ "$status" = 0 ] || failed=1
+    [ -n "${KEEP:-}" ] || find "$target_dir" -mindepth 1 -maxdepth 1 -name '*-*-*' -exec rm -rf {} +
 done
+[ "$failed" = 0 ]

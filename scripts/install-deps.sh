@@ -18,8 +18,11 @@ packages_of() {
         rust-src) echo rustc-web cargo-web rust-web-src ;;
         tsan-runtime) echo libclang-rt-19-dev ;;
         dpkg-deb) echo dpkg ;;
-        qemu-aarch64) echo qemu-user ;;
+        qemu-*-static) echo qemu-user-static ;;
+        qemu-*) echo qemu-user ;;
         aarch64-linux-gnu-gcc) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
+        i686-linux-gnu-gcc) echo gcc-i686-linux-gnu libc6-dev-i386-cross ;;
+        s390x-linux-gnu-gcc) echo gcc-s390x-linux-gnu libc6-dev-s390x-cross ;;
         x86_64-linux-gnu-strip) echo binutils ;;
         aarch64-linux-gnu-strip) echo binutils-aarch64-linux-gnu ;;
         rpmbuild) echo rpm ;;
