@@ -45,8 +45,8 @@ cp include/amp_token.h bindings/cpp/amp_token.hpp "$root/include/"
 cp packaging/AmpTokenConfig-windows.cmake "$root/lib/cmake/AmpToken/AmpTokenConfig.cmake"
 sed "s|@VERSION@|$version|" packaging/AmpTokenConfigVersion.cmake.in >"$root/lib/cmake/AmpToken/AmpTokenConfigVersion.cmake"
 cp README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE docs/windows.md "$root/share/doc/libamp_token/"
-packaging/sbom.py notices "cli,emulator,redis" >"$root/share/doc/libamp_token/NOTICE-THIRD-PARTY"
-packaging/sbom.py sbom "cli,emulator,redis" >"$root/share/doc/libamp_token/libamp_token.cdx.json"
+packaging/sbom.py notices "cli,emulator,redis" "$target" >"$root/share/doc/libamp_token/NOTICE-THIRD-PARTY"
+packaging/sbom.py sbom "cli,emulator,redis" "$target" >"$root/share/doc/libamp_token/libamp_token.cdx.json"
 python3 - "$work" "$name" "$out/$name.zip" <<'PY'
 import os, sys, time, zipfile
 work, name, out = sys.argv[1:]
@@ -62,12 +62,5 @@ with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive
 PY
 
 echo "== the wheel for Windows"
-source=$work/wheel
-mkdir "$source"
-cp -r bindings/python/{amp_token,hatch_build.py,pyproject.toml,README.md} LICENSE-MIT LICENSE-APACHE "$source/"
-packaging/sbom.py notices "$features" >"$source/NOTICE-THIRD-PARTY"
-packaging/sbom.py sbom "$features" >"$source/libamp_token.cdx.json"
-find "$source" -name __pycache__ -prune -exec rm -r {} +
-AMP_TOKEN_LIBRARY=$PWD/$root/bin/amp_token.dll AMP_WHEEL_PLATFORM=win_amd64 pip wheel --quiet \
-    --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir "$out" "$source"
+packaging/wheel.sh "$root/bin/amp_token.dll" win_amd64 "$features" "$target" "$work/wheel" "$out"
 ls -l "$out"/*windows.zip "$out"/*win_amd64.whl

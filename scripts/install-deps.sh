@@ -27,7 +27,7 @@ packages_of() {
         aarch64-linux-gnu-strip) echo binutils-aarch64-linux-gnu ;;
         rpmbuild) echo rpm ;;
         x86_64-w64-mingw32-gcc-posix) echo gcc-mingw-w64-x86-64 ;;
-        llvm-dlltool) echo llvm ;;
+        llvm-dlltool | llvm-lipo | llvm-objdump) echo llvm ;;
         musl-gcc) echo musl-tools ;;
         node) echo nodejs ;;
         # Without the service that starts at boot.
@@ -54,6 +54,8 @@ is_installed() {
         python3-venv) python3 -c 'import venv, ensurepip' >/dev/null 2>&1 ;;
         # Debian installs it outside of PATH.
         wine64) command -v wine64 >/dev/null 2>&1 || [ -x /usr/lib/wine/wine64 ] ;;
+        # Debian's package has no link for it in PATH.
+        llvm-lipo) command -v llvm-lipo >/dev/null 2>&1 || ls /usr/lib/llvm-*/bin/llvm-lipo >/dev/null 2>&1 ;;
         jna) [ -e /usr/share/java/jna.jar ] ;;
         perl-ffi-platypus) perl -MFFI::Platypus -e 1 >/dev/null 2>&1 ;;
         musl) [ -e /lib/ld-musl-x86_64.so.1 ] ;;
