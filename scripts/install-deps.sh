@@ -11,6 +11,7 @@ packages_of() {
         cc) echo gcc libc6-dev ;;
         c++) echo g++ ;;
         curl-headers) echo libcurl4-openssl-dev ;;
+        openssl-headers) echo libssl-dev ;;
         nm | readelf | strip) echo binutils ;;
         ld.lld | lld-link) echo lld ;;
         abidw | abidiff) echo abigail-tools ;;
@@ -49,9 +50,11 @@ packages_of() {
 is_installed() {
     case $1 in
         curl-headers) printf '#include <curl/curl.h>\n' | cc -E - >/dev/null 2>&1 ;;
+        openssl-headers) printf '#include <openssl/pem.h>\n' | cc -E - >/dev/null 2>&1 ;;
         rust-src) ls -d /usr/src/rustc-*/library/std >/dev/null 2>&1 ;;
         tsan-runtime) ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.tsan-* >/dev/null 2>&1 ;;
         python3-venv) python3 -c 'import venv, ensurepip' >/dev/null 2>&1 ;;
+        python3-yaml) python3 -c 'import yaml' >/dev/null 2>&1 ;;
         # Debian installs it outside of PATH.
         wine64) command -v wine64 >/dev/null 2>&1 || [ -x /usr/lib/wine/wine64 ] ;;
         # Debian's package has no link for it in PATH.

@@ -1,12 +1,26 @@
-//! Random programs that use the C interface: calls in any order, with any argument, with handles shared by threads.
+//! Random programs that use the C interface: calls in any order, with any argument, with handles shared by threads, and
+//! with callbacks that call the library again, as far as the header allows it.
 #![no_main]
 // Links the crate for its C functions; no Rust item of it is used.
 use amp_token as _;
 use amp_token_fuzz::on_small_stack;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use std::ffi::{CString, c_char, c_void};
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{null, null_mut};
+
+/// Like the one of the standard library, and ends the process at once: a callback must not unwind, and the library hides
+/// the message of a panic in a call.
+macro_rules! assert {
+    ($condition:expr $(, $($message:tt)+)?) => {
+        if !$condition {
+            eprintln!("{}:{}: {}", file!(), line!(), stringify!($condition));
+            $(eprintln!($($message)+);)?
+            std::process::abort();
+        }
+    };
+}
 
 // The declarations of the header, with every handle as a plain pointer.
 type Handle = *mut c_void;
@@ -133,16 +147,146 @@ unsafe extern "C" {
     fn amp_error_free(error: Handle);
 }
 
-extern "C" fn log(_: i32, message: *const c_char, _: *mut c_void) {
-    assert!(unsafe { libc::strlen(message) } > 0);
+/// The client secret. No message and no log line may have it; requests with it are answered with responses that do.
+const SECRET: &str = "hush-hush-hush-9e04";
+
+/// What a callback may use: the handles with which this thread is inside the library. The library's own threads have
+/// none. Freed handles are taken out before they are freed.
+#[derive(Clone, Copy)]
+struct Current {
+    config: Handle,
+    cache: Handle,
+    token: Handle,
+}
+
+thread_local! {
+    static CURRENT: Cell<Current> = const { Cell::new(Current { config: null_mut(), cache: null_mut(), token: null_mut() }) };
+    /// What the next callbacks of this thread do, the last first.
+    static REACTIONS: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// How many callbacks this thread is in.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Calls the library from a callback. A callback must not free what it was called for, or stop callbacks.
+fn react() {
+    let Some(reaction) = REACTIONS.with_borrow_mut(Vec::pop) else { return };
+    // A callback in a callback in a callback must fit on the stack.
+    if DEPTH.get() == 2 {
+        return;
+    }
+    DEPTH.set(DEPTH.get() + 1);
+    let Current { config, cache, token: current } = CURRENT.get();
+    let (mut token, mut response, mut error) = (null_mut(), null_mut(), null_mut());
+    unsafe {
+        let status = match reaction % 12 {
+            0 => amp_token_cache_get(cache, &mut token, &mut error),
+            1 => amp_token_cache_try_get(cache, &mut token, &mut error),
+            2 => amp_token_cache_get_for(cache, i64::from(reaction) % 3, &mut token, &mut error),
+            3 => {
+                let mut buffer = [0 as c_char; 64];
+                amp_token_cache_copy(cache, buffer.as_mut_ptr(), buffer.len(), null_mut(), &mut error)
+            }
+            4 => {
+                amp_token_cache_invalidate(cache, current);
+                0
+            }
+            5 => {
+                amp_token_cache_report(cache, current, 401, null(), 0);
+                0
+            }
+            6 => {
+                let (method, path) = (c"GET".as_ptr(), c"/x".as_ptr());
+                amp_api_request(cache, method, path, null(), null(), 0, &mut response, &mut error)
+            }
+            7 => amp_token_get(config, &mut token, &mut error),
+            8 => {
+                let (mut line, mut level) = ([0 as c_char; 64], 0);
+                amp_config_next_log_line(config, &mut level, line.as_mut_ptr(), line.len());
+                amp_token_cache_stat(cache, c"hits".as_ptr());
+                assert!(amp_token_cache_api_url(cache).is_null() == cache.is_null());
+                0
+            }
+            9 => {
+                // What a callback has created, it may free.
+                let (other, mut own) = (new_config(), null_mut());
+                let mut status = amp_token_cache_new(other, &mut own, &mut error);
+                if status == 0 {
+                    status = amp_token_cache_get(own, &mut token, &mut error);
+                }
+                amp_token_cache_free(own);
+                amp_config_free(other);
+                status
+            }
+            10 => amp_api_download(cache, c"/x".as_ptr(), Some(write), null_mut(), &mut response, &mut error),
+            _ => {
+                token = amp_token_clone(current);
+                0
+            }
+        };
+        check(status, error);
+        amp_token_free(token);
+        amp_response_free(response);
+    }
+    DEPTH.set(DEPTH.get() - 1);
+}
+
+/// Text that the library shows: it has no secret.
+unsafe fn shown(text: *const c_char) -> String {
+    let text = unsafe { CStr::from_ptr(text) }.to_str().unwrap();
+    assert!(!text.contains(SECRET) && !text.contains("canary-token") && !text.contains('\n'), "{text}");
+    text.to_owned()
+}
+
+/// The outcome of a call: there is an error object if and only if the call failed. No failure is a bug of the library.
+fn check(status: i32, error: Handle) {
+    assert!((status != 0) == !error.is_null());
+    if error.is_null() {
+        return;
+    }
+    unsafe {
+        let message = shown(amp_error_message(error));
+        assert!(!message.is_empty() && status != INTERNAL, "{message}");
+        assert!(CStr::from_ptr(amp_status_name(status)).to_str().unwrap().starts_with("AMP_"));
+        assert!(amp_error_status(error) == status);
+        assert!(amp_error_http_status(error) >= 0);
+        let code = amp_error_oauth_code(error);
+        assert!(code.is_null() || !shown(code).is_empty());
+        amp_error_is_retryable(error);
+        assert!(amp_error_retry_after_ms(error) >= -1 && amp_error_attempts(error) < 100);
+        amp_error_free(error);
+    }
+}
+
+const INTERNAL: i32 = 69;
+
+/// A configuration whose requests are fast, and do not leave this process.
+fn new_config() -> Handle {
+    unsafe {
+        let config = amp_config_new();
+        for (name, value) in [("client_id", "i"), ("client_secret", SECRET), ("retries", "0"), ("timeout_ms", "50")] {
+            amp_config_set(config, text(name).as_ptr(), text(value).as_ptr(), null_mut());
+        }
+        amp_config_set_transport(config, Some(send), null_mut(), null_mut());
+        config
+    }
+}
+
+extern "C" fn log(level: i32, message: *const c_char, _: *mut c_void) {
+    assert!((1..=4).contains(&level) && !unsafe { shown(message) }.is_empty());
+    react();
 }
 
 extern "C" fn observe(event: i32, error: Handle, _: *mut c_void) {
     assert!((1..=3).contains(&event) && error.is_null() == (event != 2));
+    if !error.is_null() {
+        unsafe { shown(amp_error_message(error)) };
+    }
+    react();
 }
 
 /// Accepts small pieces only.
 extern "C" fn write(_: *const c_void, length: usize, _: *mut c_void) -> bool {
+    react();
     length < 60
 }
 
@@ -151,7 +295,8 @@ extern "C" fn send(request: Handle, reply: Handle, data: *mut c_void) -> i32 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let body = format!(r#"{{"access_token":"t{number}","expires_in":{}}}"#, 1 + number % 400);
+    react();
+    let body = format!(r#"{{"access_token":"canary-token-{number}","expires_in":{}}}"#, 1 + number % 400);
     unsafe {
         assert!(!amp_http_request_method(request).is_null() && !amp_http_request_url(request).is_null());
         assert!(amp_http_request_timeout_ms(request) >= 0);
@@ -163,13 +308,22 @@ extern "C" fn send(request: Handle, reply: Handle, data: *mut c_void) -> i32 {
             assert!(!amp_http_request_header(request, name).is_null());
         }
         let mut length = 1;
-        let has_body = !amp_http_request_body(request, &mut length).is_null();
-        assert_eq!(has_body, length > 0);
+        let sent = amp_http_request_body(request, &mut length);
+        assert!(sent.is_null() == (length == 0));
+        let sent = if length > 0 { std::slice::from_raw_parts(sent.cast::<u8>(), length) } else { &[] };
+        let has_secret = sent.windows(SECRET.len()).any(|part| part == SECRET.as_bytes());
         amp_http_reply_add_header(reply, c"Retry-After".as_ptr(), c"1".as_ptr());
-        match number % 7 {
+        match number % 9 {
             0 => amp_http_reply_fail(reply, 31, null()),
             1 => amp_http_reply_set_status(reply, 503),
             2 => return data as i32,
+            // They repeat the secret that they were sent.
+            3 if has_secret => amp_http_reply_fail(reply, 32, text(&format!("no {SECRET}")).as_ptr()),
+            4 if has_secret => {
+                amp_http_reply_set_status(reply, 400);
+                let body = format!(r#"{{"error":"invalid_request","error_description":"bad {SECRET}"}}"#);
+                amp_http_reply_append_body(reply, body.as_ptr().cast(), body.len());
+            }
             _ => {
                 amp_http_reply_set_status(reply, 200);
                 amp_http_reply_append_body(reply, body.as_ptr().cast(), body.len());
@@ -211,6 +365,10 @@ enum Step {
     CreatePat(String, String),
     FreeResponse,
     Threads,
+    /// What the next callbacks do.
+    React(Vec<u8>),
+    /// Goes on with another configuration and cache.
+    Switch,
 }
 
 const NAMES: [&str; 8] = [
@@ -238,6 +396,8 @@ unsafe impl Sync for Shared {}
 
 /// Everything that a thread may do with handles that other threads use. Each thread starts with another step.
 fn use_together(shared: &Shared, start: usize) {
+    CURRENT.set(Current { config: shared.config, cache: shared.cache, token: shared.token });
+    REACTIONS.with_borrow_mut(|reactions| reactions.extend((0..12).map(|number| number * 5 + start as u8)));
     for step in start..start + 10 {
         let (mut token, mut other, mut response) = (null_mut(), null_mut(), null_mut());
         unsafe {
@@ -285,31 +445,25 @@ fuzz_target!(|steps: Vec<Step>| on_small_stack(move || unsafe {
     assert!(!amp_version().is_null() && !amp_status_name(steps.len() as i32).is_null());
     let (mut config, mut cache, mut response) = (null_mut(), null_mut(), null_mut());
     let mut tokens: Vec<Handle> = Vec::new();
-    let check = |status: i32, error: Handle| {
-        // There is an error object if and only if the call failed.
-        assert_eq!(status != 0, !error.is_null());
-        if !error.is_null() {
-            assert_eq!(amp_error_status(error), status);
-            assert!(*amp_error_message(error) != 0 && amp_error_http_status(error) >= 0);
-            amp_error_oauth_code(error);
-            amp_error_is_retryable(error);
-            assert!(amp_error_retry_after_ms(error) >= -1 && amp_error_attempts(error) < 100);
-            amp_error_free(error);
-        }
-    };
+    let (mut other_config, mut other_cache) = (null_mut(), null_mut());
+    REACTIONS.with_borrow_mut(Vec::clear);
     for step in steps.iter().take(64) {
         let (mut error, mut token) = (null_mut(), null_mut());
+        let current = Current { config, cache, token: tokens.last().copied().unwrap_or(null_mut()) };
+        // What is changed or freed must not be used meanwhile.
+        CURRENT.set(match step {
+            Step::Config | Step::FreeConfig | Step::Set(..) | Step::Load => Current { config: null_mut(), ..current },
+            Step::Transport(_) | Step::Logger(_) | Step::Observer(_) | Step::QueueLines(_) => {
+                Current { config: null_mut(), ..current }
+            }
+            Step::Cache | Step::FreeCache => Current { cache: null_mut(), ..current },
+            Step::FreeToken => Current { token: null_mut(), ..current },
+            _ => current,
+        });
         match step {
             Step::Config => {
                 amp_config_free(config);
-                config = amp_config_new();
-                // Requests must be fast, and must not leave this process.
-                for (name, value) in
-                    [("client_id", "i"), ("client_secret", "s"), ("retries", "0"), ("timeout_ms", "50")]
-                {
-                    amp_config_set(config, text(name).as_ptr(), text(value).as_ptr(), null_mut());
-                }
-                amp_config_set_transport(config, Some(send), null_mut(), null_mut());
+                config = new_config();
             }
             Step::Set(name, other, value) => {
                 let name = NAMES.get(usize::from(*name) % 12).copied().unwrap_or(other);
@@ -336,6 +490,9 @@ fuzz_target!(|steps: Vec<Step>| on_small_stack(move || unsafe {
                 let mut level = 0;
                 if amp_config_next_log_line(config, &mut level, buffer.as_mut_ptr(), buffer.len()) {
                     assert!((1..=4).contains(&level) && libc::strlen(buffer.as_ptr()) < buffer.len());
+                    // A line that is cut may end in the middle of a character.
+                    let line = CStr::from_ptr(buffer.as_ptr()).to_string_lossy();
+                    assert!(!line.contains(SECRET) && !line.contains("canary-token"), "{line}");
                 }
             }
             Step::TryGet => {
@@ -467,12 +624,25 @@ fuzz_target!(|steps: Vec<Step>| on_small_stack(move || unsafe {
                     threads.into_iter().for_each(|thread| thread.join().unwrap());
                 });
             }
+            Step::React(reactions) => REACTIONS.with_borrow_mut(|all| {
+                all.clear();
+                all.extend(reactions.iter().take(32));
+            }),
+            Step::Switch => {
+                std::mem::swap(&mut config, &mut other_config);
+                std::mem::swap(&mut cache, &mut other_cache);
+            }
         }
     }
+    CURRENT.set(Current { config: null_mut(), cache: null_mut(), token: null_mut() });
     for token in tokens {
         amp_token_free(token);
     }
     amp_response_free(response);
-    amp_token_cache_free(cache);
-    amp_config_free(config);
+    for cache in [cache, other_cache] {
+        amp_token_cache_free(cache);
+    }
+    for config in [config, other_config] {
+        amp_config_free(config);
+    }
 }));

@@ -4,7 +4,7 @@ use super::ffi::{self, Bool};
 use crate::error::{Error, Kind, Phase, Result};
 use crate::net::transport::{Request, Response};
 use crate::sanitize::sanitize;
-use crate::sys::secret;
+use crate::sys::secret::{self, Secret};
 use std::ffi::{CString, c_char, c_void};
 use std::mem::MaybeUninit;
 use std::time::Duration;
@@ -34,7 +34,14 @@ impl Drop for amp_http_request {
 pub struct amp_http_reply {
     response: Response,
     limit: usize,
-    failure: Option<Error>,
+    failure: Option<Failure>,
+}
+
+/// Why there is no response.
+enum Failure {
+    /// What the application says. Its message may repeat a secret of the request, although it must not.
+    Reported(Kind, Zeroizing<String>),
+    TooLarge,
 }
 
 impl amp_http_request {
@@ -69,7 +76,18 @@ impl amp_http_reply {
     pub(super) fn into_response(self, request: &Request, result: i32) -> Result<Response> {
         let host = request.url.host();
         if let Some(failure) = self.failure {
-            return Err(failure.with_phase(Phase::Send).with_host(host));
+            let error = match failure {
+                Failure::Reported(kind, message) => {
+                    let secrets = request.secrets();
+                    let secrets: Vec<_> = secrets.iter().map(Secret::expose).collect();
+                    Error::new(kind, format!("the application's transport failed: {}", sanitize(&message, &secrets)))
+                }
+                Failure::TooLarge => {
+                    let what = format!("the response is larger than {} bytes", self.limit);
+                    Error::new(Kind::Protocol, what).with_hint("check the URL")
+                }
+            };
+            return Err(error.with_phase(Phase::Send).with_host(host));
         }
         if result != 0 || self.response.status == 0 {
             let what = format!("no response from {host}: the application's transport returned {result}");
@@ -217,8 +235,7 @@ pub unsafe extern "C" fn amp_http_reply_append_body(
         let (Some(reply), Ok(data)) = (reply, data) else { return Bool::FALSE };
         let body = &mut reply.response.body;
         if data.len() > reply.limit - body.len() {
-            let what = format!("the response is larger than {} bytes", reply.limit);
-            reply.failure = Some(Error::new(Kind::Protocol, what).with_hint("check the URL"));
+            reply.failure = Some(Failure::TooLarge);
             return Bool::FALSE;
         }
         secret::append(body, data);
@@ -242,7 +259,33 @@ pub unsafe extern "C" fn amp_http_reply_fail(reply: Option<&mut amp_http_reply>,
         let kind = kinds.into_iter().find(|kind| kind.number() == status).unwrap_or(Kind::Connect);
         // SAFETY: the header asks for a string that does not change during the call.
         let message = unsafe { ffi::str_arg(message, "message") }.unwrap_or("no reason given");
-        reply.failure =
-            Some(Error::new(kind, format!("the application's transport failed: {}", sanitize(message, &[]))));
+        reply.failure = Some(Failure::Reported(kind, Zeroizing::new(message.to_owned())));
     });
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by it")]
+mod tests {
+    use super::*;
+    use crate::net::url::Url;
+    use crate::oauth::client_credentials::token_request;
+
+    #[test]
+    fn a_message_of_the_application_is_shown_without_the_secrets_of_its_request() {
+        let url = Url::parse("https://auth.example/oauth/token").unwrap();
+        let secret = Secret::from("hush hush/hush-9e04");
+        let mut request = token_request(&url, "id", &secret, "agent");
+        request.headers.push(("Authorization".into(), Secret::from("Bearer canary-token-1").into()));
+        for (message, shown) in [
+            ("cannot send client_secret=hush+hush%2Fhush-9e04&x", "cannot send client_secret=[redacted]&x"),
+            ("hush hush/hush-9e04", "[redacted]"),
+            ("Authorization: Bearer canary-token-1", "Authorization: Bearer [redacted]"),
+            ("no route", "no route"),
+        ] {
+            let mut reply = amp_http_reply::new(10);
+            reply.failure = Some(Failure::Reported(Kind::Connect, Zeroizing::new(message.to_owned())));
+            let error = reply.into_response(&request, 0).unwrap_err();
+            assert_eq!(error.message(), format!("the application's transport failed: {shown}"));
+        }
+    }
 }

@@ -186,6 +186,21 @@ fn parse(stdout: &[u8]) -> std::result::Result<Output, (String, &'static str)> {
     }
 }
 
+/// The credentials that a program has printed, or what is wrong with them and what is shown of its standard error; for
+/// the fuzzer.
+#[cfg(fuzzing)]
+pub fn parse_output(stdout: &[u8], error_output: &[u8]) -> std::result::Result<Vec<Secret>, String> {
+    let bytes = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
+    let shown = stderr(&Printed { stdout: bytes(stdout), stderr: bytes(error_output) });
+    match parse(stdout) {
+        Ok(Output::Client { id, secret }) => Ok(vec![Secret::from(id.as_str()), secret]),
+        Ok(Output::Text(secret) | Output::ClientSecret(secret) | Output::PersonalAccessToken(secret)) => {
+            Ok(vec![secret])
+        }
+        Err((problem, hint)) => Err(format!("{problem}; {hint}{shown}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

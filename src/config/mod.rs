@@ -20,5 +20,7 @@ mod text;
 mod toml;
 
 pub use config::{Config, Origin};
+#[cfg(fuzzing)]
+pub use credential_command::parse_output;
 pub use environment::Environment;
 pub use options::{CredentialOptions, NetworkOptions, Options};

@@ -352,6 +352,24 @@ fn profile(section: Section, file: &Path, content: &ConfigText) -> Result<Profil
     Ok(Profile { name: section.name, file: file.to_owned(), content: Content::Section(values) })
 }
 
+/// The profiles in a text, with their settings; for the fuzzer.
+#[cfg(fuzzing)]
+pub fn parse_profiles(text: &str) -> Result<Vec<(String, Vec<(&'static str, Secret)>)>> {
+    let file = Path::new("/home/me/config.toml");
+    // Any file will do: who can read it is not what is tested.
+    let opened = File::open("/dev/null").map_err(|error| Error::new(Kind::Io, error.to_string()))?;
+    let about = opened.metadata().map_err(|error| Error::new(Kind::Io, error.to_string()))?;
+    let content = ConfigText { text: Zeroizing::new(text.to_owned()), opened, about, writable: None };
+    let mut found = Vec::new();
+    for section in parse(file, &content, &Log::default())? {
+        let Profile { name, content: Content::Section(values), .. } = profile(section, file, &content)? else {
+            continue;
+        };
+        found.push((name, values.into_iter().map(|(row, value)| (SETTINGS[row].name, value)).collect()));
+    }
+    Ok(found)
+}
+
 fn display(file: &Path) -> String {
     sanitize(&file.display().to_string(), &[])
 }

@@ -15,6 +15,8 @@ pub mod proxy;
 pub(crate) mod resolve;
 mod response_head;
 mod roots;
+#[cfg(any(test, fuzzing))]
+pub mod scripted_exchange;
 mod socks;
 pub(crate) mod tcp;
 pub mod tls;
@@ -26,3 +28,6 @@ mod ureq_adapter;
 pub mod url;
 mod verifier;
 mod x509;
+
+#[cfg(fuzzing)]
+pub use pem::parse_certificates;

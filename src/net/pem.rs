@@ -148,7 +148,8 @@ fn is_like_a_boundary(line: &[u8]) -> bool {
     starts(BEGIN) || starts(END)
 }
 
-fn parse_certificates(file: &[u8]) -> std::result::Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates of a file, or what is wrong with it.
+pub fn parse_certificates(file: &[u8]) -> std::result::Result<Vec<CertificateDer<'static>>, String> {
     let mut found = Vec::new();
     let mut digits = Vec::new();
     for section in sections(file)? {

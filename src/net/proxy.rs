@@ -87,7 +87,7 @@ impl ProxyUrl {
         };
         let same = |name: &str| scheme.eq_ignore_ascii_case(name.as_bytes());
         let (_, scheme, default_port) = SCHEMES.into_iter().find(|(name, _, _)| same(name))?;
-        // Split at the last `@`: a password may contain one that is not encoded.
+        // Split at the last `@`: a password may contain one that is not encoded, and a slash.
         let (userinfo, rest) = match rest.iter().rposition(|byte| *byte == b'@') {
             Some(at) => (Some(&rest[..at]), &rest[at + 1..]),
             None => (None, rest),
@@ -179,9 +179,10 @@ fn no_proxy_matches(host: &str, port: u16, list: &[u8]) -> bool {
     })
 }
 
-/// Parses an address. An IPv4 address that is mapped to IPv6 is the IPv4 address.
+/// Parses an address, which may be in brackets. An IPv4 address that is mapped to IPv6 is the IPv4 address.
 pub(super) fn parse_address(text: &str) -> Option<IpAddr> {
-    text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok().map(|address| address.to_canonical())
+    let inside = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    inside.unwrap_or(text).parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
 /// Splits `host:port`. The colons of an IPv6 address without brackets belong to the address.
@@ -319,6 +320,8 @@ mod tests {
             ("10.1.2.3", 80, "10.0.0.0/33", false),
             ("10.1.2.3", 80, "10.0.0.0/", false),
             ("10.1.2.3", 80, "2.3", false),
+            ("10.1.2.3", 80, "10.1.2.3]", false),
+            ("::1", 80, "[::1", false),
             ("auth.example", 80, "10.0.0.0/8", false),
             ("::1", 80, "::1", true),
             ("::1", 80, "[::1]", true),
@@ -405,7 +408,9 @@ mod tests {
         for (text, shown) in cases {
             assert_eq!(ProxyUrl::parse(text).unwrap().to_string(), shown, "{text}");
         }
-        for bad in ["", "ftp://h", "http://", "h:x", "h:0", "h:+3128", "h:99999", "http://a b", "u:p@"] {
+        for bad in
+            ["", "ftp://h", "http://", "h:x", "h:0", "h:+3128", "h:99999", "http://a b", "u:p@", "http://[h]", "h%2e"]
+        {
             assert_eq!(ProxyUrl::parse(bad), None, "{bad}");
         }
     }

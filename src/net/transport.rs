@@ -5,9 +5,9 @@
 //! within the timeout. A response with any HTTP status is a success: the caller interprets the status.
 
 use crate::error::{Error, Kind, Phase, Result};
-use crate::net::url::Url;
+use crate::net::url::{Url, percent_decode};
 use crate::sanitize::sanitize;
-use crate::sys::secret::MaybeSecret;
+use crate::sys::secret::{MaybeSecret, Secret};
 use std::borrow::Cow;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -27,6 +27,25 @@ pub struct Request {
     pub body: Zeroizing<Vec<u8>>,
     /// The maximum size of the response body in bytes. A larger one is an error of [`Kind::Protocol`].
     pub max_response_bytes: usize,
+}
+
+impl Request {
+    /// The secrets that it carries: the token in `Authorization`, and the client secret in the form of a token request.
+    pub(crate) fn secrets(&self) -> Vec<Secret> {
+        let token = self.headers.iter().filter_map(|(_, value)| match value {
+            MaybeSecret::Secret(value) => {
+                Some(value.expose().split_once(' ').map_or(value.clone(), |(_, token)| token.into()))
+            }
+            MaybeSecret::Public(_) => None,
+        });
+        let in_form = self.body.split(|byte| *byte == b'&').filter_map(|part| part.strip_prefix(b"client_secret="));
+        let in_form = in_form.filter_map(|value| {
+            let value =
+                Zeroizing::new(value.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect::<Vec<_>>());
+            std::str::from_utf8(&percent_decode(&value)).ok().map(Secret::from)
+        });
+        token.chain(in_form).collect()
+    }
 }
 
 /// One response.

@@ -536,49 +536,7 @@ impl Resolver for NoopResolver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
-    /// A connection on which a response arrives in pieces of many sizes.
-    struct Script {
-        reply: io::Cursor<Vec<u8>>,
-        state: u64,
-        takes_requests: bool,
-        /// What was sent with each write.
-        writes: Arc<Mutex<Vec<Vec<u8>>>>,
-    }
-
-    impl Read for Script {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let most = 1 + random(&mut self.state) % 40;
-            let length = buffer.len().min(most);
-            self.reply.read(&mut buffer[..length])
-        }
-    }
-
-    impl io::Write for Script {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.writes.lock().unwrap().push(bytes.to_vec());
-            match self.takes_requests {
-                true => Ok(bytes.len()),
-                false => Err(io::ErrorKind::BrokenPipe.into()),
-            }
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Stream for Script {
-        fn set_deadline(&mut self, _: IoDeadline) {}
-        fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            self.read(buffer)
-        }
-    }
-
-    fn random(state: &mut u64) -> usize {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (*state >> 33) as usize
-    }
+    use crate::net::scripted_exchange::{play_exchange, random};
 
     fn play(reply: Vec<u8>, state: u64, takes_requests: bool) -> Result<Response> {
         play_request("https://auth.example/oauth/token", b"x=y", reply, state, takes_requests).1
@@ -598,15 +556,7 @@ mod tests {
             body: Zeroizing::new(body.to_vec()),
             max_response_bytes: 1000,
         };
-        let peer = Peer::server("auth.example", 443);
-        let deadline = IoDeadline::after(Duration::from_secs(60));
-        let writes = Arc::new(Mutex::default());
-        let stream =
-            Box::new(Script { reply: io::Cursor::new(reply), state, takes_requests, writes: Arc::clone(&writes) });
-        let connection = UreqConnection::new(stream, true, &peer, deadline);
-        let outcome = exchange(to_http_request(&request, &peer, false).unwrap(), connection, 1000, None);
-        let writes = std::mem::take(&mut *writes.lock().unwrap());
-        (writes, outcome)
+        play_exchange(&request, reply, state, takes_requests)
     }
 
     /// With two packets, a proxy that follows Nagle's algorithm would wait for an acknowledgement in between.

@@ -225,6 +225,15 @@ fn redis(_: &Options, _: RecordCipher, _: &str) -> Result<Option<Arc<dyn Store>>
         .with_hint("build it with cargo's --features redis, or set store to file or none"))
 }
 
+/// The replies in what a Redis server has sent, as text, up to the first that is invalid; for
+/// the fuzzer.
+#[cfg(all(fuzzing, feature = "redis"))]
+pub fn read_redis_replies(mut sent: &[u8]) -> Vec<String> {
+    let shown =
+        |value: resp::Value| value.error().map_or_else(|| format!("{value:?}"), |text| format!("Error({text:?})"));
+    std::iter::from_fn(|| resp::read_reply(&mut sent).ok().map(shown)).collect()
+}
+
 /// Encrypts an entry, changes it with `change` and decrypts it `later`, on the same boot or not; for the fuzzer.
 #[cfg(fuzzing)]
 pub fn reopen(

@@ -1,0 +1,192 @@
+//! A response, as this library and as libcurl read it: where both accept it, the status, the headers and the body agree.
+#![no_main]
+use amp_token::net::scripted_exchange::play_exchange;
+use amp_token::net::transport::{Request, Response};
+use amp_token::net::url::Url;
+use amp_token_fuzz::{curl, difference, on_small_stack};
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::fuzz_target;
+use std::ffi::CStr;
+
+const LIMIT: usize = 64 * 1024;
+
+/// What fits into the buffer of a socket.
+const LONGEST: usize = 128 * 1024;
+
+#[derive(Arbitrary, Clone, Debug)]
+enum Part {
+    Status(u8, u16, u8),
+    Header(u8, u8, u8),
+    OtherHeader(String, String, u8),
+    Fold(String, u8),
+    LineEnd(u8),
+    Chunk(Vec<u8>, u8),
+    LastChunk(u8),
+    Bytes(Vec<u8>),
+}
+
+const VERSIONS: [&str; 10] =
+    ["HTTP/1.1", "HTTP/1.0", "HTTP/2", "HTTP/3", "http/1.1", "HTTP/1.2", "HTTP/0.9", "HTTP/2.0", "HTTP/1", "HTTP/"];
+
+const REASONS: [&str; 6] = [" OK", "", " ", " In Ordnung f\u{fc}r Sie", "OK", " \t"];
+
+const NAMES: [&str; 14] = [
+    "Content-Length",
+    "Transfer-Encoding",
+    "Content-Type",
+    "Retry-After",
+    "Location",
+    "Connection",
+    "Content-Encoding",
+    "content-length",
+    "Content-Length ",
+    " Content-Length",
+    "Date",
+    "X-A",
+    "Trailer",
+    "Upgrade",
+];
+
+const VALUES: [&str; 26] = [
+    "0",
+    "1",
+    "2",
+    "3",
+    "5",
+    "10",
+    "+3",
+    "-1",
+    "3, 3",
+    "3,4",
+    "03",
+    "0x3",
+    "3 ",
+    "9999999999999999999999",
+    "chunked",
+    "gzip, chunked",
+    "identity",
+    "Chunked",
+    "chunked, chunked",
+    "close",
+    "keep-alive",
+    "text/plain",
+    "",
+    "a\tb",
+    "a\u{1}b",
+    "gzip",
+];
+
+const LINE_ENDS: [&str; 6] = ["\r\n", "\n", "\r\n\r\n", "\n\n", "\r", "\r\r\n"];
+
+fn sent(parts: &[Part]) -> Vec<u8> {
+    use std::io::Write;
+    let mut sent = Vec::new();
+    let end = |row: &u8| LINE_ENDS[if *row < 192 { 0 } else { usize::from(*row) % LINE_ENDS.len() }];
+    for part in parts {
+        match part {
+            Part::Status(version, status, reason) => {
+                let version = VERSIONS[usize::from(*version) % VERSIONS.len()];
+                let reason = REASONS[usize::from(*reason) % REASONS.len()];
+                write!(sent, "{version} {}{reason}\r\n", 100 + status % 500)
+            }
+            Part::Header(name, value, line_end) => {
+                let name = NAMES[usize::from(*name) % NAMES.len()];
+                let value = VALUES[usize::from(*value) % VALUES.len()];
+                write!(sent, "{name}: {value}{}", end(line_end))
+            }
+            Part::OtherHeader(name, value, line_end) => write!(sent, "{name}: {value}{}", end(line_end)),
+            Part::Fold(value, line_end) => write!(sent, " {value}{}", end(line_end)),
+            Part::LineEnd(line_end) => write!(sent, "{}", end(line_end)),
+            Part::Chunk(data, line_end) => write!(sent, "{:x}{}", data.len(), end(line_end))
+                .and_then(|()| sent.write_all(data))
+                .and_then(|()| write!(sent, "{}", end(line_end))),
+            Part::LastChunk(line_end) => write!(sent, "0\r\n{}", end(line_end)),
+            Part::Bytes(bytes) => sent.write_all(bytes),
+        }
+        .unwrap();
+    }
+    sent.truncate(LONGEST);
+    sent
+}
+
+const COMPARED: [&CStr; 7] =
+    [c"Content-Length", c"Content-Type", c"Retry-After", c"Location", c"Content-Encoding", c"Date", c"X-A"];
+
+struct Case<'a> {
+    sent: &'a [u8],
+    ours: Result<&'a Response, &'a str>,
+    theirs: &'a curl::Response,
+}
+
+/// Why only one of them accepts the response.
+#[rustfmt::skip]
+const ONE_ACCEPTS: &[(&str, fn(&Case) -> bool)] = &[
+    ("curl accepts a head that is cut off", |case| case.ours.is_err() && case.theirs.body.is_empty() && is_cut(case.sent)),
+    ("the versions of HTTP are 1.0, 1.1, 2 and 3", |case| case.ours.is_err_and(|error| error.contains("invalid HTTP version"))),
+    ("this curl does not know HTTP/3", |case| case.ours.is_ok() && case.theirs.code == UNSUPPORTED_PROTOCOL),
+    ("lines without a name are dropped", |case| case.ours.is_ok() && case.theirs.code == WEIRD_SERVER_REPLY),
+    ("a fold of no header is dropped", |case| case.ours.is_ok() && case.theirs.code == BAD_FUNCTION_ARGUMENT),
+];
+
+const UNSUPPORTED_PROTOCOL: i32 = 1;
+const WEIRD_SERVER_REPLY: i32 = 8;
+const BAD_FUNCTION_ARGUMENT: i32 = 43;
+
+/// Whether the last head has no empty line at its end.
+fn is_cut(sent: &[u8]) -> bool {
+    let start = sent.windows(5).rposition(|five| five.eq_ignore_ascii_case(b"HTTP/")).unwrap_or(0);
+    let lines = sent[start..].split(|byte| *byte == b'\n').map(|line| line.iter().all(|byte| *byte == b'\r'));
+    // What follows the last line break is no line.
+    lines.collect::<Vec<_>>().split_last().is_none_or(|(_, lines)| !lines.contains(&true))
+}
+
+fuzz_target!(|input: (Vec<Part>, u64)| {
+    let (parts, seed) = input;
+    let sent = sent(&parts);
+    let theirs = curl::read_response(&sent, &COMPARED);
+    let copy = sent.clone();
+    let ours = on_small_stack(move || {
+        let request = Request {
+            method: "POST".to_owned(),
+            url: Url::parse("http://127.0.0.1/oauth/token").unwrap(),
+            headers: Vec::new(),
+            body: b"a=b".to_vec().into(),
+            max_response_bytes: LIMIT,
+        };
+        play_exchange(&request, copy, seed, true).1.map_err(|error| error.to_string())
+    });
+    // curl takes a version in lower case for an odd one, and assumes the status 200.
+    if sent.windows(5).any(|five| five.eq_ignore_ascii_case(b"HTTP/") && five != b"HTTP/") {
+        return;
+    }
+    let case = Case { sent: &sent, ours: ours.as_ref().map_err(String::as_str), theirs: &theirs };
+    let shown = || String::from_utf8_lossy(&sent).into_owned();
+    match (&ours, theirs.code) {
+        (Ok(ours), 0) => {
+            assert_eq!(ours.status, theirs.status, "{}", shown());
+            assert_eq!(ours.body.as_slice(), theirs.body, "{}", shown());
+            for (name, theirs) in COMPARED.iter().zip(&theirs.headers) {
+                let name = name.to_str().unwrap();
+                let ours = ours.headers.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name));
+                let ours: Vec<_> = ours.map(|(_, value)| plain(value.as_bytes())).collect();
+                let theirs: Vec<_> = theirs.iter().map(|value| plain(value)).collect();
+                assert_eq!(ours, theirs, "{name} in {}", shown());
+            }
+        }
+        (Err(_), code) if code != 0 => {}
+        _ => difference(ONE_ACCEPTS, &case, || {
+            format!(
+                "{:?}
+{ours:?}
+{theirs:?}",
+                shown()
+            )
+        }),
+    }
+});
+
+/// A value in which white space, control characters and what is not UTF-8 do not count.
+fn plain(value: &[u8]) -> String {
+    let text = String::from_utf8_lossy(value).replace(|c: char| c.is_control(), " ");
+    text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""Which lines of src/ the fuzz targets and the tests run.
+
+coverage.py [--write] [--only fuzz|tests]: builds both with instrumentation, runs the inputs of fuzz/corpus,
+fuzz/seeds and fuzz/crashes and the tests below, and prints the lines and functions of each file and the largest
+places that neither runs. With --write, the tables in docs/fuzzing.md are rewritten; the column "why" is kept.
+
+Needs a nightly toolchain, and llvm-profdata and llvm-cov of its LLVM version: of rustup's llvm-tools, or of Debian's
+package llvm-VERSION. The builds are in target/coverage.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "target/coverage"
+PAGE = ROOT / "docs/fuzzing.md"
+# Not all of them: the command, the bindings and the tests that start processes are not measured.
+TESTS = ["--features", "redis", "--lib", "--test", "cache", "--test", "api"]
+PLACES = 10
+
+
+def tool(name: str) -> str:
+    """The tool of the LLVM version with which the nightly compiler instruments."""
+    about = subprocess.check_output(["rustc", "+nightly", "-vV"], text=True)
+    sysroot = subprocess.check_output(["rustc", "+nightly", "--print", "sysroot"], text=True).strip()
+    host = re.search(r"host: (\S+)", about)[1]
+    version = re.search(r"LLVM version: (\d+)", about)[1]
+    own = Path(sysroot) / "lib/rustlib" / host / "bin" / name
+    found = str(own) if own.exists() else shutil.which(f"{name}-{version}")
+    return found or sys.exit(f"missing: {name} of LLVM {version}; install rustup's llvm-tools, or llvm-{version}")
+
+
+def build(arguments: list[str], flags: str) -> list[str]:
+    """Builds with instrumentation; returns the executables."""
+    environment = os.environ | {"RUSTFLAGS": f"-Cinstrument-coverage {flags}", "CARGO_INCREMENTAL": "0"}
+    # Build scripts are instrumented, too.
+    environment["LLVM_PROFILE_FILE"] = str(TARGET / "build-%p-%m.profraw")
+    messages = subprocess.check_output(
+        ["cargo", "+nightly", *arguments, "--message-format", "json-render-diagnostics"], cwd=ROOT, env=environment, text=True
+    )
+    return re.findall(r'"executable":"([^"]+)"', messages)
+
+
+def report(kind: str, programs: list[str], run) -> dict[str, tuple[dict[int, int], dict[str, int]]]:
+    """Runs the programs; by file, the counts of its lines and of its functions."""
+    profiles = TARGET / f"{kind}-profiles"
+    shutil.rmtree(profiles, ignore_errors=True)
+    profiles.mkdir(parents=True)
+    environment = os.environ | {"LLVM_PROFILE_FILE": str(profiles / "%p-%m.profraw")}
+    for program in programs:
+        run(program, environment)
+    merged = profiles / "merged"
+    raw = [str(path) for path in profiles.glob("*.profraw")]
+    subprocess.run([tool("llvm-profdata"), "merge", "-sparse", "-o", merged, *raw], check=True)
+    objects = [part for program in programs[1:] for part in ("-object", program)]
+    lcov = subprocess.check_output(
+        [tool("llvm-cov"), "export", "--format=lcov", f"--instr-profile={merged}", programs[0], *objects, str(ROOT / "src")],
+        text=True,
+        stderr=subprocess.DEVNULL,
+    )
+    files = {}
+    for record in lcov.split("end_of_record"):
+        name = re.search(r"^SF:(.*)$", record, re.M)
+        if not name or not name[1].startswith(f"{ROOT}/src/"):
+            continue
+        path = Path(name[1])
+        # The tests of a file are not its code.
+        end = re.search(r"^#\[cfg\(test\)\]\nmod tests", path.read_text(), re.M)
+        last = path.read_text()[: end.start()].count("\n") if end else 1 << 30
+        lines, functions = defaultdict(int), defaultdict(int)
+        for line, count in re.findall(r"^DA:(\d+),(\d+)", record, re.M):
+            if int(line) <= last:
+                lines[int(line)] += int(count)
+        starts = {function: int(line) for line, function in re.findall(r"^FN:(\d+),(.*)$", record, re.M)}
+        for count, function in re.findall(r"^FNDA:(\d+),(.*)$", record, re.M):
+            # A generic function counts once.
+            if starts.get(function, last + 1) <= last:
+                functions[str(starts[function])] += int(count)
+        if lines:
+            files[str(path.relative_to(ROOT))] = (lines, functions)
+    return files
+
+
+def run_target(program: str, environment: dict[str, str]) -> None:
+    name = Path(program).name
+    inputs = [str(path) for kind in ("corpus", "seeds", "crashes") for path in sorted((ROOT / "fuzz" / kind / name).glob("*"))]
+    for at in range(0, len(inputs), 500):
+        subprocess.run([program, *inputs[at : at + 500]], env=environment, check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+
+
+def run_test(program: str, environment: dict[str, str]) -> None:
+    # Times that a test asserts do not hold with instrumentation; what fails was run all the same.
+    subprocess.run([program, "--quiet"], cwd=ROOT, env=environment, check=False, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
+
+
+def share(counts) -> str:
+    counts = list(counts)
+    covered = sum(1 for count in counts if count)
+    return f"{covered}/{len(counts)} ({100 * covered // max(len(counts), 1)}%)"
+
+
+def function_at(path: str, line: int) -> str:
+    """The function that a line is in."""
+    for text in reversed((ROOT / path).read_text().splitlines()[:line]):
+        found = re.match(r"\s*(?:pub(?:\([^)]*\))? )?(?:const )?(?:unsafe )?(?:extern \"C\" )?fn (\w+)", text)
+        if found:
+            return found[1]
+    return ""
+
+
+def largest_gaps(files) -> list[tuple[int, str, int]]:
+    """The longest runs of lines that nothing runs: their number of lines with code, the file and the first line."""
+    gaps = []
+    for path, (lines, _) in files.items():
+        start, length = None, 0
+        for line in [*sorted(lines), None]:
+            if line is not None and lines[line] == 0:
+                start, length = start or line, length + 1
+            elif start:
+                gaps.append((length, path, start))
+                start, length = None, 0
+    return sorted(gaps, key=lambda gap: (-gap[0], gap[1], gap[2]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--only", choices=["fuzz", "tests"])
+    arguments = parser.parse_args()
+    reports = {}
+    if arguments.only != "tests":
+        command = ["build", "--release", "--manifest-path", "fuzz/Cargo.toml", "--features", "peers", "--bins"]
+        programs = build([*command, "--target-dir", str(TARGET / "fuzz")], "--cfg fuzzing")
+        reports["fuzz"] = report("fuzz", programs, run_target)
+    if arguments.only != "fuzz":
+        programs = build(["test", *TESTS, "--no-run", "--target-dir", str(TARGET / "tests")], "")
+        reports["tests"] = report("tests", programs, run_test)
+    both = {}
+    for files in reports.values():
+        for path, (lines, functions) in files.items():
+            all_lines, all_functions = both.setdefault(path, (defaultdict(int), defaultdict(int)))
+            for line, count in lines.items():
+                all_lines[line] += count
+            for function, count in functions.items():
+                all_functions[function] += count
+    reports["both"] = both
+
+    columns = list(reports) if len(reports) > 2 else list(reports)[:1]
+    table = ["| file | " + " | ".join(f"lines: {kind} | functions: {kind}" for kind in columns) + " |"]
+    table.append("| --- |" + " --- |" * (2 * len(columns)))
+    for path in sorted(both):
+        cells = [share(part.values()) for kind in columns for part in reports[kind].get(path, ({}, {}))]
+        table.append(f"| {path} | " + " | ".join(cells) + " |")
+    cells = []
+    for kind in columns:
+        for part in (0, 1):
+            cells.append(share(count for file in reports[kind].values() for count in file[part].values()))
+    table.append("| all | " + " | ".join(cells) + " |")
+
+    page = PAGE.read_text()
+    reasons = dict(re.findall(r"^\| (`src/\S+ \w+`) \| \d+ \| (.*) \|$", page, re.M))
+    places = ["| place | lines | why |", "| --- | --- | --- |"]
+    for length, path, line in largest_gaps(both)[:PLACES]:
+        name = f"`{path.removesuffix('.rs')}.rs {function_at(path, line)}`"
+        places.append(f"| {name} | {length} | {reasons.get(name, '')} |")
+    print("\n".join([*table, "", *places]))
+    if arguments.write:
+        for marker, rows in (("coverage", table), ("places", places)):
+            page = re.sub(rf"(<!-- {marker} -->\n)(?:\|.*\n)*", lambda found: found[1] + "\n".join(rows) + "\n", page)
+        PAGE.write_text(page)
+
+
+if __name__ == "__main__":
+    main()
