@@ -15,16 +15,20 @@ fi
 packaging/tools.sh >/dev/null
 work=$(mktemp -d "$PWD/build/reproducible-XXXXXX")
 trap 'rm -rf "$work"' EXIT
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+# As in package.sh.
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)
 export SOURCE_DATE_EPOCH
 packages=$*
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 unset CARGO_TARGET_DIR
 
+# The commit, or what was unpacked from an archive of one.
+copy_sources() { git archive HEAD 2>/dev/null || tar -c --exclude=./build --exclude=target .; }
+
 # build DIR: a build of a copy of the sources in DIR. Crates and tools are not downloaded again.
 build() {
     mkdir -p "$work/$1/build" "$work/cargo/$1"
-    git archive HEAD | tar -x -C "$work/$1"
+    copy_sources | tar -x -C "$work/$1"
     for entry in registry config.toml; do
         [ ! -e "$cargo_home/$entry" ] || ln -s "$cargo_home/$entry" "$work/cargo/$1/$entry"
     done
