@@ -7,7 +7,7 @@ A count is the same on a busy machine and on one that is not, so 5% more is a ch
 library. Fails if an operation takes more than that; a gain is kept by --update, which rewrites instructions.json.
 --out writes the counts to FILE as well. Needs what `make library command` builds, valgrind, cc and python3.
 
-The kernel's instructions are not counted. A command counts with the process that it forks, each from its start.
+One row is in bytes: the memory of a cache, which belongs to no file. The kernel's instructions are not counted. A command counts with the process that it forks, each from its start.
 """
 
 from __future__ import annotations
@@ -54,13 +54,12 @@ class Emulator:
 class Bench:
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
-        self.program = scratch / "instructions"
+        self.program, self.scale = scratch / "instructions", scratch / "scale"
         options = [f"-I{ROOT / 'include'}", f"-L{LIBRARY}", "-lamp_token", f"-Wl,-rpath,{LIBRARY}"]
-        source = str(ROOT / "benches/instructions.c")
-        subprocess.run(
-            ["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", source, "-o", str(self.program), *options],
-            check=True,
-        )
+        for program in (self.program, self.scale):
+            source = ROOT / "benches" / f"{program.name}.c"
+            warnings = ["-Wall", "-Wextra", "-Werror"]
+            subprocess.run(["cc", "-std=gnu11", "-O2", "-pthread", *warnings, source, "-o", program, *options], check=True)
         self.http, self.https = Emulator(), Emulator("--tls")
 
     def environment(self, emulator: Emulator, **settings: str) -> dict[str, str]:
@@ -109,6 +108,13 @@ class Bench:
         subprocess.run([self.program, "load", "1"], env=self.environment(self.http, **self.store()), check=True)
         return self.c("load", 10, **self.store())
 
+    def bytes_of_cache(self) -> int:
+        # Without a proxy, which is a secret too. An empty variable counts as unset.
+        environment = self.environment(self.http, proxy="")
+        command = [self.scale, "memory", "1000"]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        return int(done.stdout.split()[0])
+
     def get(self, emulator: Emulator, **settings: str) -> int:
         return self.count(self.environment(emulator, **settings), COMMAND, "get")
 
@@ -152,6 +158,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], int]] = {
     "C: get and free of a cached token": lambda bench: bench.c("get", TIMES),
     "C: request through a transport function, and parsing of the token": lambda bench: bench.c("parse", 100),
     "C: token loaded from the file store": Bench.load,
+    "C: bytes of memory of a cache with its token": Bench.bytes_of_cache,
     "amp-token get, warm": Bench.warm,
     "amp-token get, cold, http": lambda bench: bench.get(bench.http),
     "amp-token get, cold, https, one CA certificate": lambda bench: bench.get(

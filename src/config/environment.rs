@@ -79,6 +79,11 @@ impl Environment {
         &self.inherited
     }
 
+    /// The environment for what starts no program, which keeps no copy of all variables.
+    pub(super) fn without_inherited(&self) -> Self {
+        Environment { known: self.known.clone(), inherited: Arc::default() }
+    }
+
     /// The user's home directory.
     pub(super) fn home(&self) -> Option<PathBuf> {
         self.directory(if cfg!(windows) { "USERPROFILE" } else { "HOME" })

@@ -178,7 +178,7 @@ impl Config {
                 ca_file: self.path("ca_file"),
                 client_certificate: certificate.zip(key),
                 proxy: self.secret("proxy"),
-                environment: self.environment.clone(),
+                environment: self.environment.without_inherited(),
                 log: log.clone(),
             },
             user_agent: {
@@ -189,7 +189,11 @@ impl Config {
                 }
             },
             log,
-            environment: self.environment.clone(),
+            environment: if self.text("credential_command").is_some() {
+                self.environment.clone()
+            } else {
+                self.environment.without_inherited()
+            },
             clock: self.clock.clone(),
             scope: self.scope,
         })
