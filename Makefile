@@ -8,6 +8,7 @@
 #   make uninstall   the same variables
 #   make header      regenerates include/ after a change in src/capi/ or of a setting
 #   make bench       BENCH_OUT=build/bench: compares the speed with other libraries; takes minutes
+#   make scale       SCALE_OUT=build/scale: how cost grows with caches, threads, processes and machines; takes minutes
 #   make soak        MINUTES=10 SEED=: many processes and threads, with servers that fail
 #   make package     PACKAGES='deb wheel': .deb, .rpm, tarball, wheels, npm package and container image under build/packages/,
 #                    for glibc 2.17 or later; by default all of them. PACKAGES=windows: those for Windows
@@ -49,6 +50,9 @@ ADVISORIES =
 
 # For `make bench`: the directory of the results. docs/bench holds the published ones.
 BENCH_OUT = build/bench
+
+# For `make scale`: the directory of the page. docs holds the published one.
+SCALE_OUT = build/scale
 
 # The build command, its options and its output: `make package` changes them to build for older systems.
 CARGO = cargo
@@ -119,6 +123,11 @@ bench:
 	@scripts/install-deps.sh cargo cc curl jq curl-headers python3 python3-venv
 	@$(MAKE) --no-print-directory library command
 	benches/run.py --out '$(BENCH_OUT)'
+
+scale:
+	@scripts/install-deps.sh cargo cc curl jq curl-headers python3 redis-server
+	@$(MAKE) --no-print-directory library command
+	benches/scale.py --out '$(SCALE_OUT)'
 
 soak: command
 	@scripts/install-deps.sh cargo cc python3 redis-server
@@ -195,5 +204,5 @@ clean:
 # Several runs of cargo write to the same files.
 .NOTPARALLEL:
 
-.PHONY: all deps library command examples demo test bench soak header install install-built uninstall package sizes \
+.PHONY: all deps library command examples demo test bench scale soak header install install-built uninstall package sizes \
 	deny supply-chain doxygen docs clean

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # For how long the fast path relies on the last answer of the native library, which reads a clock that counts the time
 # of suspends and cannot be set, and the wall clock. In between the fast path reads only the wall clock: a suspend and
-# the pause of a virtual machine move it forward, out of this time. In seconds.
+# the pause of a virtual machine move it forward, out of this time, and setting it back does so too,
+# unless it lands in this time. In seconds.
 _TRUSTED = 0.05
 
 STATISTICS = (
