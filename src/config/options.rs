@@ -189,9 +189,10 @@ impl Config {
                 }
             },
             log,
-            environment: match self.text("credential_command") {
-                Some(_) => self.environment.clone(),
-                None => self.environment.without_inherited(),
+            environment: if self.text("credential_command").is_some() {
+                self.environment.clone()
+            } else {
+                self.environment.without_inherited()
             },
             clock: self.clock.clone(),
             scope: self.scope,
