@@ -389,13 +389,15 @@ mod tests {
         let section = parse(file, &content, &Log::default()).unwrap().remove(0);
         let Content::Section(values) = profile(section, file, &content).unwrap().content else { panic!() };
         let values: Vec<_> = values.iter().map(|(row, value)| (SETTINGS[*row].name, value.expose())).collect();
+        // On Windows, it is joined by a backslash.
+        let secret_file = Path::new("/home/me").join("keys/s");
         let expected = [
             ("timeout_ms", "5000"),
             ("background_refresh", "true"),
             ("client_id", "i"),
             ("retries", "2"),
             ("credential_command", r#"["a b","c\"d"]"#),
-            ("client_secret_file", "/home/me/keys/s"),
+            ("client_secret_file", secret_file.to_str().unwrap()),
             ("ca_file", "/etc/ca"),
         ];
         assert_eq!(values, expected);
