@@ -334,7 +334,7 @@ def python_reference(site, package):
     """A page made from the Python package without importing it: what its __all__ lists, and the adapters."""
     trees = {file.stem: ast.parse(file.read_text()) for file in sorted(package.glob("*.py"))}
     definitions = {}
-    for module in ("_cache", "_session", "_token", "_errors"):
+    for module in ("_cache", "_session", "_personal_access_token", "_token", "_errors"):
         for node in trees[module].body:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
                 definitions[node.name] = node
