@@ -10,6 +10,7 @@ package llvm-VERSION. The builds are in target/coverage.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -90,10 +91,20 @@ def report(kind: str, programs: list[str], run) -> dict[str, tuple[dict[int, int
 
 def run_target(program: str, environment: dict[str, str]) -> None:
     name = Path(program).name
-    inputs = [str(path) for kind in ("corpus", "seeds", "crashes") for path in sorted((ROOT / "fuzz" / kind / name).glob("*"))]
+    # A copy, because a fuzzer that runs meanwhile replaces inputs.
+    copies = TARGET / "inputs" / name
+    shutil.rmtree(copies, ignore_errors=True)
+    copies.mkdir(parents=True)
+    for kind in ("corpus", "seeds", "crashes"):
+        for path in (ROOT / "fuzz" / kind / name).glob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copy(path, copies / f"{kind}-{path.name}")
+    inputs = [str(path) for path in sorted(copies.glob("*"))]
+    # Another opinion of libcurl or OpenSSL is not what is measured here.
+    environment = environment | {"AMP_FUZZ_LIST": "1"}
     for at in range(0, len(inputs), 500):
-        subprocess.run([program, *inputs[at : at + 500]], env=environment, check=True, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.DEVNULL)
+        arguments = [program, *inputs[at : at + 500]]
+        subprocess.run(arguments, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def run_test(program: str, environment: dict[str, str]) -> None:

@@ -123,6 +123,7 @@ struct Case<'a> {
 const ONE_ACCEPTS: &[(&str, fn(&Case) -> bool)] = &[
     ("curl accepts a head that is cut off", |case| case.ours.is_err() && case.theirs.body.is_empty() && is_cut(case.sent)),
     ("the versions of HTTP are 1.0, 1.1, 2 and 3", |case| case.ours.is_err_and(|error| error.contains("invalid HTTP version"))),
+    ("the status 101 is final; curl waits for another", |case| case.ours.is_ok_and(|ours| ours.status == 101)),
     ("this curl does not know HTTP/3", |case| case.ours.is_ok() && case.theirs.code == UNSUPPORTED_PROTOCOL),
     ("lines without a name are dropped", |case| case.ours.is_ok() && case.theirs.code == WEIRD_SERVER_REPLY),
     ("a fold of no header is dropped", |case| case.ours.is_ok() && case.theirs.code == BAD_FUNCTION_ARGUMENT),

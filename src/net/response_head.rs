@@ -11,7 +11,7 @@
 //!   and ureq rejects values that are invalid or that contradict each other. A line that is dropped may be a
 //!   misspelled one, so a connection must not be used for a second response unless the head [`is_strict`].
 //! - What is not a response at all reaches ureq unchanged, and at once: ureq describes it.
-//! - The result is never longer than what was received, so it takes its place in the buffer.
+//! - The result takes the place of what was received in the buffer. The few heads that would become longer stay as they are.
 
 use zeroize::Zeroizing;
 
@@ -54,9 +54,14 @@ pub(super) fn normalize(input: &mut [u8]) -> Head {
             // A NUL has no place in a head: ureq reports it.
             Some(status) if !head.contains(&0) => {
                 let head = rewritten(head, status);
+                let end = start + length;
+                // `HTTP/2 200` and two LF become longer, so there is no place for the result: ureq rejects the version.
+                if head.len() > end {
+                    return Head::Complete(input.len());
+                }
                 input[..head.len()].copy_from_slice(&head);
-                input.copy_within(start + length.., head.len());
-                return Head::Complete(head.len() + input.len() - (start + length));
+                input.copy_within(end.., head.len());
+                return Head::Complete(head.len() + input.len() - end);
             }
             _ => return Head::Complete(input.len()),
         }
@@ -107,7 +112,7 @@ fn status(line: &[u8]) -> Option<[u8; 3]> {
     (is_version && is_status).then_some(*digits)
 }
 
-/// A head in the form that ureq accepts. It is never longer.
+/// A head in the form that ureq accepts. Only a version of one digit makes it longer, by two bytes.
 fn rewritten(head: &[u8], status: [u8; 3]) -> Zeroizing<Vec<u8>> {
     let mut out = Zeroizing::new(Vec::with_capacity(head.len()));
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -170,6 +175,7 @@ mod tests {
             ("HTTP/1.0 200 OK\nA: b\n\nbody\n\n", "HTTP/1.1 200\nA:b\n\nbody\n\n"),
             ("http/1.1   404\r\n\r\n", "HTTP/1.1 404\n\n"),
             ("HTTP/2 200 \r\nA: b\r\n\r\n", "HTTP/1.1 200\nA:b\n\n"),
+            ("\n\nHTTP/2 200\n\nbody", "HTTP/1.1 200\n\nbody"),
             ("HTTP/1.1 200OK\r\r\n\r\r\n", "HTTP/1.1 200\n\n"),
             ("\r\n\nHTTP/1.1 200 Zugriff f\u{fc}r Sie\r\n\r\n", "HTTP/1.1 200\n\n"),
             // Folds.
@@ -208,6 +214,9 @@ mod tests {
             "HTTP/1.1 2000\r\n",
             "HTTP/1.1200\r\n",
             "HTTP/1.1 200 OK\r\nA: b\0c\r\n\r\n",
+            // It would become longer.
+            "HTTP/2 200\n\n",
+            "HTTP/3 503\nA:b\n\nbody",
         ] {
             assert_eq!(normalized(input), input);
         }
