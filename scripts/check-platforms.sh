@@ -155,6 +155,8 @@ linux_static() {
 # Of a platform: tools whose absence the tests notice, options such as `--skip NAME` for tests that cannot pass there, and what
 # runs its programs.
 lacking=() skipped=() run=(env)
+# These call the library from this machine's Python.
+other_python=(--skip recipes::)
 
 x86_64() {
     where=natively
@@ -168,7 +170,7 @@ musl() {
 aarch64() {
     where='in qemu'
     scripts/install-deps.sh qemu-aarch64-static aarch64-linux-gnu-gcc
-    lacking=(c++ clang++ strace valgrind) run=("$PWD/scripts/in-qemu.sh" aarch64)
+    lacking=(c++ clang++ strace valgrind) skipped=("${other_python[@]}") run=("$PWD/scripts/in-qemu.sh" aarch64)
     linux aarch64-unknown-linux-gnu aarch64-linux-gnu-gcc
     debian_python arm64
     cell Python python env QEMU_LD_PREFIX="$work/python" "${run[@]}" "$work/python/usr/bin/python3"
@@ -182,7 +184,7 @@ aarch64-musl() {
 i686() {
     where=natively
     scripts/install-deps.sh i686-linux-gnu-gcc
-    lacking=(c++ clang++ valgrind)
+    lacking=(c++ clang++ valgrind) skipped=("${other_python[@]}")
     # The programs themselves name the loader of the cross compiler: there is none in /lib.
     linux i686-unknown-linux-gnu i686-linux-gnu-gcc \
         -Wl,--dynamic-linker=/usr/i686-linux-gnu/lib/ld-linux.so.2 -Wl,-rpath,/usr/i686-linux-gnu/lib
@@ -194,7 +196,7 @@ i686() {
 s390x() {
     where='in qemu'
     scripts/install-deps.sh qemu-s390x-static s390x-linux-gnu-gcc
-    lacking=(c++ clang++ strace valgrind) run=("$PWD/scripts/in-qemu.sh" s390x)
+    lacking=(c++ clang++ strace valgrind) skipped=("${other_python[@]}") run=("$PWD/scripts/in-qemu.sh" s390x)
     linux s390x-unknown-linux-gnu s390x-linux-gnu-gcc
     debian_python s390x
     cell Python python env QEMU_LD_PREFIX="$work/python" "${run[@]}" "$work/python/usr/bin/python3"

@@ -103,10 +103,11 @@ fn read_value(source: &mut impl BufRead) -> io::Result<Reply> {
         ":" => Ok(Value::Integer(number()?)),
         "$" if number()? == -1 => Ok(Value::Nil),
         "$" => {
-            let length = usize::try_from(number()?).map_err(|_| invalid())?;
-            if length > seal::MAX_RECORD_BYTES {
+            let length = u64::try_from(number()?).map_err(|_| invalid())?;
+            // With pointers of 32 bits it may be more than any size.
+            let Some(length) = usize::try_from(length).ok().filter(|length| *length <= seal::MAX_RECORD_BYTES) else {
                 return Ok(Reply::Value(Value::TooLong));
-            }
+            };
             let mut bytes = vec![0; length + 2];
             source.read_exact(&mut bytes)?;
             if !bytes.ends_with(b"\r\n") {
