@@ -71,5 +71,9 @@ if __name__ == "__main__":
     if os.environ.pop("AMP_IN_NAMESPACE", None):
         main(sys.argv[1])
     else:
-        command = ["unshare", "--user", "--map-root-user", "--net", "--mount", sys.executable, *sys.argv]
+        namespaces = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
+        if subprocess.run([*namespaces, "ip", "link", "set", "lo", "up"], capture_output=True).returncode != 0:
+            print("NOT CHECKED: how names are resolved, because this needs namespaces and iproute2")
+            sys.exit()
+        command = [*namespaces, sys.executable, *sys.argv]
         os.execvpe(command[0], command, {**os.environ, "AMP_IN_NAMESPACE": "1"})
