@@ -57,13 +57,17 @@ CARGO = cargo
 CARGO_FLAGS = --release
 # What runs the command during an installation, if it is built for another processor: an emulator of that.
 RUN =
-RELEASE = $(TARGET)/release
+# Where cargo puts the results, within its directory.
+BUILT = release
 CC = cc
 PYTHON = python3
 CFLAGS = -O2 -g
 INSTALL = install
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Cargo's directory for the library. A build of the command also makes a library, with other features and under the same
+# name: in one directory, each would let cargo build the other again, with minutes of link-time optimization.
+LIBRARY_TARGET = $(TARGET)/library
 OUT = build
 
 # The system that the library is for: the name that programs are linked with, the one that they load, the file, what the
@@ -100,11 +104,11 @@ deps:
 # them, cargo would not apply link-time optimization to the others. What a running program has loaded is not overwritten.
 library:
 	@scripts/install-deps.sh --check cargo cc
-	AMP_SONAME=$(BUILD_SONAME) $(CARGO) rustc $(CARGO_FLAGS) --lib --crate-type cdylib,staticlib --features '$(SHIPPED) $(FEATURES)'
+	CARGO_TARGET_DIR=$(LIBRARY_TARGET) AMP_SONAME=$(BUILD_SONAME) $(CARGO) rustc $(CARGO_FLAGS) --lib --crate-type cdylib,staticlib --features '$(SHIPPED) $(FEATURES)'
 	@mkdir -p $(OUT)/lib
 	@rm -f $(OUT)/lib/$(SOFILE)
-	@cp -p $(RELEASE)/libamp_token.a $(OUT)/lib/
-	@cp -p $(RELEASE)/$(SO) $(OUT)/lib/$(SOFILE)
+	@cp -p $(LIBRARY_TARGET)/$(BUILT)/libamp_token.a $(OUT)/lib/
+	@cp -p $(LIBRARY_TARGET)/$(BUILT)/$(SO) $(OUT)/lib/$(SOFILE)
 	@ln -sf $(SOFILE) $(OUT)/lib/$(SONAME)
 	@ln -sf $(SONAME) $(OUT)/lib/$(SO)
 
@@ -113,7 +117,7 @@ command:
 	AMP_SONAME=$(BUILD_SONAME) $(CARGO) build $(CARGO_FLAGS) --features 'cli,emulator,redis,serve $(SHIPPED) $(FEATURES)' --bin amp-token
 	@mkdir -p $(OUT)/bin
 	@rm -f $(OUT)/bin/amp-token
-	@cp -p $(RELEASE)/amp-token $(OUT)/bin/
+	@cp -p $(TARGET)/$(BUILT)/amp-token $(OUT)/bin/
 
 # The examples. Those that need libcurl or a C++ compiler are left out where that is missing.
 examples: library

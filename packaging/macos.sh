@@ -20,7 +20,6 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 epoch=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$epoch}
 features=${FEATURES:-}
-target_dir=${CARGO_TARGET_DIR:-target}
 work=$PWD/build/packaging-macos
 out=build/packages
 name=libamp_token-$version-universal-macos
@@ -82,7 +81,7 @@ build_for() {
     env "CC_$variable=$work/bin/cc-$1" "CARGO_TARGET_${variable^^}_LINKER=$work/bin/lld" CARGO_PROFILE_RELEASE_STRIP=none \
         RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo --remap-path-prefix=$PWD=libamp_token" \
         make --no-print-directory library command SYSTEM=Darwin CARGO_FLAGS="--release --target $target" \
-        RELEASE="$target_dir/$target/release" OUT="build/packages-macos-$1" FEATURES="$features"
+        BUILT="$target/release" OUT="build/packages-macos-$1" FEATURES="$features"
 }
 for architecture in aarch64 x86_64; do
     echo "== building for macOS, $architecture"

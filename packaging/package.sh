@@ -51,7 +51,6 @@ export PATH="$tools:$PATH"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 epoch=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$epoch}
-target=${CARGO_TARGET_DIR:-target}
 features=${FEATURES:-}
 work=build/packaging
 out=build/packages
@@ -77,7 +76,7 @@ run_make() {
     local runner=
     [ "$1" = x86_64 ] || runner=qemu-$1
     RUSTFLAGS="$flags $3" make --no-print-directory CARGO=cargo-zigbuild CARGO_FLAGS="--release --target $2" \
-        RELEASE="$target/${2%%.*}/release" OUT="build/$4" RUN="$runner" FEATURES="$features" "${@:5}"
+        BUILT="${2%%.*}/release" OUT="build/$4" RUN="$runner" FEATURES="$features" "${@:5}"
 }
 
 # write_sbom DIR FEATURES TARGET: writes the licence notices and the SBOM that accompany a binary.
@@ -93,10 +92,8 @@ build_library() {
     "$1-linux-gnu-strip" --strip-debug --enable-deterministic-archives "build/packages-$1/lib/libamp_token.a"
     write_sbom "$work/$1/library" "$features" "$1-unknown-linux-gnu"
 }
-# In a shell of its own, because the musl library is linked with zig; and in a directory of its own, because cargo locks it.
+# In a shell of its own, because the musl library is linked with zig.
 build_command() (
-    target=$target/command
-    export CARGO_TARGET_DIR=$target
     triple=$1-unknown-linux-musl
     name=${triple//-/_}
     # zig compiles the C code of the crates, but does not link: its static commands have fixed addresses.
