@@ -165,8 +165,8 @@ header:
 install: all install-built
 
 # Installs what is built already, without cargo. The paths are quoted because PREFIX may contain spaces.
-install-built:
-	$(INSTALL) -d "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(LIBDIR)/cmake/AmpToken" "$(DESTDIR)$(BINDIR)"
+install-built: install-metadata
+	$(INSTALL) -d "$(DESTDIR)$(INCLUDEDIR)" "$(DESTDIR)$(LIBDIR)" "$(DESTDIR)$(BINDIR)"
 	$(INSTALL) -d "$(DESTDIR)$(DATADIR)/man/man1" "$(DESTDIR)$(DATADIR)/doc/libamp_token"
 	$(INSTALL) -d "$(DESTDIR)$(DATADIR)/bash-completion/completions" "$(DESTDIR)$(DATADIR)/zsh/site-functions" "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d"
 	$(INSTALL) -m 644 include/amp_token.h include/amp_token.i include/amp_token.json bindings/cpp/amp_token.hpp "$(DESTDIR)$(INCLUDEDIR)/"
@@ -177,9 +177,6 @@ ifneq ($(INSTALL_NAME),$(BUILD_SONAME))
 endif
 	ln -sf $(SOFILE) "$(DESTDIR)$(LIBDIR)/$(SONAME)"
 	ln -sf $(SONAME) "$(DESTDIR)$(LIBDIR)/$(SO)"
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@STATIC_LIBS@|$(STATIC_LIBS)|' packaging/amp_token.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/amp_token.pc"
-	sed -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@SO@|$(SO)|' -e 's|@SONAME@|$(INSTALL_NAME)|' -e 's|@STATIC_LIBS@|$(STATIC_LIBS)|' packaging/AmpTokenConfig.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/AmpToken/AmpTokenConfig.cmake"
-	sed -e 's|@VERSION@|$(VERSION)|' packaging/AmpTokenConfigVersion.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/AmpToken/AmpTokenConfigVersion.cmake"
 	$(INSTALL) -m 755 $(OUT)/bin/amp-token "$(DESTDIR)$(BINDIR)/"
 	$(RUN) $(OUT)/bin/amp-token man > "$(DESTDIR)$(DATADIR)/man/man1/amp-token.1"
 	$(RUN) $(OUT)/bin/amp-token completions bash > "$(DESTDIR)$(DATADIR)/bash-completion/completions/amp-token"
@@ -188,6 +185,13 @@ endif
 	$(INSTALL) -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE docs/testing-your-program.md "$(DESTDIR)$(DATADIR)/doc/libamp_token/"
 	$(INSTALL) -m 644 tests/emulator/README.md "$(DESTDIR)$(DATADIR)/doc/libamp_token/emulator.md"
 	@packaging/ldconfig.sh "$(DESTDIR)" "$(LIBDIR)" $(SONAME)
+
+# What pkg-config and CMake read.
+install-metadata:
+	$(INSTALL) -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(LIBDIR)/cmake/AmpToken"
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@STATIC_LIBS@|$(STATIC_LIBS)|' packaging/amp_token.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/amp_token.pc"
+	sed -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@SO@|$(SO)|' -e 's|@SONAME@|$(INSTALL_NAME)|' -e 's|@STATIC_LIBS@|$(STATIC_LIBS)|' packaging/AmpTokenConfig.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/AmpToken/AmpTokenConfig.cmake"
+	sed -e 's|@VERSION@|$(VERSION)|' packaging/AmpTokenConfigVersion.cmake.in > "$(DESTDIR)$(LIBDIR)/cmake/AmpToken/AmpTokenConfigVersion.cmake"
 
 uninstall:
 	rm -f "$(DESTDIR)$(INCLUDEDIR)/amp_token.h" "$(DESTDIR)$(INCLUDEDIR)/amp_token.i" "$(DESTDIR)$(INCLUDEDIR)/amp_token.json" "$(DESTDIR)$(INCLUDEDIR)/amp_token.hpp"
@@ -230,5 +234,5 @@ clean:
 # Several runs of cargo write to the same files.
 .NOTPARALLEL:
 
-.PHONY: all deps library command examples demo test bench scale soak header install install-built uninstall package sizes \
+.PHONY: all deps library command examples demo test bench scale soak header install install-built install-metadata uninstall package sizes \
 	deny supply-chain doxygen docs clean

@@ -23,12 +23,11 @@ trap 'rm -rf "$work"' EXIT
 # The library and its declarations as `make install` arranges them. Always in the same place: Go keeps what it has
 # compiled, with the flags of pkg-config, and does not notice that these have changed.
 prefix=$target/recipes
-mkdir -p "$prefix/lib/pkgconfig" "$prefix/include"
+mkdir -p "$prefix/lib" "$prefix/include"
 ln -sf "$target/debug/libamp_token.so" "$prefix/lib/libamp_token.so.0"
 ln -sf libamp_token.so.0 "$prefix/lib/libamp_token.so"
 ln -sf "$root/include/amp_token.h" "$root/include/amp_token.i" "$prefix/include/"
-sed -e "s|@PREFIX@|$prefix|" -e "s|@LIBDIR@|$prefix/lib|" -e "s|@INCLUDEDIR@|$prefix/include|" -e 's|@VERSION@|0|' \
-    packaging/amp_token.pc.in >"$prefix/lib/pkgconfig/amp_token.pc"
+make --no-print-directory -s -C "$root" install-metadata PREFIX="$prefix" LIBDIR="$prefix/lib" INCLUDEDIR="$prefix/include"
 export LD_LIBRARY_PATH=$prefix/lib PKG_CONFIG_PATH=$prefix/lib/pkgconfig AMP_TOKEN_I=$prefix/include/amp_token.i
 # Nothing is downloaded.
 export GOCACHE=$prefix/go GOPROXY=off GOFLAGS=-mod=mod

@@ -166,7 +166,7 @@ fn installed() -> PathBuf {
     let prefix = scratch("snippets").join(format!("prefix-{:?}", std::thread::current().id()));
     let _ = std::fs::remove_dir_all(&prefix);
     let lib = prefix.join("lib");
-    for directory in ["include", "lib/pkgconfig", "lib/cmake/AmpToken"] {
+    for directory in ["include", "lib"] {
         std::fs::create_dir_all(prefix.join(directory)).unwrap();
     }
     for header in ["include/amp_token.h", "bindings/cpp/amp_token.hpp"] {
@@ -177,20 +177,12 @@ fn installed() -> PathBuf {
         symlink(library_dir().join(library), lib.join(library)).unwrap();
     }
     symlink(library_dir().join("libamp_token.so"), lib.join("libamp_token.so.0")).unwrap();
-    for (template, made) in [
-        ("amp_token.pc.in", "lib/pkgconfig/amp_token.pc"),
-        ("AmpTokenConfig.cmake.in", "lib/cmake/AmpToken/AmpTokenConfig.cmake"),
-        ("AmpTokenConfigVersion.cmake.in", "lib/cmake/AmpToken/AmpTokenConfigVersion.cmake"),
-    ] {
-        let text = std::fs::read_to_string(root().join("packaging").join(template)).unwrap();
-        let text = text
-            .replace("@PREFIX@", &prefix.display().to_string())
-            .replace("@LIBDIR@", &lib.display().to_string())
-            .replace("@INCLUDEDIR@", &prefix.join("include").display().to_string())
-            .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
-            .replace("@ABI@", "0");
-        std::fs::write(prefix.join(made), text).unwrap();
-    }
+    run(Command::new("make")
+        .args(["--no-print-directory", "install-metadata"])
+        .args([format!("PREFIX={}", prefix.display()), format!("LIBDIR={}", lib.display())])
+        .arg(format!("INCLUDEDIR={}", prefix.join("include").display()))
+        .env_remove("MAKEFLAGS")
+        .current_dir(root()));
     prefix
 }
 
