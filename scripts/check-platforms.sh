@@ -95,7 +95,14 @@ python() {
     echo "a token over HTTPS"
 }
 
-debian_python() { scripts/debian-root.sh "$1" "$work/python" python3-minimal libpython3-stdlib; }
+# debian_python ARCHITECTURE COMMAND…: the last column, with Debian's Python, which the command starts.
+debian_python() {
+    if scripts/debian-root.sh "$1" "$work/python" python3-minimal libpython3-stdlib; then
+        cell Python python "${@:2}"
+    else
+        leave Python 'Python could not be downloaded'
+    fi
+}
 
 # compiler COMMAND…: what the tests call cc. Tests leave out what needs the tools in `lacking`.
 compiler() {
@@ -172,8 +179,7 @@ aarch64() {
     scripts/install-deps.sh qemu-aarch64-static aarch64-linux-gnu-gcc
     lacking=(c++ clang++ strace valgrind) skipped=("${other_python[@]}") run=("$PWD/scripts/in-qemu.sh" aarch64)
     linux aarch64-unknown-linux-gnu aarch64-linux-gnu-gcc
-    debian_python arm64
-    cell Python python env QEMU_LD_PREFIX="$work/python" "${run[@]}" "$work/python/usr/bin/python3"
+    debian_python arm64 env QEMU_LD_PREFIX="$work/python" "${run[@]}" "$work/python/usr/bin/python3"
 }
 aarch64-musl() {
     where='in qemu'
@@ -188,9 +194,8 @@ i686() {
     # The programs themselves name the loader of the cross compiler: there is none in /lib.
     linux i686-unknown-linux-gnu i686-linux-gnu-gcc \
         -Wl,--dynamic-linker=/usr/i686-linux-gnu/lib/ld-linux.so.2 -Wl,-rpath,/usr/i686-linux-gnu/lib
-    debian_python i386
     local libraries=$work/python/lib/i386-linux-gnu
-    cell Python python "$libraries/ld-linux.so.2" --library-path "$libraries:$work/python/usr/lib/i386-linux-gnu" \
+    debian_python i386 "$libraries/ld-linux.so.2" --library-path "$libraries:$work/python/usr/lib/i386-linux-gnu" \
         "$work/python/usr/bin/python3"
 }
 s390x() {
@@ -198,8 +203,7 @@ s390x() {
     scripts/install-deps.sh qemu-s390x-static s390x-linux-gnu-gcc
     lacking=(c++ clang++ strace valgrind) skipped=("${other_python[@]}") run=("$PWD/scripts/in-qemu.sh" s390x)
     linux s390x-unknown-linux-gnu s390x-linux-gnu-gcc
-    debian_python s390x
-    cell Python python env QEMU_LD_PREFIX="$work/python" "${run[@]}" "$work/python/usr/bin/python3"
+    debian_python s390x env QEMU_LD_PREFIX="$work/python" "${run[@]}" "$work/python/usr/bin/python3"
 }
 
 windows() {
