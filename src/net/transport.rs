@@ -5,7 +5,7 @@
 //! within the timeout. A response with any HTTP status is a success: the caller interprets the status.
 
 use crate::error::{Error, Kind, Phase, Result};
-use crate::net::url::{Url, percent_decode};
+use crate::net::url::{Url, form_decode};
 use crate::sanitize::sanitize;
 use crate::sys::secret::{MaybeSecret, Secret};
 use std::borrow::Cow;
@@ -39,11 +39,7 @@ impl Request {
             MaybeSecret::Public(_) => None,
         });
         let in_form = self.body.split(|byte| *byte == b'&').filter_map(|part| part.strip_prefix(b"client_secret="));
-        let in_form = in_form.filter_map(|value| {
-            let value =
-                Zeroizing::new(value.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect::<Vec<_>>());
-            std::str::from_utf8(&percent_decode(&value)).ok().map(Secret::from)
-        });
+        let in_form = in_form.filter_map(|value| std::str::from_utf8(&form_decode(value)).ok().map(Secret::from));
         token.chain(in_form).collect()
     }
 }

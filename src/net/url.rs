@@ -202,6 +202,12 @@ pub fn percent_decode(text: &[u8]) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
+/// Decodes a name or a value of a form (`application/x-www-form-urlencoded`), in which `+` is a space.
+pub fn form_decode(text: &[u8]) -> Zeroizing<Vec<u8>> {
+    let spaces = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte });
+    percent_decode(&Zeroizing::new(spaces.collect::<Vec<_>>()))
+}
+
 /// Encodes a value for an `application/x-www-form-urlencoded` body.
 pub fn form_encode(text: &str) -> String {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";

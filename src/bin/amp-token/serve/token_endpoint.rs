@@ -7,6 +7,7 @@ use super::answer::{self, failure, failure_with, upstream_failure};
 use super::body::AnyBody;
 use super::{Caller, Server};
 use crate::commands::format::json_escaped;
+use amp_token::net::url::form_decode;
 use amp_token::token::Token;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -14,7 +15,6 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
 use hyper::{Method, Request, Response, StatusCode};
-use percent_encoding::percent_decode;
 use std::borrow::Cow;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -107,10 +107,7 @@ fn parameter<'a>(form: &'a [u8], name: &str) -> Result<Option<Cow<'a, [u8]>>, ()
 fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     match text.iter().any(|byte| b"+%".contains(byte)) {
         false => Cow::Borrowed(text),
-        true => {
-            let spaces: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-            Cow::Owned(percent_decode(&spaces).collect())
-        }
+        true => Cow::Owned(std::mem::take(&mut *form_decode(text))),
     }
 }
 
