@@ -102,9 +102,7 @@ cargo build -q --features cli,emulator,redis,serve --bin amp-token
 make --no-print-directory install-built SYSTEM=Darwin OUT="$universal" DESTDIR="$root" INSTALL_NAME='$(BUILD_SONAME)' \
     RUN='sh -c '\''shift && exec "$(TARGET)/debug/amp-token" "$$@"'\'' sh' \
     PREFIX=/ LIBDIR=/lib BINDIR=/bin INCLUDEDIR=/include DATADIR=/share
-# Relative to the location of the .pc file, as in package.sh.
-sed -i -e "s|^prefix=.*|prefix=\${pcfiledir}/../..|" -e "s|^libdir=.*|libdir=\${prefix}/lib|" \
-    -e "s|^includedir=.*|includedir=\${prefix}/include|" -e 's|"||g' "$root/lib/pkgconfig/amp_token.pc"
+packaging/relocatable-pc.sh "$root/lib/pkgconfig/amp_token.pc"
 documents=$root/share/doc/libamp_token
 cp docs/macos.md "$documents/"
 packaging/sbom.py notices cli,emulator,redis,serve aarch64-apple-darwin >"$documents/NOTICE-THIRD-PARTY"

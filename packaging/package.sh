@@ -105,7 +105,6 @@ build_command() (
 build_musl() {
     # By default Rust links musl statically; a shared library needs the system's musl.
     run_make "$1" "$1-unknown-linux-musl" '-C target-feature=-crt-static' "packages-$1-musl" library
-    write_sbom "$work/$1/musl" "$features" "$1-unknown-linux-musl"
 }
 
 # stage ARCHITECTURE DIR VARIABLE…: runs `make install` into a directory.
@@ -115,9 +114,7 @@ package_tarball() {
     local name=libamp_token-$version-$1-linux
     local tree=$work/$1/$name
     stage "$1" "$tree" PREFIX=/ LIBDIR=/lib BINDIR=/bin INCLUDEDIR=/include DATADIR=/share
-    # Relative to the location of the .pc file. pkg-config escapes the spaces of that path itself.
-    sed -i -e "s|^prefix=.*|prefix=\${pcfiledir}/../..|" -e "s|^libdir=.*|libdir=\${prefix}/lib|" \
-        -e "s|^includedir=.*|includedir=\${prefix}/include|" -e 's|"||g' "$tree/lib/pkgconfig/amp_token.pc"
+    packaging/relocatable-pc.sh "$tree/lib/pkgconfig/amp_token.pc"
     cp "$work/$1/everything/"* "$tree/share/doc/libamp_token/"
     chmod -R u+rwX,go=rX "$tree"
     tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$work/$1" -cf - "$name" |
@@ -134,18 +131,10 @@ package_rpm() {
     packaging/build-rpms.sh "$version" "$work/$1" "$out" "$1"
 }
 
-# wheel ARCHITECTURE LIBRARY SBOM PLATFORM: builds a wheel from a copy of the Python package.
-wheel() {
-    local source=$work/$1/wheel-$4
-    mkdir "$source"
-    cp -r bindings/python/{amp_token,hatch_build.py,pyproject.toml,README.md} LICENSE-MIT LICENSE-APACHE "$source/"
-    cp "$work/$1/$3/"* "$source/"
-    find "$source" -name __pycache__ -prune -exec rm -r {} +
-    AMP_TOKEN_LIBRARY=$PWD/build/$2/lib/libamp_token.so AMP_WHEEL_PLATFORM=$4_$1 pip wheel --quiet \
-        --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir "$out" "$source"
-}
-package_wheel() { wheel "$1" "packages-$1" library manylinux_2_17; }
-package_musl_wheel() { wheel "$1" "packages-$1-musl" musl musllinux_1_2; }
+# wheel ARCHITECTURE LIBRARY PLATFORM TARGET: builds a wheel.
+wheel() { packaging/wheel.sh "build/$2/lib/libamp_token.so" "$3_$1" "$features" "$4" "$work/$1/wheel-$3" "$out"; }
+package_wheel() { wheel "$1" "packages-$1" manylinux_2_17 "$1-unknown-linux-gnu"; }
+package_musl_wheel() { wheel "$1" "packages-$1-musl" musllinux_1_2 "$1-unknown-linux-musl"; }
 
 # One package with the binaries of all architectures. They consist of the same crates: one SBOM is enough.
 package_npm() {
