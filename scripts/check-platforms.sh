@@ -174,13 +174,15 @@ musl() {
     where=natively
     linux_static x86_64
 }
-aarch64() {
+# linux_in_qemu ARCHITECTURE DEBIAN: the checks of a Linux with glibc in qemu; DEBIAN is its name for the processor.
+linux_in_qemu() {
     where='in qemu'
-    scripts/install-deps.sh qemu-aarch64-static aarch64-linux-gnu-gcc
-    lacking=(c++ clang++ strace valgrind) skipped=("${other_python[@]}") run=("$PWD/scripts/in-qemu.sh" aarch64)
-    linux aarch64-unknown-linux-gnu aarch64-linux-gnu-gcc
-    debian_python arm64 env QEMU_LD_PREFIX="$work/python" "${run[@]}" "$work/python/usr/bin/python3"
+    scripts/install-deps.sh "qemu-$1-static" "$1-linux-gnu-gcc"
+    lacking=(c++ clang++ strace valgrind) skipped=("${other_python[@]}") run=("$PWD/scripts/in-qemu.sh" "$1")
+    linux "$1-unknown-linux-gnu" "$1-linux-gnu-gcc"
+    debian_python "$2" env QEMU_LD_PREFIX="$work/python" "${run[@]}" "$work/python/usr/bin/python3"
 }
+aarch64() { linux_in_qemu aarch64 arm64; }
 aarch64-musl() {
     where='in qemu'
     scripts/install-deps.sh qemu-aarch64-static
@@ -198,13 +200,7 @@ i686() {
     debian_python i386 "$libraries/ld-linux.so.2" --library-path "$libraries:$work/python/usr/lib/i386-linux-gnu" \
         "$work/python/usr/bin/python3"
 }
-s390x() {
-    where='in qemu'
-    scripts/install-deps.sh qemu-s390x-static s390x-linux-gnu-gcc
-    lacking=(c++ clang++ strace valgrind) skipped=("${other_python[@]}") run=("$PWD/scripts/in-qemu.sh" s390x)
-    linux s390x-unknown-linux-gnu s390x-linux-gnu-gcc
-    debian_python s390x env QEMU_LD_PREFIX="$work/python" "${run[@]}" "$work/python/usr/bin/python3"
-}
+s390x() { linux_in_qemu s390x s390x; }
 
 windows() {
     where='in wine'
