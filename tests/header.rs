@@ -8,6 +8,7 @@ use amp_token::token::cache::STATISTICS;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::process::Command;
+use std::sync::LazyLock;
 use support::{
     C_FLAGS, CPP_FLAGS, compile, header, library_dir, program, prototypes, require_tool, root, run, scratch,
 };
@@ -33,7 +34,7 @@ fn cbindgen_config() -> cbindgen::Config {
 }
 
 /// include/amp_token.h.
-fn generated_header() -> String {
+static HEADER: LazyLock<String> = LazyLock::new(|| {
     let mut config = cbindgen_config();
     let version = format!(
         "\n/* The version of this header; amp_version() returns that of the library. */\n\
@@ -50,16 +51,16 @@ fn generated_header() -> String {
     config.after_includes = Some(config.after_includes.unwrap_or_default() + &version);
     config.header = config.header.map(|text| text.trim().to_owned());
     generate(config)
-}
+});
 
 #[test]
 fn the_header_matches_the_source() {
-    assert_current("amp_token.h", &generated_header());
+    assert_current("amp_token.h", &HEADER);
 }
 
 /// include/amp_token.i: the header without comments and directives, each function on one line. For the parsers of
 /// cffi, PHP's FFI and LuaJIT, which know `bool` and the fixed-width integers and have no preprocessor.
-fn declarations() -> String {
+static DECLARATIONS: LazyLock<String> = LazyLock::new(|| {
     let mut config = cbindgen_config();
     config.header = None;
     config.after_includes = None;
@@ -71,13 +72,12 @@ fn declarations() -> String {
     config.function.prefix = None;
     config.function.must_use = None;
     generate(config)
-}
+});
 
 /// A parser without a preprocessor reads what a compiler reads.
 #[test]
 fn the_declarations_are_the_preprocessed_header() {
-    let declarations = declarations();
-    assert_current("amp_token.i", &declarations);
+    assert_current("amp_token.i", &DECLARATIONS);
     if !require_tool("cc") {
         return;
     }
@@ -88,7 +88,7 @@ fn the_declarations_are_the_preprocessed_header() {
     // After what the system's headers declare.
     let own = &preprocessed[preprocessed.find("AMP_OK").unwrap()..];
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert_eq!(words(own), words(&declarations[declarations.find("AMP_OK").unwrap()..]));
+    assert_eq!(words(own), words(&DECLARATIONS[DECLARATIONS.find("AMP_OK").unwrap()..]));
 }
 
 /// A declaration such as `int32_t f(const char *name)`, or that of a callback, as JSON.
@@ -112,7 +112,7 @@ fn described(declaration: &str) -> Value {
 fn description() -> String {
     let (mut functions, mut callbacks, mut opaque_types) = (Vec::new(), Vec::new(), Vec::new());
     let (mut enumerations, mut values) = (Vec::new(), Vec::new());
-    for line in declarations().lines().filter(|line| !line.is_empty()) {
+    for line in DECLARATIONS.lines().filter(|line| !line.is_empty()) {
         if let Some((name, value)) = line.trim_end_matches(',').split_once(" = ") {
             values.push(json!({"name": name.trim(), "value": value.parse::<i32>().unwrap()}));
         } else if let Some(name) = line.strip_prefix("} ") {
@@ -126,8 +126,7 @@ fn description() -> String {
             functions.push(described(line));
         }
     }
-    let header = generated_header();
-    let constants = header.lines().filter_map(|line| line.strip_prefix("#define AMP_TOKEN_")?.split_once(' '));
+    let constants = HEADER.lines().filter_map(|line| line.strip_prefix("#define AMP_TOKEN_")?.split_once(' '));
     let constants = constants.map(|(name, value)| {
         json!({"name": format!("AMP_TOKEN_{name}"), "value": serde_json::from_str::<Value>(value).unwrap()})
     });
@@ -178,7 +177,7 @@ fn the_description_matches_the_source() {
     let made = description();
     assert_current("amp_token.json", &made);
     // Nothing was lost on the way from the header.
-    let names: Vec<_> = prototypes(&generated_header()).into_iter().map(|function| function.name).collect();
+    let names: Vec<_> = prototypes(&HEADER).into_iter().map(|function| function.name).collect();
     let description: Value = serde_json::from_str(&made).unwrap();
     let functions = description["functions"].as_array().unwrap();
     let described: Vec<_> = functions.iter().map(|function| function["name"].as_str().unwrap()).collect();
