@@ -14,7 +14,8 @@
 //! - **Only files of this user are used.** The directory must belong to this user, be inaccessible to all
 //!   others and not be a symbolic link; a file must be a regular file of this user. The checks are made on the
 //!   open [`Directory`], not on its path.
-//! - **File I/O has a time limit.** Helper threads do it, which see only encrypted bytes; see [`gate`].
+//! - **File I/O has a time limit.** Helper threads do it, which see only encrypted bytes; see [`gate`]. Only what is in
+//!   memory already is read by the caller; see [`at_once`](crate::sys::at_once).
 //!
 //! An error is logged, and the entry counts as absent.
 
@@ -151,7 +152,8 @@ impl Store for FileStore {
     }
 
     fn read(&self, budget: &IoBudget) -> Contents {
-        let [entry, note] = match self.with_files(budget, Files::read) {
+        let at_once = self.files.read_at_once();
+        let [entry, note] = match at_once.map_or_else(|| self.with_files(budget, Files::read), Ok) {
             Ok(both) => both,
             Err(problem) => {
                 self.warnings.report(&problem);
@@ -279,6 +281,11 @@ impl Files {
         let Some(directory) = Directory::open(&self.directory)? else { return Ok([None, None]) };
         let entry = directory.read(&self.entry, seal::MAX_RECORD_BYTES)?;
         Ok([entry, directory.read(&self.note, seal::MAX_RECORD_BYTES).unwrap_or(None)])
+    }
+
+    /// The same, if both are in memory already: without a thread. Problems are left to [`read`](Files::read).
+    fn read_at_once(&self) -> Option<[Option<Vec<u8>>; 2]> {
+        Directory::read_at_once(&self.directory, [&self.entry, &self.note], seal::MAX_RECORD_BYTES)
     }
 
     fn read_entry(&self) -> Attempt<Option<Vec<u8>>> {

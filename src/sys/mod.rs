@@ -1,6 +1,7 @@
 //! What the library needs from the operating system: clocks, threads, locks, forks, and memory for secrets.
 
 pub mod allocator;
+pub(crate) mod at_once;
 pub(crate) mod boot;
 pub mod callback_scope;
 pub mod clock;
@@ -15,4 +16,4 @@ pub(crate) mod secret_memory;
 #[path = "../../tests/simulator/library/simulation.rs"]
 pub mod simulation;
 pub mod sync;
-pub(crate) mod threads;
+pub mod threads;

@@ -1,9 +1,11 @@
 //! Reads a small file within a deadline.
 //!
 //! A file of the settings may be on a file server that does not respond, or be a pipe that nothing is written to. So a
-//! helper thread opens and reads it, and the caller waits until its deadline. The file must be a regular one or a
-//! pipe; it is opened without waiting for the other end of a pipe. The content may be a secret, and is wiped.
+//! helper thread opens and reads it, and the caller waits until its deadline; only what is in memory already is read
+//! without a thread. The file must be a regular one or a pipe; it is opened without waiting for the other end of a pipe.
+//! The content may be a secret, and is wiped.
 
+use crate::sys::at_once::{Follow, LocalDirectory};
 use crate::sys::deadline::IoDeadline;
 use crate::sys::threads::HelperThreads;
 use std::fs::{File, Metadata};
@@ -27,6 +29,10 @@ pub(crate) struct FileContent {
 
 /// Reads a file of at most `limit` bytes. After the deadline an error of the kind `TimedOut`.
 pub(crate) fn read_file(path: &Path, limit: usize, deadline: IoDeadline) -> io::Result<FileContent> {
+    deadline.remaining()?;
+    if let Some(at_once) = read_at_once(path, limit) {
+        return at_once;
+    }
     let path = path.to_owned();
     READERS.run_with_deadline(deadline, move || {
         let file = open(&path)?;
@@ -43,6 +49,33 @@ pub(crate) fn read_file(path: &Path, limit: usize, deadline: IoDeadline) -> io::
         }
         Ok(FileContent { bytes: read_pipe(&file, limit, deadline)?, about, opened: file })
     })?
+}
+
+/// The same for a file whose content or absence is known without waiting. `None` for all others.
+fn read_at_once(path: &Path, limit: usize) -> Option<io::Result<FileContent>> {
+    let (parent, name) = (path.parent()?, path.file_name()?);
+    // Not `file/`, which only a directory can be.
+    if parent.join(name).as_os_str() != path.as_os_str() {
+        return None;
+    }
+    let directory = match LocalDirectory::open(parent, Follow::Yes)? {
+        Ok(directory) => directory,
+        Err(error) => return Some(Err(error)),
+    };
+    let opened = match directory.open_file(name.as_ref(), Follow::Yes)? {
+        Ok(file) => file,
+        Err(error) => return Some(Err(error)),
+    };
+    let about = opened.metadata().ok()?;
+    let size = usize::try_from(about.len()).unwrap_or(limit).min(limit);
+    let mut bytes = Zeroizing::new(vec![0; size + 1]);
+    let length = directory.read(&opened, &mut bytes)?;
+    // It grows; only a thread may go on reading.
+    if length > size && length <= limit {
+        return None;
+    }
+    bytes.truncate(length);
+    Some(Ok(FileContent { bytes, about, opened }))
 }
 
 #[cfg(unix)]

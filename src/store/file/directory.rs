@@ -11,6 +11,8 @@ mod unix;
 mod windows;
 
 use crate::sanitize::sanitize;
+#[cfg(unix)]
+use crate::sys::at_once::{Follow, LocalDirectory};
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -95,6 +97,46 @@ impl Directory {
         let mut content = Vec::with_capacity(4096);
         file.take(limit as u64 + 1).read_to_end(&mut content).map_err(self.failed("read", name))?;
         Ok(Some(content))
+    }
+
+    /// Reads files of a directory as [`open`](Directory::open) and [`read`](Directory::read) do, but only if nothing has
+    /// to be waited for, and nothing is wrong; otherwise `None`.
+    #[cfg(unix)]
+    pub(super) fn read_at_once<const FILES: usize>(
+        path: &Path,
+        names: [&str; FILES],
+        limit: usize,
+    ) -> Option<[Option<Vec<u8>>; FILES]> {
+        let path: PathBuf = path.components().collect();
+        let directory = LocalDirectory::open(&path, Follow::No)?.ok()?;
+        system::check(directory.descriptor(), &path).ok()?;
+        let mut contents = [const { None }; FILES];
+        for (name, content) in names.into_iter().zip(&mut contents) {
+            let Ok(file) = directory.open_file(name.as_ref(), Follow::No)? else { continue };
+            let about = file.metadata().ok()?;
+            if !system::is_own_regular_file(&file, &about).ok()? || about.len() > limit as u64 {
+                return None;
+            }
+            // One byte more, with which a file that grows in the meantime is seen.
+            let mut bytes = vec![0; about.len() as usize + 1];
+            let length = directory.read(&file, &mut bytes)?;
+            if length as u64 != about.len() {
+                return None;
+            }
+            bytes.truncate(length);
+            *content = Some(bytes);
+        }
+        Some(contents)
+    }
+
+    /// Nothing is known about how long a system call takes.
+    #[cfg(not(unix))]
+    pub(super) fn read_at_once<const FILES: usize>(
+        _: &Path,
+        _: [&str; FILES],
+        _: usize,
+    ) -> Option<[Option<Vec<u8>>; FILES]> {
+        None
     }
 
     /// Writes a file under the name `unfinished`, which must not exist yet, and renames it to `name`.

@@ -6,6 +6,7 @@
 //! again, on the open directory, whenever it is used.
 
 use super::directory::display_path;
+use crate::sys::at_once;
 use crate::sys::deadline::IoDeadline;
 use crate::sys::threads::HelperThreads;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
@@ -60,6 +61,11 @@ fn first_usable(
         paths.into_iter().map(move |path| Candidate { name, directory: path.into(), below })
     });
     let named: Vec<_> = named.filter(|candidate| candidate.directory.is_absolute()).collect();
+    // Without a thread, if the store exists, and to examine it and the directories above it waits for nothing.
+    let first = named.first().filter(|first| first.answers_at_once() && first.problem().is_none());
+    if let Some(first) = first {
+        return Ok(first.path());
+    }
     let choose = move || {
         let (mut useless, mut candidates) = (Vec::new(), named.into_iter());
         // The user database is only asked if it must be.
@@ -101,6 +107,11 @@ struct Candidate {
 impl Candidate {
     fn path(&self) -> PathBuf {
         self.directory.join(self.below)
+    }
+
+    /// Whether all directories of the path exist and are in memory.
+    fn answers_at_once(&self) -> bool {
+        at_once::are_local(self.path().ancestors())
     }
 
     /// Why this user cannot have a store there.

@@ -19,7 +19,7 @@ const SEARCH: OFlags = OFlags::RDONLY;
 /// Opens the directory, if it exists.
 pub(super) fn open(path: &Path) -> Attempt<Option<File>> {
     match open_at(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
-        Ok(descriptor) => check(descriptor, path).map(Some),
+        Ok(descriptor) => check(&descriptor, path).map(|()| Some(descriptor)),
         Err(Errno::NOENT) => Ok(None),
         // Linux reports ENOTDIR for a symbolic link, other systems ELOOP.
         Err(Errno::NOTDIR | Errno::LOOP) => {
@@ -70,10 +70,12 @@ pub(super) fn create(path: &Path) -> Attempt<File> {
             ));
         }
     }
-    check(descriptor, path)
+    check(&descriptor, path)?;
+    Ok(descriptor)
 }
 
-fn check(descriptor: File, path: &Path) -> Attempt<File> {
+/// Whether an open directory belongs to this user and is inaccessible to all others; the error says what is wrong.
+pub(super) fn check(descriptor: &File, path: &Path) -> Attempt<()> {
     let about = descriptor.metadata().map_err(failed("examine", path))?;
     if about.uid() != effective_uid() {
         return Err(format!("{} belongs to another user; {}", display_path(path), BELOW_IT));
@@ -82,7 +84,7 @@ fn check(descriptor: File, path: &Path) -> Attempt<File> {
         let advice = format!("run chmod go= on it, or {BELOW_IT}");
         return Err(format!("{} is accessible to other users; {advice}", display_path(path)));
     }
-    Ok(descriptor)
+    Ok(())
 }
 
 /// Opens a file without following a symbolic link.
