@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 static INSTALLED: AtomicBool = AtomicBool::new(false);
+#[cfg(unix)]
+static CONTINUES: AtomicBool = AtomicBool::new(false);
 
 /// The number of forks between the process in which [`install_fork_hook`] was first called and this one.
 #[cfg(not(simulator))]
@@ -30,11 +32,13 @@ pub fn install_fork_hook() {
     #[cfg(unix)]
     {
         extern "C" fn in_child() {
-            GENERATION.fetch_add(1, Ordering::Relaxed);
+            if !CONTINUES.load(Ordering::Relaxed) {
+                GENERATION.fetch_add(1, Ordering::Relaxed);
+            }
         }
         // SAFETY: the handler exists as long as the library, which is never unloaded: it is linked with
         // -z nodelete, and macOS unloads no library that has thread-local variables, as this one has. The handler
-        // only does an atomic addition, which is async-signal-safe, as POSIX requires in the child of a process
+        // only does atomic operations, which are async-signal-safe, as POSIX requires in the child of a process
         // with threads.
         let failure = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
         // The call fails only with ENOMEM; the next cache tries again.
@@ -42,6 +46,20 @@ pub fn install_fork_hook() {
     }
     #[cfg(windows)]
     pin_module();
+}
+
+/// Forks a child that continues what this process has begun: it keeps the generation. Returns what `fork` does.
+///
+/// # Safety
+///
+/// This process has one thread. The parent must not use the library any more: all of it belongs to the child.
+#[cfg(unix)]
+pub unsafe fn fork_to_continue() -> libc::pid_t {
+    CONTINUES.store(true, Ordering::Relaxed);
+    // SAFETY: the caller promises that there is one thread, so the child has all that its code may wait for.
+    let child = unsafe { libc::fork() };
+    CONTINUES.store(false, Ordering::Relaxed);
+    child
 }
 
 /// A number that is zero in each forked child: of threads or calls, which only the parent has. It is not behind a lock,

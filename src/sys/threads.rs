@@ -4,6 +4,7 @@
 //!   until its deadline and then abandons the thread ([`HelperThreads::run_with_deadline`]).
 //! - **Their number is limited.** At most `MAX_THREADS` of each kind exist at a time; further callers wait
 //!   for a permit.
+//! - **A program can act before they are started**: [`call_before_threads`].
 //! - **They block signals**, because the application may have chosen the threads that handle its signals.
 //!   (Signals that report a fault of the thread itself are not blocked.)
 
@@ -13,6 +14,7 @@ use crate::sys::sync::JoinHandle;
 use crate::sys::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::fmt;
 use std::io;
+use std::sync::OnceLock;
 #[cfg(not(simulator))]
 use std::thread::Builder;
 use std::time::Duration;
@@ -20,9 +22,20 @@ use std::time::Duration;
 #[cfg(simulator)]
 pub(crate) use crate::sys::simulation::spawn_thread as spawn;
 
+static BEFORE_THREADS: OnceLock<fn()> = OnceLock::new();
+
+/// Sets what is called whenever the library is about to start a thread, by the thread that needs it. For a program that
+/// forks before it has threads: only a process with one thread may fork and go on as before.
+pub fn call_before_threads(call: fn()) {
+    let _ = BEFORE_THREADS.set(call);
+}
+
 /// Starts a thread.
 #[cfg(not(simulator))]
 pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    if let Some(call) = BEFORE_THREADS.get() {
+        call();
+    }
     let _signals = BlockSignals::new();
     // Without this, the standard library reads the size from the environment variable RUST_MIN_STACK.
     let started = Builder::new().name(name.to_owned()).stack_size(2 * 1024 * 1024).spawn(work);

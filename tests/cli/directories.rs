@@ -3,6 +3,7 @@
 //! They are imitated by their environment, users and modes, as the comment of each test says. Only root can take
 //! the roles of several users: for others these tests do nothing.
 
+use crate::shared::{report_skipped, require_tool};
 use crate::support::{CommandResult, TestEnv, is_root};
 use serde_json::Value;
 use std::fs::{self, Permissions};
@@ -176,9 +177,13 @@ fn a_disk_that_does_not_respond_keeps_no_caller_waiting() {
     let env = TestEnv::new();
     let script =
         "cd \"$HOME\"; truncate -s 64M image; mkfs.ext4 -q image; mkdir disk; mount -o loop image disk || exit 99
-        mkdir -m 700 disk/store; fsfreeze -f disk
+        mkdir -m 700 disk/store
+        export AMPLIENCE_STORE_DIR=$HOME/disk/full; amp-token get >stored; amp-token get >again
+        fsfreeze -f disk
         (sleep 40 && touch thawed && fsfreeze -u disk) >/dev/null 2>&1 & watchdog=$!
-        export AMPLIENCE_STORE_DIR=$HOME/disk/store AMPLIENCE_TIMEOUT_MS=800
+        export AMPLIENCE_TIMEOUT_MS=800
+        amp-token get | cmp - stored; echo \"stored $?\"
+        export AMPLIENCE_STORE_DIR=$HOME/disk/store
         token=$(amp-token -q get); echo \"get $? ${#token}\"
         amp-token -q exec -- echo started
         amp-token -q hubs --json | grep -c '\"id\"'
@@ -191,6 +196,44 @@ fn a_disk_that_does_not_respond_keeps_no_caller_waiting() {
         return;
     }
     let lines: Vec<_> = result.stdout.lines().collect();
-    assert!(lines[0].starts_with("get 0 1"), "{} {}", result.stdout, result.stderr);
-    assert_eq!(lines[1..], ["started", "2", "doctor 6", "in time 0"], "{}", result.stderr);
+    assert_eq!(lines[0], "stored 0", "{}", result.stderr);
+    assert!(lines[1].starts_with("get 0 1"), "{} {}", result.stdout, result.stderr);
+    assert_eq!(lines[2..], ["started", "2", "doctor 6", "in time 0"], "{}", result.stderr);
+}
+
+/// Starting a thread takes longer than reading a token from memory, and starting a process longer still.
+#[test]
+fn a_token_in_memory_takes_no_thread_and_no_second_process() {
+    if !require_tool("strace") {
+        return;
+    }
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    let is_new = (numbers.next(), numbers.next()) >= (Some(5), Some(12));
+    if !is_new || !succeeds("test \"$(stat -f -c %T /dev/shm)\" = tmpfs") {
+        report_skipped("/dev/shm on Linux 5.12");
+        return;
+    }
+    let env = TestEnv::new();
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let traced = |arguments: &str, set: &[(&str, &str)]| {
+        let line = format!("strace -f -qq -e trace=clone,clone3,fork,vfork -o calls amp-token {arguments}");
+        let mut command = env.shell(&line);
+        command.current_dir(&env.home).env_remove("AMPLIENCE_STORE_DIR").env("XDG_RUNTIME_DIR", memory.path());
+        command.envs(set.iter().copied());
+        let output = CommandResult::of(&mut command).stdout_ok();
+        (output, fs::read_to_string(env.home.join("calls")).unwrap())
+    };
+    // To find that there is none, takes a process and threads.
+    let (token, calls) = traced("get", &[]);
+    assert!(calls.contains("fork(") || calls.contains("clone("), "{calls}");
+    let store = memory.path().join("amp-token");
+    for set in [vec![], vec![("AMPLIENCE_STORE_DIR", store.to_str().unwrap())]] {
+        assert_eq!(traced("get", &set), (token.clone(), String::new()));
+        assert_eq!(traced("exec -- printenv AMPLIENCE_ACCESS_TOKEN", &set), (token.clone(), String::new()));
+    }
+    let personal = "amp_pat_abcdefghijklmnopqrstuvwxyz";
+    let set = [("AMPLIENCE_PAT", personal), ("AMPLIENCE_CLIENT_ID", ""), ("AMPLIENCE_CLIENT_SECRET", "")];
+    assert_eq!(traced("get", &set), (format!("{personal}\n"), String::new()));
+    assert_eq!(env.emulator.stats().token_requests, 1);
 }

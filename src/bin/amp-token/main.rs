@@ -72,12 +72,14 @@ fn run() -> CliResult<ExitCode> {
             _ => return Err(cli::usage_error(&error)),
         },
     };
+    // Until the process ends, whichever it is.
+    let matches: &'static ArgMatches = Box::leak(Box::new(matches));
     let Some((name, arguments)) = matches.subcommand() else { return Err(CliError::usage("a command is required")) };
     // The output of these two is that of another program.
     if !["exec", "emulator"].contains(&name) {
         output::check()?;
     }
-    let no_settings = || context::reject_settings(&matches, name);
+    let no_settings = || context::reject_settings(matches, name);
     match name {
         #[cfg(feature = "emulator")]
         "demo" => no_settings().and_then(|()| commands::emulator::demo()),
@@ -88,17 +90,20 @@ fn run() -> CliResult<ExitCode> {
         "generate" => no_settings().and_then(|()| man::generate(arguments)),
         // Servers: they stay, and signals are for them.
         #[cfg(all(unix, feature = "serve"))]
-        "serve" => return serve::run(&Context::new(&matches, arguments)?, arguments),
+        "serve" => return serve::run(&Context::new(matches, arguments)?, arguments),
         #[cfg(all(unix, feature = "serve"))]
         "exec" if arguments.get_flag("serve") => {
-            return serve::exec::run(&Context::new(&matches, arguments)?, arguments);
+            return serve::exec::run(&Context::new(matches, arguments)?, arguments);
         }
         // All others read files, which may be on a disk that does not respond.
         _ => {
-            return match worker::run(|| run_with_settings(name, &matches, arguments))? {
-                Outcome::Exit(code) => Ok(code),
-                Outcome::Exec(token) => token::exec_with(&token, arguments),
-            };
+            return worker::run(
+                || run_with_settings(name, matches, arguments),
+                move |outcome| match outcome {
+                    Outcome::Exit(code) => Ok(code),
+                    Outcome::Exec(token) => token::exec_with(&token, arguments),
+                },
+            );
         }
     }?;
     Ok(ExitCode::SUCCESS)

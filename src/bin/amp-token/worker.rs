@@ -2,8 +2,10 @@
 //!
 //! A thread that waits for a disk that does not respond cannot be ended by anything, and a process is not gone until
 //! its last thread is: a shell, `make` or a reader of a pipe that waits for the process would wait for the disk.
-//! So the process that the user has started touches no file. It forks a worker, prints what the worker sends through
-//! a pipe, and ends when the worker has sent its exit status.
+//! So the process that the user has started has no other thread. As long as it needs none, because the token is in the
+//! environment or in memory, it does the work itself. When the library is about to start the first one, this process forks
+//! a worker, which goes on with the work, prints what the worker sends through a pipe, and ends when the worker has sent
+//! its exit status.
 //!
 //! The worker has no other way to the output: its standard output and error are `/dev/null`, and stay open as long as
 //! a thread of it hangs. By hand, because a fork, the only way to a second process that need not start from scratch,
@@ -45,9 +47,13 @@ pub fn stdout_is_terminal() -> bool {
     *IS_TERMINAL.get_or_init(|| io::stdout().is_terminal())
 }
 
+/// Does the work, and `finish` with its outcome, always in the process that the user has started.
 #[cfg(any(not(unix), target_vendor = "apple"))]
-pub fn run(work: impl FnOnce() -> CliResult<Outcome>) -> CliResult<Outcome> {
-    work()
+pub fn run(
+    work: impl FnOnce() -> CliResult<Outcome>,
+    finish: impl Fn(Outcome) -> CliResult<ExitCode>,
+) -> CliResult<ExitCode> {
+    finish(work()?)
 }
 
 /// In a worker, sends what is to be written to the process that writes it. Elsewhere returns `None`.
@@ -64,6 +70,8 @@ mod with_fork {
     use super::{CliResult, Outcome, Stream, stdout_is_terminal};
     use crate::exit::{CliError, EXIT_INTERNAL, EXIT_IO, eprintln_prefixed};
     use crate::output;
+    use amp_token::sys::fork::fork_to_continue;
+    use amp_token::sys::threads::call_before_threads;
     use std::fs::File;
     use std::io::{self, PipeReader, PipeWriter, Read, Write};
     use std::os::fd::AsRawFd;
@@ -87,35 +95,67 @@ mod with_fork {
     /// The pipe to the process that prints; set in a worker.
     static PARENT: OnceLock<Mutex<PipeWriter>> = OnceLock::new();
 
-    /// Does the work in a worker, and prints what it sends.
-    pub fn run(work: impl FnOnce() -> CliResult<Outcome>) -> CliResult<Outcome> {
-        stdout_is_terminal();
-        let failed = |error: io::Error| CliError::new(EXIT_IO, format!("cannot start a process: {error}"));
-        let (reader, writer) = io::pipe().map_err(failed)?;
-        // SAFETY: this process has one thread, so the child has all that its code may wait for.
-        match unsafe { libc::fork() } {
-            -1 => Err(failed(io::Error::last_os_error())),
-            0 => {
-                drop(reader);
-                be_worker(writer, work)
-            }
-            pid => {
-                drop(writer);
-                print(reader, pid)
-            }
-        }
-    }
+    /// What is done with the outcome.
+    type Finish = dyn Fn(Outcome) -> CliResult<ExitCode> + Send + Sync;
 
-    /// Runs in the worker, and ends it.
-    fn be_worker(parent: PipeWriter, work: impl FnOnce() -> CliResult<Outcome>) -> ! {
-        let parent = PARENT.get_or_init(|| Mutex::new(parent));
-        detach();
-        end_with_programs();
+    static FINISH: OnceLock<Box<Finish>> = OnceLock::new();
+
+    /// Does the work, and `finish` with its outcome, always in the process that the user has started.
+    pub fn run(
+        work: impl FnOnce() -> CliResult<Outcome>,
+        finish: impl Fn(Outcome) -> CliResult<ExitCode> + Send + Sync + 'static,
+    ) -> CliResult<ExitCode> {
+        stdout_is_terminal();
+        let finish = FINISH.get_or_init(|| Box::new(finish));
+        call_before_threads(fork_worker);
         std::panic::set_hook(Box::new(|panic| eprintln_prefixed(&panic.to_string())));
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             work().unwrap_or_else(|error| Outcome::Exit(error.report()))
         }));
-        let (kind, content) = match outcome.unwrap_or(Outcome::Exit(ExitCode::from(EXIT_INTERNAL))) {
+        let outcome = outcome.unwrap_or(Outcome::Exit(ExitCode::from(EXIT_INTERNAL)));
+        match PARENT.get() {
+            None => finish(outcome),
+            Some(parent) => end_worker(parent, outcome),
+        }
+    }
+
+    /// Forks a worker, in which this function returns. The other process prints what the worker sends, and ends.
+    fn fork_worker() {
+        if PARENT.get().is_some() {
+            return;
+        }
+        let failed = |error: io::Error| CliError::new(EXIT_IO, format!("cannot start a process: {error}"));
+        let forked = io::pipe().map_err(failed).and_then(|(reader, writer)| {
+            // SAFETY: this process has no other thread, because this function is called before the first one starts. The
+            // parent only prints.
+            match unsafe { fork_to_continue() } {
+                -1 => Err(failed(io::Error::last_os_error())),
+                0 => {
+                    drop(reader);
+                    PARENT.get_or_init(|| Mutex::new(writer));
+                    Ok(None)
+                }
+                pid => {
+                    drop(writer);
+                    print(reader, pid).map(Some)
+                }
+            }
+        });
+        let finished = match forked {
+            Ok(None) => {
+                detach();
+                end_with_programs();
+                return;
+            }
+            Ok(Some(outcome)) => FINISH.get().map_or(Ok(ExitCode::from(EXIT_INTERNAL)), |finish| finish(outcome)),
+            Err(error) => Err(error),
+        };
+        std::process::exit(number_of(finished.unwrap_or_else(|error| error.report())).into())
+    }
+
+    /// Sends the outcome, and ends the worker.
+    fn end_worker(parent: &Mutex<PipeWriter>, outcome: Outcome) -> ! {
+        let (kind, content) = match outcome {
             Outcome::Exit(code) => (EXIT, Zeroizing::new(vec![number_of(code)])),
             Outcome::Exec(token) => (EXEC, Zeroizing::new(token.as_bytes().to_vec())),
         };
