@@ -52,6 +52,7 @@ static const struct {
     CALL(open), CALL(rename), CALL(mkdir), CALL(unlink), CALL(poll), CALL(fork), CALL(vfork), CALL(pipe), CALL(stat),
     CALL(epoll_wait), CALL(dup2),
 #endif
+    CALL(openat2), CALL(preadv2),
     CALL(openat), CALL(read), CALL(pread64), CALL(readv), CALL(getdents64), CALL(write), CALL(pwrite64), CALL(writev),
     CALL(ftruncate), CALL(lseek), CALL(fsync), CALL(fdatasync), CALL(renameat), CALL(renameat2), CALL(mkdirat),
     CALL(unlinkat), CALL(flock), CALL(fcntl), CALL(mmap), CALL(munmap), CALL(mprotect), CALL(mremap), CALL(madvise),

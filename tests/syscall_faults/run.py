@@ -47,6 +47,8 @@ PAGE = ROOT / "docs/system-call-faults.md"
 # The calls of each class, and the errors that the manual pages name for them.
 CLASSES = {
     "open": ("open,openat", "EACCES EINTR EIO ELOOP EMFILE ENFILE ENOENT ENOMEM ENOSPC EROFS"),
+    # Only what is in memory: all errors lead to the calls without such a limit.
+    "open and read at once": ("openat2,preadv2", "EAGAIN EINTR EIO ENOENT ENOSYS EOPNOTSUPP EPERM EXDEV"),
     "examine": ("stat,fstat,newfstatat,statx,fstatfs,lseek", "EACCES EINTR EIO ENOENT ENOMEM EOVERFLOW"),
     "read": ("read,pread64,readv,getdents64", "EAGAIN EINTR EIO ENOMEM"),
     "write": ("write,pwrite64,writev,ftruncate", "EAGAIN EDQUOT EFBIG EINTR EIO ENOSPC EPIPE"),
@@ -469,8 +471,7 @@ rules: the program ends in time, with a status that has a name; no process, thre
 0 only if a token was printed; no secret or token is anywhere else; and the next call is successful. There
 are no retries (`retries` 0), so that nothing is hidden. `.ci/run` runs a sample.
 
-An allocation that fails ends a process, as in all of Rust. The command does its work in a process of its own, and
-reports its end with a status. The calls of the dynamic loader before the program starts are left out. The file
+An allocation that fails ends a process, as in all of Rust. The command reports that with a status, once its `main` runs. The calls of the dynamic loader before the program starts are left out. The file
 store writes nothing that must survive a power failure, so it calls no `fsync`.
 
 ## By class of system call

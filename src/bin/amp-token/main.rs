@@ -53,6 +53,8 @@ use std::process::ExitCode;
 use worker::Outcome;
 
 fn main() -> ExitCode {
+    #[cfg(unix)]
+    startup::end_with_status_on_abort();
     run().unwrap_or_else(|error| error.report())
 }
 

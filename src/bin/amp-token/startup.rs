@@ -1,10 +1,11 @@
 //! How this process was started, in what the standard library changes before `main`: it opens `/dev/null` in place of a
-//! closed standard descriptor, and ignores SIGPIPE.
+//! closed standard descriptor, and ignores SIGPIPE; and how it ends if memory runs out.
 //!
 //! By hand, because it must run before the standard library.
 
 #![allow(unsafe_code, reason = "a function that runs before main, and the state of a signal")]
 
+use crate::exit::EXIT_IO;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -43,6 +44,29 @@ pub fn keep_ignored_sigpipe(command: &mut Command) {
     };
     // SAFETY: the function makes one system call, and allocates nothing.
     unsafe { command.pre_exec(ignore) };
+}
+
+/// What helps if memory runs out.
+macro_rules! memory_advice {
+    () => {
+        "check that there is enough memory, and its limit (ulimit -v)"
+    };
+}
+pub(crate) use memory_advice;
+
+/// Ends this process with an exit status if it aborts, as it does when an allocation fails.
+pub fn end_with_status_on_abort() {
+    extern "C" fn end(_: libc::c_int) {
+        const LINE: &str = concat!("amp-token: aborted; ", memory_advice!(), "\n");
+        // SAFETY: both functions may be called in the handler of a signal, and the pointer and the length are those of
+        // the line.
+        unsafe {
+            libc::write(libc::STDERR_FILENO, LINE.as_ptr().cast(), LINE.len());
+            libc::_exit(EXIT_IO.into())
+        }
+    }
+    // SAFETY: the handler makes two system calls, which is safe in a handler.
+    unsafe { libc::signal(libc::SIGABRT, end as extern "C" fn(libc::c_int) as libc::sighandler_t) };
 }
 
 extern "C" fn look() {

@@ -70,6 +70,7 @@ mod with_fork {
     use super::{CliResult, Outcome, Stream, stdout_is_terminal};
     use crate::exit::{CliError, EXIT_INTERNAL, EXIT_IO, eprintln_prefixed};
     use crate::output;
+    use crate::startup::memory_advice;
     use amp_token::sys::fork::fork_to_continue;
     use amp_token::sys::threads::call_before_threads;
     use std::fs::File;
@@ -183,6 +184,8 @@ mod with_fork {
             // SAFETY: the function ends the process, and may be called in the handler of a signal.
             unsafe { libc::_exit(128 + signal) };
         }
+        // SAFETY: this restores what the system does. The process that prints reports how this one has ended.
+        unsafe { libc::signal(libc::SIGABRT, libc::SIG_DFL) };
         let handler = end as extern "C" fn(libc::c_int);
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
             // SAFETY: the handler makes two system calls, which is safe in a handler. A signal that is ignored, as
@@ -264,8 +267,7 @@ mod with_fork {
         match status.map(|status| (status.signal(), status.code())) {
             // An allocation that fails ends with SIGABRT. Linux ends a process with SIGKILL if memory runs out.
             Some((Some(signal @ (libc::SIGABRT | libc::SIGKILL)), _)) => {
-                let advice = "check that there is enough memory, and its limit (ulimit -v)";
-                CliError::new(EXIT_IO, format!("{}; {advice}", by_signal(signal)))
+                CliError::new(EXIT_IO, format!("{}; {}", by_signal(signal), memory_advice!()))
             }
             Some((Some(signal), _)) => CliError::new(EXIT_INTERNAL, by_signal(signal)),
             Some((_, Some(code))) if code == i32::from(EXIT_IO) => {
