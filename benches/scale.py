@@ -459,8 +459,8 @@ def markdown(results: Row) -> list[str]:
         "## Caches",
         "",
         "The memory of a process that belongs to no file, for each cache with credentials of its own and a token of "
-        "1.1 kB. The client secret and the token have pages of their own, 8 KiB together, which are left out of core dumps and unmapped when "
-        "the secret is dropped: see [SECURITY.md](../SECURITY.md#what-is-wiped-and-what-is-not). So has a proxy that is set.",
+        "1.1 kB. The client secret and the token are in pages that hold secrets only and are left out of core dumps: see "
+        "[SECURITY.md](../SECURITY.md#what-is-wiped-and-what-is-not). So is a proxy that is set.",
         *grown("caches", {"bytes of each": results["memory"]}),
         "",
         "## Threads",

@@ -7,6 +7,7 @@ use crate::{find, masked};
 use amp_emulator::Emulator;
 use amp_token::config::Config;
 use amp_token::sys::clock::{Clock, ManualClock};
+use amp_token::sys::secret::Secret;
 use amp_token::token::cache::TokenCache;
 use std::process::Command;
 use std::time::Duration;
@@ -118,4 +119,28 @@ fn a_forked_child_frees_every_secret() {
     assert!(output.status.success() && text.matches("RESULT").count() == 9, "{text}");
     let left: Vec<_> = text.lines().filter(|line| line.contains("RESULT") && !line.contains(": 0 places")).collect();
     assert!(left.is_empty(), "{left:#?}");
+}
+
+/// In a child, whose limits are its own. Without pages that can be shared or mapped, there is still the heap.
+#[test]
+fn a_secret_does_not_need_pages() {
+    let (short, long) = ("x".repeat(64), "y".repeat(1 << 16));
+    // SAFETY: the child uses its own memory only.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // What the allocator keeps for the next blocks.
+        drop([vec![1_u8; 1 << 16], vec![1; 1 << 16], vec![1; 1 << 16]]);
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: a structure that lives through the call.
+        let is_limited = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const none) } == 0;
+        let secrets = [short.as_str(), long.as_str()].map(Secret::from);
+        let is_intact = secrets[0].expose() == short && secrets[1].expose() == long;
+        drop(secrets);
+        // SAFETY: it ends the process.
+        unsafe { libc::_exit(if is_limited && is_intact { 0 } else { 1 }) };
+    }
+    let mut status = 0;
+    // SAFETY: the status is a variable of this function's.
+    let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!((ended, status), (child, 0));
 }
