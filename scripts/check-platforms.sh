@@ -71,7 +71,7 @@ built() {
 }
 c_program() {
     "$tools/python" -m ziglang cc -target "$1-linux-musl" -static -O2 -Iinclude bindings/c/get_token.c \
-        -o "$work/get_token" "$target_dir/$triple/debug/libamp_token.a" -lunwind
+        -o "$work/get_token" "$target_dir/$triple/debug/deps/libamp_token.a" -lunwind
     token with_emulator "${run[@]}" "$work/get_token"
     token with_emulator --tls "${run[@]}" "$work/get_token"
     echo "a token over HTTP and HTTPS"
