@@ -17,6 +17,10 @@ check_hardening() {
     must 'read-only relocations' 'GNU_RELRO' "$segments"
     must 'GNU_STACK' 'GNU_STACK' "$segments"
     must_not 'an executable stack' 'GNU_STACK.*RWE' "$segments"
+    # Kernels for 64-bit ARM have pages of 4, 16 or 64 KB.
+    if [[ $(readelf -hW "$so") == *AArch64* ]]; then
+        must_not 'a segment that is not aligned for pages of 64 KB' 'LOAD.* 0x[0-9a-f]{1,4}$' "$segments"
+    fi
 }
 if [ -n "$static" ]; then
     must 'position independence' 'Type: +DYN' "$(readelf -hW "$so")"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# check-reproducible.sh [--built] [PACKAGE…]: builds packages, by default all for x86-64, of the commit that is checked out
-# twice: in two directories, with two CARGO_HOMEs, one after the other. All files must be the same, byte by byte, and hold no
-# path of this machine. With --built, the first of the two is what is in build/packages already.
+# check-reproducible.sh [--built] [PACKAGE…]: builds packages, by default all, of the commit that is checked out twice: in two
+# directories, with two CARGO_HOMEs, one after the other. All files must be the same, byte by byte, and hold no path of this
+# machine. With --built, the first of the two is what is in build/packages already. ARCHITECTURES is that of `make package`.
 #
 # Rust, zig, gzip, dpkg-deb and rpmbuild are the same in both builds, and so are the CA certificates of the container image:
 # other versions of them may give other bytes.
@@ -33,7 +33,8 @@ build() {
         [ ! -e "$cargo_home/$entry" ] || ln -s "$cargo_home/$entry" "$work/cargo/$1/$entry"
     done
     ln -s "$PWD/build/tools" "$work/$1/build/tools"
-    CARGO_HOME=$work/cargo/$1 make --no-print-directory -C "$work/$1" package PACKAGES="$packages"
+    CARGO_HOME=$work/cargo/$1 make --no-print-directory -C "$work/$1" package PACKAGES="$packages" \
+        ARCHITECTURES="${ARCHITECTURES:-}"
     rm -rf "$work/$1/target"
 }
 
@@ -46,16 +47,18 @@ build second/deeper
 second=$work/second/deeper/build/packages
 
 different=
-mkdir "$work/unpacked"
 for package in "$second"/*; do
     name=${package##*/}
     # These list the packages, of which --built may have more.
     case $name in SHA256SUMS | *.provenance.json) [ -z "$built" ] || continue ;; esac
     cmp "$first/$name" "$package" || different=yes
+    # Apart, because several have files of the same name.
+    unpacked=$work/unpacked/$name
+    mkdir -p "$unpacked"
     case $name in
-        *.deb) dpkg-deb --fsys-tarfile "$package" | tar -x -C "$work/unpacked" ;;
-        *.tar.gz | *.tgz) tar -xzf "$package" -C "$work/unpacked" ;;
-        *.whl) python3 -m zipfile -e "$package" "$work/unpacked" ;;
+        *.deb) dpkg-deb --fsys-tarfile "$package" | tar -x -C "$unpacked" ;;
+        *.tar.gz | *.tgz) tar -xzf "$package" -C "$unpacked" ;;
+        *.whl | *.zip) python3 -m zipfile -e "$package" "$unpacked" ;;
     esac
     echo "built twice: $name"
 done

@@ -11,6 +11,7 @@ mkdir -p "$root" "$work/lists/partial" "$work/archives/partial"
 # As root, apt would read them as another user, who may not.
 apt=(apt-get -qq -o "APT::Architecture=$architecture" -o "APT::Architectures=$architecture" -o "Dir::State=$work"
     -o "Dir::State::status=$work/status" -o "Dir::Cache=$work" -o "APT::Sandbox::User=")
-"${apt[@]}" update
+# A list may be missing while a mirror is brought up to date. The others may be enough.
+"${apt[@]}" update || echo "debian-root.sh: not all lists of packages were downloaded" >&2
 "${apt[@]}" install --yes --download-only --no-install-recommends "$@"
 for package in "$work"/archives/*.deb; do dpkg-deb -x "$package" "$root"; done
