@@ -286,7 +286,7 @@ impl HttpTransport {
         let target = Target { host: url.host(), port: url.port(), address };
         let announces_page = open_tunnel(&mut *stream, proxy, &target, user_agent, deadline)?;
         observed.record(Phase::Tunnel, start);
-        Ok(Box::new(Tunnel::new(stream, peer, announces_page)))
+        Ok(Box::new(Tunnel::new(stream, proxy.clone(), announces_page)))
     }
 
     /// The deadline of connecting to a peer and of the TLS handshake with it, which begin now.

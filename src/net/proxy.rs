@@ -15,9 +15,9 @@
 //!   given as addresses. This machine is not exempt unless it is listed.
 //!
 //! The user name and password of a proxy are bytes in any encoding, literal or percent-encoded in the URL. They
-//! are sent to the proxy, and never appear in messages or in `Debug`. A proxy URL that is invalid is an
-//! error, never a direct connection. The proxy resolves the server's name; only `socks4` and `socks5` resolve it
-//! on this machine, as these schemes require.
+//! are sent to the proxy, and never appear in `Debug` or in messages: the password not even if the proxy repeats it.
+//! A proxy URL that is invalid is an error, never a direct connection. The proxy resolves the server's name; only
+//! `socks4` and `socks5` resolve it on this machine, as these schemes require.
 
 use crate::error::{Error, Kind, Result};
 use crate::net::tcp::Peer;

@@ -1,7 +1,8 @@
 //! Opening a connection to the server through a proxy, and the reasons why that failed.
 //!
 //! The error says whether the proxy or the server caused it, and quotes what the proxy gives as the reason: the
-//! title of its page, a redirect to a login page, the authentication that it requires.
+//! title of its page, a redirect to a login page, the authentication that it requires. The password is redacted in it,
+//! because a proxy may repeat what it was sent.
 
 use crate::error::{Error, Kind, Phase, Result};
 use crate::net::connect_method::{ConnectError, has_page, offered_schemes, request_connection};
@@ -14,6 +15,7 @@ use crate::sanitize::{redact_url, sanitize};
 use crate::sys::deadline::IoDeadline;
 use std::io::{self, Read, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
+use zeroize::Zeroizing;
 
 /// Has a proxy connect to the server. `stream` is a connection to the proxy, and afterwards leads to the server.
 /// Returns whether the proxy announced a page, which is what a web server does that is no proxy.
@@ -41,9 +43,7 @@ pub(crate) fn open_tunnel(
         Ok(()) => Ok(false),
         Err(SocksError::Io(error)) => Err(peer.io_error(Phase::Tunnel, &error, deadline)),
         Err(SocksError::AuthRequired) => Err(credentials_error(proxy)),
-        Err(SocksError::OtherAuthRequired) => {
-            Err(unsupported_auth_error(&peer, &["a method other than a password".to_owned()]))
-        }
+        Err(SocksError::OtherAuthRequired) => Err(unsupported_auth_error(&peer, "a method other than a password")),
         Err(SocksError::Rejected(reason, retryable)) => Err(rejected(&peer, &server, reason, retryable)),
     }
 }
@@ -71,13 +71,26 @@ fn credentials_error(proxy: &ProxyUrl) -> Error {
 }
 
 /// The error for a proxy that no user name and password will satisfy.
-fn unsupported_auth_error(peer: &Peer, schemes: &[String]) -> Error {
-    let schemes = sanitize(&schemes.join(" or "), &[]);
+fn unsupported_auth_error(peer: &Peer, schemes: &str) -> Error {
     let message = format!("{} requires authentication by {schemes}, which this library does not support", peer.name);
     peer.error(Kind::Proxy, Phase::Tunnel, message).with_hint(
         "use a local proxy that adds it, such as px or cntlm, ask the operator for an exemption, \
          or send requests through libcurl (bindings/c/curl_transport.c)",
     )
+}
+
+/// The password as text, to be redacted in what the proxy says.
+fn password(proxy: &ProxyUrl) -> Zeroizing<String> {
+    let bytes = proxy.userinfo.as_ref().map_or(&[][..], |(_, password)| password.expose());
+    // The capacity is the longest result: a string that grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(bytes.len() * char::REPLACEMENT_CHARACTER.len_utf8()));
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    text
 }
 
 /// Whether the tunnel is open; if so, whether a page was announced all the same.
@@ -87,7 +100,7 @@ fn check_response(response: &Response, proxy: &ProxyUrl, server: &str) -> Result
     if is_success(response.status) {
         return match response.body.is_empty() {
             true => Ok(announces_page),
-            false if announces_page => Err(page_error(&peer, &response.body)),
+            false if announces_page => Err(page_error(proxy, &response.body)),
             // A TLS server does not send first, so data that follows did not come from the server.
             false => Err(rejected(&peer, server, "it sent data before the server did", false)),
         };
@@ -104,17 +117,21 @@ fn status_error(response: &Response, proxy: &ProxyUrl, server: &str) -> Error {
     let (peer, status) = (proxy.peer(), response.status);
     let name = &peer.name;
     let error = |what: String, advice: &str| peer.error(Kind::Proxy, Phase::Tunnel, what).with_hint(advice);
-    let reason = stated_reason(response).map_or_else(String::new, |reason| format!(": {reason}"));
+    let secret = password(proxy);
+    let reason = stated_reason(response, &secret).map_or_else(String::new, |reason| format!(": {reason}"));
     match status {
         // Only a server should send 401, but tinyproxy sends it for a wrong password.
         401 | 407 => match offered_schemes(response) {
             offered if offered.is_empty() || offered.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic")) => {
                 credentials_error(proxy)
             }
-            offered => unsupported_auth_error(&peer, &offered),
+            offered => unsupported_auth_error(&peer, &sanitize(&offered.join(" or "), &[&secret])),
         },
         300..=399 => {
-            let target = response.header("location").map_or_else(|| "an unknown location".to_owned(), redact_url);
+            let target = response.header("location").map_or_else(
+                || "an unknown location".to_owned(),
+                |location| sanitize(&redact_url(location), &[&secret]),
+            );
             error(format!("{name} redirected the request to connect to {server} to {target}"), LOG_IN)
         }
         511 => error(format!("{name} requires a login to the network{reason}"), LOG_IN),
@@ -136,17 +153,18 @@ fn status_error(response: &Response, proxy: &ProxyUrl, server: &str) -> Error {
 }
 
 /// What a proxy gives as the reason of a failure: the code of squid, or else the title of its page.
-fn stated_reason(response: &Response) -> Option<String> {
+fn stated_reason(response: &Response, secret: &str) -> Option<String> {
     let code = response.header("x-squid-error").and_then(|value| value.split_whitespace().next());
     match code {
-        Some(code) => Some(sanitize(code, &[])),
-        None => page_title(&response.body, &[]).map(|title| format!("\"{title}\"")),
+        Some(code) => Some(sanitize(code, &[secret])),
+        None => page_title(&response.body, &[secret]).map(|title| format!("\"{title}\"")),
     }
 }
 
 /// The error for a web server that answers in place of the server.
-fn page_error(peer: &Peer, page: &[u8]) -> Error {
-    let title = page_title(page, &[]).map_or_else(String::new, |title| format!(": \"{title}\""));
+fn page_error(proxy: &ProxyUrl, page: &[u8]) -> Error {
+    let peer = proxy.peer();
+    let title = page_title(page, &[&password(proxy)]).map_or_else(String::new, |title| format!(": \"{title}\""));
     peer.error(Kind::Proxy, Phase::Tunnel, format!("{} sent a page instead of opening a connection{title}", peer.name))
         .with_hint("check that the proxy setting names a proxy, and not a web server")
 }
@@ -155,7 +173,7 @@ fn page_error(peer: &Peer, page: &[u8]) -> Error {
 /// its response, where the server's TLS should be.
 pub(crate) struct Tunnel {
     stream: Box<dyn Stream>,
-    proxy: Peer,
+    proxy: ProxyUrl,
     announces_page: bool,
     /// Whether data was read. Only the first bytes are looked at.
     is_checked: bool,
@@ -163,7 +181,7 @@ pub(crate) struct Tunnel {
 
 impl Tunnel {
     /// A tunnel for TLS; `announces_page` is the result of [`open_tunnel`].
-    pub(crate) fn new(stream: Box<dyn Stream>, proxy: Peer, announces_page: bool) -> Self {
+    pub(crate) fn new(stream: Box<dyn Stream>, proxy: ProxyUrl, announces_page: bool) -> Self {
         Tunnel { stream, proxy, announces_page, is_checked: false }
     }
 }
@@ -224,45 +242,14 @@ impl Stream for Tunnel {
 mod tests {
     use super::*;
     use crate::net::connect_method::RESPONSE_LIMIT;
+    use crate::net::scripted_exchange::{Script, play_tunnel};
     use crate::net::socks::SOCKS5_REPLIES;
     use std::time::Duration;
 
-    /// A proxy that sends fixed replies and records what it receives.
-    struct Script {
-        replies: io::Cursor<Vec<u8>>,
-        sent: Vec<u8>,
-    }
-
-    impl Read for Script {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            self.replies.read(buffer)
-        }
-    }
-
-    impl Write for Script {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.sent.extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Stream for Script {
-        fn set_deadline(&mut self, _: IoDeadline) {}
-        fn read_arrived(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            self.read(buffer)
-        }
-    }
-
     fn play(proxy: impl AsRef<[u8]>, address: Option<&str>, replies: &[u8]) -> (Vec<u8>, Result<()>) {
-        let mut script = Script { replies: io::Cursor::new(replies.to_vec()), sent: Vec::new() };
-        let target =
-            Target { host: "far.example", port: 443, address: address.map(|address| address.parse().unwrap()) };
-        let deadline = IoDeadline::after(Duration::from_secs(5));
-        let outcome = open_tunnel(&mut script, &ProxyUrl::parse(proxy).unwrap(), &target, Some("me/1"), deadline);
-        (script.sent, outcome.map(|_| ()))
+        let address = address.map(|address| address.parse().unwrap());
+        let played = play_tunnel(&ProxyUrl::parse(proxy).unwrap(), address, replies, usize::MAX);
+        (played.sent, played.outcome.map(|_| ()))
     }
 
     #[test]
@@ -455,6 +442,35 @@ mod tests {
         }
     }
 
+    /// In the title of its page, in a redirect, in a code, and behind a tunnel that is none.
+    #[test]
+    fn a_password_that_a_proxy_repeats_is_redacted() {
+        for (url, echo) in [
+            ("http://me:hush-hush-9e04@h", "hush-hush-9e04"),
+            ("http://me:hush%2dhush-9e04@h", "HUSH-hush-9e04"),
+            ("http://me:hush-hush-9e04@h", "bWU6aHVzaC1odXNoLTllMDQ="),
+        ] {
+            let page = format!("<title>bad: {echo}</title>");
+            for replies in [
+                format!("HTTP/1.1 403 x\r\n\r\n{page}"),
+                format!("HTTP/1.1 200 x\r\n\r\n{page}"),
+                format!("HTTP/1.1 503 x\r\nX-Squid-Error: {echo}\r\n\r\n"),
+                format!("HTTP/1.1 302 x\r\nLocation: http://x.example/{echo}\r\n\r\n"),
+                format!("HTTP/1.1 407 x\r\nProxy-Authenticate: {echo}\r\n\r\n"),
+            ] {
+                let error = play(url, None, replies.as_bytes()).1.unwrap_err().to_string();
+                assert!(!error.contains(echo) && !error.contains("9e04"), "{error}");
+            }
+            let script = Script::new(page.clone().into_bytes(), || usize::MAX);
+            let mut tunnel = Tunnel::new(Box::new(script), ProxyUrl::parse(url).unwrap(), false);
+            let error = tunnel.read(&mut [0; 100]).unwrap_err().to_string();
+            assert!(error.contains("[redacted]") && !error.contains(echo) && !error.contains("9e04"), "{error}");
+        }
+        // Latin-1.
+        let error = play(b"http://me:p\xe4ssword9@h", None, b"HTTP/1.1 403 x\r\n\r\n<title>p\xe4ssword9</title>");
+        assert!(error.1.unwrap_err().to_string().contains("\"[redacted]\""));
+    }
+
     #[test]
     fn the_retry_after_of_a_proxy_is_kept() {
         for (reply, seconds) in [
@@ -490,8 +506,8 @@ mod tests {
     #[test]
     fn a_page_in_place_of_the_servers_tls_is_the_proxys() {
         let read = |announces_page, bytes: &[u8]| {
-            let script = Script { replies: io::Cursor::new(bytes.to_vec()), sent: Vec::new() };
-            let mut tunnel = Tunnel::new(Box::new(script), ProxyUrl::parse("http://h").unwrap().peer(), announces_page);
+            let script = Script::new(bytes.to_vec(), || usize::MAX);
+            let mut tunnel = Tunnel::new(Box::new(script), ProxyUrl::parse("http://h").unwrap(), announces_page);
             tunnel.read(&mut [0; 100]).map_err(|error| error.to_string())
         };
         let page = read(false, b"<html><title>It works!</title>").unwrap_err();
