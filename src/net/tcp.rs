@@ -30,13 +30,13 @@ pub(crate) trait Stream: Read + Write + Send + Sync {
 
     /// Writes what fits without waiting; an error of the kind `WouldBlock` if that is nothing. Does not look at the
     /// deadline.
-    #[cfg(feature = "serve")]
+    #[cfg(all(unix, feature = "serve"))]
     fn write_ready(&mut self, _: &[u8]) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Like [`Stream::write_ready`], for what the layers of the connection still hold.
-    #[cfg(feature = "serve")]
+    #[cfg(all(unix, feature = "serve"))]
     fn flush_ready(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -120,7 +120,7 @@ impl Stream for TcpConnection {
         self.stream.read(buffer)
     }
 
-    #[cfg(feature = "serve")]
+    #[cfg(all(unix, feature = "serve"))]
     fn write_ready(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.write(bytes)
     }
@@ -140,12 +140,12 @@ impl Stream for Box<dyn Stream> {
         (**self).read_arrived(buffer)
     }
 
-    #[cfg(feature = "serve")]
+    #[cfg(all(unix, feature = "serve"))]
     fn write_ready(&mut self, bytes: &[u8]) -> io::Result<usize> {
         (**self).write_ready(bytes)
     }
 
-    #[cfg(feature = "serve")]
+    #[cfg(all(unix, feature = "serve"))]
     fn flush_ready(&mut self) -> io::Result<()> {
         (**self).flush_ready()
     }

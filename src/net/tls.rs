@@ -298,7 +298,7 @@ impl Stream for TlsStream {
     }
 
     /// What rustls has taken counts as written, and [`Stream::flush_ready`] sends what is left of it.
-    #[cfg(feature = "serve")]
+    #[cfg(all(unix, feature = "serve"))]
     fn write_ready(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.flush_ready()?;
         let taken = self.tls.writer().write(bytes)?;
@@ -308,7 +308,7 @@ impl Stream for TlsStream {
         }
     }
 
-    #[cfg(feature = "serve")]
+    #[cfg(all(unix, feature = "serve"))]
     fn flush_ready(&mut self) -> io::Result<()> {
         while self.tls.wants_write() {
             if self.tls.write_tls(&mut Ready(&mut self.inner))? == 0 {
@@ -334,10 +334,10 @@ impl Read for Arrived<'_> {
 }
 
 /// Writes to a stream what fits.
-#[cfg(feature = "serve")]
+#[cfg(all(unix, feature = "serve"))]
 struct Ready<'a>(&'a mut Box<dyn Stream>);
 
-#[cfg(feature = "serve")]
+#[cfg(all(unix, feature = "serve"))]
 impl Write for Ready<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write_ready(bytes)

@@ -222,12 +222,12 @@ impl Stream for Tunnel {
         self.stream.read_arrived(buffer)
     }
 
-    #[cfg(feature = "serve")]
+    #[cfg(all(unix, feature = "serve"))]
     fn write_ready(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.write_ready(bytes)
     }
 
-    #[cfg(feature = "serve")]
+    #[cfg(all(unix, feature = "serve"))]
     fn flush_ready(&mut self) -> io::Result<()> {
         self.stream.flush_ready()
     }

@@ -15,6 +15,8 @@
 //!
 //! Other systems have no such calls, and a container's own file system (overlayfs) not the last one: `None`.
 
+#![cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "other systems have no such calls"))]
+
 use std::fs::File;
 use std::io;
 use std::path::Path;
