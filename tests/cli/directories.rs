@@ -201,6 +201,44 @@ fn a_disk_that_does_not_respond_keeps_no_caller_waiting() {
     assert_eq!(lines[2..], ["started", "2", "doctor 6", "in time 0"], "{}", result.stderr);
 }
 
+/// A file server that is gone, imitated by FUSE: not even reading or opening a file ends, although the kernel knows the
+/// names and attributes. A watchdog ends the server, and with it all that wait for it, or a failure would never end.
+#[test]
+fn a_file_server_that_is_gone_keeps_no_caller_waiting() {
+    if !is_root() || !succeeds("unshare -m true && test -w /dev/fuse") || !require_tool("python3") {
+        return;
+    }
+    let env = TestEnv::new();
+    let server = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/silent_file_system.py");
+    let script = format!(
+        "cd \"$HOME\"; mkdir served; python3 -B {server} served stop >mounted & server=$!
+        while ! grep -q mounted mounted; do kill -0 $server || exit 99; done
+        (sleep 40 && touch late && kill -9 $server) >/dev/null 2>&1 & watchdog=$!
+        export AMPLIENCE_STORE_DIR=$HOME/served/store AMPLIENCE_TIMEOUT_MS=800
+        stat served/store >stat; amp-token -q get | wc -c
+        touch stop
+        amp-token -q get | wc -c
+        AMPLIENCE_STORE_DIR=$HOME/served/other amp-token -q get | wc -c
+        XDG_CONFIG_HOME=$HOME/served AMPLIENCE_PROFILE=x amp-token -q status >status 2>&1; echo \"status $?\"
+        test ! -e late; echo \"in time $?\"
+        kill $watchdog; kill -9 $server; umount -l served"
+    );
+    let result = CommandResult::of(&mut env.shell(&format!("unshare -m sh -c '{}'", script.replace('\'', "'\\''"))));
+    if result.status == Some(99) {
+        report_skipped("FUSE");
+        return;
+    }
+    let lines: Vec<_> = result.stdout.lines().collect();
+    let [answered, silent, another, status, in_time] = lines[..] else { panic!("{} {}", result.stdout, result.stderr) };
+    assert!([silent, another].iter().all(|length| *length == answered) && answered.len() == 4, "{lines:?}");
+    assert_eq!(
+        [status, in_time],
+        ["status 4", "in time 0"],
+        "{}",
+        fs::read_to_string(env.home.join("status")).unwrap()
+    );
+}
+
 /// Starting a thread takes longer than reading a token from memory, and starting a process longer still.
 #[test]
 fn a_token_in_memory_takes_no_thread_and_no_second_process() {
