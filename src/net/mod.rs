@@ -31,3 +31,7 @@ mod x509;
 
 #[cfg(fuzzing)]
 pub use pem::parse_certificates;
+#[cfg(fuzzing)]
+pub use verifier::describe_rejection;
+#[cfg(fuzzing)]
+pub use x509::certificate_dates;

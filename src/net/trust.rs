@@ -51,6 +51,18 @@ impl Trust {
         Ok(Trust { first, all: OnceBox::new(), rest })
     }
 
+    /// Only this CA certificate, for the fuzzer.
+    #[cfg(fuzzing)]
+    pub(super) fn only(root: &rustls::pki_types::CertificateDer<'_>) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(root.clone().into_owned()).expect("a CA certificate");
+        let roots = Arc::new(roots);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider);
+        let verifier = verifier.build().expect("the ciphers are supported");
+        Trust { first: Anchors { roots, verifier }, all: OnceBox::new(), rest: None }
+    }
+
     /// What is loaded.
     pub(super) fn loaded(&self) -> &Anchors {
         self.all.get().unwrap_or(&self.first)

@@ -200,6 +200,26 @@ impl RecordingVerifier {
     }
 }
 
+/// Verifies this chain of certificates for a server, and describes why it is rejected: for the reason that rustls gives,
+/// which is returned too, or as if it were another. `None` if it is accepted.
+#[cfg(fuzzing)]
+pub fn describe_rejection(
+    chain: &[CertificateDer<'_>],
+    root: &CertificateDer<'_>,
+    name: &ServerName<'_>,
+    now: UnixTime,
+    other: Option<rustls::CertificateError>,
+) -> Option<(rustls::Error, Error)> {
+    use std::time::Duration;
+    let deadline = IoDeadline::after(Duration::from_secs(60));
+    let verifier = RecordingVerifier::new(Arc::new(Trust::only(root)), None, false, deadline);
+    let (end_entity, intermediates) = chain.split_first()?;
+    let reason = verifier.verify_server_cert(end_entity, intermediates, name, &[], now).err()?;
+    let reason = other.map_or(reason, rustls::Error::InvalidCertificate);
+    let error = verifier.describe_error(&reason, Progress::Negotiated, &Peer::server("auth.example", 443));
+    Some((reason, error))
+}
+
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {

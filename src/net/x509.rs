@@ -68,6 +68,12 @@ impl<'a> CertificateParts<'a> {
     }
 }
 
+/// The dates of a certificate, for the fuzzer.
+#[cfg(fuzzing)]
+pub fn certificate_dates(certificate: &[u8]) -> Option<(i64, i64)> {
+    CertificateParts::of(certificate)?.dates()
+}
+
 /// A UTCTime (`YYMMDDhhmmssZ`) or a GeneralizedTime (`YYYYMMDDhhmmssZ`) as Unix seconds.
 fn date(kind: u8, text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok().filter(|text| text.is_ascii())?;
