@@ -31,10 +31,13 @@ mkdir "$work/bin"
 printf '#!/bin/sh\nexec %s %s "$@"\n' "${run[*]}" "$work/deb/usr/bin/amp-token" >"$work/bin/amp-token"
 chmod +x "$work/bin/amp-token"
 "$work/bin/amp-token" demo | grep 'The server saw'
+# Some kernels have pages of 64 KB.
+QEMU_PAGESIZE=65536 "$work/bin/amp-token" demo | grep 'The server saw'
 [[ $(gzip -dc "$work/deb/usr/share/man/man1/amp-token.1.gz") == *'.TH AMP-TOKEN'* ]] || { echo "no manual page"; exit 1; }
 aarch64-linux-gnu-gcc -I"$work/deb/usr/include" bindings/c/get_token.c -o "$work/get_token" \
     "$work/deb/usr/lib/aarch64-linux-gnu/libamp_token.so" -Wl,-rpath,"$work/deb/usr/lib/aarch64-linux-gnu"
 token "${run[@]}" "$work/get_token"
+token QEMU_PAGESIZE=65536 "${run[@]}" "$work/get_token"
 aarch64-linux-gnu-gcc -I"$work/deb/usr/include" bindings/c/get_token.c -o "$work/get_token_static" \
     "$work/deb/usr/lib/aarch64-linux-gnu/libamp_token.a" -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 token "${run[@]}" "$work/get_token_static"

@@ -5,8 +5,9 @@ coverage.py [--write] [--only fuzz|tests]: builds both with instrumentation, run
 fuzz/seeds and fuzz/crashes and the tests below, and prints the lines and functions of each file and the largest
 places that neither runs. With --write, the tables in docs/fuzzing.md are rewritten; the column "why" is kept.
 
-Needs a nightly toolchain, and llvm-profdata and llvm-cov of its LLVM version: of rustup's llvm-tools, or of Debian's
-package llvm-VERSION. The builds are in target/coverage.
+Needs a nightly toolchain for the fuzz targets, and llvm-profdata and llvm-cov of the compilers' LLVM version: of rustup's
+llvm-tools, or of Debian's package llvm-VERSION. The fuzz targets are built in target/coverage; the tests share the
+crates that other builds have compiled.
 """
 
 import argparse
@@ -27,10 +28,10 @@ TESTS = ["--features", "redis", "--lib", "--test", "cache", "--test", "api"]
 PLACES = 10
 
 
-def tool(name: str) -> str:
-    """The tool of the LLVM version with which the nightly compiler instruments."""
-    about = subprocess.check_output(["rustc", "+nightly", "-vV"], text=True)
-    sysroot = subprocess.check_output(["rustc", "+nightly", "--print", "sysroot"], text=True).strip()
+def tool(name: str, toolchain: list[str]) -> str:
+    """The tool of the LLVM version with which this compiler instruments."""
+    about = subprocess.check_output(["rustc", *toolchain, "-vV"], text=True)
+    sysroot = subprocess.check_output(["rustc", *toolchain, "--print", "sysroot"], text=True).strip()
     host = re.search(r"host: (\S+)", about)[1]
     version = re.search(r"LLVM version: (\d+)", about)[1]
     own = Path(sysroot) / "lib/rustlib" / host / "bin" / name
@@ -38,18 +39,32 @@ def tool(name: str) -> str:
     return found or sys.exit(f"missing: {name} of LLVM {version}; install rustup's llvm-tools, or llvm-{version}")
 
 
-def build(arguments: list[str], flags: str) -> list[str]:
+def build(arguments: list[str], environment: dict[str, str]) -> list[str]:
     """Builds with instrumentation; returns the executables."""
-    environment = os.environ | {"RUSTFLAGS": f"-Cinstrument-coverage {flags}", "CARGO_INCREMENTAL": "0"}
     # Build scripts are instrumented, too.
-    environment["LLVM_PROFILE_FILE"] = str(TARGET / "build-%p-%m.profraw")
+    environment = os.environ | environment | {"LLVM_PROFILE_FILE": str(TARGET / "build-%p-%m.profraw"), "CARGO_INCREMENTAL": "0"}
     messages = subprocess.check_output(
-        ["cargo", "+nightly", *arguments, "--message-format", "json-render-diagnostics"], cwd=ROOT, env=environment, text=True
+        ["cargo", *arguments, "--message-format", "json-render-diagnostics"], cwd=ROOT, env=environment, text=True
     )
     return re.findall(r'"executable":"([^"]+)"', messages)
 
 
-def report(kind: str, programs: list[str], run) -> dict[str, tuple[dict[int, int], dict[str, int]]]:
+def build_targets() -> list[str]:
+    command = ["+nightly", "build", "--release", "--manifest-path", "fuzz/Cargo.toml", "--features", "peers", "--bins"]
+    return build([*command, "--target-dir", str(TARGET / "fuzz")], {"RUSTFLAGS": "--cfg fuzzing -Cinstrument-coverage"})
+
+
+def build_tests() -> list[str]:
+    # Only the packages of the workspace are instrumented, so that no other crate is compiled anew.
+    wrapper = TARGET / "instrument.sh"
+    if not wrapper.exists():
+        TARGET.mkdir(parents=True, exist_ok=True)
+        wrapper.write_text('#!/bin/sh\nexec "$@" -Cinstrument-coverage\n')
+        wrapper.chmod(0o755)
+    return build(["test", *TESTS, "--no-run"], {"RUSTC_WORKSPACE_WRAPPER": str(wrapper)})
+
+
+def report(kind: str, toolchain: list[str], programs: list[str], run) -> dict[str, tuple[dict[int, int], dict[str, int]]]:
     """Runs the programs; by file, the counts of its lines and of its functions."""
     profiles = TARGET / f"{kind}-profiles"
     shutil.rmtree(profiles, ignore_errors=True)
@@ -59,10 +74,10 @@ def report(kind: str, programs: list[str], run) -> dict[str, tuple[dict[int, int
         run(program, environment)
     merged = profiles / "merged"
     raw = [str(path) for path in profiles.glob("*.profraw")]
-    subprocess.run([tool("llvm-profdata"), "merge", "-sparse", "-o", merged, *raw], check=True)
+    subprocess.run([tool("llvm-profdata", toolchain), "merge", "-sparse", "-o", merged, *raw], check=True)
     objects = [part for program in programs[1:] for part in ("-object", program)]
     lcov = subprocess.check_output(
-        [tool("llvm-cov"), "export", "--format=lcov", f"--instr-profile={merged}", programs[0], *objects, str(ROOT / "src")],
+        [tool("llvm-cov", toolchain), "export", "--format=lcov", f"--instr-profile={merged}", programs[0], *objects, str(ROOT / "src")],
         text=True,
         stderr=subprocess.DEVNULL,
     )
@@ -72,7 +87,9 @@ def report(kind: str, programs: list[str], run) -> dict[str, tuple[dict[int, int
         if not name or not name[1].startswith(f"{ROOT}/src/"):
             continue
         path = Path(name[1])
-        # The tests of a file are not its code.
+        # Tests are not code, whether they have a file of their own or not.
+        if path.name == "tests.rs":
+            continue
         end = re.search(r"^#\[cfg\(test\)\]\nmod tests", path.read_text(), re.M)
         last = path.read_text()[: end.start()].count("\n") if end else 1 << 30
         lines, functions = defaultdict(int), defaultdict(int)
@@ -149,12 +166,9 @@ def main() -> None:
     arguments = parser.parse_args()
     reports = {}
     if arguments.only != "tests":
-        command = ["build", "--release", "--manifest-path", "fuzz/Cargo.toml", "--features", "peers", "--bins"]
-        programs = build([*command, "--target-dir", str(TARGET / "fuzz")], "--cfg fuzzing")
-        reports["fuzz"] = report("fuzz", programs, run_target)
+        reports["fuzz"] = report("fuzz", ["+nightly"], build_targets(), run_target)
     if arguments.only != "fuzz":
-        programs = build(["test", *TESTS, "--no-run", "--target-dir", str(TARGET / "tests")], "")
-        reports["tests"] = report("tests", programs, run_test)
+        reports["tests"] = report("tests", [], build_tests(), run_test)
     both = {}
     for files in reports.values():
         for path, (lines, functions) in files.items():

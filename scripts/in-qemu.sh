@@ -16,7 +16,19 @@ any='\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00'
 # F: the kernel opens qemu now, and finds it in a chroot, too.
 rule=":qemu:M::$head$any$type$machine:$ones$any$mask\\xff\\xff:$(command -v "qemu-$architecture-static"):F"
 export QEMU_LD_PREFIX=${QEMU_LD_PREFIX:-/usr/$architecture-linux-gnu}
+# A user namespace that root has made has all users, so that tests can take the roles of several; that of another user has one.
+namespace=(unshare --user --map-root-user)
+if [ "$(id -u)" = 0 ]; then
+    unshare --user sleep infinity &
+    until [ "$(readlink "/proc/$!/ns/user")" != "$(readlink /proc/self/ns/user)" ]; do :; done
+    for map in uid_map gid_map; do echo 0 0 4294967295 >"/proc/$!/$map"; done
+    exec 9<"/proc/$!/ns/user"
+    kill $!
+    wait $! 2>/dev/null || true
+    namespace=(nsenter --user=/proc/self/fd/9 unshare)
+fi
 # shellcheck disable=SC2016 # for the inner shell
-exec unshare --user --map-root-user --mount sh -c '
+exec "${namespace[@]}" --mount sh -c '
+    exec 9<&-
     mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc && printf %s "$0" >/proc/sys/fs/binfmt_misc/register || exit 1
     exec "$@"' "$rule" "$@"
