@@ -29,13 +29,16 @@ use ureq::config::Config;
 use ureq::http::{self, HeaderName, HeaderValue, Method};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport as UreqTransport};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// The maximum size of a response's status line and headers.
 pub const HEADER_LIMIT: usize = 64 * 1024;
 
 /// The maximum length of a line in the head of a request, and the size of the pieces of a body that are sent.
 const OUTPUT_SIZE: usize = 16 * 1024;
+
+/// How much of a response is read at a time: as much as a record of TLS has. A longer head has a larger buffer.
+const INPUT_SIZE: usize = 16 * 1024;
 
 /// The value of a secret header, which ureq's header type shares instead of copying it. So it is wiped when the
 /// request is dropped.
@@ -412,9 +415,9 @@ impl UreqTransport for UreqConnection {
     }
 }
 
-/// Buffers of a fixed size that are wiped when dropped.
+/// Buffers that are wiped when dropped.
 struct ZeroizingBuffers {
-    input: Zeroizing<Vec<u8>>,
+    input: Vec<u8>,
     /// `input[consumed..filled]` is not read yet.
     consumed: usize,
     filled: usize,
@@ -424,20 +427,27 @@ struct ZeroizingBuffers {
     is_strict: bool,
     /// Whether the last attempt consumed input. If not, more has to arrive first.
     progress: bool,
-    output: Zeroizing<Vec<u8>>,
+    output: Vec<u8>,
+}
+
+impl Drop for ZeroizingBuffers {
+    fn drop(&mut self) {
+        // `Zeroizing` would wipe them byte by byte.
+        self.input.as_mut_slice().zeroize();
+        self.output.as_mut_slice().zeroize();
+    }
 }
 
 impl ZeroizingBuffers {
     fn new() -> Self {
         ZeroizingBuffers {
-            // One byte more than allowed, so that ureq detects headers that are too large.
-            input: Zeroizing::new(vec![0; HEADER_LIMIT + 1]),
+            input: vec![0; INPUT_SIZE],
             consumed: 0,
             filled: 0,
             removed: 0,
             is_strict: false,
             progress: false,
-            output: Zeroizing::new(vec![0; OUTPUT_SIZE]),
+            output: vec![0; OUTPUT_SIZE],
         }
     }
 
@@ -446,7 +456,7 @@ impl ZeroizingBuffers {
     fn normalize_head(&mut self) -> std::result::Result<bool, ureq::Error> {
         self.close_gap();
         // ureq rejects a head that is too large.
-        let is_full = self.filled == self.input.len();
+        let is_full = self.filled > HEADER_LIMIT;
         self.is_strict = response_head::is_strict(&self.input[..self.filled]);
         let (is_complete, length) = match response_head::normalize(&mut self.input[..self.filled]) {
             Head::Complete(length) => (true, length),
@@ -467,6 +477,14 @@ impl ZeroizingBuffers {
         self.filled -= self.consumed;
         self.consumed = 0;
     }
+
+    /// Makes room for the longest head that is allowed, and one byte more, so that ureq detects one that is longer.
+    fn grow(&mut self) {
+        let mut larger = vec![0; HEADER_LIMIT + 1];
+        larger[..self.filled].copy_from_slice(&self.input[..self.filled]);
+        self.input.as_mut_slice().zeroize();
+        self.input = larger;
+    }
 }
 
 impl Buffers for ZeroizingBuffers {
@@ -480,6 +498,9 @@ impl Buffers for ZeroizingBuffers {
 
     fn input_append_buf(&mut self) -> &mut [u8] {
         self.close_gap();
+        if self.filled == self.input.len() && self.filled <= HEADER_LIMIT {
+            self.grow();
+        }
         &mut self.input[self.filled..]
     }
 
