@@ -211,8 +211,8 @@ fn a_file_server_that_is_gone_keeps_no_caller_waiting() {
     let env = TestEnv::new();
     let server = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/silent_file_system.py");
     let script = format!(
-        "cd \"$HOME\"; mkdir served; python3 -B {server} served stop >mounted & server=$!
-        while ! grep -q mounted mounted; do kill -0 $server || exit 99; done
+        "cd \"$HOME\"; mkdir served; python3 -B {server} served stop >mounted 2>&1 & server=$!
+        while test ! -s mounted; do sleep 0.01; done; grep -q ^mounted mounted || exit 99
         (sleep 40 && touch late && kill -9 $server) >/dev/null 2>&1 & watchdog=$!
         export AMPLIENCE_STORE_DIR=$HOME/served/store AMPLIENCE_TIMEOUT_MS=800
         stat served/store >stat; amp-token -q get | wc -c
