@@ -20,7 +20,7 @@ use crate::net::transport::{BodySink, Request, Response, is_success, sink_error}
 use crate::net::url::{Url, host_and_port};
 use crate::sanitize::sanitize;
 use crate::sys::deadline::IoDeadline;
-use crate::sys::secret::{MaybeSecret, Secret};
+use crate::sys::secret::{MaybeSecret, Secret, wipe};
 use bytes::Bytes;
 use std::fmt;
 use std::io::{self, Read};
@@ -29,7 +29,7 @@ use ureq::config::Config;
 use ureq::http::{self, HeaderName, HeaderValue, Method};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport as UreqTransport};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 /// The maximum size of a response's status line and headers.
 pub const HEADER_LIMIT: usize = 64 * 1024;
@@ -433,8 +433,8 @@ struct ZeroizingBuffers {
 impl Drop for ZeroizingBuffers {
     fn drop(&mut self) {
         // `Zeroizing` would wipe them byte by byte.
-        self.input.as_mut_slice().zeroize();
-        self.output.as_mut_slice().zeroize();
+        wipe(&mut self.input);
+        wipe(&mut self.output);
     }
 }
 
@@ -482,7 +482,7 @@ impl ZeroizingBuffers {
     fn grow(&mut self) {
         let mut larger = vec![0; HEADER_LIMIT + 1];
         larger[..self.filled].copy_from_slice(&self.input[..self.filled]);
-        self.input.as_mut_slice().zeroize();
+        wipe(&mut self.input);
         self.input = larger;
     }
 }

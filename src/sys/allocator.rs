@@ -8,9 +8,9 @@
 //! the shared library, the static library and the command, in which all Rust code is this library's. A Rust
 //! program that uses the crate chooses its global allocator itself, and may choose this one.
 
+use crate::sys::secret::wipe;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::mem::MaybeUninit;
-use zeroize::Zeroize;
 
 /// An allocator that takes blocks from another one, by default the system's, and wipes each block before it
 /// returns it.
@@ -50,14 +50,6 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ZeroizingAllocator<A> {
 
     // `realloc` is the trait's default, which allocates, copies, and frees the old block by the function above.
     // That of the inner allocator could move the block and leave the old one unwiped.
-}
-
-/// Fills a block with zeros.
-fn wipe(block: &mut [MaybeUninit<u8>]) {
-    // Pieces of this size are a few wide stores each, and take no call of memset.
-    let (pieces, rest) = block.as_chunks_mut::<128>();
-    pieces.iter_mut().for_each(|piece| piece.as_mut_slice().zeroize());
-    rest.zeroize();
 }
 
 #[cfg(test)]

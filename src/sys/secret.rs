@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// A secret string. Its clones share the memory.
 #[derive(Clone)]
@@ -201,6 +201,17 @@ pub fn append(buffer: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
         *buffer = larger;
     }
     buffer.extend_from_slice(bytes);
+}
+
+/// Fills bytes with zeros.
+pub(crate) fn wipe<T>(bytes: &mut [T])
+where
+    [T]: Zeroize,
+{
+    // Pieces of this size are a few wide stores each, and take no call of memset.
+    let (pieces, rest) = bytes.as_chunks_mut::<128>();
+    pieces.iter_mut().for_each(|piece| piece.as_mut_slice().zeroize());
+    rest.zeroize();
 }
 
 /// A short name by which a log distinguishes tokens. The token cannot be recovered from it, and names of
