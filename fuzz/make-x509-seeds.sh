@@ -29,8 +29,7 @@ issue() {
 seed() {
     local certificate
     {
-        printf '\0'
-        printf '%08x' $(($(date +%s) + $2 * 86400)) | xxd -r -p
+        printf '%b' "\\0$(printf '%08x' $(($(date +%s) + $2 * 86400)) | sed 's/../\\x&/g')"
         for certificate in "${@:3}"; do cat "$work/$certificate.der"; done
     } >"$seeds/$1"
 }

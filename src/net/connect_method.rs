@@ -75,8 +75,9 @@ pub(super) fn request_connection(
         if count == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        // A head ends with a line. Without this, parsing would take quadratic time for one that arrives byte by byte.
-        if filled > 16 && !buffer[filled - count..filled].contains(&b'\n') {
+        // Empty lines before a response do not count.
+        start += buffer[start..filled].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        if !is_worth_parsing(&buffer[start..filled], count) {
             continue;
         }
         while let Some((length, response)) = parse_head(&buffer[start..filled])? {
@@ -91,10 +92,12 @@ pub(super) fn request_connection(
         stream.set_deadline(deadline.min(IoDeadline::after(PAGE_TIMEOUT)));
         let announced = response.header("content-length").and_then(|length| length.trim().parse::<usize>().ok());
         let end = announced.map_or(buffer.len(), |length| buffer.len().min(start.saturating_add(length)));
-        while filled < end && page_title(&buffer[start..filled], &[]).is_none() {
+        let mut count = filled - start;
+        while filled < end && !ends_title(&buffer[start..filled], count) {
             // The page only adds to the message.
-            if !read_some(stream, &mut buffer[..end], &mut filled).is_ok_and(|count| count > 0) {
-                break;
+            match read_some(stream, &mut buffer[..end], &mut filled) {
+                Ok(more) if more > 0 => count = more,
+                _ => break,
             }
         }
     }
@@ -106,6 +109,26 @@ fn read_some(stream: &mut dyn Stream, buffer: &mut [u8], filled: &mut usize) -> 
     let count = stream.read(&mut buffer[*filled..])?;
     *filled += count;
     Ok(count)
+}
+
+/// Whether the head of a response may be complete, or can be seen not to be one, with the last `count` bytes: they end its
+/// first line or an empty one, or it has just begun. Parsing more often would take quadratic time for one that arrives
+/// byte by byte.
+fn is_worth_parsing(head: &[u8], count: usize) -> bool {
+    const BEGINNING: usize = 16;
+    let arrived = head.len().saturating_sub(count)..head.len();
+    (1..=BEGINNING).contains(&head.len())
+        || arrived.filter(|at| head[*at] == b'\n').any(|at| {
+            let line = head[..at].rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+            line.len() == at || line.iter().all(|byte| *byte == b'\r')
+        })
+}
+
+/// Whether a page has a title that ends in the last `count` bytes.
+fn ends_title(page: &[u8], count: usize) -> bool {
+    const END: &[u8] = b"</title";
+    let last = &page[page.len().saturating_sub(count + END.len() - 1)..];
+    last.windows(END.len()).any(|part| part.eq_ignore_ascii_case(END)) && page_title(page, &[]).is_some()
 }
 
 /// Parses the head of a response; `None` if it is not complete yet.
@@ -180,6 +203,25 @@ mod tests {
         {
             assert_eq!(*basic_credentials(user.as_bytes(), password.as_bytes()), encoded.as_bytes());
         }
+    }
+
+    /// The lengths at which a text that arrives byte by byte is parsed.
+    fn parsed(text: &str) -> Vec<usize> {
+        (17..=text.len()).filter(|end| is_worth_parsing(&text.as_bytes()[..*end], 1)).collect()
+    }
+
+    #[test]
+    fn a_response_that_arrives_byte_by_byte_is_parsed_a_few_times() {
+        let head = "HTTP/1.1 200 OK x\r\nA: b\r\nC: d\r\r\n\r\r\n";
+        assert_eq!(parsed(head), [19, head.len()]);
+        assert_eq!(parsed("HTTP/1.1 200 OK x\nA: b\n\n"), [18, 24]);
+        assert_eq!(parsed(&"a\n".repeat(5000)), [0; 0]);
+        assert!(is_worth_parsing(head.as_bytes(), head.len()) && is_worth_parsing(b"\x15\x03\x01", 1));
+
+        let page = "<title>x</TITLE></title";
+        let ends: Vec<_> = (1..=page.len()).filter(|end| ends_title(&page.as_bytes()[..*end], 1)).collect();
+        assert_eq!(ends, [15, page.len()]);
+        assert!(ends_title(page.as_bytes(), page.len()) && !ends_title(b"</title></title", 15));
     }
 
     #[test]
