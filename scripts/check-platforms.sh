@@ -65,7 +65,7 @@ tests() {
         mapfile -t alone < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$work/tests")
         # Not if one of the programs did not end as tests do.
         [[ $where == 'in qemu' && ${#alone[@]} -gt 0 ]]
-        [ "$(grep -c '^ *Running ' "$work/tests")" = "$(grep -c '^test result: ' "$work/tests")" ]
+        [ "$(grep -c '^ *Running ' "$work/tests")" -le "$(grep -c '^test result: ' "$work/tests")" ]
         mv "$work/tests" "$work/first"
         test_with "$@" -- --test-threads=1 --exact "${alone[@]}"
         mv "$work/first" "$work/tests"
@@ -193,7 +193,9 @@ in_qemu() {
         --skip a_command_that_cannot_be_run --skip the_emulator_runs_a_command_and_ends_with_its_status
         --skip a_forked_child_can_make_requests_of_its_own
         --skip invalidate_reports_a_token_that_it_cannot_remove --skip a_proxy_cannot_make_a_call_outlast_its_deadline
-        --skip eight_machines_make_one_request_over_tls
+        --skip eight_machines_make_one_request_over_tls --skip the_doctor_has_a_time_limit
+        --skip a_leader_that_is_stopped_is_not_waited_for --skip a_client_certificate_is_not_sent_to_redis
+        --skip a_broken_server_costs_one_warning --skip a_silent_server_uses_an_eighth_of_the_time
         --skip a_secret_is_hidden_whatever_stands_between_its_characters)
 }
 # cross ARCHITECTURE LOADER: the checks of a Linux with glibc, with Debian's cross compiler. The programs name its loader and
@@ -216,6 +218,8 @@ musl() {
 # cross_in_qemu ARCHITECTURE LOADER DEBIAN: the checks of a Linux with glibc in qemu; DEBIAN is its name for the processor.
 cross_in_qemu() {
     in_qemu "$1"
+    # A program for s390x never connects to a link-local address there.
+    [ "$1" != s390x ] || skipped+=(--skip a_local_problem_is_not_reported_as_one_of_the_server)
     skipped+=("${other_python[@]}")
     cross "$1" "$2"
     debian_python "$3" env QEMU_LD_PREFIX="$work/python" "${run[@]}" "$work/python/usr/bin/python3"
