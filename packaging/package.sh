@@ -64,7 +64,7 @@ step() {
     local label="[$1/$steps] $2" start=$SECONDS log=$work/log-$1
     shift 2
     # shellcheck disable=SC2064 # the variables are gone when the shell exits
-    trap "echo ${label@Q}: FAILED >&2; tail -n 40 ${log@Q} >&2; kill $beside 2>/dev/null || true" EXIT
+    trap "echo ${label@Q}: FAILED >&2; tail -n 40 ${log@Q} >&2" EXIT
     # Not the condition of an if: the shell would then go on after an error in the function.
     ("$@") >"$log" 2>&1
     trap - EXIT
@@ -103,8 +103,10 @@ build_command() (
     write_sbom "$work/$1/everything" cli,emulator,redis,serve "$triple"
 )
 build_musl() {
-    # By default Rust links musl statically; a shared library needs the system's musl.
-    run_make "$1" "$1-unknown-linux-musl" '-C target-feature=-crt-static' "packages-$1-musl" library
+    # By default Rust links musl statically; a shared library needs the system's musl. In a directory of its own, because cargo
+    # lets no other build into the one in which it works.
+    run_make "$1" "$1-unknown-linux-musl" '-C target-feature=-crt-static' "packages-$1-musl" library \
+        LIBRARY_TARGET="${CARGO_TARGET_DIR:-target}/library-musl"
 }
 
 # stage ARCHITECTURE DIR VARIABLE…: runs `make install` into a directory.
@@ -162,7 +164,7 @@ package_oci() {
     packaging/oci.py "$version" "$out/amp-token-$version.oci.tar" "${arguments[@]}"
 }
 
-# The steps: what to build first, without repetition, then the packages.
+# The steps: for each architecture what to build, without repetition, and then its packages; at last those of all.
 builds=$(for package in $packages; do row 2 "$package" | tr , '\n'; done | sort -u)
 plan=()
 for arch in $architectures; do
@@ -172,36 +174,36 @@ for arch in $architectures; do
     for build in $builds; do
         plan+=("build $arch: build_$build $arch")
     done
+    plan+=(wait)
     for package in $packages; do
         [ "$(row 3 "$package")" = all ] || plan+=("package $arch: package_${package//-/_} $arch")
     done
+    plan+=(wait)
 done
 for package in $packages; do
     [ "$(row 3 "$package")" = each ] || plan+=("package: package_${package//-/_}")
 done
-steps=${#plan[@]} at=0 beside=''
+plan+=(wait)
+# What lies between two waits runs side by side: link-time optimization, which takes most of the time, keeps one core busy.
+steps=$(printf '%s\n' "${plan[@]}" | grep -vcx wait) at=0 running=()
 for entry in "${plan[@]}"; do
+    if [ "$entry" = wait ]; then
+        failed=0
+        for process in "${running[@]}"; do wait "$process" || failed=1; done
+        [ "$failed" = 0 ] || exit 1
+        running=()
+        continue
+    fi
     command=${entry#*: }
     label=${command%% *}
     label=${label#*_}
     label="${entry%%:*}, ${label//_/-}"
     at=$((at + 1))
-    case $command in
-        # Beside the libraries, because link-time optimization, which takes most of the time, keeps one core busy.
-        build_command*)
-            # shellcheck disable=SC2086 # the function and its argument
-            step "$at" "$label" $command &
-            beside=$!
-            continue
-            ;;
-        package_*)
-            # shellcheck disable=SC2086 # nothing, or the command's process
-            wait $beside
-            beside=''
-            ;;
-    esac
     # shellcheck disable=SC2086 # the function and its argument
-    step "$at" "$label" $command
+    step "$at" "$label" $command &
+    running+=("$!")
+    # The command takes longest: the libraries have the processors that it leaves.
+    case $command in build_library* | build_musl*) renice -n 5 -p "$!" >"$work/log-renice" 2>&1 || true ;; esac
 done
 packaging/provenance.py "$out" "$version" "$packages" "$architectures" "$features"
 (cd "$out" && sha256sum -- * >SHA256SUMS)
