@@ -204,6 +204,7 @@ pub fn append(buffer: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
 }
 
 /// Fills bytes with zeros.
+#[inline(never)]
 pub(crate) fn wipe<T>(bytes: &mut [T])
 where
     [T]: Zeroize,
