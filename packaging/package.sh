@@ -203,7 +203,7 @@ for entry in "${plan[@]}"; do
     step "$at" "$label" $command &
     running+=("$!")
     # The command takes longest: the libraries have the processors that it leaves.
-    case $command in build_library* | build_musl*) renice -n 5 -p "$!" >"$work/log-renice" 2>&1 || true ;; esac
+    case $command in build_library* | build_musl*) renice -n "$(($(nice) + 5))" -p "$!" >"$work/log-renice" 2>&1 || true ;; esac
 done
 packaging/provenance.py "$out" "$version" "$packages" "$architectures" "$features"
 (cd "$out" && sha256sum -- * >SHA256SUMS)
