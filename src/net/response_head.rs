@@ -69,7 +69,8 @@ pub(super) fn normalize(input: &mut [u8]) -> Head {
 }
 
 /// Whether `input` begins with the head of a final response that says exactly how long the response is: one of HTTP/1.1,
-/// of which [`normalize`] drops nothing.
+/// of which [`normalize`] drops nothing, and without a coding that ureq ignores, whose end is that of the connection (RFC
+/// 9112, section 6.3).
 pub(super) fn is_strict(input: &[u8]) -> bool {
     let Some(length) = head_length(input) else { return false };
     let Some(head) = input[..length].strip_suffix(b"\r\n\r\n") else { return false };
@@ -82,7 +83,9 @@ pub(super) fn is_strict(input: &[u8]) -> bool {
         && lines.all(|line| {
             let colon = line.iter().position(|byte| *byte == b':').unwrap_or(0);
             let (name, value) = line.split_at(colon);
+            let is_coding = name.eq_ignore_ascii_case(b"Transfer-Encoding");
             !name.is_empty()
+                && (!is_coding || value[1..].trim_ascii().eq_ignore_ascii_case(b"chunked"))
                 && name.iter().all(|byte| is_token(*byte))
                 && value.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control())
         })
@@ -240,7 +243,11 @@ mod tests {
 
     #[test]
     fn only_a_head_of_which_nothing_is_dropped_is_strict() {
-        for head in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nA: b\r\nC:\td\u{fc}\r\n\r\nbody\n: x\r"] {
+        for head in [
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked \r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\r\nC:\td\u{fc}\r\n\r\nbody\n: x\r",
+        ] {
             assert!(is_strict(head.as_bytes()), "{head:?}");
         }
         for head in [
@@ -252,6 +259,8 @@ mod tests {
             "HTTP/1.1 200 OK\n\n",
             "HTTP/1.1 200 OK\nA: b\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length : 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\ntransfer-encoding: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
             "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
             "HTTP/1.1 200 OK\r\n: no name\r\n\r\n",
