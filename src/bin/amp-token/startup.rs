@@ -52,6 +52,7 @@ macro_rules! memory_advice {
         "check that there is enough memory, and its limit (ulimit -v)"
     };
 }
+#[cfg(not(target_vendor = "apple"))]
 pub(crate) use memory_advice;
 
 /// Ends this process with an exit status if it aborts, as it does when an allocation fails.
