@@ -125,6 +125,7 @@ const ONE_ACCEPTS: &[(&str, fn(&Case) -> bool)] = &[
     ("the versions of HTTP are 1.0, 1.1, 2 and 3", |case| case.ours.is_err_and(|error| error.contains("invalid HTTP version"))),
     ("the status 101 is final; curl waits for another", |case| case.ours.is_ok_and(|ours| ours.status == 101)),
     ("this curl does not know HTTP/3", |case| case.ours.is_ok() && case.theirs.code == UNSUPPORTED_PROTOCOL),
+    ("a NUL in a head is an error; for curl the line ends there", |case| case.ours.is_err() && case.sent.contains(&0)),
     ("lines without a name are dropped", |case| case.ours.is_ok() && case.theirs.code == WEIRD_SERVER_REPLY),
     ("a length that is not one is an error (RFC 9112, section 6.3); curl reads the digits that it begins with", |case| {
         case.ours.is_err_and(|error| error.contains("content-length header"))
@@ -143,6 +144,7 @@ const ONE_ACCEPTS: &[(&str, fn(&Case) -> bool)] = &[
 #[rustfmt::skip]
 const READ_DIFFERENTLY: &[(&str, fn(&Case) -> bool)] = &[
     ("blanks after a name do not count (RFC 9112, section 5.1); for curl they make it another name", |case| has_late_colon(case.sent)),
+    ("a CR within a line is a space (RFC 9112, section 2.2); for curl the value ends there", |case| has_bare_cr(case.sent)),
     ("behind a 101 comes another protocol, and no body (RFC 9110, section 15.2.2)", |case| {
         case.theirs.status == 101 && case.ours.is_ok_and(|ours| ours.status == 101 && ours.body.is_empty())
     }),
@@ -160,6 +162,11 @@ fn has_late_colon(sent: &[u8]) -> bool {
         let is = |other: &CStr| name.trim_ascii().eq_ignore_ascii_case(other.to_bytes());
         name.ends_with(b" ") && (COMPARED.iter().any(|other| is(other)) || is(c"Transfer-Encoding"))
     })
+}
+
+/// Whether a CR is within a line.
+fn has_bare_cr(sent: &[u8]) -> bool {
+    sent.windows(2).any(|two| two[0] == b'\r' && !matches!(two[1], b'\r' | b'\n'))
 }
 
 /// Whether there is a transfer coding.

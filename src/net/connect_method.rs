@@ -76,7 +76,9 @@ pub(super) fn request_connection(
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         // Empty lines before a response do not count.
-        start += buffer[start..filled].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let skip =
+            |start| start + buffer[start..filled].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        start = skip(start);
         if !is_worth_parsing(&buffer[start..filled], count) {
             continue;
         }
@@ -86,6 +88,7 @@ pub(super) fn request_connection(
             if !is_interim {
                 break 'head response;
             }
+            start = skip(start);
         }
     };
     if !is_success(response.status) && has_page(&response, &buffer[start..filled]) {

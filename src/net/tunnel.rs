@@ -359,6 +359,7 @@ mod tests {
             b"HTTP/1.1 200 OK\nVia: x\n\n",
             b"HTTP/1.1 200 OK\r\nX-A: one\r\n two\r\nX-B : c\r\nno colon\r\n: no name\r\n\r\n",
             b"HTTP/1.1 100 Continue\r\nServer: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\n\r\n\rHTTP/1.1 200 OK\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: text/plain\r\n\r\n",
         ] {
             let (_, outcome) = play("http://h", None, reply);
