@@ -126,6 +126,9 @@ const ONE_ACCEPTS: &[(&str, fn(&Case) -> bool)] = &[
     ("the status 101 is final; curl waits for another", |case| case.ours.is_ok_and(|ours| ours.status == 101)),
     ("this curl does not know HTTP/3", |case| case.ours.is_ok() && case.theirs.code == UNSUPPORTED_PROTOCOL),
     ("a NUL in a head is an error; for curl the line ends there", |case| case.ours.is_err() && case.sent.contains(&0)),
+    ("a CR within a line is no end of it (RFC 9112, section 2.2); curl ends a head at a line that begins with one", |case| {
+        case.ours.is_err() && has_bare_cr(case.sent)
+    }),
     ("lines without a name are dropped", |case| case.ours.is_ok() && case.theirs.code == WEIRD_SERVER_REPLY),
     ("a length that is not one is an error (RFC 9112, section 6.3); curl reads the digits that it begins with", |case| {
         case.ours.is_err_and(|error| error.contains("content-length header"))
