@@ -17,9 +17,11 @@
 
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "other systems have no such calls"))]
 
+use crate::sys::read_file::FileContent;
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use zeroize::Zeroizing;
 
 /// A directory on a file system of this machine.
 pub(crate) struct LocalDirectory(imp::Directory);
@@ -36,23 +38,29 @@ impl LocalDirectory {
         self.0.descriptor()
     }
 
-    /// Opens a regular file in it, to read it. `None` for others: to open a pipe and to close it again is seen by who
-    /// writes to it.
-    pub(crate) fn open_file(&self, name: &Path, follow: Follow) -> Option<io::Result<File>> {
-        imp::open_file(&self.0, name, follow)
-    }
-
-    /// Reads a file that [`open_file`](LocalDirectory::open_file) has opened, from its start, until its end or until the
-    /// buffer is full. Returns the number of bytes.
-    pub(crate) fn read(&self, file: &File, buffer: &mut [u8]) -> Option<usize> {
+    /// Reads a regular file in it, of at most `limit` bytes. `None` for other files, too: to open a pipe and to close it
+    /// again is seen by who writes to it.
+    pub(crate) fn read_file(&self, name: &Path, follow: Follow, limit: usize) -> Option<io::Result<FileContent>> {
+        let opened = match imp::open_file(&self.0, name, follow)? {
+            Ok(file) => file,
+            Err(error) => return Some(Err(error)),
+        };
+        let about = opened.metadata().ok()?;
+        let size = usize::try_from(about.len()).unwrap_or(limit).min(limit);
+        let mut bytes = Zeroizing::new(vec![0; size + 1]);
         let mut length = 0;
-        while length < buffer.len() {
-            match imp::read(&self.0, file, &mut buffer[length..], length as u64)? {
+        while length < bytes.len() {
+            match imp::read(&self.0, &opened, &mut bytes[length..], length as u64)? {
                 0 => break,
                 count => length += count,
             }
         }
-        Some(length)
+        // It grows; only a thread may go on reading.
+        if length > size && length <= limit {
+            return None;
+        }
+        bytes.truncate(length);
+        Some(Ok(FileContent { bytes, about, opened }))
     }
 }
 
@@ -296,13 +304,8 @@ mod tests {
                 Ok(directory) => directory,
                 Err(error) => return Some(Err(error)),
             };
-            let file = match directory.open_file(path.file_name().unwrap().as_ref(), follow)? {
-                Ok(file) => file,
-                Err(error) => return Some(Err(error)),
-            };
-            let mut bytes = vec![7; 10_000];
-            let length = directory.read(&file, &mut bytes)?;
-            Some(Ok(bytes[..length].to_vec()))
+            let content = directory.read_file(path.file_name().unwrap().as_ref(), follow, 10_000)?;
+            Some(content.map(|content| content.bytes.to_vec()))
         })
     }
 
@@ -312,18 +315,18 @@ mod tests {
         let memory = tempfile::tempdir_in("/dev/shm").ok();
         for directory in [Some(scratch.path()), memory.as_ref().map(|memory| memory.path())].into_iter().flatten() {
             let path = |name: &str| directory.join(name);
-            for length in [0, 1, 4096, 9_999, 10_000, 10_001] {
+            for length in [0, 1, 4096, 9_999, 10_000, 10_001, 20_000] {
                 let content: Vec<_> = (0..length).map(|at| at as u8).collect();
                 fs::write(path("file"), &content).unwrap();
                 if let Some(found) = read(&path("file"), Follow::No) {
-                    assert_eq!(found.unwrap(), content[..length.min(10_000)]);
+                    assert_eq!(found.unwrap(), content[..length.min(10_001)]);
                 }
             }
             std::os::unix::fs::symlink("file", path("link")).unwrap();
             std::os::unix::fs::symlink("/proc/self/stat", path("elsewhere")).unwrap();
             std::os::unix::fs::symlink(".", path("here")).unwrap();
-            assert!(read(&path("link"), Follow::Yes).is_none_or(|found| found.unwrap().len() == 10_000));
-            assert!(read(&path("here/file"), Follow::Yes).is_none_or(|found| found.unwrap().len() == 10_000));
+            assert!(read(&path("link"), Follow::Yes).is_none_or(|found| found.unwrap().len() == 10_001));
+            assert!(read(&path("here/file"), Follow::Yes).is_none_or(|found| found.unwrap().len() == 10_001));
             for never in ["link", "here/file", "elsewhere", "here", "file/below"] {
                 assert!(read(&path(never), Follow::No).is_none(), "{never}");
             }

@@ -62,20 +62,7 @@ fn read_at_once(path: &Path, limit: usize) -> Option<io::Result<FileContent>> {
         Ok(directory) => directory,
         Err(error) => return Some(Err(error)),
     };
-    let opened = match directory.open_file(name.as_ref(), Follow::Yes)? {
-        Ok(file) => file,
-        Err(error) => return Some(Err(error)),
-    };
-    let about = opened.metadata().ok()?;
-    let size = usize::try_from(about.len()).unwrap_or(limit).min(limit);
-    let mut bytes = Zeroizing::new(vec![0; size + 1]);
-    let length = directory.read(&opened, &mut bytes)?;
-    // It grows; only a thread may go on reading.
-    if length > size && length <= limit {
-        return None;
-    }
-    bytes.truncate(length);
-    Some(Ok(FileContent { bytes, about, opened }))
+    directory.read_file(name.as_ref(), Follow::Yes, limit)
 }
 
 #[cfg(unix)]

@@ -112,19 +112,11 @@ impl Directory {
         system::check(directory.descriptor(), &path).ok()?;
         let mut contents = [const { None }; FILES];
         for (name, content) in names.into_iter().zip(&mut contents) {
-            let Ok(file) = directory.open_file(name.as_ref(), Follow::No)? else { continue };
-            let about = file.metadata().ok()?;
-            if !system::is_own_regular_file(&file, &about).ok()? || about.len() > limit as u64 {
+            let Ok(mut file) = directory.read_file(name.as_ref(), Follow::No, limit)? else { continue };
+            if !system::is_own_regular_file(&file.opened, &file.about).ok()? {
                 return None;
             }
-            // One byte more, with which a file that grows in the meantime is seen.
-            let mut bytes = vec![0; about.len() as usize + 1];
-            let length = directory.read(&file, &mut bytes)?;
-            if length as u64 != about.len() {
-                return None;
-            }
-            bytes.truncate(length);
-            *content = Some(bytes);
+            *content = Some(std::mem::take(&mut *file.bytes));
         }
         Some(contents)
     }
