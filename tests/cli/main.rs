@@ -180,14 +180,16 @@ fn exec_removes_what_leads_to_secrets_if_asked() {
 }
 
 #[test]
-fn exec_keeps_an_ignored_sigpipe() {
+fn exec_keeps_ignored_signals() {
     let env = TestEnv::new();
-    // The signals that a process ignores are bits; SIGPIPE has number 13.
-    for (trap, ignored) in [("trap '' PIPE;", true), ("", false)] {
+    // The signals that a process ignores are bits; SIGPIPE has number 13, SIGABRT 6.
+    const PIPE: u64 = 1 << 12;
+    const ABRT: u64 = 1 << 5;
+    for (trap, ignored) in [("trap '' PIPE;", PIPE), ("trap '' ABRT;", ABRT), ("", 0)] {
         let mut shell = env.shell(&format!("{trap} exec amp-token exec -- cat /proc/self/status"));
         let status = CommandResult::of(&mut shell).stdout_ok();
         let bits = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
-        assert_eq!(u64::from_str_radix(bits.trim(), 16).unwrap() & (1 << 12) != 0, ignored, "{bits}");
+        assert_eq!(u64::from_str_radix(bits.trim(), 16).unwrap() & (PIPE | ABRT), ignored, "{bits}");
     }
 }
 

@@ -20,7 +20,6 @@ pub fn stdout_was_closed() -> bool {
 }
 
 /// Whether a signal is ignored, as `nohup` has it for SIGHUP. A handler would end that, also for child processes.
-#[cfg(feature = "serve")]
 pub fn is_ignored(signal: i32) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: without a new action nothing is changed, and the old one is written to memory of its type.
@@ -65,6 +64,9 @@ pub fn end_with_status_on_abort() {
             libc::write(libc::STDERR_FILENO, LINE.as_ptr().cast(), LINE.len());
             libc::_exit(EXIT_IO.into())
         }
+    }
+    if is_ignored(libc::SIGABRT) {
+        return;
     }
     // SAFETY: the handler makes two system calls, which is safe in a handler.
     unsafe { libc::signal(libc::SIGABRT, end as extern "C" fn(libc::c_int) as libc::sighandler_t) };

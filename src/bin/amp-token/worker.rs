@@ -70,7 +70,7 @@ mod with_fork {
     use super::{CliResult, Outcome, Stream, stdout_is_terminal};
     use crate::exit::{CliError, EXIT_INTERNAL, EXIT_IO, eprintln_prefixed};
     use crate::output;
-    use crate::startup::memory_advice;
+    use crate::startup::{is_ignored, memory_advice};
     use amp_token::sys::fork::fork_to_continue;
     use amp_token::sys::threads::call_before_threads;
     use std::fs::File;
@@ -184,17 +184,15 @@ mod with_fork {
             // SAFETY: the function ends the process, and may be called in the handler of a signal.
             unsafe { libc::_exit(128 + signal) };
         }
-        // SAFETY: this restores what the system does. The process that prints reports how this one has ended.
-        unsafe { libc::signal(libc::SIGABRT, libc::SIG_DFL) };
+        if !is_ignored(libc::SIGABRT) {
+            // SAFETY: this restores what the system does. The process that prints reports how this one has ended.
+            unsafe { libc::signal(libc::SIGABRT, libc::SIG_DFL) };
+        }
         let handler = end as extern "C" fn(libc::c_int);
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-            // SAFETY: the handler makes two system calls, which is safe in a handler. A signal that is ignored, as
-            // nohup does it, stays ignored.
-            unsafe {
-                if libc::signal(signal, handler as libc::sighandler_t) == libc::SIG_IGN {
-                    libc::signal(signal, libc::SIG_IGN);
-                }
-            }
+        // A signal that is ignored, as nohup does it, stays ignored.
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP].into_iter().filter(|signal| !is_ignored(*signal)) {
+            // SAFETY: the handler makes two system calls, which is safe in a handler.
+            unsafe { libc::signal(signal, handler as libc::sighandler_t) };
         }
     }
 
