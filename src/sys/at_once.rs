@@ -46,8 +46,9 @@ impl LocalDirectory {
             Err(error) => return Some(Err(error)),
         };
         let about = opened.metadata().ok()?;
-        let size = usize::try_from(about.len()).unwrap_or(limit).min(limit);
-        let mut bytes = Zeroizing::new(vec![0; size + 1]);
+        let whole = usize::try_from(about.len()).unwrap_or(usize::MAX).min(limit + 1);
+        // One byte more, with which a file that grows is seen.
+        let mut bytes = Zeroizing::new(vec![0; (whole + 1).min(limit + 1)]);
         let mut length = 0;
         while length < bytes.len() {
             match imp::read(&self.0, &opened, &mut bytes[length..], length as u64)? {
@@ -55,8 +56,8 @@ impl LocalDirectory {
                 count => length += count,
             }
         }
-        // It grows; only a thread may go on reading.
-        if length > size && length <= limit {
+        // It changes, or the kernel took the end of what is in memory for that of the file.
+        if length != whole {
             return None;
         }
         bytes.truncate(length);
