@@ -3,13 +3,12 @@
 //! They are imitated by their environment, users and modes, as the comment of each test says. Only root can take
 //! the roles of several users: for others these tests do nothing.
 
-use crate::shared::{report_skipped, require_tool};
-use crate::support::{CommandResult, TestEnv, is_root};
+use crate::shared::{is_root, report_skipped, require_tool};
+use crate::support::{CommandResult, TestEnv};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use serde_json::Value;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -33,8 +32,8 @@ fn directory(path: &Path, owner: u32, mode: u32) {
 #[track_caller]
 fn share(env: &TestEnv, user: u32, set: &[(&str, &str)], store: &str) {
     let run = |arguments: &[&str]| {
-        let mut command = env.command();
-        command.env_remove("HOME").env_remove("XDG_RUNTIME_DIR").uid(user).args(arguments);
+        let mut command = env.command_as(user);
+        command.env_remove("HOME").env_remove("XDG_RUNTIME_DIR").args(arguments);
         for (name, value) in set {
             command.env(name, value.replace("@", env.home.to_str().unwrap()));
         }
@@ -137,8 +136,8 @@ fn a_mounted_volume_needs_a_directory_below_it() {
     let volume = env.home.join("volume");
     for (owner, mode, user) in [(0, 0o777, NOBODY), (0, 0o755, 0), (NOBODY, 0o2770, NOBODY)] {
         directory(&volume, owner, mode);
-        let mut command = env.command();
-        command.uid(user).args(["get", "--store-dir", volume.to_str().unwrap()]);
+        let mut command = env.command_as(user);
+        command.args(["get", "--store-dir", volume.to_str().unwrap()]);
         let output = CommandResult::of(&mut command);
         let says = "set store_dir to a directory in it that does not exist yet";
         assert!(output.status == Some(0) && output.stderr.contains(says), "{}", output.stderr);
@@ -156,10 +155,11 @@ fn a_mounted_secret_causes_no_warning() {
     }
     let env = TestEnv::new();
     fs::set_permissions(&env.home, Permissions::from_mode(0o755)).unwrap();
-    let mount = "mkdir m && mount -t tmpfs -o mode=1777 x m && mkdir m/..data && printf %s \"$S\" >m/..data/secret && \
+    let mount = "umask 022 && mkdir m && mount -t tmpfs -o mode=1777 x m && mkdir m/..data && printf %s \"$S\" >m/..data/secret && \
                  chmod 644 m/..data/secret && ln -s ..data/secret m/secret && mount -o remount,ro m";
+    let program = env.program_for_every_user();
     for user in ["", "setpriv --reuid 65534 --clear-groups "] {
-        let get = format!("{user}amp-token get --store none --client-secret-file $PWD/m/secret");
+        let get = format!("{user}{} get --store none --client-secret-file $PWD/m/secret", program.display());
         let mut shell = env.shell(&format!(
             "cd \"$HOME\" && exec unshare -m sh -c '{mount} && {get}; s=$?; umount m; rmdir m; exit $s'"
         ));

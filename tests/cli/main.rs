@@ -463,6 +463,8 @@ fn a_secret_from_a_pipe_is_read_once() {
 #[test]
 fn a_world_readable_file_with_a_secret_causes_a_warning() {
     let env = TestEnv::new();
+    // Whatever the umask: in a directory of one user, no other reads it.
+    fs::set_permissions(&env.home, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let file = env.home.join("secret");
     fs::write(&file, SECRET).unwrap();
     fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();

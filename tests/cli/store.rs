@@ -1,6 +1,7 @@
 //! Processes that share a token through the store, and its removal.
 
-use crate::support::{CommandResult, SECRET, TestEnv, is_root};
+use crate::shared::is_root;
+use crate::support::{CommandResult, SECRET, TestEnv};
 use amp_emulator::Fault;
 use amp_token::config::Config;
 use amp_token::config::credentials::Credentials;
@@ -11,7 +12,7 @@ use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,11 +137,11 @@ fn invalidate_keeps_the_token_that_replaced_a_rejected_one() {
 fn invalidate_reports_a_token_that_it_cannot_remove() {
     let env = TestEnv::new();
     let directory = env.home.join("amp_token");
-    let run = |arguments: &[&str]| {
-        let mut command = env.command();
+    let run_by = |mut command: Command, arguments: &[&str]| {
         command.args(arguments).args(["--timeout-ms", "400", "--store-dir", directory.to_str().unwrap()]);
         command
     };
+    let run = |arguments: &[&str]| run_by(env.command(), arguments);
     let first = CommandResult::of(&mut run(&["get"])).stdout_ok();
     let invalidate = || CommandResult::of(&mut run(&["invalidate"]));
     // Another process holds the lock for all that time.
@@ -168,11 +169,8 @@ fn invalidate_reports_a_token_that_it_cannot_remove() {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
         }
         let as_owner = |arguments: &[&str]| {
-            let mut command = run(arguments);
-            if is_root() {
-                command.uid(65534);
-            }
-            CommandResult::of(&mut command)
+            let command = if is_root() { env.command_as(65534) } else { env.command() };
+            CommandResult::of(&mut run_by(command, arguments))
         };
         let output = as_owner(&["invalidate"]);
         output.assert_failed(6, "cannot remove the stored token from ");

@@ -1,7 +1,9 @@
 //! An emulator, an empty home directory, and processes that use them.
 
+use crate::shared::copy_for_every_user;
 use amp_emulator::Emulator;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,12 +13,6 @@ pub const AMP_TOKEN: &str = env!("CARGO_BIN_EXE_amp-token");
 
 /// A secret that cannot occur in any output by chance.
 pub const SECRET: &str = "se+cret/41&b7=%é";
-
-/// Whether this process may do everything, so that a test must run commands as another user.
-pub fn is_root() -> bool {
-    // SAFETY: the function has no arguments and cannot fail.
-    unsafe { libc::geteuid() == 0 }
-}
 
 /// An emulator, and an empty home directory that is removed at the end.
 pub struct TestEnv {
@@ -43,7 +39,25 @@ impl TestEnv {
 
     /// The command, in an environment with the credentials and URLs of the emulator and nothing else.
     pub fn command(&self) -> Command {
-        let mut command = self.bare(AMP_TOKEN);
+        self.configured(AMP_TOKEN)
+    }
+
+    /// The same as another user.
+    pub fn command_as(&self, user: u32) -> Command {
+        let mut command = self.configured(self.program_for_every_user().to_str().unwrap());
+        command.uid(user);
+        command
+    }
+
+    /// A copy of the command that every user can run; it is removed at the end.
+    pub fn program_for_every_user(&self) -> PathBuf {
+        let directory = self.home.with_extension("bin");
+        let copy = directory.join("amp-token");
+        if copy.exists() { copy } else { copy_for_every_user(AMP_TOKEN.as_ref(), &directory) }
+    }
+
+    fn configured(&self, program: &str) -> Command {
+        let mut command = self.bare(program);
         command
             .env("AMPLIENCE_CLIENT_ID", "the-id")
             .env("AMPLIENCE_CLIENT_SECRET", SECRET)
@@ -88,6 +102,7 @@ impl TestEnv {
 impl Drop for TestEnv {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.home);
+        let _ = fs::remove_dir_all(self.home.with_extension("bin"));
     }
 }
 

@@ -1,7 +1,8 @@
 //! The store of one machine.
 
 use crate::support::{
-    LONG, Process, Settings, TestStore, command, entry, entry_file, files, is_held, require_tool, temp_dir,
+    LONG, Process, Settings, TestStore, command, copy_for_every_user, entry, entry_file, files, is_held, is_root,
+    require_tool, temp_dir,
 };
 use amp_emulator::Emulator;
 use amp_token::config::credentials::Credentials;
@@ -13,6 +14,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,11 +26,6 @@ const MANY: usize = 64;
 
 fn emulator() -> Emulator {
     Emulator::builder().start().unwrap()
-}
-
-fn is_root() -> bool {
-    // SAFETY: it touches no memory and cannot fail.
-    unsafe { libc::geteuid() == 0 }
 }
 
 /// The process that the emulator's first request came from.
@@ -395,7 +392,16 @@ fn a_damaged_entry_is_no_token() {
 
 /// A process gets tokens although its store is broken, and reports the cause once.
 fn works_without(settings: &Settings, mode: &str, reported: &str, change: impl Fn(&mut Command)) {
-    let program = std::env::current_exe().unwrap();
+    program_works_without(&std::env::current_exe().unwrap(), settings, mode, reported, change);
+}
+
+fn program_works_without(
+    program: &Path,
+    settings: &Settings,
+    mode: &str,
+    reported: &str,
+    change: impl Fn(&mut Command),
+) {
     let mut command = command(program.to_str().unwrap(), &[], mode, settings);
     command.env("AMP_STORE_TEST_TWICE", "");
     change(&mut command);
@@ -494,7 +500,9 @@ fn a_store_that_cannot_be_written_costs_one_warning() {
     let nowhere = unstored.clone().with("store", "file").with("store_dir", "/proc/amp-token");
     works_without(&nowhere, "get", "cannot create ", |_| {});
     let homeless = unstored.clone().with("store", "file");
-    works_without(&homeless, "get", "set store_dir", |command| {
+    let programs = temp_dir();
+    let program = copy_for_every_user(&std::env::current_exe().unwrap(), programs.path());
+    program_works_without(&program, &homeless, "get", "set store_dir", |command| {
         command.env_remove("XDG_RUNTIME_DIR").env_remove("XDG_CACHE_HOME").env("HOME", "/dev/null");
         if is_root() {
             // The user database does not know this one.

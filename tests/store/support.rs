@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub use shared::net::{ClosedPort, RawServer, UNKNOWN_HOST, read_until_eof};
-pub use shared::{require_tool, temp_dir};
+pub use shared::{copy_for_every_user, is_root, require_tool, temp_dir};
 
 /// Longer than any operation takes that succeeds.
 pub const LONG: Duration = Duration::from_secs(60);

@@ -100,6 +100,20 @@ pub fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
+/// Copies a program into a directory, and lets every user enter that and run the copy. Where it was built, others often
+/// cannot: below the home of root, or if the umask is 077.
+#[cfg(unix)]
+pub fn copy_for_every_user(program: &Path, directory: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let copy = directory.join(program.file_name().unwrap());
+    std::fs::create_dir_all(directory).unwrap();
+    std::fs::copy(program, &copy).unwrap();
+    for path in [directory, &copy] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    copy
+}
+
 /// Whether this tool can be run.
 pub fn has(tool: &str) -> bool {
     Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())

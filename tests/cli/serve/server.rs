@@ -132,7 +132,7 @@ fn a_unix_socket_is_for_this_user() {
 /// Another user needs the ticket even if the socket's mode lets them in.
 #[test]
 fn another_user_needs_the_ticket() {
-    if !crate::shared::require(crate::support::is_root() && crate::shared::has("setpriv"), "root and setpriv") {
+    if !crate::shared::require(crate::shared::is_root() && crate::shared::has("setpriv"), "root and setpriv") {
         return;
     }
     let env = TestEnv::new();
