@@ -140,7 +140,13 @@ const ONE_ACCEPTS: &[(&str, fn(&Case) -> bool)] = &[
     ("a length counts beside a coding that is none of chunks, or a connection that stays open would be waited for", |case| {
         case.ours.is_err_and(|error| error.contains("in the middle of its response")) && has_coding(case.sent)
     }),
+    ("a LF alone ends no line between chunks (RFC 9112, section 7.1); for curl it does", |case| {
+        has_coding(case.sent) && has_bare_lf(case.sent)
+    }),
     ("a fold of no header is dropped", |case| case.ours.is_ok() && case.theirs.code == BAD_FUNCTION_ARGUMENT),
+    ("a fold belongs to the value (RFC 9112, section 5.2); curl has used a length or coding before it reads the fold", |case| {
+        has_folded_framing(case.sent)
+    }),
 ];
 
 /// Why both accept the response, and read it differently.
@@ -150,6 +156,12 @@ const READ_DIFFERENTLY: &[(&str, fn(&Case) -> bool)] = &[
     ("a CR within a line is a space (RFC 9112, section 2.2); for curl the value ends there", |case| has_bare_cr(case.sent)),
     ("behind a 101 comes another protocol, and no body (RFC 9110, section 15.2.2)", |case| {
         case.theirs.status == 101 && case.ours.is_ok_and(|ours| ours.status == 101 && ours.body.is_empty())
+    }),
+    ("a fold belongs to the value (RFC 9112, section 5.2); curl has used a length or coding before it reads the fold", |case| {
+        has_folded_framing(case.sent)
+    }),
+    ("a LF alone ends no line between chunks (RFC 9112, section 7.1); for curl it does", |case| {
+        has_coding(case.sent) && has_bare_lf(case.sent)
     }),
 ];
 
@@ -172,9 +184,24 @@ fn has_bare_cr(sent: &[u8]) -> bool {
     sent.windows(2).any(|two| two[0] == b'\r' && !matches!(two[1], b'\r' | b'\n'))
 }
 
+/// Whether a line ends without a CR.
+fn has_bare_lf(sent: &[u8]) -> bool {
+    sent.windows(2).any(|two| two[0] != b'\r' && two[1] == b'\n')
+}
+
 /// Whether there is a transfer coding.
 fn has_coding(sent: &[u8]) -> bool {
     sent.split(|byte| *byte == b'\n').any(|line| line.to_ascii_lowercase().starts_with(b"transfer-encoding"))
+}
+
+/// Whether a header that says where the body ends goes on in a second line.
+fn has_folded_framing(sent: &[u8]) -> bool {
+    let lines: Vec<_> = sent.split(|byte| *byte == b'\n').collect();
+    lines.windows(2).any(|two| {
+        let header = two[0].to_ascii_lowercase();
+        let frames = header.starts_with(b"transfer-encoding") || header.starts_with(b"content-length");
+        frames && two[1].starts_with(b" ") && !two[1].trim_ascii().is_empty()
+    })
 }
 
 /// Whether the last head has no empty line at its end.
