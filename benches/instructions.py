@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Counts the instructions of this library's operations with callgrind, and compares them with those checked in.
 
-    benches/instructions.py [--update] [--only TEXT] [--out FILE]
+    benches/instructions.py [--update] [--only TEXT] [--out FILE] [--peer PROGRAM]
 
 A count is the same on a busy machine and on one that is not, so 5% more is a change of the code, or of a compiler or a
 library. Fails if an operation takes more than that; a gain is kept by --update, which rewrites instructions.json.
---out writes the counts to FILE as well. Needs what `make library command` builds, valgrind, cc and python3.
+--out writes the counts to FILE as well. --peer counts the oauth2 crate, too: PROGRAM is oauth2_rwlock of
+benches/peers/native, which run.py builds. Needs what `make library command` builds, valgrind, cc and python3.
 
 One row is in bytes: the memory of a cache, which belongs to no file. The kernel's instructions are not counted.
 A process that is forked inherits the count of its parent, so a command counts as the process that has the higher one; what its parent prints after
@@ -54,8 +55,8 @@ class Emulator:
 
 
 class Bench:
-    def __init__(self, scratch: Path) -> None:
-        self.scratch = scratch
+    def __init__(self, scratch: Path, peer_program: Path | None) -> None:
+        self.scratch, self.peer_program = scratch, peer_program
         self.program, self.scale = scratch / "instructions", scratch / "scale"
         options = [f"-I{ROOT / 'include'}", f"-L{LIBRARY}", "-lamp_token", f"-Wl,-rpath,{LIBRARY}"]
         for program in (self.program, self.scale):
@@ -131,6 +132,13 @@ class Bench:
         del environment["SSL_CERT_FILE"], environment["SSL_CERT_DIR"]
         return self.count(environment, COMMAND, "get")
 
+    def peer(self) -> int:
+        """With one root certificate. Those that are built in cost more to verify with, never less."""
+        names = {"CLIENT_ID": "client_id", "CLIENT_SECRET": "client_secret", "AUTH_URL": "auth_url", "CA_FILE": "ca_file"}
+        environment = {name: self.https.settings[setting] for name, setting in names.items()}
+        assert self.peer_program is not None
+        return self.count(environment, self.peer_program)
+
     def python(self, code: str) -> int:
         command = [os.path.realpath(sys.executable), "-S", "-c", code]
         # It writes the bytecode.
@@ -155,6 +163,8 @@ def value():
     if time() < cached["until"]:
         return cached["token"]"""
 
+PEER = "oauth2 crate and ureq, cold, https, one CA certificate, for comparison"
+
 MEASUREMENTS: dict[str, Callable[[Bench], int]] = {
     "C: copy of a cached token": lambda bench: bench.c("copy", TIMES),
     "C: get and free of a cached token": lambda bench: bench.c("get", TIMES),
@@ -167,6 +177,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], int]] = {
         bench.https, ca_file=bench.https.settings["ca_file"]
     ),
     "amp-token get, cold, https, the system's certificates": Bench.system_store,
+    PEER: Bench.peer,
     "Python: value()": lambda bench: bench.python_loop(VALUE, "value()"),
     "Python: a dict with a time check, for comparison": lambda bench: bench.python_loop(DICT, "value()"),
     "Python: import amp_token": lambda bench: bench.python("import amp_token") - bench.python(""),
@@ -198,6 +209,7 @@ def main() -> None:
     parser.add_argument("--update", action="store_true")
     parser.add_argument("--only", default="")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--peer", type=Path)
     options = parser.parse_args()
     missing = [tool for tool in ("valgrind", "cc") if shutil.which(tool) is None]
     missing += [str(path) for path in (COMMAND, LIBRARY / "libamp_token.so") if not path.exists()]
@@ -206,10 +218,10 @@ def main() -> None:
     known = json.loads(BASELINE.read_text()) if BASELINE.exists() else {"conditions": {}, "instructions": {}}
     counts: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix="amp-instructions-") as directory:
-        bench = Bench(Path(directory))
+        bench = Bench(Path(directory), options.peer)
         try:
             for name, measure in MEASUREMENTS.items():
-                if options.only in name:
+                if options.only in name and (options.peer or name != PEER):
                     counts[name] = measure(bench)
                     before = known["instructions"].get(name)
                     change = f" ({counts[name] / before - 1:+.1%})" if before else ""

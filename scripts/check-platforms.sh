@@ -189,7 +189,7 @@ in_qemu() {
     where='in qemu'
     scripts/install-deps.sh "qemu-$1-static"
     lacking=(c++ clang++ strace valgrind) long_tests=() run=("$PWD/scripts/in-qemu.sh" "$1")
-    skipped=(--skip signals_have_their_default_handling
+    skipped=(--skip signals_have_their_default_handling --skip exec_keeps_ignored_signals
         --skip a_command_that_cannot_be_run --skip the_emulator_runs_a_command_and_ends_with_its_status
         --skip a_forked_child_can_make_requests_of_its_own
         --skip invalidate_reports_a_token_that_it_cannot_remove --skip a_proxy_cannot_make_a_call_outlast_its_deadline

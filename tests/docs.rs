@@ -2,7 +2,9 @@
 
 use amp_token::config::settings::SETTINGS;
 use amp_token::config::sources::{SOURCES, Source};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The rows of the table in docs/configuration.md, as the table of settings has them.
 fn rows() -> String {
@@ -111,6 +113,39 @@ fn tests_that_are_named_exist() {
         }
     }
     assert!(missing.is_empty(), "named, but does not exist: {missing:?}");
+}
+
+/// The name, version and features of each dependency that a package always has, but on Windows.
+fn dependencies(metadata: &serde_json::Value, package: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let packages = metadata["packages"].as_array().unwrap();
+    let package = packages.iter().find(|one| one["name"] == package).unwrap();
+    let mut found = BTreeMap::new();
+    for one in package["dependencies"].as_array().unwrap() {
+        let has = |name: &str, text: &str| one[name].as_str().is_some_and(|value| value.contains(text));
+        if !one["kind"].is_null() || one["optional"] == true || has("target", "windows") || has("target", "shuttle") {
+            continue;
+        }
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let (_, features) = found.entry(text(&one["name"])).or_insert_with(|| (text(&one["req"]), BTreeSet::default()));
+        features.extend(one["features"].as_array().unwrap().iter().map(text));
+    }
+    found
+}
+
+/// It compiles the library's source as a package of its own. Built beside the library, it gets the features that the
+/// library asks for, and only `cargo run -p simulator` shows one that is missing.
+#[test]
+fn the_simulator_has_the_dependencies_of_the_library() {
+    let arguments = ["metadata", "--no-deps", "--format-version", "1", "--offline"];
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let simulator = dependencies(&metadata, "simulator");
+    for (name, (version, features)) in dependencies(&metadata, "amp_token") {
+        let (their_version, their_features) = simulator.get(&name).unwrap_or_else(|| panic!("{name} is missing"));
+        assert_eq!(*their_version, version, "{name}");
+        let missing: Vec<_> = features.difference(their_features).collect();
+        assert!(missing.is_empty(), "{name} lacks the features {missing:?}");
+    }
 }
 
 /// The pages that link to each other: those at the top, and those under docs/.

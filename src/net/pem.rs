@@ -191,7 +191,9 @@ fn decode(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Decodes lines of 64 digits that end with LF, and a last one, if these are all: the form of RFC 7468. A system has
-/// thousands of these lines, which each process that uses TLS reads.
+/// thousands of these lines, which each process that uses TLS reads. By hand, because the base64 crate, given the lines
+/// joined, takes 1.3 million instructions more for 150 certificates, at its best level of optimization; all of a
+/// request, with them, is to take at most 7 million.
 fn decode_regular(body: &[u8]) -> Option<Vec<u8>> {
     let (lines, last) = body.split_at(body.len().saturating_sub(1) / 65 * 65);
     let lines = lines.as_chunks::<65>().0;
