@@ -122,6 +122,9 @@ struct Case<'a> {
 #[rustfmt::skip]
 const ONE_ACCEPTS: &[(&str, fn(&Case) -> bool)] = &[
     ("curl accepts a head that is cut off", |case| case.ours.is_err() && case.theirs.body.is_empty() && is_cut(case.sent)),
+    ("curl accepts chunks whose last byte, a LF, is missing", |case| {
+        case.ours.is_err() && has_coding(case.sent) && case.sent.ends_with(b"\r")
+    }),
     ("the versions of HTTP are 1.0, 1.1, 2 and 3", |case| case.ours.is_err_and(|error| error.contains("invalid HTTP version"))),
     ("the status 101 is final; curl waits for another", |case| case.ours.is_ok_and(|ours| ours.status == 101)),
     ("this curl does not know HTTP/3", |case| case.ours.is_ok() && case.theirs.code == UNSUPPORTED_PROTOCOL),
@@ -140,7 +143,13 @@ const ONE_ACCEPTS: &[(&str, fn(&Case) -> bool)] = &[
     ("a length counts beside a coding that is none of chunks, or a connection that stays open would be waited for", |case| {
         case.ours.is_err_and(|error| error.contains("in the middle of its response")) && has_coding(case.sent)
     }),
+    ("a LF alone ends no line between chunks (RFC 9112, section 7.1); for curl it does", |case| {
+        has_coding(case.sent) && has_bare_lf(case.sent)
+    }),
     ("a fold of no header is dropped", |case| case.ours.is_ok() && case.theirs.code == BAD_FUNCTION_ARGUMENT),
+    ("a fold belongs to the value (RFC 9112, section 5.2); curl has used a length or coding before it reads the fold", |case| {
+        has_folded_framing(case.sent)
+    }),
 ];
 
 /// Why both accept the response, and read it differently.
@@ -148,8 +157,18 @@ const ONE_ACCEPTS: &[(&str, fn(&Case) -> bool)] = &[
 const READ_DIFFERENTLY: &[(&str, fn(&Case) -> bool)] = &[
     ("blanks after a name do not count (RFC 9112, section 5.1); for curl they make it another name", |case| has_late_colon(case.sent)),
     ("a CR within a line is a space (RFC 9112, section 2.2); for curl the value ends there", |case| has_bare_cr(case.sent)),
+    ("what an interim response says is dropped; for curl its line ends at a NUL, and the head with it", |case| {
+        let last = case.sent.windows(5).rposition(|five| five == b"HTTP/");
+        last.is_some_and(|last| case.sent[..last].contains(&0))
+    }),
     ("behind a 101 comes another protocol, and no body (RFC 9110, section 15.2.2)", |case| {
         case.theirs.status == 101 && case.ours.is_ok_and(|ours| ours.status == 101 && ours.body.is_empty())
+    }),
+    ("a fold belongs to the value (RFC 9112, section 5.2); curl has used a length or coding before it reads the fold", |case| {
+        has_folded_framing(case.sent)
+    }),
+    ("a LF alone ends no line between chunks (RFC 9112, section 7.1); for curl it does", |case| {
+        has_coding(case.sent) && has_bare_lf(case.sent)
     }),
 ];
 
@@ -172,9 +191,24 @@ fn has_bare_cr(sent: &[u8]) -> bool {
     sent.windows(2).any(|two| two[0] == b'\r' && !matches!(two[1], b'\r' | b'\n'))
 }
 
+/// Whether a line ends without a CR.
+fn has_bare_lf(sent: &[u8]) -> bool {
+    sent.windows(2).any(|two| two[0] != b'\r' && two[1] == b'\n')
+}
+
 /// Whether there is a transfer coding.
 fn has_coding(sent: &[u8]) -> bool {
     sent.split(|byte| *byte == b'\n').any(|line| line.to_ascii_lowercase().starts_with(b"transfer-encoding"))
+}
+
+/// Whether a header that says where the body ends goes on in a second line.
+fn has_folded_framing(sent: &[u8]) -> bool {
+    let lines: Vec<_> = sent.split(|byte| *byte == b'\n').collect();
+    lines.windows(2).any(|two| {
+        let header = two[0].to_ascii_lowercase();
+        let frames = header.starts_with(b"transfer-encoding") || header.starts_with(b"content-length");
+        frames && two[1].starts_with(b" ")
+    })
 }
 
 /// Whether the last head has no empty line at its end.
