@@ -1,14 +1,13 @@
 //! The ticket: the local secret with which a client authenticates to `amp-token serve`.
 //!
-//! It is 256 random bits, new at each start, unless a file has it. It is compared in constant time and shown once, in the
-//! lines that the command prints when it is ready. What it protects is a token, not the client secret: somebody who has
-//! the ticket can use the APIs while the server runs, and has nothing afterwards.
+//! It is 256 random bits in hexadecimal digits, new at each start, unless a file has it. Base64 has fewer characters, but
+//! may begin with a hyphen, and a tool that gets it as an argument takes that for an option. It is compared in constant
+//! time and shown once, in the lines that the command prints when it is ready. What it protects is a token, not the client
+//! secret: somebody who has the ticket can use the APIs while the server runs, and has nothing afterwards.
 
 use crate::exit::{CliError, CliResult, EXIT_IO};
 use amp_token::sanitize::sanitize;
 use amp_token::sys::secret::Secret;
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::fs::File;
 use std::io::Read;
@@ -18,6 +17,8 @@ use zeroize::Zeroizing;
 
 /// How many random bytes a ticket has.
 const RANDOM_BYTES: usize = 32;
+
+const HEXADECIMAL: &[u8; 16] = b"0123456789abcdef";
 
 /// The shortest ticket that a file may have, in characters: 128 bits as hexadecimal digits have 32, and as Base64 22.
 const SHORTEST: usize = 16;
@@ -35,7 +36,11 @@ impl Ticket {
         SystemRandom::new()
             .fill(&mut *bytes)
             .map_err(|_| CliError::new(EXIT_IO, "cannot make a ticket: the system's random number generator failed"))?;
-        Ok(Ticket(Secret::new(BASE64_URL_SAFE_NO_PAD.encode(*bytes))))
+        let mut digits = String::with_capacity(2 * RANDOM_BYTES);
+        for byte in *bytes {
+            digits.extend([byte >> 4, byte & 15].map(|digit| char::from(HEXADECIMAL[usize::from(digit)])));
+        }
+        Ok(Ticket(Secret::new(digits)))
     }
 
     /// The first line of a file.
@@ -68,5 +73,20 @@ impl Ticket {
     /// The ticket itself, for the lines that the user reads and the environment of a child.
     pub fn expose(&self) -> &str {
         self.0.expose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_random_ticket_is_an_argument_of_any_tool() {
+        let tickets: Vec<_> = (0..200).map(|_| Ticket::random().unwrap()).collect();
+        let is_digits = |ticket: &Ticket| {
+            ticket.expose().len() == 64 && ticket.expose().bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        assert!(tickets.iter().all(is_digits));
+        assert_ne!(tickets[0].expose(), tickets[1].expose());
     }
 }
