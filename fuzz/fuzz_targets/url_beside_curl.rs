@@ -42,6 +42,9 @@ const ONE_ACCEPTS: &[(&str, fn(&Case) -> bool)] = &[
     ("user names are split from the host at the last `@`, may not have all characters, and no setting accepts them", |case| {
         case.ours.is_some_and(|url| url.has_user_info()) || case.theirs.is_ok_and(|url| url.user.is_some())
     }),
+    ("a zone of any length is looked up; for curl it has at most 15 characters", |case| {
+        case.ours.is_some() && authority(case.text).split_once('%').is_some_and(|(_, zone)| zone.len() > 15)
+    }),
     ("a fragment is not sent", |case| case.ours.is_some() && case.text.contains('#')),
 ];
 
