@@ -19,7 +19,7 @@ fn the_lines_are_what_clients_need() {
     assert_eq!(names, [&of_socket[..], &of_socket, &["client_id", "client_secret"]].concat());
     assert!(serve.lines[3].1.starts_with("http://[::1]:"), "{:?}", serve.lines);
     assert_eq!(serve.value("token_url"), format!("{}/oauth/token", serve.value("auth_url")));
-    assert_eq!(serve.ticket().len(), 43);
+    assert_eq!(serve.ticket().len(), 64);
     assert_ne!(Serve::start(&env, &[]).ticket(), serve.ticket());
     let help = env.run(&["help", "serve"]).stdout_ok();
     assert_eq!(help.matches("\n  amp-token serve ").count(), 3, "{help}");
