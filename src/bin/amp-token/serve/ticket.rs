@@ -9,6 +9,7 @@ use crate::exit::{CliError, CliResult, EXIT_IO};
 use amp_token::sanitize::sanitize;
 use amp_token::sys::secret::Secret;
 use ring::rand::{SecureRandom, SystemRandom};
+use std::fmt::Write;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -17,8 +18,6 @@ use zeroize::Zeroizing;
 
 /// How many random bytes a ticket has.
 const RANDOM_BYTES: usize = 32;
-
-const HEXADECIMAL: &[u8; 16] = b"0123456789abcdef";
 
 /// The shortest ticket that a file may have, in characters: 128 bits as hexadecimal digits have 32, and as Base64 22.
 const SHORTEST: usize = 16;
@@ -37,8 +36,8 @@ impl Ticket {
             .fill(&mut *bytes)
             .map_err(|_| CliError::new(EXIT_IO, "cannot make a ticket: the system's random number generator failed"))?;
         let mut digits = String::with_capacity(2 * RANDOM_BYTES);
-        for byte in *bytes {
-            digits.extend([byte >> 4, byte & 15].map(|digit| char::from(HEXADECIMAL[usize::from(digit)])));
+        for byte in bytes.iter() {
+            write!(digits, "{byte:02x}").expect("a String can be written to");
         }
         Ok(Ticket(Secret::new(digits)))
     }
