@@ -118,9 +118,26 @@ struct Case<'a> {
     theirs: &'a curl::Response,
 }
 
+/// Why a difference is none, and when. The three below are in both tables.
+type Reason = (&'static str, fn(&Case) -> bool);
+
+#[rustfmt::skip]
+const LATE_COLON: Reason =
+    ("blanks after a name do not count (RFC 9112, section 5.1); for curl they make it another name", |case| has_late_colon(case.sent));
+#[rustfmt::skip]
+const LONE_LF: Reason =
+    ("a LF alone ends no line between chunks (RFC 9112, section 7.1); for curl it does", |case| {
+        has_coding(case.sent) && has_bare_lf(case.sent)
+    });
+#[rustfmt::skip]
+const FOLDED_FRAMING: Reason =
+    ("a fold belongs to the value (RFC 9112, section 5.2); curl has used a length or coding before it reads the fold", |case| {
+        has_folded_framing(case.sent)
+    });
+
 /// Why only one of them accepts the response.
 #[rustfmt::skip]
-const ONE_ACCEPTS: &[(&str, fn(&Case) -> bool)] = &[
+const ONE_ACCEPTS: &[Reason] = &[
     ("curl accepts a head that is cut off", |case| case.ours.is_err() && case.theirs.body.is_empty() && is_cut(case.sent)),
     ("curl accepts chunks whose last byte, a LF, is missing", |case| {
         case.ours.is_err() && has_coding(case.sent) && case.sent.ends_with(b"\r")
@@ -136,26 +153,22 @@ const ONE_ACCEPTS: &[(&str, fn(&Case) -> bool)] = &[
     ("a length that is not one is an error (RFC 9112, section 6.3); curl reads the digits that it begins with", |case| {
         case.ours.is_err_and(|error| error.contains("content-length header"))
     }),
-    ("blanks after a name do not count (RFC 9112, section 5.1); for curl they make it another name", |case| has_late_colon(case.sent)),
+    LATE_COLON,
     ("a coding that is none of chunks leaves the body as it is; curl rejects those that it does not know", |case| {
         case.ours.is_ok() && case.theirs.code == BAD_CONTENT_ENCODING
     }),
     ("a length counts beside a coding that is none of chunks, or a connection that stays open would be waited for", |case| {
         case.ours.is_err_and(|error| error.contains("in the middle of its response")) && has_coding(case.sent)
     }),
-    ("a LF alone ends no line between chunks (RFC 9112, section 7.1); for curl it does", |case| {
-        has_coding(case.sent) && has_bare_lf(case.sent)
-    }),
+    LONE_LF,
     ("a fold of no header is dropped", |case| case.ours.is_ok() && case.theirs.code == BAD_FUNCTION_ARGUMENT),
-    ("a fold belongs to the value (RFC 9112, section 5.2); curl has used a length or coding before it reads the fold", |case| {
-        has_folded_framing(case.sent)
-    }),
+    FOLDED_FRAMING,
 ];
 
 /// Why both accept the response, and read it differently.
 #[rustfmt::skip]
-const READ_DIFFERENTLY: &[(&str, fn(&Case) -> bool)] = &[
-    ("blanks after a name do not count (RFC 9112, section 5.1); for curl they make it another name", |case| has_late_colon(case.sent)),
+const READ_DIFFERENTLY: &[Reason] = &[
+    LATE_COLON,
     ("a CR within a line is a space (RFC 9112, section 2.2); for curl the value ends there", |case| has_bare_cr(case.sent)),
     ("what an interim response says is dropped; for curl its line ends at a NUL, and the head with it", |case| {
         let last = case.sent.windows(5).rposition(|five| five == b"HTTP/");
@@ -164,12 +177,8 @@ const READ_DIFFERENTLY: &[(&str, fn(&Case) -> bool)] = &[
     ("behind a 101 comes another protocol, and no body (RFC 9110, section 15.2.2)", |case| {
         case.theirs.status == 101 && case.ours.is_ok_and(|ours| ours.status == 101 && ours.body.is_empty())
     }),
-    ("a fold belongs to the value (RFC 9112, section 5.2); curl has used a length or coding before it reads the fold", |case| {
-        has_folded_framing(case.sent)
-    }),
-    ("a LF alone ends no line between chunks (RFC 9112, section 7.1); for curl it does", |case| {
-        has_coding(case.sent) && has_bare_lf(case.sent)
-    }),
+    FOLDED_FRAMING,
+    LONE_LF,
 ];
 
 const UNSUPPORTED_PROTOCOL: i32 = 1;
