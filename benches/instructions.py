@@ -133,7 +133,7 @@ class Bench:
         return self.count(environment, COMMAND, "get")
 
     def peer(self) -> int:
-        """With one root certificate. Those that are built in cost more to verify with, never less."""
+        """With one root certificate, because those that are built in do not include the emulator's."""
         names = {"CLIENT_ID": "client_id", "CLIENT_SECRET": "client_secret", "AUTH_URL": "auth_url", "CA_FILE": "ca_file"}
         environment = {name: self.https.settings[setting] for name, setting in names.items()}
         assert self.peer_program is not None
