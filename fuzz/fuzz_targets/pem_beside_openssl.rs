@@ -1,16 +1,50 @@
 //! A file of certificates, as this library and as OpenSSL read it: the same certificates, or an error of ours.
 #![no_main]
-use amp_token::net::parse_certificates;
+use amp_token::net::{finds_self_issued, parse_certificates};
 use amp_token_fuzz::{difference, on_small_stack, openssl};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Clone, Debug)]
 enum Part {
-    Section { label: u8, end: u8, data: Vec<u8>, width: u8, line_end: u8, padding: u8 },
+    Section { label: u8, end: u8, data: Data, width: u8, line_end: u8, padding: u8 },
     Line(u8, u8),
     Text(String),
     Bytes(Vec<u8>),
+}
+
+#[derive(Arbitrary, Clone, Debug)]
+enum Data {
+    Bytes(Vec<u8>),
+    /// The lengths of its serial number and its algorithm, and the names of its issuer and its subject, if that is another.
+    Certificate {
+        serial: u8,
+        algorithm: u8,
+        issuer: Vec<u8>,
+        subject: Option<Vec<u8>>,
+    },
+}
+
+impl Data {
+    fn to_bytes(&self) -> Vec<u8> {
+        let (serial, algorithm, issuer, subject) = match self {
+            Data::Bytes(bytes) => return bytes.clone(),
+            Data::Certificate { serial, algorithm, issuer, subject } => (*serial, *algorithm, issuer, subject),
+        };
+        let wrap = |tag: u8, content: &[u8]| {
+            let length = u16::try_from(content.len()).unwrap_or(u16::MAX).to_be_bytes();
+            [&[tag, 0x82, length[0], length[1]], content].concat()
+        };
+        let fields = [
+            wrap(2, &vec![1; serial.into()]),
+            wrap(0x30, &vec![2; algorithm.into()]),
+            wrap(0x30, issuer),
+            wrap(0x30, b"validity"),
+            wrap(0x30, subject.as_ref().unwrap_or(issuer)),
+            wrap(0x30, b"key"),
+        ];
+        wrap(0x30, &wrap(0x30, &fields.concat()))
+    }
 }
 
 const LABELS: [&str; 12] = [
@@ -58,7 +92,7 @@ fn file(parts: &[Part]) -> Vec<u8> {
                 let line_end = LINE_ENDS[usize::from(*line_end) % LINE_ENDS.len()];
                 let label = LABELS[usize::from(*label) % LABELS.len()];
                 let end = if *end < 240 { label } else { LABELS[usize::from(*end) % LABELS.len()] };
-                let mut base64 = base64(data);
+                let mut base64 = base64(&data.to_bytes());
                 if *padding > 200 {
                     base64.truncate(base64.trim_end_matches('=').len());
                 }
@@ -139,6 +173,7 @@ fuzz_target!(|parts: Vec<Part>| {
     let ours = on_small_stack(move || {
         parse_certificates(&copy).map(|found| found.iter().map(|der| der.to_vec()).collect::<Vec<_>>())
     });
+    assert!(finds_self_issued(&file), "{:?}", String::from_utf8_lossy(&file));
     let case = Case { file: &file, ours: ours.as_deref().map_err(String::as_str), theirs: &sections, is_whole };
     let is_same = match &ours {
         Ok(ours) => is_whole && *ours == theirs,

@@ -30,7 +30,7 @@ mod verifier;
 mod x509;
 
 #[cfg(fuzzing)]
-pub use pem::parse_certificates;
+pub use pem::{finds_self_issued, parse_certificates};
 #[cfg(fuzzing)]
 pub use verifier::describe_rejection;
 #[cfg(fuzzing)]

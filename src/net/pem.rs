@@ -4,8 +4,12 @@
 //! one with another label. What is lost decides whom this library trusts, so here nothing is skipped in silence: a
 //! file that cannot be understood as a whole is an error that names the line. The message never quotes the file,
 //! which may be a private key. Decoding a key is left to rustls, which does it in constant time.
+//!
+//! Of a system's [`Bundle`] only the few certificates are decoded that a server's certificate may lead to: to decode and
+//! parse all 150 takes half as long as the rest of a first HTTPS request.
 
 use crate::error::{Error, Kind, Result, resource_limit};
+use crate::net::x509::{CertificateParts, issuer_length};
 use crate::sanitize::sanitize;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -34,10 +38,61 @@ pub(super) fn private_key(path: &Path, setting: &str) -> Result<PrivateKeyDer<'s
     parse_private_key(&file).map_err(|reason| file_error(setting, path, &reason))
 }
 
-/// All certificates of a file of the system, which holds no secret; `None` if it is not understood as a whole.
-pub(super) fn system_certificates(path: &Path) -> Option<Vec<CertificateDer<'static>>> {
-    parse_certificates(&std::fs::read(path).ok()?).ok()
+/// The certificates of a system in one file, which holds no secret.
+pub(super) struct Bundle(Vec<u8>);
+
+impl Bundle {
+    pub(super) fn read(path: &Path) -> io::Result<Self> {
+        std::fs::read(path).map(Bundle)
+    }
+
+    /// All certificates; `None` if the file is not understood as a whole.
+    pub(super) fn certificates(&self) -> Option<Vec<CertificateDer<'static>>> {
+        parse_certificates(&self.0).ok()
+    }
+
+    /// The first certificate.
+    pub(super) fn first(&self) -> Option<CertificateDer<'static>> {
+        let section = certificate_sections(&self.0).ok()?.next()?.ok()?;
+        decode(section.body).map(CertificateDer::from)
+    }
+
+    /// The certificates of the CAs with these names, if they are self-issued, as those of root CAs are; `None` if the
+    /// file is not understood as a whole. Only the start of the others is decoded.
+    pub(super) fn certificates_of(&self, names: &[&[u8]]) -> Option<Vec<CertificateDer<'static>>> {
+        let mut found = Vec::new();
+        for section in certificate_sections(&self.0).ok()? {
+            let section = section.ok()?;
+            let start = section.body.get(..START).and_then(decode_regular);
+            let length = start.and_then(|start| issuer_length(&start));
+            if length.is_some_and(|length| names.iter().all(|name| name.len() != length)) {
+                continue;
+            }
+            let der = decode(section.body)?;
+            if CertificateParts::of(&der).is_some_and(|parts| names.contains(&parts.subject)) {
+                found.push(CertificateDer::from(der));
+            }
+        }
+        Some(found)
+    }
 }
+
+/// Whether each self-issued certificate of a file is among those that are found for its CA.
+#[cfg(fuzzing)]
+pub fn finds_self_issued(file: &[u8]) -> bool {
+    let all = parse_certificates(file).unwrap_or_default();
+    let bundle = Bundle(file.to_vec());
+    all.iter().all(|der| match CertificateParts::of(der) {
+        Some(parts) if parts.issuer == parts.subject => {
+            bundle.certificates_of(&[parts.subject]).is_some_and(|found| found.contains(der))
+        }
+        _ => true,
+    })
+}
+
+/// Two lines of base64: 96 bytes. The length of the issuer is before byte 60, with a serial number of 20 bytes and the
+/// longest identifier of an algorithm but those of RSASSA-PSS.
+const START: usize = 2 * 65;
 
 fn read(path: &Path, setting: &str) -> Result<Zeroizing<Vec<u8>>> {
     match std::fs::read(path) {
@@ -76,51 +131,74 @@ struct Section<'a> {
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 
-/// The sections of a file, or what is wrong with it. Text between them is a comment.
-fn sections(file: &[u8]) -> std::result::Result<Vec<Section<'_>>, String> {
-    let not_pem = |what: &str| Err(format!("it is {what}, not PEM"));
-    match file {
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return not_pem("in UTF-16"),
-        // The DER encoding of a sequence.
-        [0x30, 0x80..=0xff, ..] => return not_pem("binary (DER or PKCS #12)"),
-        _ => {}
+/// The sections of a file, up to the first thing that is wrong with it. Text between them is a comment.
+struct Sections<'a> {
+    file: &'a [u8],
+    /// What is before has been read.
+    at: usize,
+}
+
+impl<'a> Sections<'a> {
+    fn of(file: &'a [u8]) -> std::result::Result<Self, String> {
+        let not_pem = |what: &str| Err(format!("it is {what}, not PEM"));
+        match file {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return not_pem("in UTF-16"),
+            // The DER encoding of a sequence.
+            [0x30, 0x80..=0xff, ..] => return not_pem("binary (DER or PKCS #12)"),
+            _ => {}
+        }
+        Ok(Sections { file, at: if file.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 } })
     }
-    let mut found = Vec::new();
-    // The label, and where the BEGIN line and the body start.
-    let mut open: Option<(&str, usize, usize)> = None;
-    // The bundle of a system has thousands of lines of base64, which has no hyphen: they are skipped.
-    let mut at = if file.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-    while let Some(hyphen) = find(file, b'-', at) {
-        let start = file[at..hyphen].iter().rposition(is_line_end).map_or(at, |end| at + end + 1);
-        let end = file[hyphen..].iter().position(is_line_end).map_or(file.len(), |end| hyphen + end + 1);
-        at = end;
-        let text = file[start..end].trim_ascii_end();
-        match (boundary(text, BEGIN), boundary(text, END), open) {
-            (Some(label), _, None) => open = Some((label, start, end)),
-            (_, Some(label), Some((begun, first, body))) if label == begun => {
-                found.push(Section { label, start: first, body: &file[body..start], text: &file[first..end] });
-                open = None;
+
+    fn read_next(&mut self) -> std::result::Result<Option<Section<'a>>, String> {
+        let file = self.file;
+        // The label, and where the BEGIN line and the body start.
+        let mut open: Option<(&str, usize, usize)> = None;
+        // The bundle of a system has thousands of lines of base64, which has no hyphen: they are skipped. memchr does
+        // not look at each byte, unlike `position`.
+        while let Some(hyphen) = memchr::memchr(b'-', &file[self.at..]).map(|offset| self.at + offset) {
+            let start = file[self.at..hyphen].iter().rposition(is_line_end).map_or(self.at, |end| self.at + end + 1);
+            let end = memchr::memchr2(b'\n', b'\r', &file[hyphen..]).map_or(file.len(), |end| hyphen + end + 1);
+            self.at = end;
+            let text = file[start..end].trim_ascii_end();
+            match (boundary(text, BEGIN), boundary(text, END), open) {
+                (Some(label), _, None) => open = Some((label, start, end)),
+                (_, Some(label), Some((begun, first, body))) if label == begun => {
+                    return Ok(Some(Section {
+                        label,
+                        start: first,
+                        body: &file[body..start],
+                        text: &file[first..end],
+                    }));
+                }
+                (None, None, _) if !is_like_a_boundary(text) => {}
+                _ => return Err(format!("line {} is not a valid BEGIN or END line there", line_number(file, start))),
             }
-            (None, None, _) if !is_like_a_boundary(text) => {}
-            _ => return Err(format!("line {} is not a valid BEGIN or END line there", line_number(file, start))),
+        }
+        self.at = file.len();
+        match open {
+            Some((label, start, _)) => Err(format!(
+                "the section {label} that begins in line {} has no end in well-formed PEM",
+                line_number(file, start)
+            )),
+            None => Ok(None),
         }
     }
-    match open {
-        Some((label, start, _)) => Err(format!(
-            "the section {label} that begins in line {} has no end in well-formed PEM",
-            line_number(file, start)
-        )),
-        None => Ok(found),
+}
+
+impl<'a> Iterator for Sections<'a> {
+    type Item = std::result::Result<Section<'a>, String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.read_next();
+        if next.is_err() {
+            self.at = self.file.len();
+        }
+        next.transpose()
     }
 }
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// Where `byte` is, from `at` on.
-fn find(file: &[u8], byte: u8, at: usize) -> Option<usize> {
-    // Not byte by byte, unlike `position`.
-    memchr::memchr(byte, &file[at..]).map(|offset| at + offset)
-}
 
 /// Lines end with LF, CR LF, or CR on old systems.
 fn is_line_end(byte: &u8) -> bool {
@@ -150,36 +228,42 @@ fn is_like_a_boundary(line: &[u8]) -> bool {
 /// The certificates of a file, or what is wrong with it.
 pub fn parse_certificates(file: &[u8]) -> std::result::Result<Vec<CertificateDer<'static>>, String> {
     let mut found = Vec::new();
-    for section in sections(file)? {
-        match section.label {
-            // The second is what OpenSSL called it long ago.
-            "CERTIFICATE" | "X509 CERTIFICATE" => {
-                let der = decode(section.body).ok_or_else(|| {
-                    format!(
-                        "the certificate that begins in line {} is not valid base64",
-                        line_number(file, section.start)
-                    )
-                })?;
-                found.push(CertificateDer::from(der));
-            }
-            "TRUSTED CERTIFICATE" => {
-                return Err(format!(
-                    "line {} begins a TRUSTED CERTIFICATE, a form of OpenSSL's own; convert it with openssl x509 -in OLD -out NEW",
-                    line_number(file, section.start)
-                ));
-            }
-            // They may stand beside a certificate, and name nobody who is trusted.
-            "PUBLIC KEY" | "EC PARAMETERS" | "DH PARAMETERS" | "DSA PARAMETERS" => {}
-            label if label.ends_with("PRIVATE KEY") => {}
-            label => {
-                return Err(format!(
-                    "line {} begins a {label}, which is not a certificate",
-                    line_number(file, section.start)
-                ));
-            }
-        }
+    for section in certificate_sections(file)? {
+        let section = section?;
+        let der = decode(section.body).ok_or_else(|| {
+            format!("the certificate that begins in line {} is not valid base64", line_number(file, section.start))
+        })?;
+        found.push(CertificateDer::from(der));
     }
     if found.is_empty() { Err("it contains no certificate in PEM format".to_owned()) } else { Ok(found) }
+}
+
+/// The sections of a file that are certificates. One of another kind is an error, unless it is one of a key.
+fn certificate_sections(
+    file: &[u8],
+) -> std::result::Result<impl Iterator<Item = std::result::Result<Section<'_>, String>>, String> {
+    let sections = Sections::of(file)?;
+    Ok(sections.filter_map(|section| {
+        let section = match section {
+            Ok(section) => section,
+            Err(reason) => return Some(Err(reason)),
+        };
+        match section.label {
+            // The second is what OpenSSL called it long ago.
+            "CERTIFICATE" | "X509 CERTIFICATE" => Some(Ok(section)),
+            "TRUSTED CERTIFICATE" => Some(Err(format!(
+                "line {} begins a TRUSTED CERTIFICATE, a form of OpenSSL's own; convert it with openssl x509 -in OLD -out NEW",
+                line_number(file, section.start)
+            ))),
+            // They may stand beside a certificate, and name nobody who is trusted.
+            "PUBLIC KEY" | "EC PARAMETERS" | "DH PARAMETERS" | "DSA PARAMETERS" => None,
+            label if label.ends_with("PRIVATE KEY") => None,
+            label => Some(Err(format!(
+                "line {} begins a {label}, which is not a certificate",
+                line_number(file, section.start)
+            ))),
+        }
+    }))
 }
 
 /// Decodes lines of base64.
@@ -237,7 +321,7 @@ static VALUES: [[u32; 256]; 4] = {
 };
 
 fn parse_private_key(file: &[u8]) -> std::result::Result<PrivateKeyDer<'static>, String> {
-    let sections = sections(file)?;
+    let sections = Sections::of(file)?.collect::<std::result::Result<Vec<_>, _>>()?;
     let Some(section) = sections.iter().find(|section| section.label.ends_with("PRIVATE KEY")) else {
         return Err("it contains no private key in PEM format".to_owned());
     };
@@ -350,6 +434,70 @@ mod tests {
         let utf16: Vec<u8> = format!("\u{feff}{ONE}").encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert_eq!(read(utf16).unwrap_err(), "it is in UTF-16, not PEM");
         assert_eq!(read(b"\x30\x82\x01\x00").unwrap_err(), "it is binary (DER or PKCS #12), not PEM");
+    }
+
+    /// Serial numbers, algorithms and names of any length: what cannot be seen from the start is decoded.
+    #[test]
+    fn the_certificates_of_a_ca_are_found() {
+        let wrap = |tag: u8, content: &[u8]| {
+            let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+            [&[tag, 0x82, length[0], length[1]], content].concat()
+        };
+        let certificate = |serial: usize, algorithm: usize, issuer: &[u8], subject: &[u8]| {
+            let fields = [
+                wrap(2, &vec![1; serial]),
+                wrap(0x30, &vec![2; algorithm]),
+                wrap(0x30, issuer),
+                wrap(0x30, b"validity"),
+                wrap(0x30, subject),
+                wrap(0x30, &[3; 300]),
+            ];
+            wrap(0x30, &wrap(0x30, &fields.concat()))
+        };
+        let names = [
+            &b"a name"[..],
+            b"a longer name",
+            b"another name with more bytes than there are in both lines of base64, which are only 96",
+        ];
+        for line_end in ["\n", "\r\n", " \n\t"] {
+            for name in names {
+                let mut ders = Vec::new();
+                let mut file = String::new();
+                let lengths = (1..40).flat_map(|serial| [2, 13, 50, 100].map(|algorithm| (serial, algorithm)));
+                for (at, (serial, algorithm)) in lengths.enumerate() {
+                    let issuer = names[at % 3];
+                    ders.push(certificate(serial, algorithm, issuer, issuer));
+                    let text = STANDARD.encode(ders.last().unwrap()).into_bytes();
+                    let lines: Vec<_> = text.chunks(64).map(|line| String::from_utf8(line.to_vec()).unwrap()).collect();
+                    file +=
+                        &format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join(line_end));
+                }
+                let bundle = Bundle(file.into_bytes());
+                let found = |names: &[&[u8]]| -> Vec<Vec<u8>> {
+                    bundle.certificates_of(names).unwrap().iter().map(|der| der.to_vec()).collect()
+                };
+                let expected: Vec<_> =
+                    ders.iter().filter(|der| der.windows(name.len()).any(|part| part == name)).cloned().collect();
+                assert_eq!(found(&[name]), expected);
+                assert_eq!(found(&[b"a namf", name]), expected);
+                assert_eq!(found(&names), ders);
+                assert!(found(&[b"a namf"]).is_empty() && found(&[b""]).is_empty() && found(&[]).is_empty());
+                assert_eq!(bundle.first().unwrap().as_ref(), ders[0]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bundle_that_is_not_understood_is_not_searched() {
+        for text in ["AA=C", "AAEC\n-----BEGIN CERTIFICATE-----"] {
+            let bundle = Bundle(format!("{ONE}{}", ONE.replace("AAEC", text)).into_bytes());
+            assert_eq!(bundle.certificates(), None, "{text}");
+            assert_eq!(bundle.certificates_of(&[b"a name"]), None, "{text}");
+            assert!(bundle.first().is_some());
+        }
+        let odd = Bundle(format!("{ONE}-----BEGIN PKCS7-----\nAA==\n-----END PKCS7-----\n").into_bytes());
+        assert_eq!(odd.certificates_of(&[b"a name"]), None);
+        assert_eq!(Bundle(Vec::new()).first(), None);
     }
 
     #[test]

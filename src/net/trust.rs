@@ -1,19 +1,26 @@
-//! The CA certificates that a server's certificate is verified with, in two stages.
+//! The CA certificates that a server's certificate is verified with, in stages.
 //!
-//! First those of the system's bundle and of `ca_file`. Only if they do not verify a certificate are all of the system
-//! read, and it is verified again, in the same handshake. A certificate that some of the CA certificates verify is
-//! verified by all of them too, so both stages accept the same servers as all of them at once; and the error for a
-//! server that is rejected is the one that all of them give.
+//! 1. Those of `ca_file`, one of the system's bundle, and those that another server needed.
+//! 2. With them those of the bundle that have the name of an issuer in the server's chain: of 150 certificates, one or
+//!    two need to be decoded and parsed.
+//! 3. All of the system.
+//!
+//! The next stage is only reached if a certificate is rejected, in the same handshake. A certificate that some of the CA
+//! certificates verify is verified by all of them too, so the same servers are accepted as with all of them at once; and
+//! the error for a server that is rejected is the one that all of them give.
 
 use crate::config::NetworkOptions;
 use crate::error::{Error, Kind, Phase, Result, resource_limit};
-use crate::net::roots::{Scope, load_roots};
+use crate::net::pem::Bundle;
+use crate::net::roots::{load_all_roots, load_first_roots, read_bundle};
+use crate::net::x509::CertificateParts;
 use crate::sys::deadline::IoDeadline;
 use crate::sys::threads::HelperThreads;
-use once_cell::race::OnceBox;
+use arc_swap::ArcSwap;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -21,20 +28,38 @@ use std::sync::Arc;
 static LOADERS: HelperThreads = HelperThreads::new("amp-roots");
 
 /// CA certificates, and the verifier that trusts them.
-#[derive(Clone)]
 pub(super) struct Anchors {
     pub(super) roots: Arc<RootCertStore>,
     pub(super) verifier: Arc<WebPkiServerVerifier>,
+    rest: Rest,
+}
+
+/// Which CA certificates the system has besides [`Anchors`].
+enum Rest {
+    /// None: these are all.
+    Nothing,
+    /// Others of its bundle, which is kept in memory until it was searched once, and of its directories.
+    Files(Option<Arc<Bundle>>),
+}
+
+impl Anchors {
+    fn new(roots: RootCertStore, rest: Rest, provider: &Arc<CryptoProvider>) -> Result<Self> {
+        let roots = Arc::new(roots);
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
+        let verifier = verifier.build().map_err(|error| {
+            Error::new(Kind::Internal, format!("cannot set up TLS: {error}")).with_phase(Phase::TlsHandshake)
+        })?;
+        Ok(Anchors { roots, verifier, rest })
+    }
 }
 
 /// What the connections of one [`crate::net::tls::TlsConnector`] trust.
 pub(super) struct Trust {
-    first: Anchors,
-    /// All CA certificates, once they were needed. Loaded twice if two threads need them at once: a lock would stay
-    /// locked in a child that was forked meanwhile.
-    all: OnceBox<Anchors>,
-    /// What is needed to load them; `None` if the first are all.
-    rest: Option<(NetworkOptions, Arc<CryptoProvider>)>,
+    /// What is loaded. If two threads need more at once, both load it: a lock would stay locked in a child that was
+    /// forked meanwhile.
+    loaded: ArcSwap<Anchors>,
+    options: NetworkOptions,
+    provider: Arc<CryptoProvider>,
 }
 
 impl fmt::Debug for Trust {
@@ -46,49 +71,82 @@ impl fmt::Debug for Trust {
 impl Trust {
     /// Loads the first stage.
     pub(super) fn load(options: &NetworkOptions, provider: &Arc<CryptoProvider>) -> Result<Self> {
-        let (first, is_complete) = load_anchors(options, provider, Scope::Bundle)?;
-        let rest = (!is_complete).then(|| (options.clone(), Arc::clone(provider)));
-        Ok(Trust { first, all: OnceBox::new(), rest })
+        let first = load_first_roots(options)?;
+        let rest = first.bundle.map_or(Rest::Nothing, |bundle| Rest::Files(Some(Arc::new(bundle))));
+        let loaded = ArcSwap::from_pointee(Anchors::new(first.store, rest, provider)?);
+        Ok(Trust { loaded, options: options.clone(), provider: Arc::clone(provider) })
     }
 
     /// Only this CA certificate, for the fuzzer.
     #[cfg(fuzzing)]
-    pub(super) fn only(root: &rustls::pki_types::CertificateDer<'_>) -> Self {
+    pub(super) fn only(root: &CertificateDer<'_>) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(root.clone().into_owned()).expect("a CA certificate");
-        let roots = Arc::new(roots);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider);
-        let verifier = verifier.build().expect("the ciphers are supported");
-        Trust { first: Anchors { roots, verifier }, all: OnceBox::new(), rest: None }
+        let anchors = Anchors::new(roots, Rest::Nothing, &provider).expect("the ciphers are supported");
+        let options = NetworkOptions {
+            connect_timeout: std::time::Duration::ZERO,
+            ca_file: None,
+            client_certificate: None,
+            proxy: None,
+            environment: crate::config::environment::Environment::default(),
+            log: crate::log::Log::default(),
+        };
+        Trust { loaded: ArcSwap::from_pointee(anchors), options, provider }
     }
 
     /// What is loaded.
-    pub(super) fn loaded(&self) -> &Anchors {
-        self.all.get().unwrap_or(&self.first)
+    pub(super) fn loaded(&self) -> Arc<Anchors> {
+        self.loaded.load_full()
     }
 
-    /// All CA certificates, loaded if they were not. They are read by a helper thread, because a file system may not
-    /// respond.
-    pub(super) fn load_all(&self, deadline: IoDeadline) -> Result<&Anchors> {
-        let Some((options, provider)) = self.rest.as_ref().filter(|_| self.all.get().is_none()) else {
-            return Ok(self.loaded());
+    /// What is loaded, and those certificates of the system's bundle that may have issued one of this chain. `None` if
+    /// there is no more, or the bundle is not understood.
+    pub(super) fn load_issuers(
+        &self,
+        chain: &[&CertificateDer<'_>],
+        deadline: IoDeadline,
+    ) -> Result<Option<Arc<Anchors>>> {
+        let loaded = self.loaded();
+        let bundle = match &loaded.rest {
+            Rest::Nothing => return Ok(None),
+            Rest::Files(Some(bundle)) => Some(Arc::clone(bundle)),
+            Rest::Files(None) => read(deadline, || Ok(read_bundle()))?.map(Arc::new),
         };
-        let (of_thread, provider) = (options.clone(), Arc::clone(provider));
-        let loaded = LOADERS.run_with_deadline(deadline, move || load_anchors(&of_thread, &provider, Scope::All));
-        let (anchors, _) = loaded.unwrap_or_else(|error| Err(not_loaded("", &error, deadline)))?;
-        Ok(self.all.get_or_init(|| Box::new(anchors)))
+        let mut issuers: Vec<_> = chain
+            .iter()
+            .take(LONGEST_CHAIN)
+            .filter_map(|certificate| CertificateParts::of(certificate).map(|parts| parts.issuer))
+            .collect();
+        issuers.dedup();
+        let Some(found) = bundle.and_then(|bundle| bundle.certificates_of(&issuers)) else { return Ok(None) };
+        let mut roots = RootCertStore::clone(&loaded.roots);
+        roots.add_parsable_certificates(found);
+        let more = Arc::new(Anchors::new(roots, Rest::Files(None), &self.provider)?);
+        // Another thread may have loaded all meanwhile.
+        self.loaded.compare_and_swap(&loaded, Arc::clone(&more));
+        Ok(Some(more))
+    }
+
+    /// All CA certificates; `None` if they were loaded before.
+    pub(super) fn load_all(&self, deadline: IoDeadline) -> Result<Option<Arc<Anchors>>> {
+        if matches!(self.loaded.load().rest, Rest::Nothing) {
+            return Ok(None);
+        }
+        let options = self.options.clone();
+        let roots = read(deadline, move || load_all_roots(&options))?;
+        let all = Arc::new(Anchors::new(roots, Rest::Nothing, &self.provider)?);
+        self.loaded.store(Arc::clone(&all));
+        Ok(Some(all))
     }
 }
 
-fn load_anchors(options: &NetworkOptions, provider: &Arc<CryptoProvider>, scope: Scope) -> Result<(Anchors, bool)> {
-    let loaded = load_roots(options, scope)?;
-    let roots = Arc::new(loaded.store);
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider)).build().map_err(
-            |error| Error::new(Kind::Internal, format!("cannot set up TLS: {error}")).with_phase(Phase::TlsHandshake),
-        )?;
-    Ok((Anchors { roots, verifier }, loaded.is_complete))
+/// How many certificates of a server's chain are looked at. webpki accepts fewer.
+const LONGEST_CHAIN: usize = 16;
+
+/// Reads files by a helper thread, because a file system may not respond.
+fn read<T: Send + 'static>(deadline: IoDeadline, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    LOADERS.run_with_deadline(deadline, work).unwrap_or_else(|error| Err(not_loaded("", &error, deadline)))
 }
 
 /// The error of a helper thread that could not be started, or did not end by the deadline. `files` names the files of

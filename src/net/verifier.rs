@@ -3,7 +3,7 @@
 //! rustls reports that a certificate was rejected, but not whose it was, nor that the server requested a client
 //! certificate. [`RecordingVerifier`] sees both. It decides nothing: the verification is rustls's own.
 
-use crate::error::{Error, Kind, Phase};
+use crate::error::{Error, Kind, Phase, Result};
 use crate::net::certificate_error::{self, Presented, words};
 use crate::net::tcp::Peer;
 use crate::net::trust::{Anchors, Trust};
@@ -47,16 +47,10 @@ impl ServerCertVerifier for RecordingVerifier {
         let verify = |anchors: &Anchors| {
             anchors.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         };
-        let first = self.trust.loaded();
-        verify(first)
-            .or_else(|rejected| match self.trust.load_all(self.deadline) {
-                Ok(all) if !std::ptr::eq(all, first) => verify(all),
-                Err(error) if matches!(error.kind(), Kind::Io | Kind::Timeout) => {
-                    *self.load_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    Err(rejected)
-                }
-                // Another failure is a change since the first were read, and says less than the rejection.
-                _ => Err(rejected),
+        verify(&self.trust.loaded())
+            .or_else(|rejected| {
+                let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).collect();
+                self.verify_with_more(&chain, rejected, verify)
             })
             .inspect_err(|_| self.reject(end_entity, intermediates, false))
     }
@@ -67,8 +61,9 @@ impl ServerCertVerifier for RecordingVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        let verifier = &self.trust.loaded().verifier;
-        verifier
+        let anchors = self.trust.loaded();
+        anchors
+            .verifier
             .verify_tls12_signature(message, certificate, signature)
             .inspect_err(|_| self.reject(certificate, &[], true))
     }
@@ -79,8 +74,9 @@ impl ServerCertVerifier for RecordingVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        let verifier = &self.trust.loaded().verifier;
-        verifier
+        let anchors = self.trust.loaded();
+        anchors
+            .verifier
             .verify_tls13_signature(message, certificate, signature)
             .inspect_err(|_| self.reject(certificate, &[], true))
     }
@@ -119,6 +115,34 @@ impl RecordingVerifier {
             rejected: Mutex::default(),
             client_cert_requested: AtomicBool::new(false),
         }
+    }
+
+    /// Verifies a chain that was rejected with more CA certificates, until these are all.
+    fn verify_with_more<T>(
+        &self,
+        chain: &[&CertificateDer<'_>],
+        mut rejected: rustls::Error,
+        verify: impl Fn(&Anchors) -> std::result::Result<T, rustls::Error>,
+    ) -> std::result::Result<T, rustls::Error> {
+        let issuers = || self.trust.load_issuers(chain, self.deadline);
+        let all = || self.trust.load_all(self.deadline);
+        for load in [&issuers as &dyn Fn() -> Result<Option<Arc<Anchors>>>, &all] {
+            match load() {
+                Ok(None) => {}
+                Ok(Some(more)) => match verify(&more) {
+                    Err(error) => rejected = error,
+                    verified => return verified,
+                },
+                Err(error) => {
+                    // Another failure is a change since the first were read, and says less than the rejection.
+                    if matches!(error.kind(), Kind::Io | Kind::Timeout) {
+                        *self.load_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    }
+                    return Err(rejected);
+                }
+            }
+        }
+        Err(rejected)
     }
 
     /// Records the certificates of a server that is rejected.

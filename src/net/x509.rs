@@ -46,14 +46,7 @@ impl<'a> CertificateParts<'a> {
     pub(super) fn of(certificate: &'a [u8]) -> Option<Self> {
         let (certificate, _) = der::expect(der::SEQUENCE, certificate)?;
         let (body, _) = der::expect(der::SEQUENCE, certificate)?;
-        // The version is optional, and has a tag of its own.
-        let after_version = match der::element(body)? {
-            (der::VERSION, _, rest) => rest,
-            _ => body,
-        };
-        let (_, _, after_serial) = der::element(after_version)?;
-        let (_, _, after_algorithm) = der::element(after_serial)?;
-        let (issuer, after_issuer) = der::expect(der::SEQUENCE, after_algorithm)?;
+        let (issuer, after_issuer) = der::expect(der::SEQUENCE, from_issuer(body)?)?;
         let (validity, after_validity) = der::expect(der::SEQUENCE, after_issuer)?;
         let (subject, after_subject) = der::expect(der::SEQUENCE, after_validity)?;
         let (public_key, _) = der::expect(der::SEQUENCE, after_subject)?;
@@ -66,6 +59,26 @@ impl<'a> CertificateParts<'a> {
         let (last_kind, last, _) = der::element(rest)?;
         Some((date(kind, first)?, date(last_kind, last)?))
     }
+}
+
+/// The length of the issuer in a certificate, of which only the start is here.
+pub(super) fn issuer_length(start: &[u8]) -> Option<usize> {
+    let (_, _, certificate) = der::header(start)?;
+    let (_, _, body) = der::header(certificate)?;
+    let (_, length, _) = der::header(from_issuer(body)?)?;
+    Some(length)
+}
+
+/// The issuer, and what follows it, in the body of a certificate.
+fn from_issuer(body: &[u8]) -> Option<&[u8]> {
+    // The version is optional, and has a tag of its own.
+    let after_version = match der::element(body)? {
+        (der::VERSION, _, rest) => rest,
+        _ => body,
+    };
+    let (_, _, after_serial) = der::element(after_version)?;
+    let (_, _, after_algorithm) = der::element(after_serial)?;
+    Some(after_algorithm)
 }
 
 /// The dates of a certificate, for the fuzzer.
@@ -213,6 +226,13 @@ mod der {
 
     /// The first element: its tag, its content, and what follows it.
     pub(super) fn element(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+        let (tag, length, rest) = header(input)?;
+        let (content, rest) = rest.split_at_checked(length)?;
+        Some((tag, content, rest))
+    }
+
+    /// The tag of the first element, the length of its content, and what follows these two.
+    pub(super) fn header(input: &[u8]) -> Option<(u8, usize, &[u8])> {
         let (&tag, rest) = input.split_first()?;
         let (&first, rest) = rest.split_first()?;
         let (length, rest) = match first {
@@ -225,8 +245,7 @@ mod der {
             }
             _ => return None,
         };
-        let (content, rest) = rest.split_at_checked(length)?;
-        Some((tag, content, rest))
+        Some((tag, length, rest))
     }
 
     /// The content of the first element, which must have this tag, and what follows it.

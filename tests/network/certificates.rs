@@ -40,7 +40,7 @@ fn assert_says(error: &Error, what: &str, hint: &str) {
 }
 
 /// An intermediate CA.
-fn intermediate(name: &str, issuer: &Authority, change: impl FnOnce(&mut CertificateParams)) -> Authority {
+pub fn intermediate(name: &str, issuer: &Authority, change: impl FnOnce(&mut CertificateParams)) -> Authority {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name = named("Test & Co", name);

@@ -75,32 +75,49 @@ fn with_the_certificates_of_the_environment() {
     assert!(transport_in(&options, &[]).send(&request, PATIENCE).is_ok());
 }
 
-/// The system's bundle is read first, and its directory only for a certificate that the bundle does not verify.
+/// Of the system's bundle those certificates are trusted first that may have issued the server's, and all that the
+/// system has are read only for a server that they do not verify.
 #[test]
 #[cfg(target_os = "linux")]
-fn certificates_that_only_the_systems_directory_has_are_trusted() {
-    let (root, other) = (authority("Root"), authority("Other"));
-    let leaf = certificate(&["localhost"], Some(&root), |_| {});
-    let server = tls_server(server_config(&leaf, BOTH), answer_inside);
-    let odd = format!("-----BEGIN PKCS7-----\nAA==\n-----END PKCS7-----\n{}", root.pem());
-    let (root, other) = (root.pem(), other.pem());
-    // The bundle, another file, the response, and how often certificates were read.
-    for (bundle, one, expected, reads) in [
-        (&root, &other, "200", 1),
-        (&other, &root, "200", 2),
-        (&odd, &other, "200", 1),
-        (&String::new(), &root, "200", 1),
-        (&other, &other, "not from a trusted CA", 4),
+fn the_systems_certificates_are_read_as_far_as_they_are_needed() {
+    use crate::certificates::intermediate;
+
+    let (root, other, third) = (authority("Root"), authority("Other"), authority("Third"));
+    // Two that are self-issued, and one that is not.
+    let authorities = [&root, &other, &intermediate("Middle", &third, |_| {})];
+    let servers = authorities.map(|authority| {
+        let leaf = certificate(&["localhost"], Some(authority), |_| {});
+        tls_server(server_config(&leaf, BOTH), answer_inside)
+    });
+    let [root, other, middle] = authorities.map(|authority| authority.pem());
+    let third = third.pem();
+    let odd = "-----BEGIN PKCS7-----\nAA==\n-----END PKCS7-----\n";
+    let (self_issued, all_accept) = (&servers[..2], "200 200");
+    // The servers that are sent two requests each, the bundle, another file, the responses, and how often it is logged that
+    // certificates were read: as far as they are needed, or all.
+    for (servers, bundle, one, expected, reads) in [
+        (self_issued, format!("{root}{other}"), &third, all_accept, 1),
+        (self_issued, format!("{third}{other}{root}"), &third, all_accept, 1),
+        (self_issued, format!("{third}{other}{root}").replace('\n', "\r\n"), &third, all_accept, 1),
+        (self_issued, format!("{third}{other}"), &root, all_accept, 2),
+        (self_issued, format!("{third}{other}{root}{odd}"), &third, all_accept, 2),
+        (self_issued, format!("{odd}{other}{root}"), &third, all_accept, 1),
+        (self_issued, format!("{third}{}{root}", other.replace("MII", "M=I")), &other, all_accept, 2),
+        (&servers[2..], format!("{third}{middle}"), &root, "200", 2),
+        (self_issued, String::new(), &root, "200 not from a trusted CA", 2),
+        // After each failure they are read again.
+        (self_issued, third.clone(), &root, "200 not from a trusted CA", 4),
     ] {
+        let ports: Vec<_> = servers.iter().map(|server| server.address.port().to_string()).collect();
         let directory = temp_dir();
-        file(&directory, "ca-certificates.crt", bundle);
+        file(&directory, "ca-certificates.crt", &bundle);
         file(&directory, "one.pem", one);
         let mount = format!("mount --bind '{}' /etc/ssl/certs", directory.path().display());
         alone_unshared("--mount", &mount, "process::with_the_systems_directory", |command| {
             command
                 .env_remove("SSL_CERT_FILE")
                 .env_remove("SSL_CERT_DIR")
-                .env("TEST_PORT", server.address.port().to_string())
+                .env("TEST_PORTS", ports.join(" "))
                 .env("TEST_EXPECTED", expected)
                 .env("TEST_READS", reads.to_string());
         });
@@ -109,24 +126,30 @@ fn certificates_that_only_the_systems_directory_has_are_trusted() {
 
 #[test]
 #[cfg(target_os = "linux")]
-#[ignore = "run by certificates_that_only_the_systems_directory_has_are_trusted"]
+#[ignore = "run by the_systems_certificates_are_read_as_far_as_they_are_needed"]
 fn with_the_systems_directory() {
     let variable = |name| std::env::var(name).unwrap();
     let reads = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&reads);
     let count = move |_, line: &str| {
-        counter.fetch_add(usize::from(line.contains("CA certificates are trusted")), Ordering::Relaxed);
+        counter.fetch_add(
+            usize::from(line.contains("CA certificates") && line.contains("are trusted")),
+            Ordering::Relaxed,
+        );
     };
     let options = NetworkOptions { log: Log::new(count), ..network() };
     let transport = transport_in(&options, &[]);
-    let request = get(&format!("https://localhost:{}/", variable("TEST_PORT")));
-    // The second connection needs no certificate that the first did not.
+    let (ports, expected) = (variable("TEST_PORTS"), variable("TEST_EXPECTED"));
+    let requests: Vec<_> = ports.split(' ').map(|port| get(&format!("https://localhost:{port}/"))).collect();
+    // The second connection to a server needs no certificate that the first did not.
     for _ in 0..2 {
-        let outcome = match transport.send(&request, PATIENCE) {
-            Ok(response) => response.status.to_string(),
-            Err(error) => error.to_string(),
-        };
-        assert!(outcome.contains(&variable("TEST_EXPECTED")), "{outcome}");
+        for (request, expected) in requests.iter().zip(expected.splitn(2, ' ')) {
+            let outcome = match transport.send(request, PATIENCE) {
+                Ok(response) => response.status.to_string(),
+                Err(error) => error.to_string(),
+            };
+            assert!(outcome.contains(expected), "{outcome}");
+        }
     }
     options.log.deliver();
     assert_eq!(reads.load(Ordering::Relaxed).to_string(), variable("TEST_READS"));
