@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from operator import truediv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +24,7 @@ ARCHITECTURES = [name for name in ("x86_64", "aarch64") if (ROOT / f"build/packa
 SHIPPED = ROOT / "build/packages-x86_64"
 COMMAND_FEATURES = "cli,emulator,redis,serve"
 PACKAGES = ROOT / "build/packages"
+SYSTEM_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 # In the names of packages.
 ALIASES = {"x86_64": "x86_64|amd64", "aarch64": "aarch64|arm64"}
 STANDARD = {"std", "core", "alloc"}
@@ -95,25 +97,44 @@ def shipped():
 
 
 def linkage():
-    """The command as it is shipped, linked statically with musl, beside one for this machine's glibc."""
+    """The command as it is shipped, linked statically with musl, beside one for this machine's glibc, and a program that
+    requests a token with the oauth2 crate."""
     cargo("build", "--bin", "amp-token", "--features", f"{SHIPPED_FEATURE},{COMMAND_FEATURES}")
-    commands = [SHIPPED / "bin/amp-token", TARGET / "release/amp-token"]
-    measured = run("scripts/with-emulator.sh", str(commands[0]), "--tls", "scripts/sizes.py", "--compare", *map(str, commands))
-    sizes = ["size", *map(kilobytes, commands), f"{commands[0].stat().st_size / commands[1].stat().st_size:.2f}"]
-    return table(["the command", "static, musl", "glibc", "static : glibc"], [sizes, *json.loads(measured)])
+    cargo("build", "--manifest-path", "benches/peers/native/Cargo.toml", "--bin", "oauth2_rwlock")
+    commands = [SHIPPED / "bin/amp-token", TARGET / "release/amp-token", TARGET / "release/oauth2_rwlock"]
+    measured = run("scripts/with-emulator.sh", str(commands[0]), "--tls", "scripts/sizes.py", "--with-system-store", *map(str, commands))
+    sizes = ["size", *map(kilobytes, commands), *(f"{commands[0].stat().st_size / other.stat().st_size:.2f}" for other in commands[1:])]
+    head = ["the command", "static, musl", "glibc", "`oauth2` crate", "static : glibc", "static : crate"]
+    return table(head, [sizes, *json.loads(measured)])
 
 
-def compare(*commands):
-    """In the environment of an emulator: one after the other, many times."""
+def with_system_store(*commands):
+    """Goes on as compare(), where the system's bundle has the emulator's certificate."""
+    bundle = START.parent / "bundle.pem"
+    bundle.write_text(SYSTEM_BUNDLE.read_text() + Path(os.environ["AMPLIENCE_CA_FILE"]).read_text())
+    mount = f"mount --bind {bundle} {SYSTEM_BUNDLE} && exec \"$0\" \"$@\""
+    os.execvp("unshare", ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, sys.argv[0], "--compare", *commands])
+
+
+def compare(static, glibc, crate):
+    """In the environment of an emulator: one after the other, many times. The crate's program trusts one certificate,
+    because the roots that could be built into it do not include the emulator's."""
+    for name in ("CLIENT_ID", "CLIENT_SECRET", "AUTH_URL", "CA_FILE"):
+        os.environ[name] = os.environ[f"AMPLIENCE_{name}"]
+    del os.environ["AMPLIENCE_CA_FILE"]
+    version, get = ["--version"], ["get", "--store", "none"]
     rows = []
-    for what, mode, arguments, shown in (
-        ("`amp-token --version`, from start to end", "run", ["--version"], milliseconds),
-        ("`amp-token get` over HTTPS, from start to end", "run", ["get", "--store", "none"], milliseconds),
-        ("the most memory of that `get`", "memory", ["get", "--store", "none"], kilobytes),
+    for what, mode, commands, shown in (
+        ("`amp-token --version`, from start to end", "run", [[static, *version], [glibc, *version]], milliseconds),
+        ("a token over HTTPS, from start to end", "run", [[static, *get], [glibc, *get], [crate]], milliseconds),
+        ("the most memory of that", "memory", [[static, *get], [glibc, *get], [crate]], kilobytes),
     ):
-        pairs = [[once(START, mode, command, *arguments) for command in commands] for _ in range(101)]
-        ratio = statistics.median(first / second for first, second in pairs)
-        rows.append([what, *(shown(statistics.median(values)) for values in zip(*pairs, strict=True)), f"{ratio:.2f}"])
+        rounds = [[once(START, mode, *command) for command in commands] for _ in range(101)]
+        columns = list(zip(*rounds, strict=True))
+        medians = [shown(statistics.median(column)) for column in columns]
+        ratios = [f"{statistics.median(map(truediv, columns[0], column)):.2f}" for column in columns[1:]]
+        blank = [""] * (3 - len(columns))
+        rows.append([what, *medians, *blank, *ratios, *blank])
     print(json.dumps(rows))
 
 
@@ -213,5 +234,7 @@ if __name__ == "__main__":
         os.environ.pop(variable, None)
     if sys.argv[1:2] == ["--compare"]:
         compare(*sys.argv[2:])
+    elif sys.argv[1:2] == ["--with-system-store"]:
+        with_system_store(*sys.argv[2:])
     else:
         main(sys.argv[1:])
