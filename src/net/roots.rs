@@ -35,7 +35,10 @@ pub(super) fn load_first_roots(options: &NetworkOptions) -> Result<FirstRoots> {
     };
     options.log.debug(|| {
         let path = path.display();
-        format!("tls: the CA certificates of {path}{own} are trusted; the system's directories are read if these are not enough")
+        format!(
+            "tls: the CA certificates of {path}{own} are trusted; the system's directories are read if these are not \
+             enough"
+        )
     });
     Ok(FirstRoots { store, bundle: Some(bundle) })
 }

@@ -22,15 +22,37 @@ use zeroize::Zeroizing;
 
 static RUNNERS: HelperThreads = HelperThreads::new("amp-command");
 
-/// The process group of the program that was started last, while it runs; else 0.
+/// The process group of the program that was started last, while it runs; [`NONE`], or [`STARTING`].
 #[cfg(unix)]
-static RUNNING: AtomicI32 = AtomicI32::new(0);
+static RUNNING: AtomicI32 = AtomicI32::new(NONE);
+/// No program runs.
+#[cfg(unix)]
+const NONE: i32 = 0;
+/// A program is being started, or runs already and the thread that has started it does not know its number yet: on a
+/// machine with much to do, a program may have started others before that thread goes on.
+#[cfg(unix)]
+const STARTING: i32 = -1;
+
+/// How long [`kill_running`] waits for the number of a program. To start one takes longer only if the file system with it
+/// does not respond, and then it does nothing yet.
+#[cfg(unix)]
+const START_TIME: Duration = Duration::from_secs(1);
 
 /// Kills the program that was started last, if it runs, and its process group. It may be called in the handler of a
-/// signal that ends the process: the program would go on, because it is not in the process group of the terminal.
+/// signal that ends the process, by a thread that starts no program: the program would go on, because it is not in the
+/// process group of the terminal.
 #[cfg(unix)]
 pub fn kill_running() {
-    if let Some(group) = rustix::process::Pid::from_raw(RUNNING.load(Ordering::Relaxed)) {
+    let tick = Duration::from_millis(1);
+    let group = (0..START_TIME.as_millis()).map(|_| RUNNING.load(Ordering::Relaxed)).find(|group| {
+        let is_known = *group != STARTING;
+        if !is_known {
+            // It makes one system call, and may be called in a handler.
+            std::thread::sleep(tick);
+        }
+        is_known
+    });
+    if let Some(group) = group.and_then(rustix::process::Pid::from_raw) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
 }
@@ -101,7 +123,7 @@ pub(crate) fn find(program: &str, environment: &[(OsString, OsString)]) -> Optio
 
 #[cfg(unix)]
 mod imp {
-    use super::{Ended, IoDeadline, Outcome, Printed, RUNNING};
+    use super::{Ended, IoDeadline, NONE, Outcome, Printed, RUNNING, STARTING};
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::fs::{Access, OFlags, access, fcntl_setfl};
     use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
@@ -135,8 +157,10 @@ mod imp {
         let (stdout, out) = pipe()?;
         let (stderr, err) = pipe()?;
         let (mut stdout, mut stderr) = (Capture::new(stdout, limit)?, Capture::new(stderr, limit)?);
-        let pid = spawn(program, arguments, environment, [out, err])?;
-        RUNNING.store(pid.as_raw_nonzero().get(), Ordering::Relaxed);
+        RUNNING.store(STARTING, Ordering::Relaxed);
+        let started = spawn(program, arguments, environment, [out, err]);
+        RUNNING.store(started.as_ref().map_or(NONE, |pid| pid.as_raw_nonzero().get()), Ordering::Relaxed);
+        let pid = started?;
         let mut ended = None;
         let mut is_late = false;
         while ended.is_none() && !is_late && !stdout.is_too_long {
@@ -154,7 +178,7 @@ mod imp {
         if is_there {
             let _ = kill_process_group(pid, Signal::KILL);
         }
-        let _ = RUNNING.compare_exchange(pid.as_raw_nonzero().get(), 0, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = RUNNING.compare_exchange(pid.as_raw_nonzero().get(), NONE, Ordering::Relaxed, Ordering::Relaxed);
         let printed = Printed { stdout: stdout.take(), stderr: stderr.take() };
         // Closed by the last process of the group, unless one has left it.
         let end = IoDeadline::after(super::KILL_TIME / 2);

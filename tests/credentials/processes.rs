@@ -3,15 +3,16 @@
 use crate::{Home, ID, SECRET, support};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use support::{C_FLAGS, compile, library_dir, require_tool, root};
 
-/// The processes whose arguments contain a text.
+/// The processes that have an argument.
 fn with_argument(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         if let Ok(line) = fs::read(entry.path().join("cmdline"))
-            && String::from_utf8_lossy(&line).contains(text)
+            && line.split(|byte| *byte == 0).any(|argument| argument == text.as_bytes())
         {
             found.push(entry.file_name().into_string().unwrap());
         }
@@ -66,6 +67,33 @@ fn a_command_ends_with_amp_token() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL] {
         let mut command = home.amp_token(&["get"]);
         command.env("AMPLIENCE_CLIENT_ID", ID).env("AMPLIENCE_CREDENTIAL_COMMAND", "x");
+        let mut process = command.spawn().unwrap();
+        wait_until("it starts", || with_argument(&marker).len() >= 2);
+        // SAFETY: it sends a signal to a child that was not waited for.
+        unsafe { libc::kill(i32::try_from(process.id()).unwrap(), signal) };
+        assert!(!process.wait().unwrap().success());
+        wait_until(&format!("{:?}", with_argument(&marker)), || with_argument(&marker).is_empty());
+    }
+}
+
+/// A signal may come when the command runs already, and the thread that has started it does not know yet.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_command_that_was_just_started_ends_with_amp_token() {
+    if !require_tool("cc") {
+        return;
+    }
+    let home = Home::new();
+    let slow = home.path("slow_spawn.so");
+    let source = root().join("tests/credentials/slow_spawn.c");
+    support::run(
+        Command::new("cc").args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]).arg(&slow).arg(source).arg("-ldl"),
+    );
+    let marker = format!("4000.{}", std::process::id());
+    home.program("x", &format!("sleep {marker} &\nsleep {marker}"));
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL] {
+        let mut command = home.amp_token(&["get"]);
+        command.env("AMPLIENCE_CLIENT_ID", ID).env("AMPLIENCE_CREDENTIAL_COMMAND", "x").env("LD_PRELOAD", &slow);
         let mut process = command.spawn().unwrap();
         wait_until("it starts", || with_argument(&marker).len() >= 2);
         // SAFETY: it sends a signal to a child that was not waited for.

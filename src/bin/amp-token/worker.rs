@@ -125,6 +125,7 @@ mod with_fork {
         if PARENT.get().is_some() {
             return;
         }
+        let parent = std::process::id();
         let failed = |error: io::Error| CliError::new(EXIT_IO, format!("cannot start a process: {error}"));
         let forked = io::pipe().map_err(failed).and_then(|(reader, writer)| {
             // SAFETY: this process has no other thread, because this function is called before the first one starts. The
@@ -144,7 +145,7 @@ mod with_fork {
         });
         let finished = match forked {
             Ok(None) => {
-                detach();
+                detach(parent);
                 end_with_programs();
                 return;
             }
@@ -165,10 +166,20 @@ mod with_fork {
         std::process::exit(status.into())
     }
 
-    /// Gives up what must not stay open if this process hangs, and ends with the process that prints.
-    fn detach() {
+    /// Gives up what must not stay open if this process hangs, and ends with the process that prints, its `parent`.
+    #[cfg_attr(
+        not(any(target_os = "linux", target_os = "android")),
+        allow(unused_variables, reason = "no such signal")
+    )]
+    fn detach(parent: u32) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+        {
+            let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+            // There is no signal if it has ended before.
+            if std::os::unix::process::parent_id() != parent {
+                std::process::exit(EXIT_IO.into());
+            }
+        }
         let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { return };
         for descriptor in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
             // SAFETY: both are descriptors, and nothing of this process owns the standard ones.
@@ -191,7 +202,7 @@ mod with_fork {
         let handler = end as extern "C" fn(libc::c_int);
         // A signal that is ignored, as nohup does it, stays ignored.
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP].into_iter().filter(|signal| !is_ignored(*signal)) {
-            // SAFETY: the handler makes two system calls, which is safe in a handler.
+            // SAFETY: the handler only makes system calls, which is safe in a handler.
             unsafe { libc::signal(signal, handler as libc::sighandler_t) };
         }
     }
