@@ -51,6 +51,10 @@ impl Anchors {
         })?;
         Ok(Anchors { roots, verifier, rest })
     }
+
+    fn are_all(&self) -> bool {
+        matches!(self.rest, Rest::Nothing)
+    }
 }
 
 /// What the connections of one [`crate::net::tls::TlsConnector`] trust.
@@ -101,7 +105,7 @@ impl Trust {
     }
 
     /// What is loaded, and those certificates of the system's bundle that may have issued one of this chain. `None` if
-    /// there is no more, or the bundle is not understood.
+    /// the bundle is not understood, or all were loaded meanwhile, perhaps by another thread.
     pub(super) fn load_issuers(
         &self,
         chain: &[&CertificateDer<'_>],
@@ -123,15 +127,19 @@ impl Trust {
         let mut roots = RootCertStore::clone(&loaded.roots);
         roots.add_parsable_certificates(found);
         let more = Arc::new(Anchors::new(roots, Rest::Files(None), &self.provider)?);
-        // Another thread may have loaded all meanwhile.
+        // Unless another thread has loaded all meanwhile.
         self.loaded.compare_and_swap(&loaded, Arc::clone(&more));
         Ok(Some(more))
     }
 
-    /// All CA certificates; `None` if they were loaded before.
-    pub(super) fn load_all(&self, deadline: IoDeadline) -> Result<Option<Arc<Anchors>>> {
-        if matches!(self.loaded.load().rest, Rest::Nothing) {
+    /// All CA certificates; `None` if those that were `tried` are all.
+    pub(super) fn load_all(&self, tried: &Anchors, deadline: IoDeadline) -> Result<Option<Arc<Anchors>>> {
+        if tried.are_all() {
             return Ok(None);
+        }
+        let loaded = self.loaded();
+        if loaded.are_all() {
+            return Ok(Some(loaded));
         }
         let options = self.options.clone();
         let roots = read(deadline, move || load_all_roots(&options))?;
@@ -164,4 +172,41 @@ pub(super) fn not_loaded(files: &str, error: &io::Error, deadline: IoDeadline) -
         (_, None) => Error::new(Kind::Io, format!("cannot read the certificates for TLS: {error}")),
     };
     error.with_phase(Phase::TlsHandshake)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::environment::Environment;
+    use crate::log::Log;
+    use std::time::Duration;
+
+    /// A thread that has tried fewer must not take its rejection for that of all.
+    #[test]
+    fn what_another_thread_has_loaded_is_tried() {
+        let scratch = tempfile::tempdir().unwrap();
+        let ca_file = scratch.path().join("ca.pem");
+        let certificate = rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap().cert;
+        std::fs::write(&ca_file, certificate.pem()).unwrap();
+        let options = NetworkOptions {
+            connect_timeout: Duration::ZERO,
+            ca_file: Some(ca_file),
+            client_certificate: None,
+            proxy: None,
+            environment: Environment::default(),
+            log: Log::default(),
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        let first = Anchors::new(roots, Rest::Files(None), &provider).unwrap();
+        let trust = Trust { loaded: ArcSwap::from_pointee(first), options, provider };
+        let deadline = IoDeadline::after(Duration::from_secs(60));
+        let tried = trust.loaded();
+        let all = trust.load_all(&tried, deadline).unwrap().unwrap();
+        assert!(Arc::ptr_eq(&trust.loaded(), &all) && !Arc::ptr_eq(&tried, &all));
+        assert!(trust.load_issuers(&[certificate.der()], deadline).unwrap().is_none());
+        assert!(Arc::ptr_eq(&trust.load_all(&tried, deadline).unwrap().unwrap(), &all));
+        assert!(trust.load_all(&all, deadline).unwrap().is_none());
+    }
 }

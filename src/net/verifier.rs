@@ -47,10 +47,11 @@ impl ServerCertVerifier for RecordingVerifier {
         let verify = |anchors: &Anchors| {
             anchors.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         };
-        verify(&self.trust.loaded())
+        let loaded = self.trust.loaded();
+        verify(&loaded)
             .or_else(|rejected| {
                 let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).collect();
-                self.verify_with_more(&chain, rejected, verify)
+                self.verify_with_more(&chain, &loaded, rejected, verify)
             })
             .inspect_err(|_| self.reject(end_entity, intermediates, false))
     }
@@ -117,15 +118,16 @@ impl RecordingVerifier {
         }
     }
 
-    /// Verifies a chain that was rejected with more CA certificates, until these are all.
+    /// Verifies a chain with more CA certificates than those that were `tried`, until these are all.
     fn verify_with_more<T>(
         &self,
         chain: &[&CertificateDer<'_>],
+        tried: &Anchors,
         mut rejected: rustls::Error,
         verify: impl Fn(&Anchors) -> std::result::Result<T, rustls::Error>,
     ) -> std::result::Result<T, rustls::Error> {
         let issuers = || self.trust.load_issuers(chain, self.deadline);
-        let all = || self.trust.load_all(self.deadline);
+        let all = || self.trust.load_all(tried, self.deadline);
         for load in [&issuers as &dyn Fn() -> Result<Option<Arc<Anchors>>>, &all] {
             match load() {
                 Ok(None) => {}
