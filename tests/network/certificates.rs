@@ -14,7 +14,7 @@ use rustls::{RootCertStore, ServerConfig};
 use std::sync::{Arc, Mutex};
 
 /// A server that presents `leaf` and `chain`.
-fn server(leaf: &Certificate, chain: &[&[u8]]) -> RawServer {
+pub fn server(leaf: &Certificate, chain: &[&[u8]]) -> RawServer {
     let chain = std::iter::once(leaf.certificate.der().as_ref()).chain(chain.iter().copied());
     let chain = chain.map(|der| CertificateDer::from(der.to_vec())).collect();
     let key = PrivateKeyDer::try_from(leaf.key.serialize_der()).unwrap();

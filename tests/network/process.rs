@@ -80,33 +80,30 @@ fn with_the_certificates_of_the_environment() {
 #[test]
 #[cfg(target_os = "linux")]
 fn the_systems_certificates_are_read_as_far_as_they_are_needed() {
-    use crate::certificates::intermediate;
+    use crate::certificates::{intermediate, server};
 
     let (root, other, third) = (authority("Root"), authority("Other"), authority("Third"));
-    // Two that are self-issued, and one that is not.
-    let authorities = [&root, &other, &intermediate("Middle", &third, |_| {})];
-    let servers = authorities.map(|authority| {
-        let leaf = certificate(&["localhost"], Some(authority), |_| {});
-        tls_server(server_config(&leaf, BOTH), answer_inside)
-    });
-    let [root, other, middle] = authorities.map(|authority| authority.pem());
-    let third = third.pem();
+    let middle = intermediate("Middle", &third, |_| {});
+    let of = |authority, intermediates| server(&certificate(&["localhost"], Some(authority), |_| {}), intermediates);
+    let servers = [of(&root, &[]), of(&other, &[]), of(&middle, &[]), of(&middle, &[middle.der()])];
+    let [root, other, third, middle] = [root, other, third, middle].map(|authority| authority.pem());
     let odd = "-----BEGIN PKCS7-----\nAA==\n-----END PKCS7-----\n";
-    let (self_issued, all_accept) = (&servers[..2], "200 200");
+    let (of_roots, all_accept) = (&servers[..2], "200 200");
     // The servers that are sent two requests each, the bundle, another file, the responses, and how often it is logged that
     // certificates were read: as far as they are needed, or all.
     for (servers, bundle, one, expected, reads) in [
-        (self_issued, format!("{root}{other}"), &third, all_accept, 1),
-        (self_issued, format!("{third}{other}{root}"), &third, all_accept, 1),
-        (self_issued, format!("{third}{other}{root}").replace('\n', "\r\n"), &third, all_accept, 1),
-        (self_issued, format!("{third}{other}"), &root, all_accept, 2),
-        (self_issued, format!("{third}{other}{root}{odd}"), &third, all_accept, 2),
-        (self_issued, format!("{odd}{other}{root}"), &third, all_accept, 1),
-        (self_issued, format!("{third}{}{root}", other.replace("MII", "M=I")), &other, all_accept, 2),
-        (&servers[2..], format!("{third}{middle}"), &root, "200", 2),
-        (self_issued, String::new(), &root, "200 not from a trusted CA", 2),
+        (of_roots, format!("{root}{other}"), &third, all_accept, 1),
+        (of_roots, format!("{third}{other}{root}"), &third, all_accept, 1),
+        (of_roots, format!("{third}{other}{root}").replace('\n', "\r\n"), &third, all_accept, 1),
+        (of_roots, format!("{third}{other}"), &root, all_accept, 2),
+        (of_roots, format!("{third}{other}{root}{odd}"), &third, all_accept, 2),
+        (of_roots, format!("{odd}{other}{root}"), &third, all_accept, 1),
+        (of_roots, format!("{third}{}{root}", other.replace("MII", "M=I")), &other, all_accept, 2),
+        (&servers[2..3], format!("{third}{middle}"), &root, "200", 2),
+        (&servers[3..], format!("{root}{third}"), &root, "200", 1),
+        (of_roots, String::new(), &root, "200 not from a trusted CA", 2),
         // After each failure they are read again.
-        (self_issued, third.clone(), &root, "200 not from a trusted CA", 4),
+        (of_roots, third.clone(), &root, "200 not from a trusted CA", 4),
     ] {
         let ports: Vec<_> = servers.iter().map(|server| server.address.port().to_string()).collect();
         let directory = temp_dir();
