@@ -139,6 +139,7 @@ struct Case<'a> {
 /// it trusts.
 #[rustfmt::skip]
 const REASONS: &[(&str, fn(&Case) -> bool)] = &[
+    ("a file that begins as one in UTF-16 or DER is an error", |case| says(case, ", not PEM")),
     ("a boundary that is in the wrong place is an error", |case| says(case, "is not a valid BEGIN or END line there")),
     ("a section without an end is an error", |case| says(case, "has no end in well-formed PEM")),
     ("a section of another kind is an error", |case| says(case, "which is not a certificate")),
