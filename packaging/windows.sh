@@ -3,9 +3,9 @@
 # library, its headers and its CMake package, and a wheel. The rest is as in package.sh; nothing here needs Windows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/install-deps.sh cargo x86_64-w64-mingw32-gcc-posix llvm-dlltool python3
+scripts/install-deps.sh cargo x86_64-w64-mingw32-gcc-posix llvm-dlltool llvm-strip python3
 tools=$(packaging/tools.sh)
-export PATH="$tools:$PATH"
+export PATH="$PWD/packaging:$tools:$PATH"
 rustup -q target add x86_64-pc-windows-gnu
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -21,7 +21,7 @@ export CC_x86_64_pc_windows_gnu=x86_64-w64-mingw32-gcc-posix
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc-posix
 # Neither paths of this machine nor the time of the build must appear in the packages.
 export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo --remap-path-prefix=$PWD=libamp_token \
--C link-arg=-Wl,--no-insert-timestamp"
+-C link-arg=-Wl,--no-insert-timestamp -C dlltool=dlltool.sh"
 rm -rf "$work"
 mkdir -p "$work/$name/"{bin,include,lib/cmake/AmpToken,share/doc/libamp_token} "$out"
 root=$work/$name
@@ -30,6 +30,8 @@ echo "== building for Windows"
 cargo rustc -q --release --target "$target" --lib --crate-type cdylib,staticlib --features "zeroizing-allocator $features"
 cp "$release/amp_token.dll" "$root/bin/"
 cp "$release/libamp_token.dll.a" "$release/libamp_token.a" "$root/lib/"
+# LLVM's, because GNU's rejects the empty object that Rust puts into it.
+llvm-strip --strip-debug --enable-deterministic-archives "$root/lib/libamp_token.a"
 cargo build -q --release --target "$target" --bin amp-token --features "cli,emulator,redis zeroizing-allocator $features"
 cp "$release/amp-token.exe" "$root/bin/"
 

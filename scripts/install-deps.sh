@@ -28,7 +28,7 @@ packages_of() {
         aarch64-linux-gnu-strip) echo binutils-aarch64-linux-gnu ;;
         rpmbuild) echo rpm ;;
         x86_64-w64-mingw32-gcc-posix) echo gcc-mingw-w64-x86-64 ;;
-        llvm-dlltool | llvm-lipo | llvm-objdump) echo llvm ;;
+        llvm-dlltool | llvm-lipo | llvm-objdump | llvm-strip) echo llvm ;;
         musl-gcc) echo musl-tools ;;
         node) echo nodejs ;;
         # Without the service that starts at boot.
