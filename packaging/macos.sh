@@ -74,7 +74,8 @@ build_for() {
     local target=$1-apple-darwin
     local variable=${target//-/_}
     rustup -q target add "$target"
-    printf '#!/bin/sh\nexec cargo-zigbuild zig cc -- -target %s-macos.%s-none "$@"\n' "$1" "$MACOSX_DEPLOYMENT_TARGET" \
+    # Without debug information, whose length depends on the paths of this machine: llvm-strip leaves traces of it.
+    printf '#!/bin/sh\nexec cargo-zigbuild zig cc -- -target %s-macos.%s-none "$@" -g0\n' "$1" "$MACOSX_DEPLOYMENT_TARGET" \
         >"$work/bin/cc-$1"
     chmod +x "$work/bin/"*
     # Paths of this machine must not appear in the packages.
@@ -89,7 +90,7 @@ for architecture in aarch64 x86_64; do
 done
 universal=build/packages-macos
 mkdir -p "$universal"/{bin,lib}
-# Its debug information has paths of this machine, too. The objects of Rust's own library have their source for LLVM beside
+# The objects of Rust's own library have their source for LLVM beside
 # the code, which an llvm-lipo that is older than Rust's LLVM takes for an error.
 llvm-strip --strip-debug --remove-section=__LLVM,__bitcode --remove-section=__LLVM,__cmdline \
     --enable-deterministic-archives build/packages-macos-{aarch64,x86_64}/lib/libamp_token.a
