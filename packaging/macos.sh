@@ -90,8 +90,8 @@ for architecture in aarch64 x86_64; do
 done
 universal=build/packages-macos
 mkdir -p "$universal"/{bin,lib}
-# The objects of Rust's own library have their source for LLVM beside
-# the code, which an llvm-lipo that is older than Rust's LLVM takes for an error.
+# The objects of Rust's own library have their source for LLVM beside the code, which an llvm-lipo that is older than Rust's
+# LLVM takes for an error.
 llvm-strip --strip-debug --remove-section=__LLVM,__bitcode --remove-section=__LLVM,__cmdline \
     --enable-deterministic-archives build/packages-macos-{aarch64,x86_64}/lib/libamp_token.a
 for file in "lib/libamp_token.$version.dylib" lib/libamp_token.a bin/amp-token; do
