@@ -108,6 +108,21 @@ pub struct NetworkOptions {
     pub log: Log,
 }
 
+#[cfg(any(test, fuzzing))]
+impl NetworkOptions {
+    /// No files, no proxy and no environment.
+    pub(crate) fn bare() -> Self {
+        NetworkOptions {
+            connect_timeout: Duration::from_secs(30),
+            ca_file: None,
+            client_certificate: None,
+            proxy: None,
+            environment: Environment::default(),
+            log: Log::default(),
+        }
+    }
+}
+
 impl Config {
     /// The settings, typed and complete, with those of the [profile](Config::with_profile).
     pub fn options(&self) -> Result<Options> {

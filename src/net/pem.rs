@@ -345,6 +345,7 @@ fn parse_private_key(file: &[u8]) -> std::result::Result<PrivateKeyDer<'static>,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::x509::tests::wrap;
 
     const ONE: &str = "-----BEGIN CERTIFICATE-----\nAAEC\n-----END CERTIFICATE-----\n";
 
@@ -439,10 +440,6 @@ mod tests {
     /// Serial numbers, algorithms and names of any length: what cannot be seen from the start is decoded.
     #[test]
     fn the_certificates_of_a_ca_are_found() {
-        let wrap = |tag: u8, content: &[u8]| {
-            let length = u16::try_from(content.len()).unwrap().to_be_bytes();
-            [&[tag, 0x82, length[0], length[1]], content].concat()
-        };
         let certificate = |serial: usize, algorithm: usize, issuer: &[u8], subject: &[u8]| {
             let fields = [
                 wrap(2, &vec![1; serial]),

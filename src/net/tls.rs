@@ -351,7 +351,6 @@ impl Write for Ready<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::Log;
     use crate::net::connect::connect;
     use rustls::pki_types::PrivatePkcs8KeyDer;
     use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -372,14 +371,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let ca_file = directory.path().join("ca.pem");
         std::fs::write(&ca_file, issued.cert.pem()).unwrap();
-        let options = NetworkOptions {
-            connect_timeout: Duration::from_secs(30),
-            ca_file: Some(ca_file),
-            client_certificate: None,
-            proxy: None,
-            environment: Default::default(),
-            log: Log::default(),
-        };
+        let options = NetworkOptions { ca_file: Some(ca_file), ..NetworkOptions::bare() };
         let key = PrivatePkcs8KeyDer::from(issued.signing_key.serialize_der());
         let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()

@@ -88,15 +88,7 @@ impl Trust {
         roots.add(root.clone().into_owned()).expect("a CA certificate");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let anchors = Anchors::new(roots, Rest::Nothing, &provider).expect("the ciphers are supported");
-        let options = NetworkOptions {
-            connect_timeout: std::time::Duration::ZERO,
-            ca_file: None,
-            client_certificate: None,
-            proxy: None,
-            environment: crate::config::environment::Environment::default(),
-            log: crate::log::Log::default(),
-        };
-        Trust { loaded: ArcSwap::from_pointee(anchors), options, provider }
+        Trust { loaded: ArcSwap::from_pointee(anchors), options: NetworkOptions::bare(), provider }
     }
 
     /// What is loaded.
@@ -177,8 +169,6 @@ pub(super) fn not_loaded(files: &str, error: &io::Error, deadline: IoDeadline) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::environment::Environment;
-    use crate::log::Log;
     use std::time::Duration;
 
     /// A thread that has tried fewer must not take its rejection for that of all.
@@ -188,14 +178,7 @@ mod tests {
         let ca_file = scratch.path().join("ca.pem");
         let certificate = rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap().cert;
         std::fs::write(&ca_file, certificate.pem()).unwrap();
-        let options = NetworkOptions {
-            connect_timeout: Duration::ZERO,
-            ca_file: Some(ca_file),
-            client_certificate: None,
-            proxy: None,
-            environment: Environment::default(),
-            log: Log::default(),
-        };
+        let options = NetworkOptions { ca_file: Some(ca_file), ..NetworkOptions::bare() };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
         roots.add(certificate.der().clone()).unwrap();

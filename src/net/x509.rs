@@ -278,11 +278,11 @@ mod der {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// Encodes an element.
-    fn wrap(tag: u8, content: &[u8]) -> Vec<u8> {
+    pub(in crate::net) fn wrap(tag: u8, content: &[u8]) -> Vec<u8> {
         let length = content.len();
         let mut out = vec![tag];
         match u8::try_from(length) {

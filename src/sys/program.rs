@@ -43,17 +43,17 @@ const START_TIME: Duration = Duration::from_secs(1);
 /// process group of the terminal.
 #[cfg(unix)]
 pub fn kill_running() {
-    let tick = Duration::from_millis(1);
-    let group = (0..START_TIME.as_millis()).map(|_| RUNNING.load(Ordering::Relaxed)).find(|group| {
-        let is_known = *group != STARTING;
-        if !is_known {
+    for _ in 0..START_TIME.as_millis() {
+        match RUNNING.load(Ordering::Relaxed) {
             // It makes one system call, and may be called in a handler.
-            std::thread::sleep(tick);
+            STARTING => std::thread::sleep(Duration::from_millis(1)),
+            group => {
+                if let Some(group) = rustix::process::Pid::from_raw(group) {
+                    let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+                }
+                return;
+            }
         }
-        is_known
-    });
-    if let Some(group) = group.and_then(rustix::process::Pid::from_raw) {
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
 }
 

@@ -61,19 +61,7 @@ fn a_command_that_hangs_is_ended_at_the_deadline_with_its_children() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_command_ends_with_amp_token() {
-    let home = Home::new();
-    let marker = format!("3000.{}", std::process::id());
-    home.program("x", &format!("sleep {marker} &\nsleep {marker}"));
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL] {
-        let mut command = home.amp_token(&["get"]);
-        command.env("AMPLIENCE_CLIENT_ID", ID).env("AMPLIENCE_CREDENTIAL_COMMAND", "x");
-        let mut process = command.spawn().unwrap();
-        wait_until("it starts", || with_argument(&marker).len() >= 2);
-        // SAFETY: it sends a signal to a child that was not waited for.
-        unsafe { libc::kill(i32::try_from(process.id()).unwrap(), signal) };
-        assert!(!process.wait().unwrap().success());
-        wait_until(&format!("{:?}", with_argument(&marker)), || with_argument(&marker).is_empty());
-    }
+    assert_that_a_command_ends_with_amp_token(&Home::new(), "3000", &[]);
 }
 
 /// A signal may come when the command runs already, and the thread that has started it does not know yet.
@@ -89,12 +77,18 @@ fn a_command_that_was_just_started_ends_with_amp_token() {
     support::run(
         Command::new("cc").args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]).arg(&slow).arg(source).arg("-ldl"),
     );
-    let marker = format!("4000.{}", std::process::id());
+    assert_that_a_command_ends_with_amp_token(&home, "4000", &[("LD_PRELOAD", &slow)]);
+}
+
+/// The command sleeps for `seconds`, a number that no other test has.
+#[cfg(target_os = "linux")]
+fn assert_that_a_command_ends_with_amp_token(home: &Home, seconds: &str, environment: &[(&str, &Path)]) {
+    let marker = format!("{seconds}.{}", std::process::id());
     home.program("x", &format!("sleep {marker} &\nsleep {marker}"));
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL] {
         let mut command = home.amp_token(&["get"]);
-        command.env("AMPLIENCE_CLIENT_ID", ID).env("AMPLIENCE_CREDENTIAL_COMMAND", "x").env("LD_PRELOAD", &slow);
-        let mut process = command.spawn().unwrap();
+        command.env("AMPLIENCE_CLIENT_ID", ID).env("AMPLIENCE_CREDENTIAL_COMMAND", "x");
+        let mut process = command.envs(environment.iter().copied()).spawn().unwrap();
         wait_until("it starts", || with_argument(&marker).len() >= 2);
         // SAFETY: it sends a signal to a child that was not waited for.
         unsafe { libc::kill(i32::try_from(process.id()).unwrap(), signal) };
