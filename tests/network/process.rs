@@ -84,8 +84,19 @@ fn the_systems_certificates_are_read_as_far_as_they_are_needed() {
 
     let (root, other, third) = (authority("Root"), authority("Other"), authority("Third"));
     let middle = intermediate("Middle", &third, |_| {});
+    // The same CA once more, with another issuer, as after a change of root.
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name = named("Test & Co", "Root");
+    let cross_signed = params.signed_by(root.key(), &third).unwrap();
     let of = |authority, intermediates| server(&certificate(&["localhost"], Some(authority), |_| {}), intermediates);
-    let servers = [of(&root, &[]), of(&other, &[]), of(&middle, &[]), of(&middle, &[middle.der()])];
+    let servers = [
+        of(&root, &[]),
+        of(&other, &[]),
+        of(&middle, &[]),
+        of(&middle, &[middle.der()]),
+        of(&root, &[cross_signed.der()]),
+    ];
     let [root, other, third, middle] = [root, other, third, middle].map(|authority| authority.pem());
     let odd = "-----BEGIN PKCS7-----\nAA==\n-----END PKCS7-----\n";
     let (of_roots, all_accept) = (&servers[..2], "200 200");
@@ -94,13 +105,16 @@ fn the_systems_certificates_are_read_as_far_as_they_are_needed() {
     for (servers, bundle, one, expected, reads) in [
         (of_roots, format!("{root}{other}"), &third, all_accept, 1),
         (of_roots, format!("{third}{other}{root}"), &third, all_accept, 1),
+        // The CA was made anew, and both are trusted.
+        (of_roots, format!("{}{other}{root}", authority("Root").pem()), &third, all_accept, 1),
         (of_roots, format!("{third}{other}{root}").replace('\n', "\r\n"), &third, all_accept, 1),
         (of_roots, format!("{third}{other}"), &root, all_accept, 2),
         (of_roots, format!("{third}{other}{root}{odd}"), &third, all_accept, 2),
         (of_roots, format!("{odd}{other}{root}"), &third, all_accept, 1),
         (of_roots, format!("{third}{}{root}", other.replace("MII", "M=I")), &other, all_accept, 2),
         (&servers[2..3], format!("{third}{middle}"), &root, "200", 2),
-        (&servers[3..], format!("{root}{third}"), &root, "200", 1),
+        (&servers[3..4], format!("{root}{third}"), &root, "200", 1),
+        (&servers[4..], format!("{other}{root}"), &other, "200", 1),
         (of_roots, String::new(), &root, "200 not from a trusted CA", 2),
         // After each failure they are read again.
         (of_roots, third.clone(), &root, "200 not from a trusted CA", 4),
